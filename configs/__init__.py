@@ -1,0 +1,1 @@
+"""The documented runs, one YAML file each, and the pinned versions they were tested with."""

@@ -1,0 +1,1 @@
+"""The service: a web page and an HTTP API over a folder of runs, read-only."""

@@ -1,0 +1,104 @@
+"""One row of numbers a sampled step, and the series that are its columns.
+
+A row is a float32 vector whose columns are fixed when the monitor attaches. NaN and infinities are facts and are kept bit for
+bit, so a number that was never measured needs another mark: ``MISSING``, a NaN with a payload of its own.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stabmon.metrics import METRICS, OverHeads
+from stabmon.names import natural_key
+from stabmon.records import Record
+
+Floats = npt.NDArray[np.float32]
+
+MISSING_BITS = 0x7FC05AB5
+MISSING: np.float32 = np.array(MISSING_BITS, dtype=np.uint32).view(np.float32)[()]
+"""The NaN that says "not measured at this step"; an ordinary NaN says "measured, and it was NaN"."""
+
+
+def is_missing(values: Floats) -> npt.NDArray[np.bool_]:
+    """Return where ``values`` (any shape, float32) were not measured."""
+    return np.ascontiguousarray(values).view(np.uint32) == MISSING_BITS
+
+
+class Columns(Record):
+    """The columns of one metric of one layer: one a head, or a single one."""
+
+    metric: str
+    layer: str | None
+    start: int
+    size: int
+
+
+class Layout(Record):
+    """Which column of a row holds which metric of which layer and head."""
+
+    columns: tuple[Columns, ...]
+
+    @classmethod
+    def of(cls, wanted: Iterable[tuple[str, str | None, int]]) -> "Layout":
+        """Lay out ``(metric, layer, size)`` one after another, in the order given."""
+        columns, start = [], 0
+        for metric, layer, size in wanted:
+            columns.append(Columns(metric=metric, layer=layer, start=start, size=size))
+            start += size
+        return cls(columns=tuple(columns))
+
+    @cached_property
+    def width(self) -> int:
+        """Number of columns."""
+        return sum(column.size for column in self.columns)
+
+    @cached_property
+    def _by_metric(self) -> dict[str, list[Columns]]:
+        found: dict[str, list[Columns]] = {}
+        for column in sorted(self.columns, key=lambda column: natural_key(column.layer or "")):
+            found.setdefault(column.metric, []).append(column)
+        return found
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics in the order of the glossary, unknown ones last."""
+        known = list(METRICS)
+        return tuple(sorted(self._by_metric, key=lambda name: known.index(name) if name in METRICS else len(known)))
+
+    def of_metric(self, metric: str) -> list[Columns]:
+        """Return the columns of ``metric``, layers in natural order; empty where it is not recorded."""
+        return self._by_metric.get(metric, [])
+
+    def layers(self, metric: str) -> list[str | None]:
+        """Return the layers that record ``metric``, in natural order."""
+        return [column.layer for column in self.of_metric(metric)]
+
+
+class Spot(NamedTuple):
+    """Which layer and head a column belongs to."""
+
+    layer: str | None
+    head: int | None
+
+
+def over_heads(metric: str, values: Floats) -> Floats:
+    """Reduce ``values`` [..., heads] to one number a layer [...], as the glossary says for ``metric``.
+
+    Missing heads are left out; a layer whose heads are all missing is ``MISSING``. NaN stays NaN.
+    """
+    absent = is_missing(values)
+    count = (~absent).sum(axis=-1)
+    how = METRICS[metric].over_heads if metric in METRICS else OverHeads.MEAN
+    with np.errstate(all="ignore"):
+        if how is OverHeads.MAX:
+            result = np.where(absent, -np.inf, values).max(axis=-1)
+        else:
+            powers = values.astype(np.float64) ** (1 if how is OverHeads.MEAN else 2)
+            total = np.where(absent, 0.0, powers).sum(axis=-1)
+            result = total if how is OverHeads.ROOT_SUM_SQUARE else total / np.maximum(count, 1)
+            result = result if how is OverHeads.MEAN else np.sqrt(result)
+    narrow: Floats = result.astype(np.float32)
+    return np.where(count == 0, MISSING, narrow)
