@@ -44,8 +44,8 @@ def _fix(kind: FixKind, attention: Attention, value: float | None, why: str, saf
 def code_for(kind: FixKind, attention: Attention | None, value: float | None) -> str:
     """Return the code that a user would write for a fix.
 
-    For stabmon's own modules it changes ``model`` (the model without wrappers such as DDP) in place and can be pasted as
-    it is; for any other attention it shows the lines of the user's own module.
+    For stabmon's own modules it changes ``model`` (the model without wrappers such as DDP) in place and can be pasted
+    as it is; for any other attention it shows the lines of the user's own module.
 
     Raises:
         ValueError: the kind needs an attention or a value and none was given.

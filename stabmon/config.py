@@ -1,0 +1,170 @@
+"""The configuration of a run: typed, closed, read from YAML, with messages that name the key and the nearest known one.
+
+No torch is imported here, so ``stabmon serve`` and the rules can read a configuration too.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from stabmon.config_messages import explain
+from stabmon.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of a configuration: frozen, closed, and strict about types (``true`` is no number)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """The byte-level transformer."""
+
+    layers: Count
+    """Number of blocks."""
+    width: Count
+    """Channels of the residual stream; a multiple of heads."""
+    heads: Count
+    """Attention heads of each block."""
+    context: Count
+    """Longest sequence in bytes; -log(context) is the bias "length"."""
+    bias: FiniteFloat | Literal["length", "learnable"] = "length"
+    """Added to every logit: a number, "length" (-log context), or "learnable" (starts there and trains)."""
+    qk_norm: bool = False
+    """RMS norm per head on queries and keys."""
+    layer_scale: Positive | None = None
+    """First gain of a LayerScale on both branches, or null for none."""
+    hybrid_norm: bool = False
+    """A second norm on both branches: x + norm(f(norm(x)))."""
+    position: Literal["learned", "rope", "alibi"] = "rope"
+    """How the model knows positions."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width {self.width} and {self.heads} heads")
+        if self.position == "rope" and (self.width // self.heads) % 2:
+            raise ValueError(
+                f"rope turns pairs of channels, so width / heads must be even, got {self.width // self.heads}; "
+                "change heads, or take position 'alibi' or 'learned'"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """AdamW (.9, .95) with linear warm-up, then a cosine to a tenth of the peak at the last step."""
+
+    steps: Count
+    """Optimizer steps."""
+    batch: Count
+    """Sequences a step."""
+    learning_rate: Positive
+    """Peak learning rate."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate grows linearly to its peak."""
+    clip: Positive | None = 1.0
+    """Largest L2 norm of all gradients together, or null for no clipping."""
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0.1
+    """Decay of the matrices; gains, biases and norms do not decay."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the first weights and, apart from them, the data."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast: weights stay in fp32."""
+
+
+class MonitorConfig(Section):
+    """How often stabmon samples: every step up to ``dense``, then one in ``every``."""
+
+    dense: Annotated[int, Field(ge=0)] = 200
+    """First steps, all of which are sampled."""
+    every: Count = 10
+    """Distance between sampled steps after that."""
+    rows: Annotated[int, Field(ge=0)] = 64
+    """Query rows per head whose logits are read at a sampled step."""
+
+
+class RunConfig(Section):
+    """Everything that decides a run."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """Name of the run and of its folder: letters, digits and '_', from the second on '.' and '-' too."""
+    workload: Literal["language"] = "language"
+    """What is trained; "language" reads the standard library's own source, byte by byte."""
+    model: ModelConfig
+    """The model."""
+    training: TrainingConfig
+    """The training."""
+    monitor: MonitorConfig = MonitorConfig()
+    """The sampling."""
+
+
+def documented() -> dict[str, Path]:
+    """Return the configurations that ship with stabmon, by name (the file's name without ``.yaml``)."""
+    folder = Path(__file__).parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(path: str | Path) -> RunConfig:
+    """Read a configuration from a YAML file, or a shipped one by its name (``language-naive``).
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key or a value of another type; the message names file and key.
+    """
+    shipped = documented()
+    file = Path(path) if Path(path).exists() else shipped.get(str(path), Path(path))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the configuration {file}: {error}; give a YAML file or one of {', '.join(shipped)}"
+        ) from error
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    return _validated(values, str(file))
+
+
+def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """Return ``config`` with some values changed, each named by its dotted key: ``{"training.steps": 10}``.
+
+    Raises:
+        ConfigError: as ``load``; a key whose section does not exist is an unknown key.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"override: {key!r} names no setting: {section!r} has no parts")
+        place[last] = value
+    return _validated(values, "override")
+
+
+def _validated(values: Any, source: str) -> RunConfig:
+    if not isinstance(values, dict):
+        got = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{source} must hold keys and values (name, model, training), got {got}")
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig, source)) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-3`` as text, because it has no dot; people mean a number."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

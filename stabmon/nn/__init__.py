@@ -1,0 +1,8 @@
+"""Modules for transformers with sigmoid attention: the attention, the block around it, and the knobs that steady it."""
+
+from stabmon.nn.attention import SigmoidAttention
+from stabmon.nn.block import Block
+from stabmon.nn.layer_scale import LayerScale
+from stabmon.nn.position import alibi_slopes, rotate
+
+__all__ = ["Block", "LayerScale", "SigmoidAttention", "alibi_slopes", "rotate"]

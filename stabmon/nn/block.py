@@ -1,0 +1,54 @@
+"""A pre-norm transformer block with a place for each knob that steadies sigmoid attention."""
+
+from torch import Tensor, nn
+
+from stabmon.nn.layer_scale import LayerScale
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network, each as x + scale(post_norm(branch(norm(x)))).
+
+    ``attention_post_norm`` and ``feed_forward_post_norm`` are identities unless ``hybrid_norm`` is asked for,
+    ``attention_scale`` and ``feed_forward_scale`` unless ``layer_scale`` is: fixes are put in their places.
+
+    Args:
+        width: channels of the residual stream.
+        attention: maps [B, N, width] to [B, N, width].
+        expansion: hidden channels of the feed-forward network, in multiples of ``width``.
+        layer_scale: first gain of a LayerScale on both branches; None for no LayerScale.
+        hybrid_norm: whether both branches are normed again before they are added (arXiv 2409.04431).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        attention: nn.Module,
+        *,
+        expansion: int = 4,
+        layer_scale: float | None = None,
+        hybrid_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = attention
+        self.attention_post_norm = _post_norm(width, hybrid_norm)
+        self.attention_scale = _scale(width, layer_scale)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
+        )
+        self.feed_forward_post_norm = _post_norm(width, hybrid_norm)
+        self.feed_forward_scale = _scale(width, layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual stream [B, N, width] after both branches were added to ``x``."""
+        x = x + self.attention_scale(self.attention_post_norm(self.attention(self.attention_norm(x))))
+        return x + self.feed_forward_scale(self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x))))
+
+
+def _post_norm(width: int, wanted: bool) -> nn.Module:
+    return nn.RMSNorm(width) if wanted else nn.Identity()
+
+
+def _scale(width: int, init: float | None) -> nn.Module:
+    return nn.Identity() if init is None else LayerScale(width, init)
