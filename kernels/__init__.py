@@ -1,0 +1,7 @@
+"""Fused sigmoid attention with a learnable bias and statistics; importing it needs neither triton nor a GPU."""
+
+from . import observe
+from .api import sigmoid_attention
+from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+
+__all__ = ["STATISTICS", "AuxOutput", "AuxRequest", "observe", "sigmoid_attention"]

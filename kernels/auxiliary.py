@@ -1,0 +1,44 @@
+"""What the kernel can tell about a call besides its output."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+STATISTICS = (
+    "output_square_sum",
+    "row_mass_sum",
+    "rows",
+    "logit_sum",
+    "logit_square_sum",
+    "pairs",
+    "saturated",
+    "dead",
+    "logit_max",
+)
+"""The columns of ``AuxOutput.statistics``: all add over calls and samples but the last, which is a maximum."""
+
+OFFSET_STEPS = 65536
+"""``AuxRequest.offset`` is rounded down to this fraction, so that every backend samples the same rows."""
+
+
+class AuxRequest(NamedTuple):
+    """Which extra outputs to compute.
+
+    rows: query rows to sample per batch and head; 0 leaves only the output sums.
+    offset: where in its stratum each sampled row lies, in [0, 1): row r is floor((r + offset) * N_q / rows).
+    """
+
+    rows: int = 64
+    offset: float = 0.5
+
+
+class AuxOutput(NamedTuple):
+    """Extra outputs of one call; no gradient flows into them.
+
+    statistics: [B, H, 9] float32, columns as in ``STATISTICS``. Logits are z = scale * q·k (+ ALiBi), before the bias; only
+        valid keys of sampled rows count; ``rows`` counts sampled rows that have a valid key. Saturated: z + b > 0.
+        Dead: a weight below 1/(100 n), with n the row's valid keys. Without sampled rows all but the first are 0 and
+        ``logit_max`` is -inf.
+    """
+
+    statistics: Tensor

@@ -1,0 +1,120 @@
+"""What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
+
+from typing import get_args
+
+from torch import Tensor
+
+from .auxiliary import AuxRequest
+from .launch import Backend, refusal
+
+
+def check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | float | None,
+    alibi_slopes: Tensor | None,
+    enable_gqa: bool,
+    return_aux: AuxRequest | None,
+    backend: str,
+) -> None:
+    """Refuse a call that no backend, or not the one that is asked for, can answer.
+
+    Raises:
+        TypeError: an argument of the wrong type, or tensors whose dtypes differ.
+        ValueError: shapes, strides, devices or names that do not fit.
+        RuntimeError: the machine cannot run the backend that is asked for.
+    """
+    check_backend_name(backend)
+    for name, tensor in (("key", key), ("value", value)):
+        if tensor.dtype != query.dtype:
+            raise TypeError(f"{name} must have dtype {query.dtype} to match query, got {tensor.dtype}")
+    _check_shapes(query, key, value, enable_gqa)
+    _check_strides(query, key, value)
+    _check_per_head("bias", bias, query)
+    _check_per_head("alibi_slopes", alibi_slopes, query)
+    check_request(return_aux)
+    if backend == "triton":
+        _check_triton(query)
+
+
+def check_backend_name(backend: str) -> None:
+    """Refuse a backend that does not exist."""
+    known = get_args(Backend)
+    if backend not in known:
+        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(map(repr, known))}")
+
+
+def check_request(request: AuxRequest | None) -> None:
+    """Refuse a request for statistics that cannot be sampled."""
+    if request is None:
+        return
+    if not isinstance(request, AuxRequest):
+        raise TypeError(f"return_aux must be an AuxRequest or None, got {type(request).__name__}")
+    if request.rows < 0:
+        raise ValueError(f"AuxRequest.rows must be 0 or more, got {request.rows}")
+    if not 0.0 <= request.offset < 1.0:
+        raise ValueError(f"AuxRequest.offset must lie in [0, 1), got {request.offset}")
+
+
+def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuse what is no floating tensor, or tensors on several devices; runs before autocast looks at them."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a Tensor [B, H, N, D], got {type(tensor).__name__}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be of a floating type, got {tensor.dtype}")
+        if tensor.device != query.device:
+            raise ValueError(f"{name} must be on {query.device} to match query, got {tensor.device}")
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} must have 4 dimensions [B, H, N, D], got shape {list(tensor.shape)}")
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} must not be empty, got shape {list(tensor.shape)}")
+    batch, heads, _, dim = query.shape
+    if key.size(0) != batch or key.size(3) != dim or (not enable_gqa and key.size(1) != heads):
+        expected = [batch, "H_k" if enable_gqa else heads, "N_k", dim]
+        hint = "; pass enable_gqa=True for fewer key heads" if not enable_gqa and key.size(1) != heads else ""
+        raise ValueError(f"key must have shape {_shown(expected)} to match query, got {list(key.shape)}{hint}")
+    if heads % key.size(1):
+        raise ValueError(f"query heads must be a multiple of key heads, got {heads} and {key.size(1)}")
+    if value.shape != key.shape:
+        raise ValueError(f"value must have shape {list(key.shape)} to match key, got {list(value.shape)}")
+
+
+def _shown(shape: list[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _check_strides(query: Tensor, key: Tensor, value: Tensor) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.size(-1) > 1 and tensor.stride(-1) != 1:
+            raise ValueError(
+                f"{name} must be contiguous in its last dimension, got strides {list(tensor.stride())}; "
+                f"call {name}.contiguous()"
+            )
+
+
+def _check_per_head(name: str, given: Tensor | float | None, query: Tensor) -> None:
+    if given is None or (name == "bias" and isinstance(given, (int, float)) and not isinstance(given, bool)):
+        return
+    if not isinstance(given, Tensor):
+        wanted = "None, a number or a Tensor [H]" if name == "bias" else "None or a Tensor [H]"
+        raise TypeError(f"{name} must be {wanted}, got {type(given).__name__}")
+    if given.shape != query.shape[1:2]:
+        raise ValueError(f"{name} must have shape [{query.size(1)}], one a query head, got {list(given.shape)}")
+    if not given.is_floating_point():
+        raise TypeError(f"{name} must be of a floating type, got {given.dtype}")
+    if given.device != query.device:
+        raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
+
+
+def _check_triton(query: Tensor) -> None:
+    reason = refusal(query.device, query.dtype, query.size(-1))
+    if reason is None:
+        return
+    kind = RuntimeError if reason.of_machine else ValueError
+    raise kind(f"{reason.text}; pass backend='eager' or 'auto'")
