@@ -1,0 +1,39 @@
+"""stabmon: the stability monitor for transformers that train with sigmoid attention.
+
+The names below load on first use, so that ``import stabmon`` and the commands that need no torch stay quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stabmon.monitor import Monitor, watch
+    from stabmon.records import Finding, Fix, Severity
+    from stabmon.schedule import Schedule
+    from stabmon.step_zero import PreflightReport, preflight
+
+__version__ = "0.1.0"
+__all__ = ["Finding", "Fix", "Monitor", "PreflightReport", "Schedule", "Severity", "__version__", "preflight", "watch"]
+
+_HOME = {
+    "Finding": "records",
+    "Fix": "records",
+    "Monitor": "monitor",
+    "PreflightReport": "step_zero",
+    "Schedule": "schedule",
+    "Severity": "records",
+    "preflight": "step_zero",
+    "watch": "monitor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stabmon' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(import_module(f"stabmon.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
