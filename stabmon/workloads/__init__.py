@@ -1,0 +1,1 @@
+"""Small real trainings with sigmoid attention; each is described by a ``RunConfig``."""
