@@ -1,0 +1,39 @@
+"""What a sink is: a place that a run's samples and findings go to."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.series import Floats, Layout
+
+
+class Sink(Protocol):
+    """Receives one run. ``start`` is called where the run starts, everything else in the recorder's thread.
+
+    A sink may raise: the recorder reports its first failure with ``advice`` and keeps calling it, so that it can catch up.
+    """
+
+    name: str
+    """What a warning calls it: "store", "TensorBoard"."""
+    advice: str
+    """What a failure loses, what is kept, and what to do: one sentence for the warning."""
+
+    def start(self, info: RunInfo, layout: Layout) -> None:
+        """Begin the run; a ``StabmonError`` raised here reaches the user, before the training begins."""
+
+    def sample(self, step: int, time: float, values: Floats) -> None:
+        """Take the row ``values`` [width] float32 of ``step``, sampled at ``time`` (seconds since the epoch)."""
+
+    def findings(self, changed: Sequence[Finding]) -> None:
+        """Take the findings that opened, grew or cleared at the latest sample."""
+
+    def close(self, state: RunState) -> None:
+        """End the run."""
+
+
+@runtime_checkable
+class Beating(Protocol):
+    """A sink that also wants to know every few seconds that the run is alive."""
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        """Take how the run stands now."""

@@ -1,0 +1,9 @@
+"""Runs on disk: one writer, any number of readers, in a folder with one SQLite file each."""
+
+from stabmon.store.connect import FILE
+from stabmon.store.live import New
+from stabmon.store.reader import Read, RunReader, Sizes, open_run
+from stabmon.store.runs import RunSummary, runs
+from stabmon.store.writer import RunWriter
+
+__all__ = ["FILE", "New", "Read", "RunReader", "RunSummary", "RunWriter", "Sizes", "open_run", "runs"]

@@ -1,0 +1,124 @@
+"""Opening run.sqlite: for the one writer, and read-only for everyone else; errors in the user's words."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, event, exc, inspect, select
+from sqlalchemy.pool import StaticPool
+
+from stabmon.errors import StoreError
+from stabmon.store import schema
+
+FILE = "run.sqlite"
+"""Name of the file in a run's folder."""
+
+_PATIENCE = 5.0
+"""Seconds that a reader waits for a lock, which in WAL mode is only held while a crashed writer's log is recovered."""
+
+
+def file_of(path: Path | str) -> Path:
+    """Return the run file that ``path``, a run's folder or the file itself, speaks of."""
+    path = Path(path)
+    return path if path.name == FILE or path.is_file() else path / FILE
+
+
+@contextmanager
+def in_our_words(file: Path, doing: str) -> Iterator[None]:
+    """Turn what the database raises into a ``StoreError`` that names the file and what was being done."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise StoreError(_message(file, doing, str(error.orig))) from error
+    except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise StoreError(_message(file, doing, str(error))) from error
+
+
+def _message(file: Path, doing: str, reason: str) -> str:
+    if not file.exists():
+        return f"{file} is gone ({reason}): the folder was deleted or moved while {doing}"
+    if "not a database" in reason:
+        return f"{file} is not a stabmon run: it is no SQLite file; expected a file that stabmon.watch wrote"
+    if "full" in reason:
+        return f"{file}: {doing} failed, the disk is full ({reason}): free some space"
+    if "malformed" in reason:
+        return f"{file} is damaged ({reason}): restore it from a copy, or try `sqlite3 {file.name} .recover`"
+    return f"{file}: {doing} failed ({reason})"
+
+
+def _connection(connect: Callable[[], sqlite3.Connection]) -> Connection:
+    """Return a connection whose transactions begin when ``begin`` says so, for reads too: each is one snapshot."""
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine.connect()
+
+
+def disconnect(connection: Connection) -> None:
+    """Close ``connection`` and the file under it."""
+    connection.close()
+    connection.engine.dispose()
+
+
+def for_writing(file: Path, patience: float = 1.0) -> Connection:
+    """Open ``file`` for its one writer, in WAL mode; a commit survives the death of the process."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, timeout=patience, isolation_level=None, check_same_thread=False)
+        for pragma in ("page_size=16384", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    return _connection(connect)
+
+
+def for_reading(file: Path) -> Connection:
+    """Open ``file`` read-only and check that it is a run this stabmon can read.
+
+    Raises:
+        StoreError: the file is missing, foreign, written by a newer stabmon, or cannot be opened.
+    """
+    if not file.is_file():
+        raise StoreError(f"no run at {file.parent}: it has no {file.name}; expected a folder that stabmon.watch wrote")
+    with in_our_words(file, "opening it"):
+        connection = _connection(lambda: _read_only(file))
+        try:
+            _check(connection, file)
+        except BaseException:
+            disconnect(connection)
+            raise
+    return connection
+
+
+def _read_only(file: Path) -> sqlite3.Connection:
+    """Open ``file`` read-only; where the folder takes no files either, a run without a log is read as it lies."""
+    uri = f"{file.resolve().as_uri()}?mode=ro"
+    connection = _open(uri)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.OperationalError:
+        connection.close()
+        log = file.with_name(f"{file.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        connection = _open(f"{uri}&immutable=1")
+    return connection
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def _check(connection: Connection, file: Path) -> None:
+    with connection.begin():
+        if not inspect(connection).has_table(schema.version.name):
+            raise StoreError(
+                f"{file} is not a stabmon run: it has no table {schema.version.name!r}; "
+                "expected a file that stabmon.watch wrote"
+            )
+        found = connection.execute(select(schema.version.c.schema)).scalar_one()
+    if found > schema.SCHEMA:
+        raise StoreError(
+            f"{file.name} was written by schema {found}, this stabmon knows up to {schema.SCHEMA}: upgrade stabmon"
+            f" (to read {file})"
+        )

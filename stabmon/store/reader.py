@@ -1,0 +1,174 @@
+"""Reading a run while it is being written: one snapshot a call, downsampled without losing a spike or a NaN."""
+
+import threading
+import time as clock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, func, select
+
+from stabmon.errors import StoreError
+from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.series import Floats, Layout, Spot
+from stabmon.store import schema
+from stabmon.store.connect import disconnect, file_of, for_reading, in_our_words
+from stabmon.store.live import New, after
+from stabmon.store.select import Selection, selection
+from stabmon.store.window import Window, read_window
+
+STALE_AFTER = 3
+"""Heartbeat intervals after which a running run is called stale."""
+
+
+class Read(NamedTuple):
+    """Some samples of one metric, S rows in the order of their steps.
+
+    Downsampled rows are buckets of equally many neighbouring samples: ``steps`` and ``times`` are those of a bucket's
+    first sample, ``values`` its mean, ``low`` and ``high`` its extremes. A NaN in a bucket makes ``values`` NaN and
+    leaves ``low`` and ``high`` to the other numbers; a bucket without a measurement is ``MISSING`` in all three.
+    """
+
+    steps: npt.NDArray[np.int64]
+    values: Floats
+    low: Floats | None
+    high: Floats | None
+    spots: list[Spot]
+    times: npt.NDArray[np.float64]
+    """Seconds since the epoch."""
+    cursor: int
+    """What to give to ``RunReader.after`` for the samples that come after these."""
+
+
+class Sizes(NamedTuple):
+    """How large a run is."""
+
+    samples: int
+    """All samples of all attempts; the cursor of a reader that has seen everything."""
+    attempts: int
+    columns: int
+    bytes: int
+    """Of the file and its log."""
+
+
+class RunReader:
+    """One run, read-only, from any thread; ``open_run`` makes it. Its methods raise ``StoreError`` if the run is gone."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.path = file.parent
+        self._lock = threading.Lock()
+        self._connection = for_reading(file)
+        self._identity = file.stat().st_ino
+        with self._snapshot("reading what the run is") as connection:
+            row = connection.execute(select(schema.run)).one()
+        self.info = RunInfo.model_validate_json(row.info)
+        self.layout = Layout.model_validate_json(row.layout)
+
+    def __enter__(self) -> "RunReader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            disconnect(self._connection)
+
+    @contextmanager
+    def _snapshot(self, doing: str) -> Iterator[Connection]:
+        """Yield the connection in a transaction: what is read in it belongs to one moment."""
+        with self._lock, in_our_words(self.file, doing):
+            if self.file.stat().st_ino != self._identity:
+                raise StoreError(f"{self.file} was replaced by another file while {doing}: open it again")
+            with self._connection.begin():
+                yield self._connection
+
+    def heartbeat(self) -> Heartbeat:
+        """Return how the run stands; a running one whose writer has been silent for three intervals is ``STALE``."""
+        with self._snapshot("reading the heartbeat") as connection:
+            row = connection.execute(select(schema.heartbeat)).one()
+        beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})
+        silent = clock.time() - beat.time > STALE_AFTER * beat.interval
+        return beat.model_copy(update={"state": RunState.STALE}) if beat.state is RunState.RUNNING and silent else beat
+
+    def findings(self) -> list[Finding]:
+        """Return all findings, in the order in which they opened."""
+        finding = schema.finding.c
+        with self._snapshot("reading the findings") as connection:
+            query = select(finding.document).order_by(finding.opened, finding.code, finding.layer)
+            return [Finding.model_validate_json(document) for document in connection.execute(query).scalars()]
+
+    def read(
+        self,
+        metric: str,
+        *,
+        layer: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        max_points: int | None = None,
+        attempt: int | None = None,
+    ) -> Read:
+        """Read ``metric``, all layers and heads or those of ``layer``, from step ``start`` up to but without ``stop``.
+
+        max_points: the most rows to return; more samples are put into buckets.
+        attempt: as the run stood in this attempt, counted from 1; without it, in the latest. Steps before an attempt's
+            first one come from the attempts before it.
+
+        Raises:
+            StoreError: no such metric or layer in this run, or the run is gone.
+        """
+        chosen = selection(self.layout, metric, layer)
+        return self._read(chosen, Window(start, stop, attempt, max_points), chosen.spots)
+
+    def read_layers(
+        self,
+        metric: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        max_points: int | None = None,
+        attempt: int | None = None,
+    ) -> Read:
+        """Read like ``read``, but one column a layer, reduced as ``series.over_heads`` says; a spot's head is None.
+
+        From 32 samples a bucket on, ``low`` and ``high`` are made of the heads' own extremes, so that they may be wider
+        than those of the reduced series, never narrower; ``values`` then is the reduction of the heads' means.
+        """
+        chosen = selection(self.layout, metric, None)
+        spots = [Spot(layer, None) for layer in self.layout.layers(metric)]
+        return self._read(chosen.reduced(), Window(start, stop, attempt, max_points), spots)
+
+    def _read(self, chosen: Selection, window: Window, spots: list[Spot]) -> Read:
+        with self._snapshot(f"reading {chosen.metric}") as connection:
+            found = read_window(connection, chosen, window)
+        low, high = (found.buckets.low, found.buckets.high) if found.downsampled else (None, None)
+        return Read(found.steps, found.buckets.mean, low, high, spots, found.times, found.cursor)
+
+    def after(self, cursor: int, *, limit: int | None = None) -> New:
+        """Return the samples since ``cursor`` (0: all; at most ``limit``), whole rows, and the cursor after them."""
+        with self._snapshot("reading what is new") as connection:
+            return after(connection, cursor, limit, self.layout)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Return how large the run is now."""
+        with self._snapshot("reading its sizes") as connection:
+            attempts = connection.execute(select(func.count()).select_from(schema.attempt)).scalar_one()
+            samples = connection.execute(select(schema.heartbeat.c.samples)).scalar_one()
+        files = [self.file, self.file.with_name(f"{self.file.name}-wal")]
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return Sizes(samples, attempts, self.layout.width, size)
+
+
+def open_run(path: Path | str) -> RunReader:
+    """Open a run's folder, or the run.sqlite in it, for reading.
+
+    Raises:
+        StoreError: the run is missing, foreign, or written by a newer stabmon.
+    """
+    return RunReader(file_of(path))

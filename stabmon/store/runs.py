@@ -1,0 +1,57 @@
+"""The runs of a directory, each in one line."""
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from stabmon.errors import StoreError
+from stabmon.names import natural_key
+from stabmon.records import Record, RunState, Severity
+from stabmon.store.connect import FILE
+from stabmon.store.reader import open_run
+
+
+class RunSummary(Record):
+    """One run of a directory, or what keeps it from being read."""
+
+    name: str
+    """The folder's name, which is also its address on the page."""
+    path: Path
+    state: RunState | None = None
+    step: int = -1
+    """Latest sampled step; -1 before the first."""
+    created: datetime | None = None
+    findings: dict[Severity, int] = Field(default_factory=dict)
+    """Number of findings, open or cleared, by severity."""
+    problem: str | None = None
+    """Why it cannot be read; everything else is then unknown."""
+
+
+def runs(directory: Path | str) -> list[RunSummary]:
+    """Return the runs in ``directory``, newest first, unreadable ones last; a folder without a run.sqlite is no run."""
+    try:
+        folders = [entry for entry in Path(directory).iterdir() if (entry / FILE).is_file()]
+    except OSError:
+        return []
+    found = [summary for folder in folders if (summary := _summary(folder)) is not None]
+    found.sort(key=lambda summary: natural_key(summary.name))
+    return sorted(found, key=lambda run: -run.created.timestamp() if run.created else float("inf"))
+
+
+def _summary(folder: Path) -> RunSummary | None:
+    try:
+        with open_run(folder) as run:
+            beat = run.heartbeat()
+            return RunSummary(
+                name=folder.name,
+                path=folder,
+                state=beat.state,
+                step=beat.step,
+                created=run.info.created,
+                findings=dict(Counter(finding.severity for finding in run.findings())),
+            )
+    except StoreError as error:
+        still_there = (folder / FILE).exists()
+        return RunSummary(name=folder.name, path=folder, problem=str(error)) if still_there else None

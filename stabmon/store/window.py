@@ -1,0 +1,200 @@
+"""From a range of steps to rows: raw values where they fit, stored levels where they do not.
+
+A read touches the blobs of one metric only. Full folds inside the range come from the coarsest level whose buckets are
+not larger than those asked for; folds cut by the range or by a later attempt, and the tail, come raw.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, func, select
+
+from stabmon.series import Floats
+from stabmon.store import schema
+from stabmon.store.levels import PACKED, Buckets, merged, single, unpack
+from stabmon.store.select import Selection
+
+_FAR = np.iinfo(np.int64).max
+
+
+class Window(NamedTuple):
+    """The steps asked for: from ``start`` to before ``stop``, as of ``attempt``, in at most ``max_points`` rows."""
+
+    start: int | None = None
+    stop: int | None = None
+    attempt: int | None = None
+    max_points: int | None = None
+
+
+class Found(NamedTuple):
+    """What was read; ``buckets`` hold one sample each unless ``downsampled``."""
+
+    steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    buckets: Buckets
+    downsampled: bool
+    cursor: int
+
+
+class _Part(NamedTuple):
+    """A fold, or the whole tail, as far as it lies in the window."""
+
+    sequence: int
+    samples: int
+    steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    keep: npt.NDArray[np.bool_]
+    rows: Floats | None
+    """The tail's values; None for a fold, whose values are read later."""
+
+    @property
+    def whole(self) -> bool:
+        return self.rows is None and bool(self.keep.all())
+
+
+def read_window(connection: Connection, chosen: Selection, window: Window) -> Found:
+    """Read ``chosen`` of the steps in ``window``."""
+    limits = _limits(connection, window)
+    parts = _folds(connection, window, limits)
+    tail, cursor = _tail(connection, chosen, window, limits)
+    parts += tail
+    samples = sum(int(part.keep.sum()) for part in parts)
+    size = -(-samples // window.max_points) if window.max_points and samples > window.max_points else 1
+    unit = max((level for level in schema.LEVELS if level <= size), default=1)
+    stored = _stored(connection, chosen, unit, [part for part in parts if part.rows is None])
+    entries = [_entries(part, unit, stored, chosen) for part in parts]
+    buckets = _joined([entry.buckets for entry in entries], chosen)
+    steps = np.concatenate([entry.steps for entry in entries] or [np.empty(0, np.int64)])
+    times = np.concatenate([entry.times for entry in entries] or [np.empty(0)])
+    if size > 1:
+        counts = np.concatenate([entry.samples for entry in entries])
+        first = (np.cumsum(counts) - counts) // size
+        starts = np.flatnonzero(np.diff(first, prepend=-1))
+        buckets, steps, times = merged(buckets, starts), steps[starts], times[starts]
+    return Found(steps, times, buckets, size > 1, cursor)
+
+
+def _limits(connection: Connection, window: Window) -> dict[int, int]:
+    """Return for each attempt the step at which a later one took over, no further than the window's stop."""
+    attempt = schema.attempt.c
+    query = select(attempt.number, attempt.first).order_by(attempt.number.desc())
+    limits, limit = {}, _FAR if window.stop is None else window.stop
+    for number, first in connection.execute(query):
+        if window.attempt is None or number <= window.attempt:
+            limits[number] = limit
+            limit = min(limit, first)
+    return limits
+
+
+def _kept(steps: npt.NDArray[np.int64], start: int | None, limit: int) -> npt.NDArray[np.bool_]:
+    return (steps < limit) if start is None else (steps >= start) & (steps < limit)
+
+
+def _folds(connection: Connection, window: Window, limits: dict[int, int]) -> list[_Part]:
+    fold = schema.fold.c
+    query = select(fold.sequence, fold.attempt, fold.samples, fold.steps, fold.times).order_by(fold.sequence)
+    if window.start is not None:
+        query = query.where(fold.last >= window.start)
+    if window.stop is not None:
+        query = query.where(fold.first < window.stop)
+    parts = []
+    for sequence, attempt, samples, steps, times in connection.execute(query):
+        own = np.frombuffer(steps, "<i8")
+        keep = _kept(own, window.start, limits.get(attempt, -1))
+        if keep.any():
+            parts.append(_Part(sequence, samples, own, np.frombuffer(times, "<f8"), keep, None))
+    return parts
+
+
+def _tail(connection: Connection, chosen: Selection, window: Window, limits: dict[int, int]) -> tuple[list[_Part], int]:
+    """Return the tail's part, if it has any, and the cursor after the newest sample."""
+    tail, fold = schema.tail.c, schema.fold.c
+    end = connection.execute(select(func.max(fold.sequence + fold.samples))).scalar_one() or 0
+    lines = connection.execute(
+        select(tail.sequence, tail.attempt, tail.step, tail.time, tail.data).order_by(tail.sequence)
+    ).all()
+    if not lines:
+        return [], end
+    steps = np.array([line.step for line in lines], dtype=np.int64)
+    times = np.array([line.time for line in lines])
+    keep = _kept(steps, window.start, limits.get(lines[0].attempt, -1))
+    rows = np.stack([np.frombuffer(line.data, "<f4")[chosen.columns] for line in lines])
+    part = _Part(lines[0].sequence, len(lines), steps, times, keep, rows)
+    return ([part] if keep.any() else []), lines[-1].sequence + 1
+
+
+def _stored(connection: Connection, chosen: Selection, unit: int, folds: list[_Part]) -> dict[int, bytes]:
+    """Return the blob of each fold: its level of that unit, or its raw values for unit 1 and for folds cut in two."""
+    raw = [part.sequence for part in folds if unit == 1 or not part.whole]
+    levels = [part.sequence for part in folds if unit > 1 and part.whole]
+    found = _blobs(connection, schema.chunk, chosen, raw, 4, 1)
+    if levels:
+        of_unit = schema.level.c.size == unit
+        found |= _blobs(connection, schema.level, chosen, levels, PACKED.itemsize, unit, of_unit)
+    return found
+
+
+def _blobs(
+    connection: Connection,
+    table: Table,
+    chosen: Selection,
+    sequences: list[int],
+    itemsize: int,
+    unit: int,
+    *conditions: ColumnElement[bool],
+) -> dict[int, bytes]:
+    """Read of each fold's blob [columns, ceil(samples / unit)] only the bytes of the chosen columns."""
+    if not sequences:
+        return {}
+    fold = schema.fold
+    column: ColumnElement[Any] = itemsize * ((fold.c.samples + unit - 1) // unit)
+    data = func.substr(table.c.data, 1 + chosen.first * column, len(chosen.columns) * column, type_=LargeBinary)
+    query = (
+        select(table.c.sequence, data)
+        .join_from(table, fold, and_(fold.c.run == table.c.run, fold.c.sequence == table.c.sequence))
+        .where(table.c.run == schema.RUN, table.c.metric == chosen.metric, *conditions)
+        .where(table.c.sequence.between(sequences[0], sequences[-1]))
+    )
+    wanted = set(sequences)
+    return {sequence: blob for sequence, blob in connection.execute(query) if sequence in wanted}
+
+
+class _Entries(NamedTuple):
+    steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    samples: npt.NDArray[np.int64]
+    buckets: Buckets
+
+
+def _entries(part: _Part, unit: int, stored: dict[int, bytes], chosen: Selection) -> _Entries:
+    """Return what of ``part`` lies in the window, in buckets of ``unit`` samples or of one."""
+    columns = len(chosen.columns)
+    if unit > 1 and part.whole:
+        low, mean, high, count = unpack(stored[part.sequence], columns)
+        shaped = Buckets(chosen.shaped(low), chosen.shaped(mean), chosen.shaped(high), _layers(count, chosen))
+        starts = np.arange(0, part.samples, unit)
+        samples = np.diff(starts, append=part.samples)
+        return _Entries(part.steps[starts], part.times[starts], samples, shaped)
+    rows = part.rows
+    if rows is None:
+        rows = np.frombuffer(stored[part.sequence], "<f4").reshape(columns, part.samples).T
+    values = chosen.shaped(np.ascontiguousarray(rows[part.keep]))
+    steps = part.steps[part.keep]
+    return _Entries(steps, part.times[part.keep], np.ones(len(steps), np.int64), single(values))
+
+
+def _layers(count: npt.NDArray[np.int64], chosen: Selection) -> npt.NDArray[np.int64]:
+    """Return the samples of a bucket in which a column, or any head of a layer, was measured."""
+    if not chosen.by_layer:
+        return count
+    starts = np.cumsum((0, *chosen.heads[:-1]))
+    return np.maximum.reduceat(count, starts, axis=1)
+
+
+def _joined(buckets: list[Buckets], chosen: Selection) -> Buckets:
+    """Put buckets one after the other, also none at all."""
+    if not buckets:
+        columns = len(chosen.heads) if chosen.by_layer else len(chosen.columns)
+        return single(np.empty((0, columns), np.float32))
+    return Buckets(*(np.concatenate(planes) for planes in zip(*buckets, strict=True)))

@@ -1,0 +1,181 @@
+"""The one writer of a run: a row a sampled step, folded every 128 samples, each call one transaction."""
+
+import time as clock
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
+
+from stabmon.errors import StoreError
+from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.series import Floats, Layout
+from stabmon.store import schema
+from stabmon.store.connect import FILE, disconnect, for_reading, for_writing, in_our_words
+from stabmon.store.fold import Sample, fold_of, pieces
+
+
+class RunWriter:
+    """Appends samples, findings and heartbeats to one run: from one thread at a time, and never after a fork.
+
+    A call that raises ``StoreError`` has written nothing and may be made again: a disk that was full loses nothing that
+    its caller keeps.
+    """
+
+    def __init__(self, connection: Connection, file: Path, layout: Layout) -> None:
+        self.file = file
+        self.layout = layout
+        self._connection = connection
+        self._pieces = pieces(layout)
+        self._tail: list[Sample] = []
+        self._sequence = 0
+        self._attempt = 0
+        self._last_step: int | None = None
+
+    @classmethod
+    def create(cls, folder: Path, info: RunInfo, layout: Layout, *, resume: bool = False) -> "RunWriter":
+        """Start the run ``folder``/run.sqlite, or with ``resume`` go on with the one that is there.
+
+        Raises:
+            StoreError: the run exists already and ``resume`` is False; its layout differs; it cannot be written.
+        """
+        file = Path(folder) / FILE
+        if file.exists() and file.stat().st_size:
+            if not resume:
+                raise StoreError(
+                    f"the run {info.name!r} exists already at {folder}: give another name, pass resume=True to go on "
+                    "with it, or delete the folder"
+                )
+            return cls._reopened(file, layout)
+        with in_our_words(file, "creating the run"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            writer = cls(for_writing(file), file, layout)
+            with writer._connection.begin():
+                writer._begin(info)
+        return writer
+
+    @classmethod
+    def _reopened(cls, file: Path, layout: Layout) -> "RunWriter":
+        disconnect(for_reading(file))  # its checks: foreign, newer
+        with in_our_words(file, "resuming the run"):
+            writer = cls(for_writing(file), file, layout)
+            with writer._connection.begin():
+                stored = Layout.model_validate_json(
+                    writer._connection.execute(select(schema.run.c.layout)).scalar_one()
+                )
+                if stored != layout:
+                    disconnect(writer._connection)
+                    raise StoreError(f"cannot resume {file.parent}: {_difference(stored, layout)}; give another name")
+                writer._take_up()
+        return writer
+
+    def _begin(self, info: RunInfo) -> None:
+        schema.metadata.create_all(self._connection)
+        self._connection.execute(insert(schema.version), {"schema": schema.SCHEMA})
+        self._add(schema.run, name=info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
+        beat = Heartbeat(state=RunState.RUNNING, step=-1, time=clock.time())
+        self._add(schema.heartbeat, **beat.model_dump())
+
+    def _take_up(self) -> None:
+        """Read where the run stands, so that the next sample goes on from there."""
+        tail = schema.tail.c
+        for row in self._connection.execute(select(schema.tail).order_by(tail.sequence)):
+            self._tail.append(Sample(row.step, row.time, np.frombuffer(row.data, dtype="<f4")))
+            self._sequence, self._last_step = row.sequence + 1, row.step
+        if not self._tail:
+            fold = schema.fold.c
+            last = self._connection.execute(select(schema.fold).order_by(fold.sequence.desc()).limit(1)).one_or_none()
+            if last is not None:
+                self._sequence, self._last_step = last.sequence + last.samples, last.last
+        self._attempt = self._connection.execute(select(func.max(schema.attempt.c.number))).scalar_one() or 0
+        self._connection.execute(update(schema.heartbeat), {"state": RunState.RUNNING, "time": clock.time()})
+
+    def sample(self, step: int, time: float, values: Floats) -> None:
+        """Append the row ``values`` [width] of ``step``; a step that is not beyond the last one opens a new attempt.
+
+        Raises:
+            StoreError: it was not written.
+        """
+        if values.shape != (self.layout.width,) or values.dtype != np.float32:
+            raise StoreError(f"a row must be float32 of shape [{self.layout.width}], got {values.dtype} {values.shape}")
+        added = Sample(step, time, values.copy())
+        rewound = self._last_step is None or step <= self._last_step
+        attempt = self._attempt + rewound
+        tail = [added] if rewound else [*self._tail, added]
+        with in_our_words(self.file, f"writing step {step}"), self._connection.begin():
+            if rewound:
+                self._fold(self._tail, self._sequence)
+                self._add(schema.attempt, number=attempt, first=step, time=time)
+            if len(tail) == schema.FOLD:
+                self._fold(tail, self._sequence + 1, attempt)
+            else:
+                data = added.values.astype("<f4", copy=False).tobytes()
+                self._add(schema.tail, sequence=self._sequence, attempt=attempt, step=step, time=time, data=data)
+            now = {"step": step, "time": clock.time(), "samples": self._sequence + 1}
+            self._connection.execute(update(schema.heartbeat), now)
+        self._tail = [] if len(tail) == schema.FOLD else tail
+        self._attempt, self._last_step, self._sequence = attempt, step, self._sequence + 1
+
+    def _fold(self, samples: Sequence[Sample], end: int, attempt: int | None = None) -> None:
+        """Move ``samples``, the last before sequence ``end``, out of the tail."""
+        if not samples:
+            return
+        start = end - len(samples)
+        folded = fold_of(samples, self._pieces)
+        about = {"attempt": self._attempt if attempt is None else attempt, "sequence": start}
+        self._add(schema.fold, **about, **folded.about)
+        key = {"run": schema.RUN, "sequence": start}
+        self._connection.execute(insert(schema.chunk), [key | chunk for chunk in folded.chunks])
+        self._connection.execute(insert(schema.level), [key | level for level in folded.levels])
+        self._connection.execute(delete(schema.tail))
+
+    def findings(self, changed: Sequence[Finding]) -> None:
+        """Write findings, each over the one of the same ``key`` if it was written before.
+
+        Raises:
+            StoreError: none of them was written.
+        """
+        finding = schema.finding
+        with in_our_words(self.file, f"writing {len(changed)} findings"), self._connection.begin():
+            for found in changed:
+                key = {"code": found.code, "layer": found.layer or "", "opened": found.opened}
+                self._connection.execute(delete(finding).where(*(finding.c[name] == key[name] for name in key)))
+                document = found.model_dump_json()
+                self._add(finding, **key, severity=found.severity, cleared=found.cleared, document=document)
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        """Write how the run stands; ``samples`` is counted here, over all attempts.
+
+        Raises:
+            StoreError: it was not written, or the run's file is no longer there.
+        """
+        if not self.file.exists():
+            raise StoreError(f"{self.file} is gone: the folder was deleted or moved while the run was being written")
+        with in_our_words(self.file, "writing the heartbeat"), self._connection.begin():
+            now = beat.model_dump() | {"samples": self._sequence}
+            self._connection.execute(update(schema.heartbeat), now)
+
+    def close(self, state: RunState) -> None:
+        """Write the final ``state`` and close the file, whose log is merged into it where no reader is in the way.
+
+        Raises:
+            StoreError: the state was not written; the file is closed all the same.
+        """
+        try:
+            with in_our_words(self.file, "closing the run"), self._connection.begin():
+                self._connection.execute(update(schema.heartbeat), {"state": state, "time": clock.time()})
+        finally:
+            disconnect(self._connection)
+
+    def _add(self, table: Table, **columns: object) -> None:
+        self._connection.execute(insert(table), {"run": schema.RUN, **columns})
+
+
+def _difference(stored: Layout, wanted: Layout) -> str:
+    """Say in one clause how two layouts differ."""
+    old, new = ({(c.metric, c.layer): c.size for c in layout.columns} for layout in (stored, wanted))
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key):
+            where = f"{key[0]} of {key[1]}" if key[1] else key[0]
+            return f"it was recorded with {old.get(key, 0)} columns for {where}, this model has {new.get(key, 0)}"
+    return "it was recorded with its columns in another order"
