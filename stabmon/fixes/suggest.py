@@ -30,12 +30,11 @@ def learning_rate_fix(factor: float, why: str) -> Fix:
 
 
 def _fix(kind: FixKind, attention: Attention, value: float | None, why: str, safety: Safety) -> Fix:
-    ours = attention.kind == "sigmoid"
     return Fix(
         kind=kind,
         module=attention.module,
         value=value,
-        safety=safety if ours else Safety.BY_HAND,
+        safety=safety if _is_ours(kind, attention) else Safety.BY_HAND,
         why=why,
         code=code_for(kind, attention, value),
     )
@@ -54,7 +53,14 @@ def code_for(kind: FixKind, attention: Attention | None, value: float | None) ->
         return f'for group in optimizer.param_groups:\n    group["lr"] *= {_number(kind, value)}'
     if attention is None:
         raise ValueError(f"a {kind.value} fix changes an attention, got none; pass the attention's record")
-    return _own_code(kind, attention, value) if attention.kind == "sigmoid" else _foreign_code(kind, attention, value)
+    return (_own_code if _is_ours(kind, attention) else _foreign_code)(kind, attention, value)
+
+
+def _is_ours(kind: FixKind, attention: Attention) -> bool:
+    """Say whether the place that ``kind`` changes stands in a module of stabmon's: SigmoidAttention, or Block."""
+    if kind in (FixKind.BIAS, FixKind.QK_NORM):
+        return attention.kind == "sigmoid"
+    return attention.kind == "sigmoid" and attention.branch == join(attention.block, "attention_scale")
 
 
 def _own_code(kind: FixKind, attention: Attention, value: float | None) -> str:
@@ -65,13 +71,13 @@ def _own_code(kind: FixKind, attention: Attention, value: float | None) -> str:
         case FixKind.BIAS:
             return f"{module}\nwith torch.no_grad():\n    attention.bias.fill_({_number(kind, value)})"
         case FixKind.QK_NORM:
-            norm = f"torch.nn.RMSNorm({head_dim}).to(attention.out.weight)"
+            norm = f"stabmon.nn.RMSNorm({head_dim}).to(attention.out.weight)"
             return f"{early}\n{module}\nattention.query_norm = {norm}\nattention.key_norm = {norm}"
         case FixKind.LAYER_SCALE:
             scale = f"stabmon.nn.LayerScale({width}, {_number(kind, value)}){here}"
             return f"{early}\n{block}\nblock.attention_scale = {scale}"
         case _:
-            return f"{early}\n{block}\nblock.attention_post_norm = torch.nn.RMSNorm({width}){here}"
+            return f"{early}\n{block}\nblock.attention_post_norm = stabmon.nn.RMSNorm({width}){here}"
 
 
 def _foreign_code(kind: FixKind, attention: Attention, value: float | None) -> str:
@@ -91,6 +97,11 @@ def _foreign_code(kind: FixKind, attention: Attention, value: float | None) -> s
             made = f"self.attention_post_norm = torch.nn.RMSNorm({width})"
             used = "x = x + self.attention_post_norm(self.attention(self.norm(x)))"
     return f"{made}  # in __init__\n{used}  # in forward"
+
+
+def join(name: str, child: str) -> str:
+    """Return the path of ``child`` in the module at ``name`` (empty: the model itself)."""
+    return f"{name}.{child}" if name else child
 
 
 def _path(name: str) -> str:

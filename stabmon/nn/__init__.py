@@ -3,6 +3,7 @@
 from stabmon.nn.attention import SigmoidAttention
 from stabmon.nn.block import Block
 from stabmon.nn.layer_scale import LayerScale
+from stabmon.nn.norm import RMSNorm
 from stabmon.nn.position import alibi_slopes, rotate
 
-__all__ = ["Block", "LayerScale", "SigmoidAttention", "alibi_slopes", "rotate"]
+__all__ = ["Block", "LayerScale", "RMSNorm", "SigmoidAttention", "alibi_slopes", "rotate"]

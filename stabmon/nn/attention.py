@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from stabmon.kernels import sigmoid_attention
+from stabmon.nn.norm import RMSNorm
 from stabmon.nn.position import alibi_slopes, rotate
 
+Backend = Literal["auto", "eager", "triton"]
 Position = Literal["rope", "alibi"]
 Bias = float | Literal["length", "learnable"]
 
@@ -49,7 +51,7 @@ class SigmoidAttention(nn.Module):
         is_causal: bool = False,
         position: Position | None = None,
         qk_norm: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         _check_sizes(width, heads, max_length, position)
@@ -57,8 +59,8 @@ class SigmoidAttention(nn.Module):
         self.is_causal, self.position, self.backend = is_causal, position, backend
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.query_norm: nn.Module = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.key_norm: nn.Module = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.query_norm: nn.Module = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.key_norm: nn.Module = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         start = torch.full((heads,), _first_bias(bias, max_length), dtype=torch.float32)
         if bias == "learnable":
             self.bias = nn.Parameter(start)
@@ -88,7 +90,7 @@ class SigmoidAttention(nn.Module):
         query, key = self.query_norm(query), self.key_norm(key)
         if self.position == "rope":
             query, key = rotate(query, key)
-        return query.to(value.dtype), key.to(value.dtype), value  # autocast runs norms in fp32
+        return query.to(value.dtype), key.to(value.dtype), value  # norms keep their weight's type
 
     def extra_repr(self) -> str:
         """Return what the submodules do not show, for the model's printed form."""

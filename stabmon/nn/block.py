@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from stabmon.nn.layer_scale import LayerScale
+from stabmon.nn.norm import RMSNorm
 
 
 class Block(nn.Module):
@@ -29,11 +30,11 @@ class Block(nn.Module):
         hybrid_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = attention
         self.attention_post_norm = _post_norm(width, hybrid_norm)
         self.attention_scale = _scale(width, layer_scale)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
         )
@@ -47,7 +48,7 @@ class Block(nn.Module):
 
 
 def _post_norm(width: int, wanted: bool) -> nn.Module:
-    return nn.RMSNorm(width) if wanted else nn.Identity()
+    return RMSNorm(width) if wanted else nn.Identity()
 
 
 def _scale(width: int, init: float | None) -> nn.Module:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabmon.config import ModelConfig
-from stabmon.nn import Block, SigmoidAttention
+from stabmon.nn import Block, RMSNorm, SigmoidAttention
 
 BYTES = 256
 """Size of the vocabulary."""
@@ -23,7 +23,7 @@ class ByteLanguageModel(nn.Module):
         self.embedding = nn.Embedding(BYTES, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
         self.layers = nn.ModuleList(_block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.head = nn.Linear(config.width, BYTES)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import stabmon.nn  # noqa: F401  (the suggested code names it)
+from stabmon.fixes import suggest
+from stabmon.nn import Block, LayerScale, SigmoidAttention
+from stabmon.records import Attention, Fix, FixKind, Safety
+
+HEADS, HEAD_DIM = 2, 4
+WIDTH = HEADS * HEAD_DIM
+
+
+def attention(kind: str = "sigmoid") -> Attention:
+    return Attention(
+        layer="layers.1",
+        module="layers.1.attention",
+        block="layers.1",
+        branch="layers.1.attention_scale",
+        kind=kind,
+        heads=HEADS,
+        head_dim=HEAD_DIM,
+    )
+
+
+def model() -> torch.nn.Module:
+    blocks = [Block(WIDTH, SigmoidAttention(WIDTH, HEADS, bias=0.0, max_length=8)) for _ in range(2)]
+    return torch.nn.ModuleDict({"layers": torch.nn.ModuleList(blocks)})
+
+
+def fixes(record: Attention) -> dict[FixKind, Fix]:
+    made = (
+        suggest.bias_fix(record, -2.0794415, "rows sum to 4"),
+        suggest.qk_norm_fix(record, "logits grow"),
+        suggest.layer_scale_fix(record, 0.1, "the branch is 40 times the stream"),
+        suggest.hybrid_norm_fix(record, "the output grows"),
+    )
+    return {fix.kind: fix for fix in made}
+
+
+def run(fix: Fix, target: torch.nn.Module) -> Block:
+    exec(fix.code, {"model": target, "torch": torch, "stabmon": sys.modules["stabmon"]})
+    return target["layers"][1]
+
+
+def test_the_suggested_code_sets_the_bias_of_every_head() -> None:
+    block = run(fixes(attention())[FixKind.BIAS], model())
+    assert block.attention.bias.tolist() == pytest.approx([-2.0794415] * HEADS, rel=1e-5)
+
+
+def test_the_suggested_code_puts_norms_and_gain_in_their_places() -> None:
+    target = model().double()
+    for fix in fixes(attention()).values():
+        block = run(fix, target)
+    assert block.attention.query_norm.weight.shape == block.attention.key_norm.weight.shape == (HEAD_DIM,)
+    assert isinstance(block.attention_scale, LayerScale)
+    assert block.attention_scale.gain.tolist() == pytest.approx([0.1] * WIDTH)
+    assert block.attention_post_norm.weight.dtype == torch.float64
+    assert target["layers"][1](torch.ones(1, 3, WIDTH, dtype=torch.float64)).isfinite().all()
+
+
+def test_the_learning_rate_code_multiplies_the_rate() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.4)
+    exec(suggest.learning_rate_fix(0.5, "gradients grow").code, {"optimizer": optimizer})
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
+
+
+def test_a_fix_survives_json() -> None:
+    for fix in fixes(attention()).values():
+        assert Fix.model_validate_json(fix.model_dump_json()) == fix
+
+
+def test_a_fix_of_a_foreign_attention_is_to_be_made_by_hand() -> None:
+    by_kind = fixes(attention("functional"))
+    assert {fix.safety for fix in by_kind.values()} == {Safety.BY_HAND}
+    assert "sigmoid_attention(query, key, value, bias=-2.07944)" in by_kind[FixKind.BIAS].code
+    assert "self.query_norm(query)" in by_kind[FixKind.QK_NORM].code
+    assert "self.attention_scale(" in by_kind[FixKind.LAYER_SCALE].code
+    assert "self.attention_post_norm(" in by_kind[FixKind.HYBRID_NORM].code
+
+
+def test_softmax_is_told_that_it_has_no_bias() -> None:
+    assert "no bias" in fixes(attention("softmax"))[FixKind.BIAS].code
+
+
+def test_code_that_lacks_what_it_needs_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a value"):
+        suggest.code_for(FixKind.BIAS, attention(), None)
+    with pytest.raises(ValueError, match="changes an attention"):
+        suggest.code_for(FixKind.BIAS, None, 1.0)
+
+
+def test_suggesting_loads_no_torch() -> None:
+    code = "import sys, stabmon.fixes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
