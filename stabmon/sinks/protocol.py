@@ -10,7 +10,7 @@ from stabmon.series import Floats, Layout
 class Sink(Protocol):
     """Receives one run. ``start`` is called where the run starts, everything else in the recorder's thread.
 
-    A sink may raise: the recorder reports its first failure with ``advice`` and keeps calling it, so that it can catch up.
+    A sink may raise: the recorder reports its first failure with ``advice`` and keeps calling it, so it can catch up.
     """
 
     name: str

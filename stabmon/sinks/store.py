@@ -37,8 +37,8 @@ class StoreSink:
         """What a failure means: how many rows wait in memory."""
         lost = f"; {self.lost} older ones are lost" if self.lost else ""
         return (
-            f"{len(self._rows)} samples wait in memory (at most {self._rows.maxlen}) and are written when it is possible"
-            f" again, at the latest when the run is closed{lost}"
+            f"{len(self._rows)} samples wait in memory (at most {self._rows.maxlen}) and are written when that is "
+            f"possible again, at the latest when the run is closed{lost}"
         )
 
     @property

@@ -55,7 +55,7 @@ class Sizes(NamedTuple):
 
 
 class RunReader:
-    """One run, read-only, from any thread; ``open_run`` makes it. Its methods raise ``StoreError`` if the run is gone."""
+    """One run, read-only, from any thread; made by ``open_run``. Raises ``StoreError`` once the run is gone."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

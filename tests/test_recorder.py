@@ -1,0 +1,279 @@
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+
+from stabmon.errors import StoreError
+from stabmon.recorder import Recorder
+from stabmon.records import Evidence, Finding, Heartbeat, ModelMap, RunInfo, RunState, Severity
+from stabmon.series import Layout
+from stabmon.sinks import StoreSink
+from stabmon.store import RunWriter, open_run
+
+LAYOUT = Layout.of([("loss", None, 1), ("row_mass", "layers.0", 2)])
+INFO = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=0))
+
+
+def finding(step):
+    return Finding(
+        code="NUM001",
+        name="non-finite",
+        severity=Severity.ERROR,
+        evidence=Evidence.MEASURED,
+        layer=None,
+        head=None,
+        metric="loss",
+        value=float("nan"),
+        limit=0.0,
+        message="the loss is NaN",
+        cause="",
+        opened=step,
+        peak=step,
+        last=step,
+    )
+
+
+class ListSink:
+    name = "list"
+    advice = "nothing is kept"
+
+    def __init__(self, fail=()):
+        self.rows, self.changed, self.states, self.beats, self.fail = [], [], [], [], fail
+
+    def start(self, info, layout):
+        if "start" in self.fail:
+            raise OSError("no such device")
+
+    def sample(self, step, time, values):
+        if "sample" in self.fail:
+            raise OSError("no such device")
+        self.rows.append((step, values))
+
+    def findings(self, changed):
+        self.changed.append(list(changed))
+
+    def heartbeat(self, beat):
+        self.beats.append(beat)
+
+    def close(self, state):
+        self.states.append(state)
+
+
+class Rules:
+    def __init__(self, broken=False):
+        self.findings, self.broken = (), broken
+
+    def observe(self, step, values):
+        if self.broken:
+            raise ZeroDivisionError("a bug")
+        if not np.isnan(values[0]):
+            return []
+        self.findings = (*self.findings, finding(step))
+        return [self.findings[-1]]
+
+
+def recorder(*sinks, finalise=lambda raw: raw * 2, width=3, **options):
+    return Recorder(width, finalise, INFO, LAYOUT, sinks, **options)
+
+
+def test_the_buffer_may_be_overwritten_as_soon_as_submit_returns():
+    sink, buffer = ListSink(), torch.zeros(3)
+    record = recorder(sink)
+    for step in range(50):
+        buffer.fill_(step)
+        record.submit(step, buffer)
+    record.close()
+    assert [(step, row.tolist()) for step, row in sink.rows] == [(step, [2.0 * step] * 3) for step in range(50)]
+    assert sink.states == [RunState.FINISHED]
+    assert (record.samples, record.dropped) == (50, 0)
+
+
+def test_findings_reach_every_sink_and_the_caller():
+    one, two = ListSink(), ListSink()
+    record = recorder(one, two, engine=Rules())
+    record.submit(1, torch.ones(3))
+    record.submit(2, torch.full((3,), torch.nan))
+    assert record.flush()
+    assert [found.opened for found in record.findings] == [2]
+    assert one.changed == two.changed == [[record.findings[0]]]
+    record.close()
+
+
+def test_a_full_queue_drops_counts_and_says_so_once(caplog):
+    gate, sink = threading.Event(), ListSink()
+
+    def finalise(raw):
+        gate.wait(10)
+        return raw
+
+    record = recorder(sink, finalise=finalise, capacity=4)
+    for step in range(20):
+        record.submit(step, torch.zeros(3))
+    gate.set()
+    record.close()
+    assert record.dropped >= 15
+    assert len(sink.rows) + record.dropped == 20
+    assert sink.beats[-1].dropped == record.dropped
+    assert [message.count("the queue is full") for message in caplog.messages] == [1]
+
+
+@pytest.mark.parametrize("stage", ["start", "sample"])
+def test_a_failing_sink_is_reported_once_and_the_others_go_on(stage, caplog):
+    good = ListSink()
+    record = recorder(ListSink(fail=(stage,)), good)
+    for step in range(5):
+        record.submit(step, torch.zeros(3))
+    record.close()
+    assert len(good.rows) == 5
+    assert len(caplog.messages) == 1
+    assert "list: no such device" in caplog.messages[0]
+    assert "The training goes on" in caplog.messages[0]
+
+
+def test_wrong_use_found_by_a_sink_reaches_the_user_and_closes_the_others(tmp_path):
+    RunWriter.create(tmp_path, INFO, LAYOUT).close(RunState.FINISHED)
+    other = ListSink()
+    with pytest.raises(StoreError, match="exists already"):
+        recorder(other, StoreSink(tmp_path))
+    assert other.states == [RunState.FAILED]
+
+
+def test_a_bug_in_a_rule_is_reported_once_and_recording_goes_on(caplog):
+    sink = ListSink()
+    record = recorder(sink, engine=Rules(broken=True))
+    for step in range(5):
+        record.submit(step, torch.zeros(3))
+    record.close()
+    assert len(sink.rows) == 5
+    assert len(caplog.messages) == 1
+    assert "ZeroDivisionError('a bug')" in caplog.messages[0]
+
+
+def test_a_row_that_cannot_be_made_is_counted_as_dropped(caplog):
+    def finalise(raw):
+        if raw[0] == 1:
+            raise ValueError("odd")
+        return raw
+
+    sink = ListSink()
+    record = recorder(sink, finalise=finalise)
+    for step in range(3):
+        record.submit(step, torch.full((3,), float(step)))
+    record.submit(3, torch.zeros(5))
+    record.close()
+    assert [step for step, _ in sink.rows] == [0, 2]
+    assert record.dropped == 2
+    assert len(caplog.messages) == 2
+
+
+def test_the_heart_beats_while_no_step_is_sampled():
+    sink = ListSink()
+    record = recorder(sink, beat=0.01)
+    record.overhead = 0.004
+    deadline = time.monotonic() + 5
+    while len(sink.beats) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    record.close(RunState.FAILED)
+    assert len(sink.beats) >= 5
+    assert sink.beats[-1] == Heartbeat(state=RunState.RUNNING, step=-1, time=sink.beats[-1].time, overhead=0.004)
+    assert sink.states == [RunState.FAILED]
+
+
+def test_a_second_close_and_a_late_submit_do_nothing():
+    sink = ListSink()
+    record = recorder(sink)
+    record.close()
+    record.submit(1, torch.zeros(3))
+    record.close(RunState.FAILED)
+    assert record.flush()
+    assert (sink.rows, sink.states) == ([], [RunState.FINISHED])
+
+
+SCRIPT = """
+import sys, torch
+from datetime import UTC, datetime
+from pathlib import Path
+from stabmon.recorder import Recorder
+from stabmon.records import ModelMap, RunInfo
+from stabmon.series import Layout
+from stabmon.sinks import StoreSink
+
+info = RunInfo(name="run", created=datetime.now(UTC), model=ModelMap(attentions=(), parameters=0))
+record = Recorder(1, lambda raw: raw, info, Layout.of([("loss", None, 1)]), [StoreSink(Path(sys.argv[1]))])
+for step in range(200):
+    record.submit(step, torch.full((1,), float(step)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "state", "code"),
+    [
+        ("", RunState.FINISHED, 0),
+        ("raise ValueError('diverged')", RunState.FAILED, 1),
+        ("record.flush(); import os; os._exit(9)", RunState.STALE, 9),
+    ],
+    ids=["forgotten", "exception", "killed"],
+)
+def test_a_run_that_nobody_closed_is_kept_in_full(ending, state, code, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT) + ending, str(tmp_path)], capture_output=True, timeout=120
+    )
+    assert process.returncode == code, process.stderr.decode()
+    with open_run(tmp_path) as run:
+        assert run.read("loss").values[:, 0].tolist() == list(range(200))
+        beat = run.heartbeat()
+        assert beat.step == 199
+        if state is RunState.STALE:
+            assert beat.state is RunState.RUNNING
+            late = time.time() + 3 * beat.interval + 1
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(time, "time", lambda: late)
+                beat = run.heartbeat()
+        assert beat.state is state
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_worker_leaves_the_run_alone(tmp_path):
+    record = recorder(StoreSink(tmp_path / "run"))
+    record.submit(0, torch.zeros(3))
+    assert record.flush()
+    child = os.fork()
+    if child == 0:
+        record.submit(1, torch.zeros(3))
+        record.close(RunState.FAILED)
+        os._exit(0)
+    os.waitpid(child, 0)
+    record.submit(1, torch.ones(3))
+    record.close()
+    with open_run(tmp_path / "run") as run:
+        assert run.heartbeat().state is RunState.FINISHED
+        assert run.read("loss").values[:, 0].tolist() == [0.0, 2.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_rows_are_those_of_their_own_step():
+    sink, buffer = ListSink(), torch.zeros(100_000, device="cuda")
+    record = Recorder(100_000, lambda raw: raw[:3].copy(), INFO, LAYOUT, [sink], capacity=64)
+    for step in range(64):
+        buffer.fill_(step)
+        record.submit(step, buffer)
+    record.close()
+    assert [row[0] for _, row in sink.rows] == list(range(64))
+
+
+def test_it_logs_under_stabmon(caplog):
+    record = recorder(ListSink(fail=("sample",)))
+    with caplog.at_level(logging.WARNING, logger="stabmon"):
+        record.submit(0, torch.zeros(3))
+        record.close()
+    assert [line.name for line in caplog.records] == ["stabmon"]
