@@ -86,8 +86,8 @@ class MonitorConfig(Section):
     """First steps, all of which are sampled."""
     every: Count = 10
     """Distance between sampled steps after that."""
-    rows: Annotated[int, Field(ge=0)] = 64
-    """Query rows per head whose logits are read at a sampled step."""
+    rows: Count = 64
+    """Query rows per head and call whose logits are read at a sampled step."""
 
 
 class RunConfig(Section):

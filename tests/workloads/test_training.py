@@ -1,0 +1,102 @@
+from itertools import islice
+
+import pytest
+import torch
+
+from stabmon.config import ModelConfig, RunConfig, TrainingConfig
+from stabmon.workloads import training
+
+
+def config(**options: object) -> RunConfig:
+    return RunConfig(
+        name="tiny",
+        model=ModelConfig(layers=2, width=16, heads=2, context=16),
+        training=TrainingConfig(**{"steps": 6, "batch": 2, "learning_rate": 1e-2, "warmup": 2, **options}),
+    )
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    torch.manual_seed(1)
+    first, state = training.build(config()), torch.get_rng_state()
+    again = training.build(config())
+    other = training.build(config(seed=1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_the_data_follows_the_seed_and_not_the_model() -> None:
+    wider = config().model_copy(update={"model": ModelConfig(layers=1, width=32, heads=2, context=16, bias=0.0)})
+    taken = [list(islice(training.batches(c), 3)) for c in (config(), wider, config(seed=1))]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(taken[0], taken[1], strict=True))
+    assert not torch.equal(taken[0][0][0], taken[2][0][0])
+    assert not torch.equal(taken[0][0][0], taken[0][1][0])
+
+
+def test_training_twice_gives_the_same_bits() -> None:
+    models = [training.build(config()) for _ in range(2)]
+    results = [training.train(config(), model=model, watch=False) for model in models]
+    assert results[0].losses == results[1].losses
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_training_lowers_the_loss() -> None:
+    result = training.train(config(steps=40), watch=False)
+    assert len(result.losses) == 40
+    assert result.final_loss == pytest.approx(sum(result.losses[-20:]) / 20)
+    assert result.final_loss < result.losses[0] - 1.0
+    assert (result.findings, result.overhead, result.path) == ([], None, None)
+
+
+def test_progress_tells_every_step_and_its_loss() -> None:
+    told: list[tuple[int, float]] = []
+    result = training.train(config(), watch=False, progress=lambda step, loss: told.append((step, loss)))
+    assert told == list(zip(range(1, 7), result.losses, strict=True))
+
+
+def test_rate_warms_up_and_ends_at_a_tenth() -> None:
+    rates = [training.rate(step, config(steps=12, warmup=4).training) for step in range(12)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_the_optimizer_steps_with_the_scheduled_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    original = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: (seen.append(self.param_groups[0]["lr"]), original(self))[1]
+    )
+    training.train(config(), watch=False)
+    assert seen == pytest.approx([1e-2 * training.rate(step, config().training) for step in range(6)])
+
+
+def test_only_matrices_decay() -> None:
+    matrices, others = training.optimizer(training.build(config()), config(weight_decay=0.2)).param_groups
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.2, 0.0)
+    assert all(weight.dim() >= 2 for weight in matrices["params"])
+    assert sum(len(group["params"]) for group in (matrices, others)) == len(list(training.build(config()).parameters()))
+
+
+def test_clipping_limits_what_the_optimizer_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def step(self: torch.optim.Optimizer) -> None:
+        gradients = [weight.grad for group in self.param_groups for weight in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(training, "AdamW", lambda groups, lr, betas: torch.optim.SGD(groups, lr))
+    training.train(config(clip=1e-3), watch=False)
+    training.train(config(clip=None), watch=False)
+    assert norms[:6] == pytest.approx([1e-3] * 6, rel=1e-2)
+    assert min(norms[6:]) > 0.05
+
+
+def test_bf16_trains_with_fp32_weights() -> None:
+    model = training.build(config(precision="bf16"))
+    result = training.train(config(precision="bf16"), model=model, watch=False)
+    exact = training.train(config(), watch=False)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert result.losses == pytest.approx(exact.losses, abs=0.1)
+    assert result.losses != exact.losses
