@@ -1,16 +1,85 @@
 """Which backend answers a call, and how its kernels are launched: static tables, nothing is tuned at run time."""
 
 import importlib.util
+import math
 import os
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
+
+from . import descriptors
+from .problem import Problem
 
 Backend = Literal["auto", "eager", "triton"]
+Kernel = Literal["forward", "query", "key", "statistics"]
 
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST = (8, 0)
 _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+
+PLAIN, EX2, TANH = 0, 1, 2
+"""How sigmoid is computed; the same numbers as in tiles.py."""
+TANH_BIAS = {torch.bfloat16: -9.2, torch.float16: -7.0}
+"""The lowest bias at which the tanh form is used; README.md holds the measurement."""
+WEIGHT_GAIN = {torch.float16: 2.0**15}
+"""Weights are stored times this, so that those below 6e-5 are not subnormal in float16; the accumulator undoes it."""
+GRADIENT_GAIN = {torch.float16: 4.0}
+"""The same for dS, as far as P (1 - P) <= 1/4 lets it: it overflows only where dP itself would."""
+CACHE = 24 * 2**20
+"""Bytes of keys and values that concurrent programs may share: half of an H100's second-level cache."""
+
+
+class Tiles(NamedTuple):
+    """Tile sizes and the resources that a kernel is compiled for."""
+
+    block_q: int
+    block_k: int
+    warps: int
+    stages: int
+
+
+class Plan(NamedTuple):
+    """One launch: everything that depends on the device, head dim and type, and not on the lengths."""
+
+    block_q: int
+    block_k: int
+    d_pad: int
+    form: int
+    gain: float
+    gradient_gain: float
+    tma: bool
+    options: dict[str, Any]
+
+    def constants(self, problem: Problem) -> tuple[float, float, float]:
+        """Return factor·scale, factor·bias and factor: the logit as the sigmoid's form takes it."""
+        factor = 0.5 if self.form == TANH else -math.log2(math.e)
+        return factor * problem.scale, factor * problem.bias_value, factor
+
+
+_HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
+    ("forward", "sm90"): {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 64, 8, 2)},
+    ("query", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(64, 32, 4, 2)},
+    ("key", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(32, 64, 8, 2)},
+    ("statistics", "sm90"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+    ("forward", "sm80"): {64: Tiles(128, 64, 4, 3), 128: Tiles(128, 64, 8, 2), 256: Tiles(64, 32, 8, 2)},
+    ("query", "sm80"): {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
+    ("key", "sm80"): {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 8, 2)},
+    ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+    ("forward", "small"): {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
+    ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
+    ("key", "small"): {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
+    ("statistics", "small"): {128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
+}
+"""Launch tables of the 16-bit types by kernel and device family; a head dim takes the first entry that holds it."""
+
+_FULL: dict[Kernel, dict[int, Tiles]] = {
+    "forward": {64: Tiles(32, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 32, 4, 1)},
+    "query": {64: Tiles(32, 32, 4, 2), 128: Tiles(32, 32, 4, 1), 256: Tiles(16, 16, 4, 1)},
+    "key": {64: Tiles(32, 32, 4, 2), 128: Tiles(32, 32, 4, 1), 256: Tiles(16, 16, 4, 1)},
+    "statistics": {128: Tiles(32, 32, 4, 1), 256: Tiles(16, 32, 4, 1)},
+}
+"""Launch tables of float32, which runs on the FMA pipe everywhere."""
 
 
 class Refusal(NamedTuple):
@@ -48,3 +117,82 @@ def choose(backend: Backend, device: torch.device, dtype: torch.dtype, head_dim:
     if device.type != "cuda":
         return "eager"
     return "eager" if refusal(device, dtype, head_dim) else "triton"
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """Return the device's CUDA capability; the interpreter counts as 8.0."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else OLDEST
+
+
+def family(found: tuple[int, int]) -> str:
+    """Return which launch table serves a capability; "small" has about 100 KB of shared memory a program."""
+    if found in ((9, 0), (10, 0), (10, 3), (11, 0)):
+        return "sm90"
+    return "sm80" if found in ((8, 0), (8, 7)) else "small"
+
+
+def padded(head_dim: int) -> int:
+    """Return the power of two, at least 16, that holds ``head_dim``."""
+    return max(16, 1 << (head_dim - 1).bit_length())
+
+
+def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int) -> Tiles:
+    """Return the pinned launch of ``kernel``."""
+    table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, family(found)]
+    return next(entry for most, entry in table.items() if d_pad <= most)
+
+
+def sigmoid_form(problem: Problem) -> int:
+    """Return how sigmoid is computed, decided from type and bias alone.
+
+    TANH is one special-function operation and loses small weights, so it is used only where the bias is a number that
+    keeps typical weights large enough. In the interpreter, and in float32, the form is PLAIN.
+    """
+    dtype = problem.query.dtype
+    if dtype == torch.float32 or problem.query.device.type != "cuda":
+        return PLAIN
+    known = problem.bias is None and problem.alibi_slopes is None
+    return TANH if known and problem.bias_value >= TANH_BIAS[dtype] else EX2
+
+
+def heads_together(shared: Tensor, is_causal: bool) -> int:
+    """Return how many (batch, head) pairs take turns, so that long rows come first and the cache still holds their keys."""
+    if not is_causal:
+        return 1
+    return max(1, CACHE // (2 * shared.size(2) * shared.size(3) * shared.element_size()))
+
+
+def split_keys(n_k: int, block_k: int) -> int:
+    """Return how many keys one program of the statistics kernel reads: enough programs to fill a device."""
+    return max(block_k, 512 // block_k * block_k) if n_k <= 8192 else 1024
+
+
+def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:
+    query, key, value = problem.query, problem.key, problem.value
+    found = capability(query.device)
+    dtype, d_pad = query.dtype, padded(query.size(3))
+    block_q, block_k, warps, stages = tiles(kernel, found, dtype, d_pad)
+    tma = kernel != "statistics" and descriptors.fit(found, (query, key, value, *others))
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    form, gain = sigmoid_form(problem), WEIGHT_GAIN.get(dtype, 1.0)
+    return Plan(block_q, block_k, d_pad, form, gain, GRADIENT_GAIN.get(dtype, 1.0), tma, options)
+
+
+def forward_plan(problem: Problem, output: Tensor) -> Plan:
+    """Return the launch of the forward kernel."""
+    return _plan("forward", problem, output)
+
+
+def query_plan(problem: Problem, grad: Tensor, grad_query: Tensor) -> Plan:
+    """Return the launch of the kernel for dQ and the bias's gradient."""
+    return _plan("query", problem, grad, grad_query)
+
+
+def key_plan(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Plan:
+    """Return the launch of the kernel for dK and dV."""
+    return _plan("key", problem, grad, grad_key, grad_value)
+
+
+def statistics_plan(problem: Problem) -> Plan:
+    """Return the launch of the statistics kernel."""
+    return _plan("statistics", problem)

@@ -1,0 +1,42 @@
+"""How a kernel is handed its tensors: as TMA descriptors where the hardware and the strides allow it, else as pointers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TMA_CAPABILITY = (9, 0)
+ALIGNMENT = 16
+"""Bytes to which TMA wants addresses and strides aligned."""
+
+
+def fit(capability: tuple[int, int], tensors: tuple[Tensor, ...]) -> bool:
+    """Say whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
+    return capability >= TMA_CAPABILITY and all(_aligned(tensor) for tensor in tensors)
+
+
+def _aligned(tensor: Tensor) -> bool:
+    size = tensor.element_size()
+    if tensor.dtype == torch.float32 or tensor.data_ptr() % ALIGNMENT:
+        return False
+    return all(step > 0 and step * size % ALIGNMENT == 0 for step in _steps(tensor)[:3])
+
+
+def _steps(tensor: Tensor) -> list[int]:
+    """Return the strides, with those of dimensions of size 1, which may be anything, set to a harmless number."""
+    safe = tensor.size(3)
+    return [safe if size == 1 else step for size, step in zip(tensor.shape, tensor.stride(), strict=True)][:3] + [1]
+
+
+def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> list[Any]:
+    """Return each (tensor, rows of its tile) as the kernel takes it."""
+    if not tma:
+        return [tensor for tensor, _ in tensors]
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return [TensorDescriptor(x, list(x.shape), _steps(x), [1, 1, block, d_pad]) for x, block in tensors]
+
+
+def strides(tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:
+    """Return the strides of B, H and N of each tensor in turn."""
+    return [step for tensor, _ in tensors for step in tensor.stride()[:3]]
