@@ -1,0 +1,32 @@
+"""Rules: pure functions of a run's series that say what is wrong, where, since when, and what mends it. No torch."""
+
+from stabmon.rules import attention, configuration, gradient, loss, numeric, residual
+from stabmon.rules.engine import Engine
+from stabmon.rules.limits import Limits
+from stabmon.rules.registry import Rule, RuleDocument, Sighting, Told, catalogue, document, find, markdown_table, rule
+from stabmon.rules.replay import replay
+from stabmon.rules.view import Hit, Run, Series
+
+__all__ = [
+    "Engine",
+    "Hit",
+    "Limits",
+    "Rule",
+    "RuleDocument",
+    "Run",
+    "Series",
+    "Sighting",
+    "Told",
+    "attention",
+    "catalogue",
+    "configuration",
+    "document",
+    "find",
+    "gradient",
+    "loss",
+    "markdown_table",
+    "numeric",
+    "replay",
+    "residual",
+    "rule",
+]

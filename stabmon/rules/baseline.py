@@ -1,0 +1,55 @@
+"""What is usual for a series of one number a step, so that a spike can be told from its noise."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stabmon.rules.limits import SpikeLimits
+from stabmon.rules.view import Hit, Run
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+class Spike(NamedTuple):
+    """A value that is above what is usual."""
+
+    hit: Hit
+    usual: float
+    """Median of the window."""
+    spread: float
+    """Robust standard deviation of the window, or its floor."""
+    isolated: bool
+    """It has not lasted, and there were few others in the window."""
+
+    @property
+    def deviations(self) -> float:
+        """Distance from the median in robust standard deviations."""
+        return (self.hit.value - self.usual) / self.spread
+
+
+def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Spike | None:
+    """Return the spike that the newest value of the run-level ``metric`` is, or None.
+
+    spread_floor: smallest robust standard deviation, as a share of the median.
+    """
+    series = run.series(metric)
+    if not series.spots or not series.now[0] > 0:
+        return None
+    past = series.past(limits.window)[:, 0]
+    usable = past[np.isfinite(past)].astype(np.float64)
+    if len(usable) < limits.samples_min:
+        return None
+    usual = float(np.median(usable))
+    spread = max(NORMAL * float(np.median(np.abs(usable - usual))), spread_floor * abs(usual))
+    limit = usual + limits.deviations_max * spread
+    hits = series.above(limit) if spread > 0 else []
+    return Spike(hits[0], usual, spread, _is_isolated(usable, limit, limits)) if hits else None
+
+
+def _is_isolated(past: npt.NDArray[np.float64], limit: float, limits: SpikeLimits) -> bool:
+    over = past > limit
+    before = limits.confirmations - 1
+    lasted = before > 0 and bool(over[-before:].all())
+    return not lasted and int(over.sum()) < limits.isolated_max

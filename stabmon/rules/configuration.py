@@ -1,0 +1,95 @@
+"""Rules about how a run was set up, CFG: what arithmetic says before anything goes wrong."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from stabmon.records import Evidence, Severity
+from stabmon.rules import remedies
+from stabmon.rules.limits import ConfigurationLimits
+from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.view import HOLD, Hit, Run
+from stabmon.rules.words import number
+
+
+@rule(
+    "CFG001",
+    "bias-length-mismatch",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=("ATT001", "ATT002"),
+)
+def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sighting]:
+    """Flag a bias that was set for another sequence length, and sequences longer than the model was made for.
+
+    What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
+        ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where
+        that is more. At any step, whether there are more keys than the longest training length. ALiBi and learnable
+        biases are left out of the first check, and so are layers with LayerScale, which may do without a bias (ATT001
+        judges those).
+    Why it matters: exp(b)·n is the row mass for logits near zero. A model evaluated at twice its training length with
+        a fixed b went from 3.19 to 7.46 nats.
+    Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest.
+    When the fix is wrong: where b was chosen on purpose and the measured row mass is near one: the mass counts,
+        silence this rule.
+    References: arXiv 2409.04431 (b = -log n for the longest training length); arXiv 2501.13428 (loss at 1 to 8 times
+        the training length); measured: final loss 2.08 at exp(b)·n = 51, 1.84 at 0.018, 1.64 at 1.
+    """
+    hits = {hit.layer: (hit, _tell_other) for hit in _other_length(run, limits)}
+    longer = run.series("keys")
+    stated = longer.by_layer(_stated)
+    if (longer.now > stated).any():
+        hits |= {hit.layer: (hit, _tell_longer) for hit in longer.above(stated) if hit.excess > 1}
+    for hit, tell in hits.values():
+        attention = run.attention(hit.layer)
+        if attention is not None and remedies.is_sigmoid(attention):
+            fixes = partial(remedies.for_bias_of_other_length, run, attention)
+            starts = hit.metric == "keys" or run.step < limits.first_steps
+            yield Sighting(hit, partial(tell, run, hit), fixes, opens=starts)
+
+
+def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:
+    """Return the layers whose exp(b)·n is far from 1, as hits of the bias."""
+    series = run.series("bias")
+    with np.errstate(divide="ignore"):
+        length = np.log(np.fmax(series.beside("keys"), series.by_layer(_counted)))
+    away = np.abs(series.now + length)
+    widest = math.log(limits.bias_length_factor_max)
+    if not (away > widest + math.log(HOLD)).any():
+        return []
+    side = np.where(series.now + length > 0, widest, -widest)
+    return series.over(np.exp(np.minimum(away - widest, 700.0)), side - length)
+
+
+def _counted(run: Run, layer: str | None) -> float:
+    """Return the stated length of a layer that the rule judges, 0 if it states none, NaN for one that it does not."""
+    attention = run.attention(layer)
+    if attention is None or attention.bias == "learnable" or attention.position == "alibi" or attention.layer_scale:
+        return math.nan
+    return float(attention.max_length or 0)
+
+
+def _stated(run: Run, layer: str | None) -> float:
+    attention = run.attention(layer)
+    return float(attention.max_length or math.nan) if attention is not None else math.nan
+
+
+def _tell_other(run: Run, hit: Hit) -> Told:
+    length = _length(run, hit)
+    mass = math.exp(min(hit.value, 700.0)) * length
+    message = f"b = {hit.value:.3g}{hit.where} gives exp(b)·n = {number(mass)} for n = {number(length)}, where 1 fits"
+    cause = f"this bias is -log n for n = {number(math.exp(min(-hit.value, 700.0)))}"
+    return Told(message, cause, run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head))
+
+
+def _length(run: Run, hit: Hit) -> float:
+    attention = run.attention(hit.layer)
+    return max(run.value("keys", hit.layer) or 0.0, float((attention.max_length if attention else None) or 0))
+
+
+def _tell_longer(run: Run, hit: Hit) -> Told:
+    message = f"{number(hit.value)} keys at once, where the model states a longest length of {number(hit.limit)}"
+    cause = "a bias set for shorter rows lets longer ones sum to more than one"
+    return Told(message, cause, run.cells(hit.layer, "keys", "bias", "row_mass"))

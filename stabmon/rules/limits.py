@@ -1,0 +1,213 @@
+"""Every threshold of every rule: one model per family, each field with its meaning, unit and source.
+
+All are positive numbers; ``inf`` switches an upper limit off. ``Limits.from_mapping`` reads what a user wrote.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from stabmon.errors import ConfigError
+from stabmon.records import Record
+
+
+def limit(default: float, *, unit: str, source: str) -> Any:
+    """Declare a threshold: a positive number with its unit and where the number comes from."""
+    return Field(default, gt=0, json_schema_extra={"unit": unit, "source": source})
+
+
+class AttentionLimits(Record):
+    """Limits of the attention rules, ATT."""
+
+    twin_ratio_max: float = limit(10, unit="1", source="measured: 0.5 to 1.7 with b = -log n, 8 to 700 with b = 0")
+    """Attention norm over that of softmax on the same q, k, v, at the start of a run."""
+    row_mass_max: float = limit(10, unit="1", source="measured: 0.8 to 1.7 with b = -log n, 16 to 1024 with b = 0")
+    """Mean sum of a row's weights in the first steps, where the twin ratio was not measured."""
+    first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
+    """How many steps count as the start of a run."""
+    tamed_branch_ratio_max: float = limit(
+        1,
+        unit="1",
+        source="arXiv 2409.04431: vision trains with LayerScale 1e-4 and no bias; measured: 11 is not tamed",
+    )
+    """Branch ratio up to which a LayerScale makes a large attention norm harmless."""
+    row_mass_min: float = limit(
+        0.05, unit="1", source="measured: 0.77 with b = -log n, 0.015 four lower, 0.004 at b = -10"
+    )
+    """Mean sum of a row's weights below which a head adds almost nothing."""
+    starved_heads_min: float = limit(0.5, unit="1", source="stabmon's choice: single heads may switch themselves off")
+    """Share of a layer's heads that must be starved before the layer is called so."""
+    logit_std_max: float = limit(
+        2, unit="1", source="measured: the row mass is exp(s²/2), 1.6 at s = 1 and 6.8 at s = 2"
+    )
+    """Standard deviation of the logits above which rows outgrow the bias."""
+    logit_std_error: float = limit(4, unit="1", source="measured: row mass 116 at s = 4, n = 4096")
+    """Standard deviation of the logits from which logit growth is an error."""
+    logit_max: float = limit(100, unit="1", source="Kimi K2, arXiv 2507.20534: QK clip at 100 per head")
+    """Largest logit of a sigmoid attention."""
+    softmax_logit_max: float = limit(1000, unit="1", source="Wortsman et al., arXiv 2309.14322: damage from about 1e3")
+    """Largest logit of a softmax attention, which renormalises its rows."""
+    logit_growth_min: float = limit(2, unit="1", source="stabmon's choice, to be calibrated")
+    """Growth over the run's own start before large logits are called growth."""
+    grown_row_mass_min: float = limit(4, unit="1", source="measured: 0.8 to 2.4 in healthy runs; high from 4 to 10")
+    """Row mass from which a wide logit distribution does harm."""
+    saturated_fraction_max: float = limit(0.1, unit="1", source="stabmon's choice: 51 keys of a causal row at n = 1024")
+    """Share of weights above 0.5; it must also have doubled since the start of the run."""
+    norm_growth_max: float = limit(
+        100, unit="1", source="measured at learning rate 6e-3: 15,000 without QK norm, 8 with it (8 layers, n = 1024)"
+    )
+    """Attention norm over its own value at the start of the run."""
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    """Consecutive samples that must agree before a finding opens after the first step."""
+
+
+class ResidualLimits(Record):
+    """Limits of the residual-stream rules, RES."""
+
+    branch_ratio_max: float = limit(
+        20,
+        unit="1",
+        source="measured in block 0 at step 0: 2.1 to 3.8 healthy, 103 at b = -3; 20 is their geometric middle",
+    )
+    """Rms of the attention branch over rms of the stream it is added to, without hybrid norm."""
+    hybrid_branch_ratio_max: float = limit(
+        75, unit="1", source="measured in block 0 at step 0: 49 in a healthy run with hybrid norm, 103 when b is wrong"
+    )
+    """The same with hybrid norm, whose branch has unit rms whatever the embedding's scale is."""
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    """Consecutive samples that must agree before a finding opens after the first step."""
+
+
+class SpikeLimits(Record):
+    """What counts as a spike against the recent past of a series."""
+
+    deviations_max: float = limit(6, unit="robust standard deviations", source="OLMo-core: mean + 6σ of the last 128")
+    """Distance from the median of the window, in 1.4826 times its median absolute deviation."""
+    window: int = limit(128, unit="samples", source="OLMo-core: the last 128 steps")
+    """Length of the recent past."""
+    samples_min: int = limit(32, unit="samples", source="stabmon's choice: a quarter of the window")
+    """How much past there must be before anything is called a spike."""
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    """Consecutive samples above the limit that make a spike more than isolated."""
+    isolated_max: int = limit(5, unit="spikes", source="arXiv 2409.04431 as remembered: 2 to 5 isolated spikes a run")
+    """Samples above the limit within the window that still count as isolated spikes."""
+
+
+class GradientLimits(SpikeLimits):
+    """Limits of the gradient rules, GRD."""
+
+    spread_floor: float = limit(
+        0.1, unit="share of the median", source="stabmon's choice: 6 of them are 1.6 times the median"
+    )
+    """Smallest robust standard deviation, so that a very quiet series does not make noise a spike."""
+
+
+class LossLimits(SpikeLimits):
+    """Limits of the loss rules, LOS."""
+
+    spread_floor: float = limit(
+        0.01, unit="share of the median", source="stabmon's choice: 6 of them are 6 % of the loss"
+    )
+    """Smallest robust standard deviation, so that a very quiet loss does not make noise a spike."""
+
+
+class NumericLimits(Record):
+    """Limits of the numeric rules, NUM: a number is finite or it is not, so there are none."""
+
+
+class ConfigurationLimits(Record):
+    """Limits of the configuration rules, CFG."""
+
+    bias_length_factor_max: float = limit(
+        4, unit="1", source="measured: twin ratio healthy from 0.3 to 3; 51 at b = -3, n = 1024"
+    )
+    """How many times exp(b)·n may differ from 1, either way."""
+    first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
+    """How many steps count as the start of a run."""
+
+
+class LimitDocument(Record):
+    """One threshold as the command line, the page and the documentation print it."""
+
+    name: str
+    """Family and field: ``att.row_mass_max``, the name that ``Limits.from_mapping`` reads."""
+    default: float
+    unit: str
+    source: str
+    text: str
+
+
+class Limits(Record):
+    """All thresholds, by family."""
+
+    att: AttentionLimits = AttentionLimits()
+    """Attention."""
+    res: ResidualLimits = ResidualLimits()
+    """Residual stream."""
+    grd: GradientLimits = GradientLimits()
+    """Gradients."""
+    los: LossLimits = LossLimits()
+    """Loss."""
+    num: NumericLimits = NumericLimits()
+    """Numbers."""
+    cfg: ConfigurationLimits = ConfigurationLimits()
+    """Configuration."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Limits":
+        """Read ``{"att": {"row_mass_max": 6}}`` or ``{"att.row_mass_max": 6}``; what is not named keeps its default.
+
+        Raises:
+            ConfigError: a name that does not exist (the nearest one is named) or a value that is no positive number.
+        """
+        nested: dict[str, dict[str, Any]] = {}
+        for name, value in _flat(mapping):
+            family, _, field = name.partition(".")
+            if name not in _documents():
+                raise ConfigError(f"unknown limit {name!r}{_nearest(name)}")
+            nested.setdefault(family, {})[field] = value
+        try:
+            return cls.model_validate(nested)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{name} must be a positive number, got {first['input']!r}") from None
+
+
+def documents() -> tuple[LimitDocument, ...]:
+    """Return every threshold with its default, unit, source and meaning."""
+    return tuple(_documents().values())
+
+
+def _documents() -> dict[str, LimitDocument]:
+    found = {}
+    for family, outer in Limits.model_fields.items():
+        for field, inner in type(outer.default).model_fields.items():
+            extra = inner.json_schema_extra
+            assert isinstance(extra, dict)
+            name = f"{family}.{field}"
+            found[name] = LimitDocument(
+                name=name,
+                default=inner.default,
+                unit=str(extra["unit"]),
+                source=str(extra["source"]),
+                text=inner.description or "",
+            )
+    return found
+
+
+def _flat(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            pairs += [(f"{name}.{field}", inner) for field, inner in value.items()]
+        else:
+            pairs.append((str(name), value))
+    return pairs
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, _documents(), n=1, cutoff=0.3)
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(_documents())}"

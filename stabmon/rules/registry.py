@@ -1,0 +1,210 @@
+"""What a rule is, and the list of them.
+
+A rule is a function of a ``Run`` and its family's limits that yields a ``Sighting`` for each place where it sees
+something now. Its docstring holds the sections that the command line, the page and the README print.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from stabmon.errors import ConfigError
+from stabmon.records import Cell, Evidence, Fix, Record, Severity
+from stabmon.rules.limits import LimitDocument, Limits, documents
+from stabmon.rules.view import Hit, Run
+
+GROUPS = {
+    "ATT": "attention",
+    "GRD": "gradient",
+    "LOS": "loss",
+    "NUM": "numeric",
+    "RES": "residual",
+    "UPD": "update",
+    "CFG": "configuration",
+}
+SECTIONS = ("What it checks", "Why it matters", "Suggested fix", "When the fix is wrong", "References")
+
+
+class Told(NamedTuple):
+    """What a finding says: one sentence with the numbers, the cause in a line, and the numbers as evidence."""
+
+    message: str
+    cause: str
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a rule sees at this sample in one place.
+
+    Words and fixes are functions, so that they cost nothing while a known event merely goes on.
+    """
+
+    hit: Hit
+    tell: Callable[[], Told]
+    fixes: Callable[[], tuple[Fix, ...]] = tuple
+    opens: bool = True
+    """False: it may only keep an open event from clearing."""
+    confirmations: int = 1
+    """Consecutive samples that must agree before an event opens."""
+    severity: Severity | None = None
+    """None: the rule's own."""
+    one_for_the_run: bool = False
+    """True: events are told apart by rule alone; the layer names the first place."""
+
+
+Check = Callable[[Run, Any], Iterable[Sighting]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule with its documentation, as its docstring has it."""
+
+    code: str
+    name: str
+    severity: Severity
+    evidence: Evidence
+    check: Check
+    title: str
+    sections: dict[str, str]
+    symptom_of: tuple[str, ...]
+    """Codes whose open event in the same layer already says what this one would."""
+    limits: tuple[LimitDocument, ...]
+    """The thresholds that "What it checks" and the other sections name."""
+
+    @property
+    def family(self) -> str:
+        """Name of its limits in ``Limits``: "att" for ATT001."""
+        return self.code[:3].lower()
+
+
+class RuleDocument(Record):
+    """A rule as the command line, the page and the README print it; text may hold ``code`` in double backquotes."""
+
+    code: str
+    name: str
+    group: str
+    severity: Severity
+    evidence: Evidence
+    title: str
+    checks: str
+    matters: str
+    fix: str
+    wrong: str
+    references: str
+    symptom_of: tuple[str, ...]
+    limits: tuple[LimitDocument, ...]
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(
+    code: str, name: str, *, severity: Severity, evidence: Evidence, symptom_of: Iterable[str] = ()
+) -> Callable[[Check], Check]:
+    """Register a rule; ``symptom_of`` lists the codes whose open event in the same layer already tells it.
+
+    Raises:
+        ValueError: a malformed or taken code or name, or a docstring that lacks a section or names an unknown limit.
+    """
+
+    def register(check: Check) -> Check:
+        _check_names(code, name)
+        title, sections = _parse(code, inspect.getdoc(check) or "")
+        limits = _limits_named(code, " ".join(sections.values()))
+        _RULES[code] = Rule(code, name, severity, evidence, check, title, sections, tuple(symptom_of), limits)
+        return check
+
+    return register
+
+
+def catalogue() -> tuple[Rule, ...]:
+    """Return every registered rule in the order of the codes."""
+    return tuple(_RULES[code] for code in sorted(_RULES))
+
+
+def find(code: str) -> Rule:
+    """Return the rule called ``code``, in any case, or by its kebab name.
+
+    Raises:
+        ConfigError: there is none; the nearest code is named.
+    """
+    by_name = {rule.name: rule for rule in _RULES.values()}
+    found = _RULES.get(code.upper()) or by_name.get(code.lower())
+    if found is None:
+        near = get_close_matches(code.upper(), _RULES, n=1, cutoff=0.5) or get_close_matches(code.lower(), by_name, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(_RULES))}"
+        raise ConfigError(f"unknown rule {code!r}; {hint}")
+    return found
+
+
+def document(code: str) -> RuleDocument:
+    """Return the documentation of the rule called ``code``.
+
+    Raises:
+        ConfigError: there is no such rule; the nearest code is named.
+    """
+    rule = find(code)
+    checks, matters, fix, wrong, references = (rule.sections[section] for section in SECTIONS)
+    return RuleDocument(
+        code=rule.code,
+        name=rule.name,
+        group=GROUPS[rule.code[:3]],
+        severity=rule.severity,
+        evidence=rule.evidence,
+        title=rule.title,
+        checks=checks,
+        matters=matters,
+        fix=fix,
+        wrong=wrong,
+        references=references,
+        symptom_of=rule.symptom_of,
+        limits=rule.limits,
+    )
+
+
+def markdown_table() -> str:
+    """Return the table of all rules as the README shows it, one rule a line."""
+    lines = ["| rule | name | severity | evidence | what it flags |", "|---|---|---|---|---|"]
+    for rule in catalogue():
+        title = rule.title.removeprefix("Flag ").removesuffix(".").replace("``", "`")
+        lines.append(f"| {rule.code} | {rule.name} | {rule.severity} | {rule.evidence} | {title} |")
+    return "\n".join(lines) + "\n"
+
+
+def _check_names(code: str, name: str) -> None:
+    if not re.fullmatch(r"[A-Z]{3}[0-9]{3}", code) or code[:3] not in GROUPS:
+        raise ValueError(f"a rule's code is three letters of {', '.join(GROUPS)} and three digits, got {code!r}")
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"a rule's name is in kebab case, got {name!r} for {code}")
+    if code in _RULES:
+        raise ValueError(f"{code} is taken by {_RULES[code].name!r}; give {name!r} the next free number")
+    if name in {rule.name for rule in _RULES.values()}:
+        raise ValueError(f"the name {name!r} is taken; give {code} its own")
+
+
+def _parse(code: str, text: str) -> tuple[str, dict[str, str]]:
+    parts = re.split(rf"^({'|'.join(SECTIONS)}):\s*", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], (" ".join(part.split()) for part in parts[2::2]), strict=True))
+    missing = [section for section in SECTIONS if not sections.get(section)]
+    if missing or not parts[0].strip():
+        raise ValueError(f"the docstring of {code} lacks {', '.join(missing) or 'its first line'}")
+    return " ".join(parts[0].split()), sections
+
+
+def _limits_named(code: str, text: str) -> tuple[LimitDocument, ...]:
+    family = code[:3].lower()
+    fields = dict.fromkeys(re.findall(r"``limits\.(\w+)``", text))
+    known = {document.name: document for document in documents()}
+    unknown = [field for field in fields if f"{family}.{field}" not in known]
+    if unknown:
+        raise ValueError(f"the docstring of {code} names limits that {family} does not have: {', '.join(unknown)}")
+    return tuple(known[f"{family}.{field}"] for field in fields)
+
+
+def sighted(rule: Rule, run: Run, limits: Limits) -> Iterator[Sighting]:
+    """Run one rule on ``run`` with its family's limits; a family without limits gets all of them."""
+    yield from rule.check(run, getattr(limits, rule.family, limits))

@@ -1,0 +1,136 @@
+"""Which fixes fit which cause in this very model, best first.
+
+The order is that of the measured runs: large at step 0, the bias first; growing later, QK norm; starved, raise the
+bias; n >= 4096, hybrid norm on top. Nothing is suggested that the model has, and softmax never gets a bias.
+"""
+
+import math
+
+from stabmon.fixes import suggest
+from stabmon.records import Attention, Fix
+from stabmon.rules.view import Run
+
+HYBRID_LENGTH = 4096
+"""Length in keys from which hybrid norm is suggested; published language models needed it from there on."""
+GAIN = 1e-4
+"""Initial LayerScale gain; that of the published vision runs with sigmoid attention."""
+LEARNING_RATE_FACTOR = 0.3
+"""First step down for a learning rate that is too high; measured runs failed at 6e-3 and held at 1e-3."""
+SAME_BIAS = 0.5
+"""A bias nearer than this to -log n has been set for this length."""
+
+
+def is_sigmoid(attention: Attention | None) -> bool:
+    """Return whether a layer's rows are not normalised."""
+    return attention is not None and attention.kind != "softmax"
+
+
+def bias_of(run: Run, attention: Attention) -> float | None:
+    """Return the bias in use: the median over heads as measured, or the number that the model states."""
+    measured = run.value("bias", attention.layer)
+    stated = attention.bias if isinstance(attention.bias, float) else None
+    return stated if measured is None else measured
+
+
+def length_of(run: Run, attention: Attention) -> float | None:
+    """Return n: the longest training length where the model says it, else the number of keys seen."""
+    return float(attention.max_length) if attention.max_length else run.value("keys", attention.layer)
+
+
+def bias_excess(run: Run, attention: Attention) -> float | None:
+    """Return b + log n: 0 where the bias was set for this length, above it where rows sum to more than one."""
+    bias, length = bias_of(run, attention), length_of(run, attention)
+    return None if bias is None or not length else bias + math.log(length)
+
+
+def best_bias(run: Run, attention: Attention) -> float | None:
+    """Return the bias at which rows would sum to one.
+
+    As measured (median over heads); else -log n; where that is already in use, or ALiBi hides most keys, from the row
+    mass: a mass m at bias b means m / sigmoid(b) keys that count.
+    """
+    measured = run.value("best_bias", attention.layer)
+    if measured is not None:
+        return round(measured, 2)
+    excess, length = bias_excess(run, attention), length_of(run, attention)
+    if attention.position != "alibi" and length and (excess is None or abs(excess) > SAME_BIAS):
+        return round(-math.log(length), 2)
+    bias, mass = bias_of(run, attention), run.value("row_mass", attention.layer)
+    if bias is None or mass is None:
+        return None
+    keys = mass * (1 + math.exp(-bias))
+    return round(-math.log(max(keys - 1, 1e-3)), 2)
+
+
+def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for an attention whose output is too large from the first step on."""
+    bias = _bias(run, attention, "rows then sum to about one, as softmax's do")
+    norm = _qk_norm(attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
+    if run.info.config.get("workload") == "vision":
+        return (*_layer_scale(attention), *bias, *norm)
+    excess = bias_excess(run, attention)
+    wide = excess is not None and abs(excess) <= SAME_BIAS
+    return (*norm, *bias, *_hybrid(run, attention)) if wide else (*bias, *norm, *_hybrid(run, attention))
+
+
+def for_starved(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for rows that sum to almost nothing."""
+    alibi = attention.position == "alibi"
+    why = "ALiBi already hides most keys, so -log n counts them twice" if alibi else "rows then sum to about one again"
+    return _bias(run, attention, why)
+
+
+def for_growth(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for logits or outputs that grow as the run goes on."""
+    norm = _qk_norm(attention, "it bounds the logits by √head_dim times the gains, whatever the weights do")
+    slower = suggest.learning_rate_fix(LEARNING_RATE_FACTOR, "logits grow with the learning rate")
+    return (*norm, *_hybrid(run, attention), slower)
+
+
+def for_saturated(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for weights that have become large: the bias where it rose, else as for growth."""
+    excess = bias_excess(run, attention)
+    rose = excess is not None and excess > math.log(4)
+    bias = _bias(run, attention, "the bias has left -log n") if rose else ()
+    return (*bias, *for_growth(run, attention))
+
+
+def for_large_branch(attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for a branch that drowns the residual stream."""
+    return _layer_scale(attention)
+
+
+def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fix for a bias that belongs to another length: -log n for the longer of what is stated and seen."""
+    seen = run.value("keys", attention.layer) or 0.0
+    length = max(seen, float(attention.max_length or 0))
+    if not is_sigmoid(attention) or length <= 0:
+        return ()
+    return (suggest.bias_fix(attention, round(-math.log(length), 2), f"-log n for n = {length:g}"),)
+
+
+def slower(why: str) -> tuple[Fix, ...]:
+    """Return the fix that lowers the learning rate."""
+    return (suggest.learning_rate_fix(LEARNING_RATE_FACTOR, why),)
+
+
+def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
+    value = best_bias(run, attention) if is_sigmoid(attention) else None
+    return () if value is None else (suggest.bias_fix(attention, value, why),)
+
+
+def _qk_norm(attention: Attention, why: str) -> tuple[Fix, ...]:
+    return () if attention.qk_norm else (suggest.qk_norm_fix(attention, why),)
+
+
+def _hybrid(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    length = length_of(run, attention) or 0
+    if attention.hybrid_norm or not is_sigmoid(attention) or length < HYBRID_LENGTH:
+        return ()
+    return (suggest.hybrid_norm_fix(attention, f"from n = {HYBRID_LENGTH} on QK norm alone was not enough"),)
+
+
+def _layer_scale(attention: Attention) -> tuple[Fix, ...]:
+    if attention.layer_scale:
+        return ()
+    return (suggest.layer_scale_fix(attention, GAIN, "the branch starts small and grows only as far as it helps"),)

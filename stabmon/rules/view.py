@@ -1,0 +1,248 @@
+"""What a rule sees: the model's map, the newest sample, the run's start, and its recent past.
+
+Comparisons with a limit are made here and nowhere else, because they decide what a non-number means: NaN and
+``MISSING`` are never over a limit, +Inf is above every one. A column counts as over while it is past ``HOLD`` of the
+limit, so that an open finding does not flicker; it opens one only past the whole limit.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stabmon.records import Attention, Cell, RunInfo
+from stabmon.series import Floats, Layout, Spot, is_missing
+
+HISTORY = 1024
+"""Samples that are kept."""
+START = 5
+"""Measured samples whose mean is the start of a series."""
+HOLD = 0.8
+"""Share of a limit that a value must fall under (or limit over value, for a lower limit) before a finding may clear."""
+
+Limit = float | np.float64 | npt.NDArray[np.floating]
+
+
+class Hit(NamedTuple):
+    """A layer that is over a limit: its worst head and how many of its heads are."""
+
+    metric: str
+    layer: str | None
+    head: int | None
+    value: float
+    limit: float
+    excess: float
+    """How many times over the limit: above 1 opens a finding, from ``HOLD`` to 1 holds it open."""
+    heads: int
+    """Heads over the limit itself."""
+    measured: int
+    """Heads that were measured at this step."""
+
+    @property
+    def where(self) -> str:
+        """Say which heads are over the limit: "all 4 heads", "head 2 of 4", "3 of 4 heads", or "" without heads."""
+        if self.head is None:
+            return ""
+        if self.heads <= 1:
+            return f" in head {self.head} of {self.measured}"
+        return (
+            f" in all {self.heads} heads"
+            if self.heads == self.measured
+            else f" in {self.heads} of {self.measured} heads"
+        )
+
+
+class Series:
+    """One metric at the newest sample, flat over layers and heads, with its past."""
+
+    def __init__(self, run: "Run", metric: str) -> None:
+        self._run = run
+        self.metric = metric
+        columns = run.layout.of_metric(metric)
+        self.spots = [
+            Spot(column.layer, head if column.size > 1 else None) for column in columns for head in range(column.size)
+        ]
+        self._at = np.array([column.start + i for column in columns for i in range(column.size)], dtype=np.intp)
+        self._slices: dict[str | None, slice] = {}
+        self._beside: dict[str, tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]] = {}
+        self._facts: dict[Callable[[Run, str | None], float], npt.NDArray[np.float64]] = {}
+        start = 0
+        for column in columns:
+            self._slices[column.layer] = slice(start, start + column.size)
+            start += column.size
+
+    @property
+    def now(self) -> Floats:
+        """Newest sample, [columns]."""
+        return self._run.row[self._at]
+
+    @property
+    def start(self) -> npt.NDArray[np.float64]:
+        """Mean of each column's first ``START`` finite values, [columns]; NaN before there is one."""
+        return self._run.start_of(self._at)
+
+    def past(self, samples: int) -> Floats:
+        """Return up to ``samples`` samples before the newest, oldest first, [samples, columns]."""
+        return self._run.past(samples)[:, self._at]
+
+    def of(self, layer: str | None) -> Floats:
+        """Return the newest values of one layer's heads, [heads]; empty where the layer does not record this metric."""
+        where = self._slices.get(layer)
+        return self._run.row[self._at[where]] if where is not None else np.empty(0, dtype=np.float32)
+
+    def above(self, limit: Limit) -> list[Hit]:
+        """Return the layers with a head above ``limit`` (positive; one number or one a column), worst head named."""
+        now = self.now
+        if not (now > limit * HOLD).any():
+            return []
+        with np.errstate(all="ignore"):
+            return self.over(now / limit, limit)
+
+    def below(self, limit: Limit) -> list[Hit]:
+        """Return the layers with a head below ``limit`` (positive; one number or one a column), worst head named."""
+        now = self.now
+        if not (now < limit / HOLD).any():
+            return []
+        with np.errstate(all="ignore"):
+            return self.over(np.where(now <= 0, np.inf, limit / now), limit)
+
+    def over(self, excess: npt.NDArray[np.floating], limit: Limit) -> list[Hit]:
+        """Return the layers with a head whose ``excess`` [columns] over ``limit`` is past ``HOLD``, worst named."""
+        now, limits = self.now, np.broadcast_to(np.asarray(limit, dtype=np.float64), excess.shape)
+        certain = np.where(np.isnan(excess), -np.inf, excess)
+        hits = []
+        for layer, where in self._slices.items():
+            worst = where.start + int(np.argmax(certain[where]))
+            if certain[worst] > HOLD:
+                hits.append(
+                    Hit(
+                        metric=self.metric,
+                        layer=layer,
+                        head=self.spots[worst].head,
+                        value=float(now[worst]),
+                        limit=float(limits[worst]),
+                        excess=float(certain[worst]),
+                        heads=int((certain[where] > 1).sum()),
+                        measured=int((~np.isnan(now[where])).sum()),
+                    )
+                )
+        return hits
+
+    def beside(self, metric: str) -> Floats:
+        """Return another metric's newest value in each column's layer (its first head), [columns]; NaN without."""
+        if metric not in self._beside:
+            first = {column.layer: column.start for column in reversed(self._run.layout.of_metric(metric))}
+            at = np.array([first.get(spot.layer, -1) for spot in self.spots], dtype=np.intp)
+            self._beside[metric] = (at, at < 0)
+        at, absent = self._beside[metric]
+        return np.where(absent, np.float32(np.nan), self._run.row[at])
+
+    def by_layer(self, fact: Callable[["Run", str | None], float]) -> npt.NDArray[np.float64]:
+        """Return ``fact(run, layer)`` of each column's layer, [columns]; asked once, so it must not change in a run."""
+        if fact not in self._facts:
+            self._facts[fact] = np.array([fact(self._run, spot.layer) for spot in self.spots], dtype=np.float64)
+        return self._facts[fact]
+
+    def not_finite(self) -> list[int]:
+        """Return the columns that were measured and are NaN or infinite."""
+        return [int(i) for i in np.flatnonzero(self._run.not_finite[self._at])]
+
+    def cell(self, column: int) -> Cell:
+        """Return one column's newest value as evidence."""
+        layer, head = self.spots[column]
+        return Cell(metric=self.metric, layer=layer, head=head, step=self._run.step, value=float(self.now[column]))
+
+
+class Run:
+    """A run up to its newest sample, as rules see it: bounded in memory, fed one sample at a time."""
+
+    def __init__(self, info: RunInfo, layout: Layout) -> None:
+        self.info = info
+        self.layout = layout
+        self.step = -1
+        self.samples = 0
+        self._attentions = {attention.layer: attention for attention in info.model.attentions}
+        self._series: dict[str, Series] = {}
+        # Twice the history, so that rows move once in HISTORY samples; untouched pages cost nothing.
+        self._rows = np.empty((2 * HISTORY, layout.width), dtype=np.float32)
+        self._steps = np.empty(2 * HISTORY, dtype=np.int64)
+        self._end = 0
+        self._start_sum = np.zeros(layout.width)
+        self._start_count = np.zeros(layout.width, dtype=np.int64)
+        self.row: Floats = np.empty(layout.width, dtype=np.float32)
+        self.finite = np.zeros(layout.width, dtype=bool)
+        self.not_finite = self.finite
+        self.any_not_finite = False
+
+    def attention(self, layer: str | None) -> Attention | None:
+        """Return the attention whose series are kept under ``layer``, or None."""
+        return self._attentions.get(layer or "")
+
+    def series(self, metric: str) -> Series:
+        """Return ``metric`` over all layers and heads; without columns where the run does not record it."""
+        if metric not in self._series:
+            self._series[metric] = Series(self, metric)
+        return self._series[metric]
+
+    def add(self, step: int, values: Floats) -> None:
+        """Make ``values`` [width] the newest sample, at ``step``; a run that goes back drops what it repeats."""
+        while self._end and self._steps[self._end - 1] >= step:
+            self._end -= 1
+        if self._end == len(self._rows):
+            self._rows[:HISTORY] = self._rows[HISTORY:]
+            self._steps[:HISTORY] = self._steps[HISTORY:]
+            self._end = HISTORY
+        self.row = self._rows[self._end]
+        self.row[:] = values
+        self._steps[self._end] = step
+        self._end += 1
+        self.step, self.samples = step, self.samples + 1
+        self.finite = np.isfinite(self.row)
+        self._find_not_finite()
+        early = self.finite & (self._start_count < START)
+        if early.any():
+            self._start_sum[early] += self.row[early]
+            self._start_count[early] += 1
+
+    def _find_not_finite(self) -> None:
+        self.not_finite = ~self.finite
+        if self.not_finite.any():
+            self.not_finite &= ~is_missing(self.row)
+        self.any_not_finite = bool(self.not_finite.any())
+
+    def past(self, samples: int) -> Floats:
+        """Return up to ``samples`` rows before the newest, oldest first, [samples, width]."""
+        last = self._end - 1
+        return self._rows[max(0, last - min(samples, HISTORY - 1)) : last]
+
+    def past_steps(self, samples: int) -> list[int]:
+        """Return the steps of ``past(samples)``."""
+        last = self._end - 1
+        return [int(step) for step in self._steps[max(0, last - min(samples, HISTORY - 1)) : last]]
+
+    def start_of(self, at: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return the mean of the first ``START`` finite values of the columns ``at``; NaN before there is one."""
+        count = self._start_count[at]
+        return np.where(count > 0, self._start_sum[at] / np.maximum(count, 1), np.nan)
+
+    def was_measured(self, metric: str, layer: str | None) -> bool:
+        """Return whether the newest sample holds a finite value of ``metric`` in ``layer``."""
+        return bool(np.isfinite(self.series(metric).of(layer)).any())
+
+    def value(self, metric: str, layer: str | None) -> float | None:
+        """Return the median over heads of the newest finite values of ``metric`` in ``layer``, or None."""
+        values = self.series(metric).of(layer)
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if values.size else None
+
+    def cells(self, layer: str | None, *metrics: str, head: int | None = None) -> tuple[Cell, ...]:
+        """Return the newest values of ``metrics`` in ``layer`` as evidence: of ``head``, or of the only column."""
+        found = []
+        for metric in metrics:
+            values = self.series(metric).of(layer)
+            at = head if head is not None and values.size > 1 else 0
+            if at < values.size and not np.isnan(values[at]):
+                named = at if values.size > 1 else None
+                found.append(Cell(metric=metric, layer=layer, head=named, step=self.step, value=float(values[at])))
+        return tuple(found)
