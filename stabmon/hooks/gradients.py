@@ -1,0 +1,87 @@
+"""Gradient norms of each block and of the rest, after each backward pass and before anything clips them."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.autograd import Variable
+
+from stabmon.hooks.recording import Guarded, Recording
+
+
+class GradientNorms(Guarded):
+    """Works out the norms in a callback that runs when the backward pass is over.
+
+    A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass stays,
+    which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device.
+    """
+
+    def __init__(
+        self, recording: Recording, groups: Iterable[tuple[slice, list[nn.Parameter]]], scaler: GradScaler | None
+    ) -> None:
+        super().__init__("gradient norms")
+        self.recording = recording
+        self.groups = list(groups)
+        self.scaler = scaler
+        self._changed: set[int] = set()
+        self._task = -1
+
+    def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
+        """Put a hook on every parameter and return the handles."""
+        return [
+            parameter.register_post_accumulate_grad_hook(self._noting(index))
+            for index, (_, parameters) in enumerate(self.groups)
+            for parameter in parameters
+        ]
+
+    def _noting(self, index: int) -> "_Note":
+        return _Note(self, index)
+
+    def note(self, index: int) -> None:
+        """Note that group ``index`` has new gradients, and ask for a callback at the end of this backward pass."""
+        self._changed.add(index)
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task = task
+            Variable._execution_engine.queue_callback(self._queue_last)
+
+    def _queue_last(self) -> None:
+        """Go to the end of the callbacks: DDP's own, which waits for the averaged gradients, must have run."""
+        Variable._execution_engine.queue_callback(self._end)
+
+    def _end(self) -> None:
+        self._task = -1
+        if self.enabled and self.recording.active:
+            self.recording.guard(self, self._write)
+        self._changed.clear()
+
+    def _write(self) -> None:
+        changed = [
+            (at, _gradients(parameters)) for index, (at, parameters) in enumerate(self.groups) if index in self._changed
+        ]
+        scale = None if self.scaler is None else self.scaler._get_scale_async()
+        norms = torch._foreach_norm([grad for _, gradients in changed for grad in gradients], 2, torch.float32)
+        first = 0
+        for at, gradients in changed:
+            last = first + len(gradients)
+            norm = torch.linalg.vector_norm(torch.stack(norms[first:last]))
+            self.recording.buffer[at.start].copy_(norm if scale is None else norm / scale)
+            first = last
+
+
+class _Note:
+    """The hook of one parameter; plain, so that nothing is copied or pickled with the parameter."""
+
+    def __init__(self, norms: GradientNorms, index: int) -> None:
+        self.norms, self.index = norms, index
+
+    def __call__(self, parameter: Tensor) -> None:
+        """Note the parameter's group on steps that are recorded."""
+        if self.norms.recording.active:
+            self.norms.note(self.index)
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    found = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
+    return [grad.coalesce().values() if grad.is_sparse else grad for grad in found]

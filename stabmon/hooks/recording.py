@@ -1,0 +1,93 @@
+"""What all hooks of one monitor share: the buffer they write to, and whether this step and this pass count."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from stabmon.kernels import AuxRequest
+from stabmon.stats import Plan
+
+_log = logging.getLogger("stabmon")
+
+
+class Recording:
+    """The open step of a monitor.
+
+    buffer: [plan.width] float32 on the model's device, written by hooks and reset to ``initial`` after each recorded step.
+    active: whether the open step is recorded.
+    begun: whether a forward pass in training mode has run since the last optimizer step.
+    offset: where in its stratum each sampled row lies.
+    seconds: time that guarded code took on the training thread.
+    traced: whether torch.compile took hooks into a graph, where their time cannot be told from the model's.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device, rows: int) -> None:
+        self.plan = plan
+        self.initial = torch.tensor(plan.initial, device=device)
+        self.buffer = self.initial.clone()
+        self.rows = rows
+        self.active = False
+        self.begun = False
+        self.offset = 0.5
+        self.seconds = 0.0
+        self.traced = False
+        self.failures: list[str] = []
+
+    def counts(self, module: nn.Module) -> bool:
+        """Return whether this pass through ``module`` is to be recorded.
+
+        Passes in eval mode or without gradients are not. A recomputation under activation checkpointing is not either,
+        except in the reentrant form, whose first pass runs without gradients.
+        """
+        if not module.training:
+            return False
+        self.begun = True
+        if not self.active or not torch.is_grad_enabled():
+            return False
+        if torch.compiler.is_compiling():
+            return True
+        return torch._C._current_graph_task_id() == -1 or _in_reentrant_checkpoint()
+
+    def request(self, batch: int) -> AuxRequest:
+        """Return which rows to sample of each of ``batch`` sequences; a compiled graph keeps the middle of each stratum."""
+        offset = 0.5 if torch.compiler.is_compiling() else self.offset
+        return AuxRequest(rows=max(1, -(-self.rows // batch)), offset=offset)
+
+    def guard(self, owner: "Guarded", action: Callable[..., None], *given: Any) -> None:
+        """Run ``action``; time it, and if it fails report it once and switch ``owner`` off."""
+        if torch.compiler.is_compiling():
+            self.traced = True
+            with torch.no_grad():
+                action(*given)
+            return
+        began = time.perf_counter()
+        try:
+            with torch.no_grad():
+                action(*given)
+        except Exception as error:  # a monitor must never stop a training
+            owner.enabled = False
+            self.fail(f"{owner.name}: {type(error).__name__}: {error}")
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def fail(self, what: str) -> None:
+        """Report a failure of stabmon's own; the training goes on without what failed."""
+        self.failures.append(what)
+        _log.error("stabmon stopped recording %s (training goes on)", what)
+
+
+class Guarded:
+    """Something that ``Recording.guard`` can switch off."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.enabled = True
+
+
+def _in_reentrant_checkpoint() -> bool:
+    node = torch._C._current_autograd_node()
+    return node is not None and "Checkpoint" in node.name()

@@ -1,0 +1,273 @@
+"""``watch`` a model and get a ``Monitor``: it records each sampled step and takes itself off at the end."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from stabmon import new_run
+from stabmon.discover.find import Site, map_of, sites
+from stabmon.errors import WatchError
+from stabmon.hooks import Recording, attach, gradient_norms
+from stabmon.hooks.recording import Guarded
+from stabmon.records import Finding, ModelMap, RunState
+from stabmon.schedule import Schedule
+from stabmon.stats import Plan
+from stabmon.watched import claim, refuse_compiled, release
+
+if TYPE_CHECKING:
+    from stabmon.recorder import Recorder
+    from stabmon.rules import Limits
+    from stabmon.sinks import Sink
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    dir: str | Path | None = "runs",  # noqa: A002 the name that people know from other trackers
+    name: str | None = None,
+    schedule: Schedule = Schedule(),  # noqa: B008 frozen
+    log: Sequence[str] = ("loss",),
+    heads: Mapping[str, int] | None = None,
+    scaler: GradScaler | None = None,
+    config: Mapping[str, Any] | None = None,
+    sinks: "Sequence[Sink] | None" = None,
+    limits: "Limits | None" = None,
+    console: bool = True,
+    resume: bool = False,
+    first_step: int = 0,
+) -> "Monitor":
+    """Record the stability of ``model`` while it trains, without changing a bit of the training.
+
+    Attach before ``torch.compile``, after DDP or before it. Passes in eval mode or without gradients are not recorded.
+
+    Args:
+        model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
+        optimizer: whose steps are counted, by a hook; without one, call ``monitor.step()`` after each step.
+        dir: folder of runs; None writes no files. Under torch.distributed only rank 0 writes.
+        name: the run's folder in ``dir``; by default the model's class and the time.
+        schedule: which steps are recorded, and how many query rows of each.
+        log: names of the numbers given to ``monitor.log``.
+        heads: number of heads by module path, where a module's attributes do not say it.
+        scaler: the GradScaler in use: gradient norms are divided by its scale.
+        config: kept with the run.
+        sinks: further sinks, beside the store and TensorBoard.
+        limits: thresholds of the rules.
+        console: print the map of what was found, and findings as they open.
+        resume: go on with the run that is there, at ``first_step``.
+        first_step: optimizer steps that were taken before.
+
+    Raises:
+        ModelError: no attention was found, or a head count is unknown.
+        WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
+        StoreError: the run cannot be written, or exists already.
+    """
+    refuse_compiled(model)
+    found = sites(model, heads)
+    model_map = map_of(model, found)
+    plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)
+    claim(model, found)
+    try:
+        run = new_run.start(model, model_map, plan, new_run.Wishes(dir, name, config, sinks, limits, console, resume))
+        recording = Recording(plan, new_run.device_of(model), schedule.rows)
+        monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
+    except BaseException:
+        release(found)
+        raise
+    monitor.attach(model, optimizer, found, scaler)
+    return monitor
+
+
+class Monitor:
+    """A watched training: a context manager that takes its hooks off at the end, also after an exception.
+
+    path: the run's folder, or None where no files are written.
+    map: what was found in the model.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        recorder: "Recorder",
+        schedule: Schedule,
+        path: Path | None,
+        model_map: ModelMap,
+        first_step: int = 0,
+    ) -> None:
+        self.path = path
+        self.map = model_map
+        self._recording, self._recorder, self._schedule = recording, recorder, schedule
+        self._steps = first_step
+        self._own = Guarded("the end of a step")
+        self._closed = False
+        self._handles: list[Any] = []
+        self._sites: list[Site] = []
+        self._sealed = recording.initial.clone()
+        """The step just completed, which ``log`` may still add to."""
+        self._sealed_step: int | None = None
+        self._optimizer: Optimizer | None = None
+        self._since: tuple[float, float] | None = None
+        """Clock and stabmon's own seconds at the end of the first step."""
+        self._overhead: float | None = None
+        recording.active = schedule.sampled(first_step)
+        recording.offset = schedule.offset(first_step)
+
+    def attach(
+        self, model: nn.Module, optimizer: Optimizer | None, found: list[Site], scaler: GradScaler | None
+    ) -> None:
+        """Put the hooks on; ``watch`` calls this."""
+        self._sites, self._optimizer = found, optimizer
+        try:
+            self._handles += attach(self._recording, found)
+            self._handles += gradient_norms(model, self._recording, found, scaler).attach()
+            if optimizer is not None:
+                self._handles.append(optimizer.register_step_post_hook(self._stepped))
+        except BaseException:
+            self.close(failed=True)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(failed=kind is not None)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far, those before ``first_step`` included."""
+        return self._steps
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the rules found so far; waits for the writer thread, which is milliseconds behind."""
+        self._recorder.flush()
+        return self._recorder.findings
+
+    @property
+    def overhead(self) -> float | None:
+        """Seconds in stabmon's code on the training thread over seconds of training, since the end of the first step.
+
+        None before the second step, and where torch.compile took the hooks into a graph. Work that a GPU does for stabmon
+        is not in it: ``stabmon bench --overhead`` measures whole steps.
+        """
+        if self._closed or self._since is None or self._recording.traced:
+            return self._overhead
+        return (self._recording.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
+
+    def log(self, **values: float | Tensor) -> None:
+        """Record numbers, such as the loss, for the open step, or for the one just completed when none has begun.
+
+        A tensor is copied on its device without waiting for it. The last value of a step counts.
+
+        Raises:
+            WatchError: a name was not announced in ``log``, a value is no single number, or the monitor is closed.
+        """
+        self._refuse_closed("log")
+        if unknown := sorted(values.keys() - self._recording.plan.logged.keys()):
+            known = ", ".join(self._recording.plan.logged) or "none"
+            raise WatchError(
+                f"cannot log {', '.join(unknown)}: announced were {known}; pass watch(..., log=(...)) with every name"
+            )
+        wrong = [name for name, value in values.items() if isinstance(value, Tensor) and value.numel() != 1]
+        if wrong:
+            shape = list(values[wrong[0]].shape)  # type: ignore[union-attr]
+            raise WatchError(f"{wrong[0]} must be a single number, got a tensor of shape {shape}; log its mean")
+        self._recording.guard(self._own, self._log, values)
+
+    def step(self) -> None:
+        """Count an optimizer step, where no optimizer was given.
+
+        Raises:
+            WatchError: an optimizer was given, whose steps are counted by its own hook, or the monitor is closed.
+        """
+        self._refuse_closed("step")
+        if self._optimizer is not None:
+            raise WatchError(
+                "step() is for a monitor without an optimizer; this one counts its optimizer's steps itself"
+            )
+        self._recording.guard(self._own, self._advance)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Take the hooks off, write what is left and end the run; a second call does nothing."""
+        if self._closed:
+            return
+        self._recording.guard(self._own, self._submit)
+        self._overhead = self.overhead
+        self._closed = True
+        self._recording.active = False
+        for handle in self._handles:
+            handle.remove()
+        release(self._sites)
+        self._handles, self._sites, self._optimizer = [], [], None
+        self._recorder.overhead = self._overhead
+        self._recorder.close(RunState.FAILED if failed else RunState.FINISHED)
+
+    def _stepped(self, *_: object) -> None:
+        """Run as the optimizer's post-hook."""
+        if self._own.enabled:
+            self._recording.guard(self._own, self._advance)
+
+    def _advance(self) -> None:
+        recording = self._recording
+        self._submit()
+        if recording.active:
+            self._seal()
+        self._steps += 1
+        recording.begun = False
+        recording.active = self._schedule.sampled(self._steps)
+        recording.offset = self._schedule.offset(self._steps)
+        if self._since is None:
+            self._since = (time.perf_counter(), recording.seconds)
+
+    def _seal(self) -> None:
+        """Set the open step aside for ``log``, and make the buffer ready for the next."""
+        recording = self._recording
+        self._sealed.copy_(recording.buffer)
+        recording.buffer.copy_(recording.initial)
+        self._sealed_step = self._steps
+        if self._optimizer is not None:
+            _write(self._sealed, recording.plan.learning_rate, self._optimizer.param_groups[0]["lr"])
+
+    def _submit(self) -> None:
+        if self._sealed_step is not None:
+            self._recorder.overhead = self.overhead
+            self._recorder.submit(self._sealed_step, self._sealed)
+            self._sealed_step = None
+
+    def _log(self, values: Mapping[str, float | Tensor]) -> None:
+        if self._recording.begun:
+            place = self._recording.buffer if self._recording.active else None
+        else:
+            place = self._sealed if self._sealed_step is not None else None
+        if place is not None:
+            for name, value in values.items():
+                _write(place, self._recording.plan.logged[name], value)
+
+    def _refuse_closed(self, what: str) -> None:
+        if self._closed:
+            raise WatchError(f"{what} was called on a monitor that is closed; call watch again")
+
+
+def _write(buffer: Tensor, at: slice, value: float | Tensor) -> None:
+    if isinstance(value, Tensor):
+        buffer[at].copy_(value.detach().reshape(1), non_blocking=True)
+    else:
+        buffer[at].fill_(value)
+
+
+def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
+    if isinstance(log, str):
+        raise WatchError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
+    own = set(Plan(model_map.attentions, optimizer=True, step_zero=False).columns)
+    if taken := sorted(own & set(log)):
+        raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")
+    return tuple(dict.fromkeys(log))

@@ -1,0 +1,122 @@
+"""What a run needs before it can start: a name, a folder, its description, sinks, rules, and the recorder between them."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import distributed, nn
+
+from stabmon.records import ModelMap, RunInfo
+from stabmon.stats import Plan, finalise
+
+if TYPE_CHECKING:
+    from stabmon.recorder import Recorder
+    from stabmon.rules import Limits
+    from stabmon.sinks import Sink
+
+
+class Wishes(NamedTuple):
+    """The arguments of ``watch`` that concern the run and not the model."""
+
+    dir: str | Path | None
+    name: str | None
+    config: Mapping[str, Any] | None
+    sinks: "Sequence[Sink] | None"
+    limits: "Limits | None"
+    console: bool
+    resume: bool
+
+
+class Run(NamedTuple):
+    """A run that has started. path: its folder, or None where no files are written."""
+
+    recorder: "Recorder"
+    path: Path | None
+
+
+def start(model: nn.Module, model_map: ModelMap, plan: Plan, wishes: Wishes) -> Run:
+    """Start the run of ``model``; prints the map where the console is wanted.
+
+    Raises:
+        StoreError: the run's folder cannot be written, or a run of this name exists already.
+    """
+    from stabmon.recorder import Recorder
+    from stabmon.rules import Engine
+
+    writes = rank() == 0
+    name = wishes.name or _fresh_name(type(model).__name__.lower(), wishes.dir)
+    path = Path(wishes.dir) / name if wishes.dir is not None and writes else None
+    info = describe(model, model_map, name, wishes.config)
+    engine = Engine(info, plan.layout, wishes.limits)
+    sinks = _sinks(path, wishes) if writes else []
+    if wishes.console and writes:
+        _print_map(model_map)
+    return Run(Recorder(plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine), path)
+
+
+def describe(model: nn.Module, model_map: ModelMap, name: str, config: Mapping[str, Any] | None = None) -> RunInfo:
+    """Return the description of a run that starts now."""
+    return RunInfo(
+        name=name,
+        created=datetime.now(UTC),
+        model=model_map,
+        config=dict(config or {}),
+        versions=_versions(device_of(model)),
+    )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer, or the CPU."""
+    tensor = next(model.parameters(), None)
+    if tensor is None:
+        tensor = next(model.buffers(), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def rank() -> int:
+    """Return this process's rank under torch.distributed, 0 outside it."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _sinks(path: Path | None, wishes: Wishes) -> list["Sink"]:
+    from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink
+
+    made: list[Sink] = []
+    if path is not None:
+        made += [StoreSink(path, resume=wishes.resume), TensorBoardSink(path)]
+    if wishes.console:
+        made.append(ConsoleSink())
+    return made + list(wishes.sinks or ())
+
+
+def _print_map(model_map: ModelMap) -> None:
+    from rich.console import Console
+
+    from stabmon.map_table import map_table
+
+    Console(stderr=True).print(map_table(model_map))
+
+
+def _fresh_name(stem: str, directory: str | Path | None) -> str:
+    """Return ``stem`` with the time, and a number where a run of that second exists."""
+    name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    taken = {path.name for path in Path(directory or ".").glob(f"{name}*")}
+    return next(
+        free for free in (name, *(f"{name}-{count}" for count in range(2, len(taken) + 3))) if free not in taken
+    )
+
+
+def _versions(device: torch.device) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("stabmon", "torch", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return found

@@ -1,0 +1,8 @@
+"""From raw sums on the device to one row of series: the plan of slots, what hooks add to them, and the arithmetic after."""
+
+from stabmon.stats.finalise import finalise
+from stabmon.stats.plan import Plan
+from stabmon.stats.slots import Slots
+
+__all__ = ["Plan", "Slots", "finalise"]
+"""Nothing here imports torch; ``accumulate`` and ``softmax`` beside it do."""

@@ -1,0 +1,86 @@
+"""What hooks add to the device buffer: few operations, no synchronisation, nothing that grows with n²."""
+
+import torch
+from torch import Tensor
+
+from stabmon.kernels import AuxRequest
+from stabmon.kernels.observe import Call
+from stabmon.kernels.reference import row_statistics
+from stabmon.stats.slots import Slots
+
+
+def add_call(buffer: Tensor, slots: Slots, call: Call, request: AuxRequest) -> None:
+    """Add one call of ``sigmoid_attention`` to its site's slots.
+
+    Statistics that the kernel did not compute (``call.aux`` is None) are computed here, so that their time is ours.
+    """
+    if call.aux is not None:
+        statistics = call.aux.statistics
+    else:
+        head = (call.query, call.key, call.bias, call.scale, call.is_causal, call.alibi_slopes)
+        statistics = _with_output(call.output, row_statistics(*head, *request))
+    _set(buffer, slots.bias, call.bias)
+    add_statistics(buffer, slots, statistics, call.query, call.key, request.rows)
+    add_counts(buffer, slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
+
+
+def add_statistics(buffer: Tensor, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor, rows: int) -> None:
+    """Add the kernel's ``statistics`` [B, H, 9], and the norms of ``rows`` evenly spaced queries and keys of each sequence.
+
+    query: [B, H, N_q, D]. key: [B, H_k, N_k, D]; a key head that several query heads share counts for each of them.
+    """
+    queries, keys = _spread(query, rows), _spread(key, rows)
+    squares = [_squares_per_head(queries), _squares_per_head(keys)]
+    if key.size(1) != query.size(1):
+        squares[1] = squares[1].repeat_interleave(query.size(1) // key.size(1))
+    sums = torch.cat([statistics[..., :-1].sum(0), torch.stack(squares, dim=-1)], dim=-1)
+    buffer[slots.sums].add_(sums.flatten())
+    largest = buffer[slots.logit_max]
+    largest.copy_(torch.maximum(largest, statistics[..., -1].amax(0)))
+    buffer[slots.counts.start + 2].add_(queries.size(0) * queries.size(2))
+    buffer[slots.counts.start + 3].add_(keys.size(0) * keys.size(2))
+
+
+def add_counts(buffer: Tensor, slots: Slots, samples: int, elements: int, keys: int) -> None:
+    """Count ``samples`` sequences with ``elements`` output elements a head each, over ``keys`` keys."""
+    buffer[slots.counts.start].add_(samples)
+    buffer[slots.counts.start + 1].add_(samples * elements)
+    buffer[slots.keys].clamp_(min=keys)
+
+
+def add_power(buffer: Tensor, at: slice, x: Tensor) -> None:
+    """Add the sum of squares of ``x`` and its number of elements to the pair ``at``."""
+    norm = torch.linalg.vector_norm(x, dtype=_wide(x))
+    buffer[at.start].addcmul_(norm, norm)
+    buffer[at.start + 1].add_(x.numel())
+
+
+def set_gain(buffer: Tensor, at: slice, gain: Tensor) -> None:
+    """Set the mean absolute value of a LayerScale's ``gain``."""
+    buffer[at.start].copy_(gain.detach().abs().mean())
+
+
+def _set(buffer: Tensor, at: slice, value: Tensor | float) -> None:
+    if isinstance(value, Tensor):
+        buffer[at].copy_(value.detach())
+    else:
+        buffer[at].fill_(value)
+
+
+def _with_output(output: Tensor, rest: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(output, dim=(2, 3), dtype=_wide(output))
+    return torch.cat([norm.square()[..., None].to(rest.dtype), rest], dim=-1)
+
+
+def _squares_per_head(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=(0, 2, 3), dtype=_wide(x)).square().float()
+
+
+def _spread(x: Tensor, rows: int) -> Tensor:
+    """Return every k-th token of ``x`` [B, H, N, D], at least ``rows`` of them where there are as many."""
+    step = max(1, x.size(2) // rows)
+    return x[:, :, step // 2 :: step]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

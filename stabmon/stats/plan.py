@@ -1,0 +1,134 @@
+"""Which element of the device buffer holds which raw number, fixed when a monitor attaches.
+
+The buffer is one float32 vector. Most of its elements are sums that start at 0; maxima start at -inf; numbers that are set
+(a bias, a learning rate, a gradient norm, a logged loss) start as ``MISSING``.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from stabmon.records import Attention
+from stabmon.series import MISSING, Floats, Layout
+from stabmon.stats.gather import Gather, Index
+from stabmon.stats.slots import COUNTS, SUMS, Slots
+
+_PER_HEAD = (
+    "attention_norm",
+    "output_rms",
+    "row_mass",
+    "logit_max",
+    "logit_mean",
+    "logit_std",
+    "saturated_fraction",
+    "dead_fraction",
+    "query_norm",
+    "key_norm",
+)
+_PER_LAYER = ("keys", "residual_in", "residual_out", "branch_ratio", "block_growth", "gradient_norm")
+
+
+class Plan:
+    """The buffer of a monitor and the layout of its rows.
+
+    Args:
+        attentions: the model's, in natural order.
+        logged: metrics that the user logs.
+        optimizer: whether a learning rate can be read.
+        step_zero: whether the softmax twin and the best bias are measured, and gradients are not.
+    """
+
+    def __init__(
+        self,
+        attentions: Sequence[Attention],
+        logged: Sequence[str] = (),
+        *,
+        optimizer: bool = False,
+        step_zero: bool = False,
+    ) -> None:
+        self.attentions = tuple(attentions)
+        self._initial: list[Floats] = []
+        self._width = 0
+        self._blocks: dict[str, tuple[slice, slice, slice]] = {}
+        self.slots = tuple(self._site(attention) for attention in attentions)
+        self.rest = self._set(1)
+        self.learning_rate = self._set(1)
+        self.logged = {name: self._set(1) for name in logged}
+        self.initial: Floats = np.concatenate(self._initial)
+        self.layout = Layout.of(self._wanted(logged, optimizer, step_zero))
+        self.columns = self._columns()
+
+    @property
+    def width(self) -> int:
+        """Number of elements of the buffer."""
+        return self._width
+
+    @cached_property
+    def gather(self) -> Gather:
+        """Where the buffer holds what each column of the row is made of."""
+        return Gather.of(self.attentions, self.slots)
+
+    @property
+    def gradients(self) -> list[slice]:
+        """Where the gradient norms are: one slot a block, and last the rest of the model."""
+        return [gradient for _, _, gradient in self._blocks.values()] + [self.rest]
+
+    def block(self, name: str) -> tuple[slice, slice, slice]:
+        """Return the slots of the block ``name``: stream in, stream out, gradient."""
+        return self._blocks[name]
+
+    def _site(self, attention: Attention) -> Slots:
+        heads = attention.heads
+        if attention.block not in self._blocks:
+            self._blocks[attention.block] = (self._sum(2), self._sum(2), self._set(1))
+        stream_in, stream_out, gradient = self._blocks[attention.block]
+        return Slots(
+            heads=heads,
+            sums=self._sum(heads * len(SUMS)),
+            counts=self._sum(len(COUNTS)),
+            logit_max=self._take(heads, -np.inf),
+            keys=self._take(1, -np.inf),
+            bias=self._set(heads),
+            gain=self._set(1),
+            branch=self._sum(2),
+            stream_in=stream_in,
+            stream_out=stream_out,
+            gradient=gradient,
+            twin=self._sum(heads),
+            best_bias=self._set(heads),
+        )
+
+    def _sum(self, size: int) -> slice:
+        return self._take(size, 0.0)
+
+    def _set(self, size: int) -> slice:
+        return self._take(size, MISSING)
+
+    def _take(self, size: int, initial: float | np.float32) -> slice:
+        start, self._width = self._width, self._width + size
+        self._initial.append(np.full(size, initial, dtype=np.float32))
+        return slice(start, self._width)
+
+    def _wanted(self, logged: Sequence[str], optimizer: bool, step_zero: bool) -> list[tuple[str, str | None, int]]:
+        wanted: list[tuple[str, str | None, int]] = []
+        for metric in _PER_HEAD:
+            wanted += [(metric, attention.layer, attention.heads) for attention in self.attentions]
+        sigmoid = [attention for attention in self.attentions if attention.kind != "softmax"]
+        wanted += [("bias", attention.layer, attention.heads) for attention in sigmoid]
+        if step_zero:
+            wanted += [("twin_ratio", attention.layer, attention.heads) for attention in self.attentions]
+            wanted += [("best_bias", attention.layer, attention.heads) for attention in sigmoid]
+        for metric in _PER_LAYER:
+            if metric != "gradient_norm" or not step_zero:
+                wanted += [(metric, attention.layer, 1) for attention in self.attentions]
+        wanted += [("layer_scale", attention.layer, 1) for attention in self.attentions if attention.layer_scale]
+        wanted += [("total_gradient_norm", None, 1)] if not step_zero else []
+        wanted += [("learning_rate", None, 1)] if optimizer else []
+        return wanted + [(name, None, 1) for name in logged]
+
+    def _columns(self) -> dict[str, Index]:
+        found: dict[str, list[int]] = {}
+        for column in self.layout.columns:
+            found.setdefault(column.metric, []).extend(range(column.start, column.start + column.size))
+        return {metric: np.array(at, dtype=np.intp) for metric, at in found.items()}

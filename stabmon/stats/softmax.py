@@ -1,0 +1,158 @@
+"""Statistics of ``nn.MultiheadAttention`` over sampled rows, worked out again from its inputs and weights.
+
+q is projected for the sampled rows alone, and keys and values not at all: q·(W_k x) = (W_kᵀ q)·x and Σ p (W_v x) = W_v Σ p x,
+so that nothing of the size of a projection is computed twice. Dropout of weights is left out, so no random number is drawn.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stabmon.errors import ModelError
+from stabmon.kernels import AuxRequest
+from stabmon.kernels.reference import DEAD, sampled_rows
+from stabmon.stats.accumulate import add_counts, add_statistics
+from stabmon.stats.slots import Slots
+
+_ARGUMENTS = tuple(inspect.signature(nn.MultiheadAttention.forward).parameters)[1:]
+
+
+class Inputs(NamedTuple):
+    """One call: query [B, N_q, E], key [B, N_k, E_k], value [B, N_k, E_v], and its masks as they were given."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    key_padding_mask: Tensor | None
+    attn_mask: Tensor | None
+
+
+class Weights(NamedTuple):
+    """Projections per head: query [E, E], key [H, D, E_k], value [H, D, E_v], and their biases or None."""
+
+    query: Tensor
+    query_bias: Tensor | None
+    key: Tensor
+    key_bias: Tensor | None
+    value: Tensor
+    value_bias: Tensor | None
+
+
+def add_softmax(
+    buffer: Tensor,
+    slots: Slots,
+    module: nn.MultiheadAttention,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    request: Callable[[int], AuxRequest],
+) -> None:
+    """Add one call of ``module`` to its site's slots; ``request`` says how many rows to sample for a batch size.
+
+    Raises:
+        ModelError: the module adds keys of its own (``add_bias_kv``, ``add_zero_attn``).
+    """
+    if module.bias_k is not None or module.add_zero_attn:
+        raise ModelError("adds keys of its own (add_bias_kv or add_zero_attn), whose rows stabmon cannot read")
+    inputs, weights = _inputs(module, args, kwargs), _weights(module)
+    batch, queries, _ = inputs.query.shape
+    wanted = request(batch)
+    rows = sampled_rows(queries, wanted.rows, wanted.offset, inputs.query.device)
+    keys = sampled_rows(inputs.key.size(1), wanted.rows, wanted.offset, inputs.query.device)
+    query = _heads(F.linear(inputs.query.index_select(1, rows), weights.query, weights.query_bias), slots.heads)
+    key = _project(inputs.key.index_select(1, keys), weights.key, weights.key_bias)
+    statistics = _statistics(inputs, weights, query, rows)
+    add_statistics(buffer, slots, statistics, query, key, wanted.rows)
+    add_counts(buffer, slots, batch, queries * query.size(3), inputs.key.size(1))
+
+
+def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -> Tensor:
+    """Return the kernel's statistics [B, H, 9] for the sampled ``query`` [B, H, R, D], with softmax's weights."""
+    z = _logits(inputs, weights, query)
+    mask = _mask(inputs, rows, query.size(1))
+    masked = z if mask is None else z + mask
+    valid = torch.ones_like(z, dtype=torch.bool) if mask is None else (mask > -torch.inf).expand_as(z)
+    keys = valid.sum(-1, keepdim=True)
+    seen = keys[..., 0] > 0
+    p = torch.where(keys > 0, masked.softmax(-1), 0)
+    output = torch.einsum("bhrn,bne->bhre", p, inputs.value.to(p.dtype))
+    output = torch.einsum("bhre,hde->bhrd", output, weights.value.to(p.dtype))
+    if weights.value_bias is not None:
+        output = output + weights.value_bias.unflatten(0, (query.size(1), 1, -1)) * seen[..., None]
+    known = torch.where(valid, z, 0)
+    parts = (
+        output.square() * (inputs.query.size(1) / rows.numel()),
+        seen,
+        seen,
+        known,
+        known.square(),
+        valid,
+        valid & (p > 0.5),
+        valid & (p * keys < DEAD),
+    )
+    largest = torch.where(valid, z, -torch.inf).amax((-1, -2))
+    return torch.stack([part.flatten(2).sum(-1, dtype=z.dtype) for part in parts] + [largest], dim=-1).float()
+
+
+def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:
+    """Return z = q·k/√D for the sampled rows, [B, H, R, N_k] float32, before any mask."""
+    scaled = query.float() / query.size(3) ** 0.5
+    z = torch.einsum("bhre,bne->bhrn", torch.einsum("bhrd,hde->bhre", scaled, weights.key.float()), inputs.key.float())
+    if weights.key_bias is None:
+        return z
+    return z + (scaled * weights.key_bias.unflatten(0, (query.size(1), 1, -1))).sum(-1, keepdim=True)
+
+
+def _mask(inputs: Inputs, rows: Tensor, heads: int) -> Tensor | None:
+    """Return what is added to the logits of the sampled rows, broadcastable to [B, H, R, N_k], or None."""
+    total = None
+    if inputs.attn_mask is not None:
+        mask = _additive(inputs.attn_mask.index_select(-2, rows))
+        total = mask if mask.dim() == 2 else mask.unflatten(0, (-1, heads))
+    if inputs.key_padding_mask is not None:
+        padding = _additive(inputs.key_padding_mask)[:, None, None, :]
+        total = padding if total is None else total + padding
+    return total
+
+
+def _additive(mask: Tensor) -> Tensor:
+    return (
+        torch.zeros_like(mask, dtype=torch.float32).masked_fill_(mask, -torch.inf)
+        if mask.dtype == torch.bool
+        else mask.float()
+    )
+
+
+def _inputs(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+    query, key, value = (given[name].detach() for name in ("query", "key", "value"))
+    padding, mask = given.get("key_padding_mask"), given.get("attn_mask")
+    if query.dim() == 2:
+        query, key, value = query[None], key[None], value[None]
+        padding = None if padding is None else padding[None]
+    elif not module.batch_first:
+        query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
+    return Inputs(query, key, value, padding, mask)
+
+
+def _weights(module: nn.MultiheadAttention) -> Weights:
+    if module.in_proj_weight is not None:
+        query, key, value = module.in_proj_weight.detach().chunk(3)
+    else:
+        query, key, value = (getattr(module, f"{name}_proj_weight").detach() for name in ("q", "k", "v"))
+    biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.detach().chunk(3)
+    split = (module.num_heads, -1)
+    return Weights(query, biases[0], key.unflatten(0, split), biases[1], value.unflatten(0, split), biases[2])
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """Split [B, R, E] into [B, H, R, D]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Project [B, R, E] with a weight per head [H, D, E] into [B, H, R, D]."""
+    return _heads(F.linear(x, weight.flatten(0, 1), bias), weight.size(0))
