@@ -1,0 +1,172 @@
+"""The HTTP API: runs, findings, series, heatmaps and the rule catalogue. Read-only; a run is named by its folder."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from stabmon import rules, store
+from stabmon.metrics import METRICS, Metric, Place
+from stabmon.names import natural_key
+from stabmon.records import Finding, Heartbeat, Record, RunInfo, RunState
+from stabmon.rules import RuleDocument
+from stabmon.series import Layout
+from stabmon.server.encoding import FORMAT, MEDIA_TYPE, Series, pack, worst
+from stabmon.server.folder import Folder, reading
+from stabmon.server.selection import Selection
+from stabmon.store import RunReader, RunSummary
+
+router = APIRouter()
+
+MAX_POINTS = 2000
+"""Most points a series; a longer one comes as buckets with their lowest and highest value."""
+MAX_CELLS = 4000
+"""Most columns of a heatmap."""
+
+Layer = Annotated[str | None, Query(description="Give one column a head of this layer, not one a layer.")]
+Start = Annotated[int | None, Query(description="First step, included.")]
+Stop = Annotated[int | None, Query(description="Last step, excluded.")]
+BINARY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        "description": "Packed float32 series.",
+    }
+}
+
+
+class RunList(Record):
+    """The runs of the served folder, newest first."""
+
+    directory: str
+    runs: tuple[RunSummary, ...]
+
+
+class MetricInfo(Record):
+    """One recorded metric, with the glossary's words and where it was recorded."""
+
+    name: str
+    place: Place
+    unit: str
+    text: str
+    healthy: float | None
+    layers: tuple[str | None, ...]
+    heads: tuple[int, ...]
+    """Number of columns of each of ``layers``."""
+
+
+class RunDetail(Record):
+    """One run: what it is, how it stands, what it records."""
+
+    name: str
+    info: RunInfo
+    heartbeat: Heartbeat
+    age: float
+    """Seconds since the last heartbeat."""
+    metrics: tuple[MetricInfo, ...]
+    sampled: int
+    """Samples of all attempts: the cursor of a live stream that begins with what comes next."""
+
+
+@router.get("/runs")
+def runs(folder: Folder) -> RunList:
+    """List the runs, newest first."""
+    return RunList(directory=str(folder), runs=tuple(store.runs(folder)))
+
+
+@router.get("/runs/{name}")
+def run(folder: Folder, name: str) -> RunDetail:
+    """Describe one run."""
+    with reading(folder, name) as reader:
+        beat = reader.heartbeat()
+        return RunDetail(
+            name=name,
+            info=reader.info,
+            heartbeat=beat,
+            age=max(0.0, time.time() - beat.time),
+            metrics=tuple(recorded(reader.layout)),
+            sampled=beat.samples,
+        )
+
+
+@router.get("/runs/{name}/findings")
+def findings(folder: Folder, name: str) -> tuple[Finding, ...]:
+    """List a run's findings, the gravest first, then by the step at which they opened."""
+    with reading(folder, name) as reader:
+        return by_gravity(reader.findings())
+
+
+@router.get("/runs/{name}/series/{metric}", response_class=Response, responses=BINARY)
+def series(
+    request: Request,
+    folder: Folder,
+    name: str,
+    metric: str,
+    layer: Layer = None,
+    start: Start = None,
+    stop: Stop = None,
+    points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Most points a column.")] = MAX_POINTS,
+) -> Response:
+    """Return a metric over steps; more steps than ``points`` come as buckets with their lowest and highest value."""
+    with reading(folder, name) as reader:
+        return answer(request, reader, lambda: Selection(metric, layer).read(reader, start, stop, points))
+
+
+@router.get("/runs/{name}/heatmap/{metric}", response_class=Response, responses=BINARY)
+def heatmap(
+    request: Request,
+    folder: Folder,
+    name: str,
+    metric: str,
+    layer: Layer = None,
+    start: Start = None,
+    stop: Stop = None,
+    points: Annotated[int, Query(ge=2, le=MAX_CELLS, description="Most columns of cells.")] = MAX_POINTS,
+) -> Response:
+    """Return one value a cell, layer by step or, with ``layer``, head by step.
+
+    A cell that stands for several steps shows the value furthest from healthy.
+    """
+    with reading(folder, name) as reader:
+        return answer(request, reader, lambda: worst(Selection(metric, layer).read(reader, start, stop, points)))
+
+
+@router.get("/rules")
+def catalogue() -> tuple[RuleDocument, ...]:
+    """List every rule with its documentation and thresholds."""
+    return tuple(rules.document(rule.code) for rule in rules.catalogue())
+
+
+def by_gravity(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Order findings: errors before warnings before information, then the earliest first, then by layer."""
+    return tuple(
+        sorted(found, key=lambda one: (-one.severity.rank, one.opened, one.code, natural_key(one.layer or "")))
+    )
+
+
+def recorded(layout: Layout) -> Iterable[MetricInfo]:
+    """Describe the metrics of ``layout`` in the glossary's order."""
+    for name in layout.metrics:
+        columns = layout.of_metric(name)
+        known = METRICS.get(name) or Metric(name, Place.LAYER if columns[0].layer else Place.RUN, "as logged", "")
+        yield MetricInfo(
+            name=name,
+            place=known.place,
+            unit=known.unit,
+            text=known.text,
+            healthy=known.healthy,
+            layers=tuple(column.layer for column in columns),
+            heads=tuple(column.size for column in columns),
+        )
+
+
+def answer(request: Request, reader: RunReader, make: Callable[[], Series]) -> Response:
+    """Pack a series; of a run that has ended, let the browser keep it and answer 304 while it is the same."""
+    beat = reader.heartbeat()
+    headers = {}
+    if beat.state in (RunState.FINISHED, RunState.FAILED):
+        tag = f'W/"{FORMAT}-{beat.samples}-{beat.step}-{beat.time}"'
+        headers["ETag"] = tag
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+    return Response(pack(make()), media_type=MEDIA_TYPE, headers=headers)

@@ -1,0 +1,121 @@
+"""``stabmon serve``: bind first, say clearly what is wrong, end at once when told to."""
+
+import errno
+import logging
+import signal
+import socket
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from urllib.parse import quote
+
+import uvicorn
+from fastapi import FastAPI
+
+from stabmon.errors import StabmonError
+from stabmon.server.app import create_app
+from stabmon.server.auth import LOOPBACK
+
+DEFAULT_PORT = 8420
+GRACE = 1
+"""Seconds that open requests get to end after SIGTERM or Ctrl-C; live streams end by themselves at once."""
+
+
+class ServeError(StabmonError, RuntimeError):
+    """A service that cannot start as asked."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells live streams to end, and its starter the address once it answers."""
+
+    def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
+        quiet = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
+        super().__init__(quiet)
+        self.stopping, self.ready = app.state.stopping, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to answer, then say so."""
+        await super().startup(sockets)
+        self.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End on a signal, live streams first."""
+        self.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def serve(
+    directory: Path,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    token: str | None = None,
+    open_browser: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve the runs in ``directory`` until SIGINT or SIGTERM; ``announce`` gets the address, once it answers.
+
+    Raises:
+        ServeError: no such folder, an open address without a token, or a port that cannot be bound.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ServeError(
+            f"{directory} is not a folder; give the folder that holds the runs, or make it with `stabmon demo`"
+        )
+    if host not in LOOPBACK and not token:
+        raise ServeError(
+            f"{host} can be reached from other machines, so it needs a token: add --token SECRET, "
+            "or listen on 127.0.0.1 and reach it through `ssh -L`"
+        )
+    listener = bind(host, port)
+    address = url(host, listener.getsockname()[1], token)
+
+    def ready() -> None:
+        announce(f"stabmon serves {directory} on {address}")
+        if open_browser:
+            webbrowser.open(address)
+
+    server = Server(create_app(directory, token=token), ready)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "timeout graceful shutdown" not in record.getMessage())
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again once it has ended
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        announce("stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listener.close()
+
+
+def url(host: str, port: int, token: str | None) -> str:
+    """Return the page's address: a wildcard host is shown as this machine's own, the token as a query."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket.
+
+    Raises:
+        ServeError: the port is in use or not allowed, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ServeError(refusal(host, port, error)) from error
+    return listener
+
+
+def refusal(host: str, port: int, error: OSError) -> str:
+    """Say why ``host:port`` could not be bound, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port {port + 1}, or --port 0 for any free one"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be opened by this user; choose one above 1023 with --port, or --port 0"
+    return f"cannot listen on {host}:{port} ({error.strerror or error}); choose an address of this machine with --host"

@@ -1,0 +1,65 @@
+// The HTTP API. Every failure becomes an Error whose message can be shown as it is.
+import { decode, decodeBase64 } from "./packed.js";
+
+const ROOT = "/api/v1";
+
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function get(path, signal) {
+  let response;
+  try {
+    response = await fetch(ROOT + path, { signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer. Is `stabmon serve` still running?", 0);
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new ApiError(body.detail ?? `The server answered ${response.status} to ${path}.`, response.status);
+}
+
+const runPath = (run) => `/runs/${encodeURIComponent(run)}`;
+const json = async (path, signal) => (await get(path, signal)).json();
+
+export const listRuns = () => json("/runs");
+export const describeRun = (run, signal) => json(runPath(run), signal);
+export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
+export const listRules = () => json("/rules");
+
+/** Read a metric; kind is "series" (with bounds) or "heatmap" (one value a cell). */
+export async function readSeries(run, kind, { metric, layer = null, range = null }, signal) {
+  const query = new URLSearchParams();
+  if (layer) query.set("layer", layer);
+  if (range) {
+    query.set("start", Math.floor(range[0]));
+    query.set("stop", Math.ceil(range[1]) + 1);
+  }
+  const path = `${runPath(run)}/${kind}/${encodeURIComponent(metric)}?${query}`;
+  return decode(await (await get(path, signal)).arrayBuffer());
+}
+
+/** Follow a run from a cursor. handlers: points(map of selection to series), status, findings, end, gone, lost, back. */
+export function follow(run, selections, cursor, handlers) {
+  const query = new URLSearchParams({ series: selections.join(","), cursor });
+  const source = new EventSource(`${ROOT}${runPath(run)}/live?${query}`);
+  const on = (kind, act) => source.addEventListener(kind, (event) => act(JSON.parse(event.data)));
+  on("points", (data) => {
+    handlers.points(new Map(Object.entries(data).map(([name, text]) => [name, decodeBase64(text)])));
+  });
+  on("status", handlers.status);
+  on("findings", handlers.findings);
+  for (const last of ["end", "gone"]) {
+    on(last, (data) => {
+      source.close();
+      handlers[last](data);
+    });
+  }
+  source.addEventListener("open", () => handlers.back());
+  source.addEventListener("error", () => handlers.lost());
+  return () => source.close();
+}

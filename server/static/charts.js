@@ -1,0 +1,204 @@
+// The four panels over one step axis: heatmap, curves, loss, gradient norm; what they show follows from the address.
+import { h, iconButton } from "./dom.js";
+import { fullRange } from "./axis.js";
+import { depthColour } from "./colours.js";
+import { overlay, overlayLegend } from "./compare.js";
+import { saveCsv } from "./csv.js";
+import { Curves, wantsLog } from "./curves.js";
+import { keyOf } from "./findings.js";
+import { Heatmap, summaryTable } from "./heatmap.js";
+import { spot, unit, words } from "./text.js";
+
+const LOSS = "loss";
+const GRADIENT = "total_gradient_norm";
+
+/** The metric to show when the address names none: the gravest finding's, else the attention norm. */
+export function defaultMetric(session) {
+  const layered = session.detail.metrics.filter((metric) => metric.place !== "run");
+  const wanted = [...session.findings.map((finding) => finding.metric), "attention_norm"];
+  return wanted.find((name) => layered.some((metric) => metric.name === name)) ?? layered[0]?.name ?? null;
+}
+
+export class Charts {
+  /** act: {change(patch), hover, leave, click, zoom, openLayer(layer)}. */
+  constructor(place, act) {
+    this.act = act;
+    this.select = h("select", { "aria-label": "Metric", onchange: () => act.change({ metric: this.select.value }) });
+    this.back = h("button.crumb", { type: "button", hidden: true, onclick: () => act.change({ layer: null }) }, "all layers");
+    this.tableButton = iconButton("table", "Show the heatmap as a table", () => this.toggleTable(), { "aria-expanded": "false" });
+    this.scaleButton = h("button.link.small", { type: "button", onclick: () => this.toggleScale() });
+    this.heat = new Heatmap(act, [this.tableButton]);
+    this.curves = new Curves("curves", act, { height: 176, tools: [this.scaleButton] });
+    this.loss = new Curves("loss", act, { height: 134, swatches: false });
+    this.gradient = new Curves("gradient norm", act, { height: 134, swatches: false });
+    this.heat.title.append(this.select);
+    this.heat.note.append(this.back);
+    this.loss.title.textContent = "loss";
+    this.gradient.title.textContent = "gradient norm";
+    this.panels = [this.heat, this.curves, this.loss, this.gradient];
+    place.replaceChildren(...this.panels.map((panel) => panel.element));
+  }
+
+  /** What a live stream must send for what is shown. */
+  selections() {
+    const { metric, layer } = this;
+    return [...new Set([LOSS, GRADIENT, metric, layer ? `${metric}@${layer}` : null].filter(Boolean))];
+  }
+
+  /** Read and draw what the state asks for; returns false when a newer call has overtaken this one. */
+  async show(session, others, state) {
+    const mine = (this.turn = (this.turn ?? 0) + 1);
+    this.metric = session.metric(state.metric) ? state.metric : defaultMetric(session);
+    const info = this.metric ? session.metric(this.metric) : null;
+    this.layer = info?.layers.includes(state.layer) && info.heads[info.layers.indexOf(state.layer)] > 1 ? state.layer : null;
+    const asked = state.from !== null && state.to !== null ? [state.from, state.to] : null;
+    const read = (kind, metric, layer = null) => (metric ? session.read(kind, metric, layer, asked) : null);
+    const [heat, curve, loss, gradient, laid] = await Promise.all([
+      read("heatmap", this.metric, this.layer),
+      read("series", this.metric, this.layer),
+      read("series", LOSS),
+      read("series", GRADIENT),
+      overlay(others, this.metric, this.layer, asked),
+    ]);
+    if (mine !== this.turn) return false;
+    Object.assign(this, { session, state, info, asked, data: { heat, curve, loss, gradient, laid } });
+    await this.draw();
+    return true;
+  }
+
+  range() {
+    const { heat, curve, loss, gradient, laid } = this.data;
+    if (this.asked) return this.asked;
+    const all = [heat, curve, loss, gradient, ...laid.map((one) => one.loss)].filter((series) => series?.steps.length);
+    const firsts = all.map(({ steps }) => steps[0]);
+    const lasts = all.map(({ steps }) => steps[steps.length - 1]);
+    return all.length ? fullRange([Math.min(...firsts), Math.max(...lasts)]) : [0, 1];
+  }
+
+  /** Steps that were sampled, for walking along them. */
+  get steps() {
+    return (this.data?.curve ?? this.data?.loss)?.steps ?? [];
+  }
+
+  windows() {
+    const { findings } = this.session;
+    const chosen = findings.find((finding) => keyOf(finding) === this.state.finding);
+    const spans = ["info", "warning", "error"].flatMap((severity) => merged(findings.filter((one) => one.severity === severity)));
+    return { spans: chosen ? [...spans, { ...span(chosen), chosen: true }] : spans, chosen };
+  }
+
+  async draw() {
+    const { session, data } = this;
+    const range = this.range();
+    const { spans, chosen } = this.windows();
+    const empty = !data.heat?.steps.length;
+    this.heat.element.hidden = empty;
+    this.curves.element.hidden = empty;
+    this.drawHead();
+    const jobs = [];
+    if (!empty) {
+      jobs.push(this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen }));
+      jobs.push(this.drawCurves(range, spans));
+      this.heat.download = () => this.save(`${this.metric}-heatmap`, namedLines(data.heat));
+      if (this.table) this.fillTable();
+    }
+    const firsts = { [LOSS]: data.loss, [GRADIENT]: data.gradient };
+    for (const [panel, metric] of [[this.loss, LOSS], [this.gradient, GRADIENT]]) {
+      const lines = overlayLegend(session.run, firsts[metric], data.laid, metric === LOSS ? "loss" : "gradient");
+      panel.element.hidden = !lines.some((line) => line.steps.length);
+      panel.swatches = lines.length > 1;
+      panel.note.textContent = noteOf(session.metric(metric));
+      panel.download = () => this.save(metric, lines);
+      const logarithmic = metric === GRADIENT && wantsLog(lines).sensible;
+      if (!panel.element.hidden) jobs.push(panel.show({ lines, range, windows: spans, logarithmic }));
+    }
+    await Promise.all(jobs);
+  }
+
+  drawHead() {
+    const options = this.session.detail.metrics.filter((metric) => metric.place !== "run");
+    const names = options.map((metric) => metric.name).join();
+    if (this.select.dataset.names !== names) {
+      this.select.dataset.names = names;
+      this.select.replaceChildren(...options.map(({ name, text }) => h("option", { value: name, title: text }, words(name))));
+    }
+    this.select.value = this.metric;
+    this.back.hidden = !this.layer;
+    this.heat.note.replaceChildren(
+      ...(this.layer ? [this.back, h("span", {}, "›"), h("b", {}, this.layer), h("span", {}, "heads")] : [h("span", {}, "layer × step")]),
+    );
+    this.heat.title.title = this.info?.text ?? "";
+    this.heat.plot.setAttribute("aria-label", `Heatmap of ${words(this.metric ?? "")}; the table button shows it as a table`);
+  }
+
+  drawCurves(range, windows) {
+    const { data, session, metric, layer } = this;
+    const title = `${words(metric)}${unit(this.info.unit) ? `, ${this.info.unit}` : ""}`;
+    let lines;
+    if (data.laid.length) {
+      lines = overlayLegend(session.run, data.curve, data.laid, "curve");
+      this.curves.note.textContent = `${layer ?? "largest over layers"}, by run`;
+    } else {
+      lines = namedLines(data.curve).map((line, index, all) => ({
+        ...line,
+        colour: depthColour(index, all.length),
+        open: layer || !this.canOpen(line.column.layer) ? null : () => this.act.openLayer(line.column.layer),
+      }));
+      this.curves.note.textContent = layer ? `heads of ${layer}` : "by layer";
+    }
+    this.curves.title.textContent = title;
+    const { possible, sensible } = wantsLog(lines);
+    const logarithmic = possible && (this.state.y ? this.state.y === "log" : sensible);
+    this.scaleButton.hidden = !possible;
+    this.scaleButton.textContent = logarithmic ? "log y" : "linear y";
+    this.scaleButton.title = logarithmic ? "Change to a linear axis" : "Change to a log axis";
+    this.curves.download = () => this.save(metric, lines);
+    return this.curves.show({ lines, range, windows, logarithmic });
+  }
+
+  canOpen(layer) {
+    return this.info.heads[this.info.layers.indexOf(layer)] > 1;
+  }
+
+  toggleScale() {
+    this.act.change({ y: this.scaleButton.textContent === "log y" ? "linear" : "log" });
+  }
+
+  toggleTable() {
+    this.table?.remove();
+    this.table = this.table ? null : h("div");
+    this.tableButton.setAttribute("aria-expanded", String(Boolean(this.table)));
+    if (!this.table) return;
+    this.heat.below.append(this.table);
+    this.fillTable();
+  }
+
+  fillTable() {
+    this.table.replaceChildren(summaryTable(this.data.heat, this.asked, `${words(this.metric)}, ${this.layer ?? "all layers"}`));
+  }
+
+  save(what, lines) {
+    saveCsv(`${this.session.run}-${what}.csv`, lines, this.asked);
+  }
+
+  close() {
+    this.turn = Infinity;
+    this.panels.forEach((panel) => panel.remove());
+  }
+}
+
+const namedLines = (series) => series.columns.map((column) => ({ name: spotName(column), steps: series.steps, column }));
+const spotName = (column) => (column.head === null ? spot(column) : `head ${column.head}`);
+const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
+const span = ({ opened, last, cleared, severity }) => ({ from: opened - 0.5, to: (cleared ?? last) + 0.5, severity });
+
+/** Windows of one severity, joined where they overlap, so that many findings do not darken the charts. */
+function merged(findings) {
+  const result = [];
+  for (const next of findings.map(span).sort((a, b) => a.from - b.from)) {
+    const before = result[result.length - 1];
+    if (before && next.from <= before.to) before.to = Math.max(before.to, next.to);
+    else result.push(next);
+  }
+  return result;
+}

@@ -1,0 +1,114 @@
+// Curves over steps. Nothing is smoothed and no point is clipped: a bucket of steps is drawn from its lowest to its highest value.
+import { h } from "./dom.js";
+import { Panel, shades } from "./panel.js";
+import { token } from "./colours.js";
+import { extent, isMissing, nearest } from "./packed.js";
+import { number } from "./text.js";
+
+/** Points of one line. A step that was not measured is left out; a NaN or Inf breaks the line and is marked. */
+function points({ steps, column }) {
+  const [x, y, odd] = [[], [], []];
+  const { values, low, high } = column;
+  for (let index = 0; index < steps.length; index += 1) {
+    const value = values[index];
+    if (isMissing(values, index)) continue;
+    if (!Number.isFinite(value)) odd.push(steps[index]);
+    if (!Number.isFinite(low ? low[index] : value)) {
+      x.push(steps[index]);
+      y.push(null);
+    } else if (low && low[index] !== high[index]) {
+      x.push(steps[index], steps[index]);
+      y.push(low[index], high[index]);
+    } else {
+      x.push(steps[index]);
+      y.push(value === value ? value : null);
+    }
+  }
+  return { x, y, odd };
+}
+
+export class Curves extends Panel {
+  constructor(name, act, { height, tools = [], swatches = true } = {}) {
+    super(name, act, { height, tools });
+    this.swatches = swatches;
+    this.values = [];
+  }
+
+  /** shown: {lines: [{name, steps, column, colour, dash, width, open}], range, windows, logarithmic}; open is called on a click on its name. */
+  show({ lines, range, windows, logarithmic }) {
+    this.lines = lines;
+    this.plot.style.height = `${this.height}px`;
+    const traces = [];
+    const odd = [];
+    for (const line of lines) {
+      const { x, y, odd: marks } = points(line);
+      odd.push(...marks);
+      traces.push({
+        type: "scatter",
+        mode: x.length < 2 ? "markers" : "lines",
+        x,
+        y,
+        hoverinfo: "skip",
+        connectgaps: false,
+        line: { color: line.colour, width: line.width ?? 1.4, dash: line.dash ?? "solid", simplify: false },
+        marker: { color: line.colour, size: 6 },
+      });
+    }
+    if (odd.length) traces.push(marks([...new Set(odd)]));
+    this.makeReadout();
+    const yaxis = logarithmic
+      ? { type: "log", autorange: true, dtick: decades(lines), exponentformat: "power" }
+      : { type: "linear", autorange: true, nticks: 5, exponentformat: "power" };
+    const hidden = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };
+    return this.draw(traces, { yaxis, yaxis2: hidden, shapes: shades(windows) }, range);
+  }
+
+  makeReadout() {
+    this.values = this.lines.map(() => h("b"));
+    this.readout.replaceChildren(
+      ...this.lines.map((line, index) => {
+        const swatch = h("i.stroke");
+        swatch.style.borderTop = `2px ${line.dash && line.dash !== "solid" ? "dashed" : "solid"} ${line.colour}`;
+        const parts = [this.swatches ? swatch : null, h("span", {}, line.name), this.values[index]].filter(Boolean);
+        return line.open
+          ? h("button.value", { type: "button", onclick: line.open, title: `Show the heads of ${line.name}` }, ...parts)
+          : h("span.value", {}, ...parts);
+      }),
+    );
+  }
+
+  read(cursor) {
+    this.lines?.forEach(({ steps, column }, index) => {
+      const at = cursor ? nearest(steps, cursor.step) : steps.length - 1;
+      const { values, low, high } = column;
+      const bucket = at >= 0 && low && low[at] !== high[at] && Number.isFinite(low[at]);
+      const text = at < 0 ? "–" : number(values[at], isMissing(values, at));
+      this.values[index].textContent = bucket ? `${text} (${number(low[at])}…${number(high[at])})` : text;
+    });
+  }
+}
+
+const marks = (steps) => ({
+  type: "scatter",
+  mode: "markers",
+  x: steps,
+  y: steps.map(() => 0.94),
+  yaxis: "y2",
+  hoverinfo: "skip",
+  marker: { symbol: "x", size: 7, color: token("odd") },
+});
+
+function decades(lines) {
+  const spans = lines.map(({ column, steps }) => extent([column], steps)).filter(Boolean);
+  const low = Math.min(...spans.map(([first]) => first));
+  const high = Math.max(...spans.map(([, last]) => last));
+  return high / low > 1e6 ? Math.ceil(Math.log10(high / low) / 4) : high / low > 30 ? 1 : "D2";
+}
+
+/** Whether a log axis serves these lines: all positive, and spread over more than a factor of 30. */
+export function wantsLog(lines) {
+  const spans = lines.map(({ column, steps }) => extent([column], steps)).filter(Boolean);
+  const low = Math.min(...spans.map(([first]) => first));
+  const high = Math.max(...spans.map(([, last]) => last));
+  return { possible: low > 0, sensible: low > 0 && high / low > 30 };
+}

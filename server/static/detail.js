@@ -1,0 +1,101 @@
+// One finding in full: what, why, the numbers it was read from, and the fix with code to copy.
+import { h, icon, iconButton } from "./dom.js";
+import { number, spot, words } from "./text.js";
+
+const SAFETY = {
+  "any time": "can be applied at any time",
+  "before training": "apply before training: it changes what was learnt",
+  "by hand": "to be done by hand",
+};
+
+/** Text in which ``double backquotes`` mark code. */
+function prose(text) {
+  return text.split(/``(.+?)``/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
+}
+
+export function drawDetail(finding, group, rules, act) {
+  const rule = rules.get(finding.code);
+  const parts = [
+    h("p.message", {}, finding.message),
+    h("p.cause", {}, h("span.label", {}, "Cause "), finding.cause),
+    facts(finding),
+    evidence(finding.cells),
+    ...finding.fixes.map((fix, index) => drawFix(fix, index)),
+    h("p.actions", {}, h("button.link", { type: "button", onclick: () => act.zoom(finding) }, "Zoom to it")),
+    rule ? about(rule) : null,
+  ];
+  return h("div.detail", {}, parts.filter(Boolean));
+}
+
+function facts(finding) {
+  const end = finding.cleared === null ? `still there at step ${finding.last}` : `cleared at step ${finding.cleared}`;
+  const pairs = [
+    ["worst", `${number(finding.value)} at step ${finding.peak}, limit ${number(finding.limit)}`],
+    ["steps", `from ${finding.opened}, ${end}`],
+    ["metric", `${words(finding.metric)} · ${spot(finding)}`],
+    ["evidence", `the rule's limit is ${finding.evidence === "paper" ? "from the paper" : finding.evidence === "literature" ? "from the literature" : finding.evidence}`],
+  ];
+  return h("dl.facts", {}, pairs.map(([term, text]) => [h("dt", {}, term), h("dd", {}, text)]));
+}
+
+function evidence(cells) {
+  if (!cells.length) return null;
+  const rows = cells.map((cell) =>
+    h("tr", {}, h("td", {}, words(cell.metric)), h("td", {}, spot(cell)), h("td.num", {}, String(cell.step)), h("td.num", {}, number(cell.value))),
+  );
+  const head = h("tr", {}, ["read from", "", "step", "value"].map((text) => h("th", { scope: "col" }, text)));
+  return h("div.table-wrap", {}, h("table.numbers.evidence", {}, h("thead", {}, head), h("tbody", {}, rows)));
+}
+
+function drawFix(fix, index) {
+  const value = fix.value === null ? "" : ` ${number(fix.value)}`;
+  const title = `${index ? "Or" : "Suggested fix"}: ${words(fix.kind)}${value}`;
+  return h(
+    "section.fix",
+    {},
+    h("h3", {}, title),
+    h("p", {}, fix.why),
+    h("div.code-block", {}, h("pre", {}, h("code", {}, fix.code)), copyButton(fix.code)),
+    h("p.dim.small", {}, fix.module ? `${fix.module}: ` : "", SAFETY[fix.safety] ?? fix.safety),
+  );
+}
+
+function copyButton(text) {
+  const button = iconButton("copy", "Copy the code", async () => {
+    const done = await copy(text);
+    button.replaceChildren(icon(done ? "finished" : "failed"));
+    setTimeout(() => button.replaceChildren(icon("copy")), 1500);
+  });
+  return button;
+}
+
+/** Copy text; the clipboard API needs a secure context, which an address other than this machine's is not. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = h("textarea.visually-hidden", {}, text);
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
+
+function about(rule) {
+  const parts = [
+    ["What it checks", rule.checks],
+    ["Why it matters", rule.matters],
+    ["Suggested fix", rule.fix],
+    ["When the fix is wrong", rule.wrong],
+    ["References", rule.references],
+  ];
+  return h(
+    "details.about",
+    {},
+    h("summary", {}, `About ${rule.code}`),
+    parts.map(([title, text]) => [h("h4", {}, title), h("p", {}, prose(text))]),
+  );
+}

@@ -1,0 +1,286 @@
+// The page: the address says what is shown, sessions bring it, the parts draw it.
+import { ApiError, listRules, listRuns } from "./api.js";
+import { currentCursor, showCursor, showRange } from "./axis.js";
+import { Charts } from "./charts.js";
+import { isDark, onSystemTheme } from "./colours.js";
+import { showKeys, showRun } from "./dialogs.js";
+import { byId, h, iconButton } from "./dom.js";
+import { drawFindings, inOrder, keyOf } from "./findings.js";
+import { listen } from "./keyboard.js";
+import { nearest } from "./packed.js";
+import { drawRuns } from "./runs.js";
+import { Session } from "./session.js";
+import { change, onChange, state } from "./state.js";
+import { drawStatus, drawVerdict } from "./status.js";
+
+const EVERY = 4000;
+const places = Object.fromEntries(["runs", "status", "tools", "verdict", "message", "panels", "findings"].map((id) => [id, byId(id)]));
+const unfolded = new Set();
+let rules = new Map();
+let list = null;
+let session = null;
+let others = [];
+let charts = null;
+let lost = false;
+let frame = 0;
+
+const following = () => state.from === null || state.to === null;
+
+function say(title, text, action = null) {
+  places.message.hidden = !title;
+  places.message.replaceChildren(...(title ? [h("h2", {}, title), h("p", {}, text), action].filter(Boolean) : []));
+}
+
+function fail(error) {
+  if (error.name === "AbortError") return;
+  const gone = error instanceof ApiError && [404, 409, 410].includes(error.status);
+  const retry = h("button", { type: "button", onclick: () => start() }, "Try again");
+  say(gone ? "This run cannot be shown" : "Something went wrong", error.message, retry);
+  if (!gone && !(error instanceof ApiError)) console.error(error);
+  if (gone) clearRun();
+}
+
+function clearRun() {
+  session?.close();
+  session = null;
+  charts?.close();
+  charts = null;
+  for (const name of ["status", "verdict", "panels", "findings"]) places[name].replaceChildren();
+  places.verdict.className = "verdict";
+  document.body.classList.remove("has-run");
+  document.title = "stabmon";
+}
+
+function drawList() {
+  const href = (name) => `?${new URLSearchParams({ run: name })}`;
+  const act = {
+    open: (name) => change({ run: name, with: state.with.filter((one) => one !== name), layer: null, step: null, from: null, to: null, finding: null }),
+    compare: (name, on) => change({ with: on ? [...state.with, name].slice(-4) : state.with.filter((one) => one !== name) }),
+  };
+  drawRuns(places.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, act);
+}
+
+function drawFacts() {
+  if (!session) return;
+  drawStatus(places.status, session, { following: following(), lost, resume: fit });
+  drawVerdict(places.verdict, session, choose);
+  document.title = `${session.run} · stabmon`;
+}
+
+function drawSide() {
+  if (!session) return;
+  const act = { choose, zoom: zoomTo, redraw: drawSide };
+  drawFindings(places.findings, { findings: session.findings, chosen: state.finding, rules, unfolded }, act);
+}
+
+/** Draw again at the next frame; live points come faster than anyone can see. */
+function redraw() {
+  if (frame) return;
+  frame = requestAnimationFrame(async () => {
+    frame = 0;
+    await drawCharts();
+  });
+}
+
+async function drawCharts() {
+  if (!session || !charts) return;
+  try {
+    if (!(await charts.show(session, others, state))) return;
+    places.panels.classList.remove("loading");
+    const waiting = session.detail.heartbeat.step < 0;
+    say(waiting ? "No sample yet" : "", waiting ? "The charts appear with the first sampled step." : "");
+    pin();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function pin() {
+  const { step } = state;
+  if (step !== null) return showCursor(step, { pinned: true });
+  if (!currentCursor() || currentCursor().pinned) showCursor(null);
+}
+
+const chartActs = {
+  change: (patch) => change(patch),
+  openLayer: (layer) => change({ layer }),
+  zoom: (range) => change(range ? { from: Math.round(range[0]), to: Math.round(range[1]) } : { from: null, to: null }),
+  leave: () => (state.step === null ? showCursor(null) : showCursor(state.step, { pinned: true })),
+  hover: (step, row, source) => {
+    const at = snap(step);
+    if (state.step !== null) showCursor(state.step, { pinned: true, source, row });
+    else if (at !== null) showCursor(at, { source, row });
+  },
+  click: (step, row, source) => {
+    const column = source === charts.heat && !charts.layer ? charts.data.heat.columns[row] : null;
+    const layer = column && charts.canOpen(column.layer) ? { layer: column.layer } : {};
+    change({ step: snap(step), ...layer });
+  },
+};
+
+function snap(step) {
+  const { steps } = charts;
+  const index = nearest(steps, step);
+  return index < 0 ? null : steps[index];
+}
+
+const fit = () => change({ from: null, to: null });
+
+function choose(finding) {
+  if (!finding) return change({ finding: null });
+  const layered = session.metric(finding.metric)?.place !== "run" && session.metric(finding.metric);
+  const { from, to } = state;
+  const hidden = from !== null && (finding.opened < from || finding.opened > to);
+  change({
+    finding: keyOf(finding),
+    step: finding.opened,
+    ...(layered ? { metric: finding.metric, layer: null } : {}),
+    ...(hidden ? { from: null, to: null } : {}),
+  });
+  places.findings.querySelector(".detail")?.scrollIntoView({ block: "nearest" });
+}
+
+function zoomTo(finding) {
+  const end = finding.cleared ?? finding.last;
+  const edge = Math.max(5, Math.round((end - finding.opened) * 0.15));
+  change({ from: Math.max(finding.opened - edge, 0), to: end + edge, step: finding.opened });
+}
+
+function walkFindings(by) {
+  const order = session ? inOrder(session.findings) : [];
+  if (!order.length) return;
+  const at = order.findIndex((finding) => keyOf(finding) === state.finding);
+  choose(order[at < 0 ? (by > 0 ? 0 : order.length - 1) : Math.min(Math.max(at + by, 0), order.length - 1)]);
+}
+
+function walkSteps(by) {
+  if (!charts?.steps.length) return;
+  const { steps } = charts;
+  const at = state.step === null ? (by < 0 ? steps.length : -1) : nearest(steps, state.step);
+  change({ step: steps[Math.min(Math.max(at + by, 0), steps.length - 1)] });
+}
+
+function flipTheme() {
+  change({ theme: isDark() ? "light" : "dark" });
+}
+
+function setTheme() {
+  if (state.theme) document.documentElement.dataset.theme = state.theme;
+  else delete document.documentElement.dataset.theme;
+  redraw();
+}
+
+const letGo = () => change(state.step === null ? { finding: null } : { step: null });
+const about = () => session && showRun(session);
+
+async function openRun(name) {
+  clearRun();
+  document.body.classList.add("has-run");
+  places.panels.classList.add("loading");
+  const opening = new Session(name, {
+    points: () => (following() || state.to >= (charts?.steps.at(-1) ?? 0)) && redraw(),
+    status: drawFacts,
+    findings: () => [drawFacts(), drawSide(), redraw()],
+    lost: () => [(lost = true), drawFacts()],
+    back: () => [(lost = false), drawFacts()],
+    gone: (message) => fail(new ApiError(message, 410)),
+  });
+  session = opening;
+  lost = false;
+  try {
+    await opening.open();
+    if (session !== opening) return;
+    charts = new Charts(places.panels, chartActs);
+    drawList();
+    drawFacts();
+    drawSide();
+    await openOthers();
+    await drawCharts();
+    if (session === opening) followNow();
+  } catch (error) {
+    if (session === opening) fail(error);
+  }
+}
+
+function followNow() {
+  if (session && charts) session.follow(charts.selections());
+}
+
+async function openOthers() {
+  const wanted = state.with.filter((name) => name !== session?.run);
+  others.filter((one) => !wanted.includes(one.run)).forEach((one) => one.close());
+  const opened = await Promise.all(
+    wanted.map((name) => others.find((one) => one.run === name) ?? new Session(name).open().catch(() => null)),
+  );
+  others = opened.filter(Boolean);
+}
+
+/** Look at the run list again, and read runs that are laid over and still grow. */
+async function refresh() {
+  if (document.hidden) return;
+  try {
+    list = await listRuns();
+    drawList();
+    if (!session && list.runs.length && !state.run) await start();
+    const growing = others.filter((one) => !one.ended);
+    await Promise.all(growing.map((one) => [one.kept.clear(), one.open()][1]));
+    if (growing.length) redraw();
+  } catch (error) {
+    if (!list) fail(error);
+  }
+}
+
+async function start() {
+  say("");
+  try {
+    list = await listRuns();
+  } catch (error) {
+    return fail(error);
+  }
+  drawList();
+  const first = list.runs.find((run) => run.state === "running") ?? list.runs.find((run) => !run.problem);
+  if (!state.run && first) change({ run: first.name }, { replace: true });
+  else if (state.run) await openRun(state.run);
+  else {
+    const text = `${list.directory} holds no run. Start one with stabmon.watch(model, optimizer, dir="${list.directory}"), or see stabmon demo.`;
+    say("No runs yet", `${text} This page shows it as soon as it is there.`);
+  }
+}
+
+onChange(async (now, before) => {
+  if (now.theme !== before.theme) setTheme();
+  if (now.run !== before.run) {
+    if (now.run) await openRun(now.run);
+    else await start();
+    return;
+  }
+  if (!session || !charts) return;
+  drawFacts();
+  if (now.finding !== before.finding) drawSide();
+  if (String(now.with) !== String(before.with)) {
+    drawList();
+    await openOthers();
+  }
+  const only = ["step"].every((key) => now[key] !== before[key]) && same(now, before, ["metric", "layer", "finding", "with", "from", "to", "y"]);
+  if (only) return pin();
+  if (now.from !== null && now.to !== null) showRange([now.from, now.to]);
+  await drawCharts();
+  if (!same(now, before, ["metric", "layer"])) followNow();
+});
+
+const same = (now, before, keys) => keys.every((key) => String(now[key]) === String(before[key]));
+
+places.tools.append(
+  iconButton("details", "About this run (i)", about),
+  iconButton("theme", "Light or dark (t)", flipTheme),
+  iconButton("help", "Keys (?)", showKeys),
+);
+listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, "?": showKeys, Escape: letGo });
+onSystemTheme(redraw);
+setInterval(refresh, EVERY);
+setInterval(() => session?.detail && drawFacts(), 1000);
+listRules().then((found) => {
+  rules = new Map(found.map((rule) => [rule.code, rule]));
+  drawSide();
+}, () => null);
+start();

@@ -1,0 +1,60 @@
+// The run list: what there is, how each run stands, and which are laid over one another.
+import { h, icon } from "./dom.js";
+import { plural } from "./text.js";
+
+const SEVERITIES = ["error", "warning", "info"];
+
+/** The chip of a state: colour, icon and word. */
+export function stateChip(state) {
+  return h(`span.chip.state-${state}`, {}, icon(state), state);
+}
+
+export function counts(findings) {
+  const found = SEVERITIES.filter((severity) => findings[severity]);
+  return found.map((severity) =>
+    h(`span.count.${severity}`, { title: plural(findings[severity], severity) }, icon(severity), String(findings[severity])),
+  );
+}
+
+/** Draw the list. act: {open(name), compare(name, on)}; shown: {runs, directory, run, others, href(name)}. */
+export function drawRuns(place, { runs, directory, run, others, href }, act) {
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  const open = place.querySelector("details")?.open ?? matchMedia("(min-width: 720px)").matches;
+  const items = runs.map((item) => line(item, { run, others, href }, act));
+  const summary = h("summary", {}, h("span.side-title", {}, "Runs"), h("span.dim", {}, String(runs.length)));
+  const list = h("ul.run-list", {}, items);
+  const foot = h("p.dim.small.folder", { title: directory }, directory);
+  place.replaceChildren(h("details", { open }, summary, list, foot));
+  if (focused) place.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function line(item, { run, others, href }, act) {
+  const current = item.name === run;
+  const link = h(
+    "a.run-link",
+    {
+      href: href(item.name),
+      "aria-current": current ? "true" : null,
+      "data-focus": `open ${item.name}`,
+      onclick: (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+        event.preventDefault();
+        act.open(item.name);
+      },
+    },
+    h("span.run-name", {}, item.name),
+    item.problem
+      ? h("span.run-problem", {}, item.problem)
+      : h("span.run-facts", {}, stateChip(item.state), h("span.dim", {}, item.step < 0 ? "no step yet" : `step ${item.step}`), counts(item.findings)),
+  );
+  const box = h("input", {
+    type: "checkbox",
+    checked: current || others.includes(item.name),
+    disabled: current || Boolean(item.problem),
+    "aria-label": `Lay ${item.name} over the chosen run`,
+    title: current ? "The chosen run" : "Lay over the chosen run",
+    "data-focus": `with ${item.name}`,
+    onchange: (event) => act.compare(item.name, event.target.checked),
+  });
+  return h(`li.run${current ? ".current" : ""}`, {}, box, link);
+}
