@@ -41,6 +41,6 @@ def refuse_compiled(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None:
             raise WatchError(
-                f"{name or type(model).__name__} was compiled before it was watched, so its hooks would be ignored: "
+                f"{name or type(model).__name__} was compiled already, so hooks on it would be ignored: "
                 "watch before compiling, as in monitor = stabmon.watch(model, ...); model = torch.compile(model)"
             )

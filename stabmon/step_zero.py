@@ -1,0 +1,154 @@
+"""``preflight``: one forward pass, no training, and the model is left as it was."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from stabmon import new_run
+from stabmon.discover.find import map_of, sites
+from stabmon.errors import ModelError, StabmonError
+from stabmon.hooks import Recording, attach
+from stabmon.hooks.forward import SigmoidObserver
+from stabmon.hooks.recording import Guarded
+from stabmon.kernels import AuxRequest, observe
+from stabmon.preflight_report import LayerStart, PreflightReport
+from stabmon.records import ModelMap
+from stabmon.series import Floats, over_heads
+from stabmon.stats import Plan, finalise
+from stabmon.stats.slots import SUMS
+from stabmon.twin import best_bias, softmax_square_sum
+from stabmon.watched import refuse_compiled
+
+if TYPE_CHECKING:
+    from stabmon.rules import Limits
+
+__all__ = ["PreflightReport", "preflight"]
+
+ROWS = 256
+"""Query rows a head over the batch whose logits are read."""
+Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+def preflight(
+    model: nn.Module, batch: Batch, *, heads: Mapping[str, int] | None = None, limits: "Limits | None" = None
+) -> PreflightReport:
+    """Say whether ``model`` starts healthy, from one forward pass in eval mode without gradients.
+
+    Weights, buffers, training flags and torch's random state are as before afterwards.
+
+    Args:
+        model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
+        batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments).
+        heads: number of heads by module path, where a module's attributes do not say it.
+        limits: thresholds of the rules.
+
+    Raises:
+        ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
+        WatchError: the model was compiled before.
+    """
+    from stabmon.rules import Engine
+
+    refuse_compiled(model)
+    found = sites(model, heads)
+    model_map = map_of(model, found)
+    plan = Plan(model_map.attentions, step_zero=True)
+    recording = _StepZero(plan, new_run.device_of(model), ROWS)
+    handles = attach(recording, found, _TwinObserver)
+    try:
+        with torch.no_grad(), _undisturbed(model):
+            _run(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    _softmax_is_its_own_twin(recording)
+    row = finalise(recording.buffer.cpu().numpy(), plan)
+    engine = Engine(new_run.describe(model, model_map, "preflight"), plan.layout, limits)
+    engine.observe(0, row)
+    return PreflightReport(rows=_rows(model_map, plan, row), findings=tuple(engine.findings), map=model_map)
+
+
+class _StepZero(Recording):
+    """Records every pass, and lets a failure of its own be seen."""
+
+    def counts(self, module: nn.Module) -> bool:
+        return True
+
+    def guard(self, owner: Guarded, action: Callable[..., None], *given: Any) -> None:
+        action(*given)
+
+
+class _TwinObserver(SigmoidObserver):
+    """Adds the softmax twin and the best bias of each call."""
+
+    def measure(self, call: observe.Call, request: AuxRequest) -> None:
+        super().measure(call, request)
+        self.recording.buffer[self.slots.twin].add_(softmax_square_sum(call))
+        self.recording.buffer[self.slots.best_bias].copy_(best_bias(call, request.rows))
+
+
+def _softmax_is_its_own_twin(recording: Recording) -> None:
+    for attention, slots in zip(recording.plan.attentions, recording.plan.slots, strict=True):
+        if attention.kind == "softmax":
+            recording.buffer[slots.twin].copy_(recording.buffer[slots.sums].view(-1, len(SUMS))[:, 0])
+
+
+def _run(model: nn.Module, batch: Batch) -> None:
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    if isinstance(batch, Mapping):
+        kwargs = batch
+    else:
+        args = batch if isinstance(batch, tuple) else (batch,)
+    try:
+        model(*args, **kwargs)
+    except StabmonError:
+        raise
+    except Exception as error:
+        given = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
+        raise ModelError(
+            f"{type(model).__name__} does not take this batch: it was called with ({given}) and raised "
+            f"{type(error).__name__}: {error}; pass a tensor, a tuple of arguments or a mapping of keyword arguments"
+        ) from error
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
+    return type(value).__name__
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run the block in eval mode, and put flags, buffers and torch's random state back; fused fast paths are off."""
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    cuda = sorted({tensor.device.index for tensor in model.parameters() if tensor.is_cuda})
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            model.eval()
+            torch.backends.mha.set_fastpath_enabled(False)  # it runs past the hooks
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            for module, flag in flags:
+                module.training = flag
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def _rows(model_map: ModelMap, plan: Plan, row: Floats) -> tuple[LayerStart, ...]:
+    return tuple(_layer(attention.layer, plan, row) for attention in model_map.attentions)
+
+
+def _layer(layer: str, plan: Plan, row: Floats) -> LayerStart:
+    values = {"layer": layer}
+    for metric in LayerStart.model_fields.keys() - {"layer"}:
+        column = next((column for column in plan.layout.of_metric(metric) if column.layer == layer), None)
+        heads = row[column.start : column.start + column.size] if column else None
+        values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))  # type: ignore[assignment]
+    return LayerStart(**values)  # type: ignore[arg-type]

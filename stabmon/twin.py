@@ -1,0 +1,70 @@
+"""What softmax would give on the same queries, keys and values, and the bias at which sigmoid's rows would sum to one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from stabmon.kernels.observe import Call
+from stabmon.kernels.reference import logits, sampled_rows
+
+CHUNK = 2**22
+"""Logits that are held in memory at once."""
+HALVINGS = 26
+"""Steps of the bisection: a bracket of 20 ends below 1e-6."""
+
+
+def softmax_square_sum(call: Call) -> Tensor:
+    """Return Σ out² over batch, sequence and head dim, [H] float32, of softmax(z) v with ``call``'s mask, scale and ALiBi.
+
+    Rows are worked out in chunks, so memory grows with the length and not with its square. A row without a key gives 0.
+    """
+    batch, heads, queries, _ = call.query.shape
+    group = heads // call.value.size(1)
+    value = (call.value if group == 1 else call.value.repeat_interleave(group, dim=1)).float()
+    rows = max(1, CHUNK // (batch * heads * call.key.size(2)))
+    total = torch.zeros(heads, device=call.query.device)
+    for positions in torch.arange(queries, device=call.query.device).split(rows):
+        weights = _masked_logits(call, positions).softmax(-1)
+        total += (torch.nan_to_num(weights, nan=0.0) if call.is_causal else weights).matmul(value).square().sum((0, 2, 3))
+    return total
+
+
+def best_bias(call: Call, rows: int) -> Tensor:
+    """Return the bias [H] float32 at which the mean row mass over ``rows`` evenly spaced queries a sequence is 1.
+
+    NaN where the logits are not finite, and where rows see too few keys for a root to exist.
+    """
+    positions = sampled_rows(call.query.size(2), rows, 0.5, call.query.device)
+    z = _masked_logits(call, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
+    return torch.stack([_root(head[(head > -torch.inf).any(-1)]) for head in z])
+
+
+def _root(z: Tensor) -> Tensor:
+    """Solve mean over rows of Σ_j sigmoid(z_j + b) = 1 for b by bisection; z [R, N], -inf where a key is not valid.
+
+    With m <= z <= M over the valid keys, b lies in [-log(n - 1) - M, -log(n' - 1) - m], where n is the most and n' the mean
+    number of keys of a row.
+    """
+    valid = z > -torch.inf
+    keys = valid.sum(-1).float()
+    nothing = z.new_full((), math.nan)
+    if z.numel() == 0:
+        return nothing
+    lower = -torch.log(keys.max() - 1) - z.max()
+    upper = -torch.log(keys.mean() - 1) - torch.where(valid, z, torch.inf).min()
+    for _ in range(HALVINGS):
+        middle = (lower + upper) / 2
+        above = torch.sigmoid(z + middle).sum(-1).mean() > 1
+        lower, upper = torch.where(above, lower, middle), torch.where(above, middle, upper)
+    found = (lower + upper) / 2
+    return torch.where(found.isfinite(), found, nothing)
+
+
+def _masked_logits(call: Call, rows: Tensor) -> Tensor:
+    """Return z [B, H, R, N_k] float32 of the queries ``rows`` [R], -inf where a key is not valid."""
+    positions = rows + (call.key.size(2) - call.query.size(2))
+    z = logits(call.query.index_select(2, rows), call.key, call.scale, call.alibi_slopes, positions).float()
+    if call.is_causal:
+        z = z.masked_fill(torch.arange(call.key.size(2), device=z.device) > positions[:, None], -torch.inf)
+    return z
