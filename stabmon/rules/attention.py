@@ -9,7 +9,7 @@ from stabmon.records import Attention, Cell, Evidence, Severity
 from stabmon.rules import remedies
 from stabmon.rules.limits import AttentionLimits
 from stabmon.rules.registry import Sighting, Told, rule
-from stabmon.rules.view import HOLD, Hit, Run
+from stabmon.rules.view import HOLD, Hit, Limit, Run
 from stabmon.rules.words import beside, number, over_limit
 from stabmon.series import Spot
 
@@ -68,8 +68,8 @@ def _tell_large(run: Run, hit: Hit, attention: Attention) -> Told:
 
 def _bias_words(run: Run, attention: Attention) -> str:
     bias, best = remedies.bias_of(run, attention), remedies.best_bias(run, attention)
-    words = "" if bias is None else f"; b = {bias:.3g}"
-    return words if best is None else f"{words}; rows sum to one near b* = {best:.3g}"
+    words = "" if bias is None else f"; b = {bias:.4g}"
+    return words if best is None else f"{words}; rows sum to one near b* = {best:.4g}"
 
 
 def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:
@@ -138,11 +138,15 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     References: Wortsman et al., arXiv 2309.14322 (QK norm, also for pointwise attention); Kimi K2, arXiv 2507.20534
         (QK clip at 100); measured at learning rate 6e-3: final loss 1.83 with QK norm, 2.35 without.
     """
-    hits = {hit.layer: hit for hit in _grown(run, "logit_max", limits.logit_max, limits) if _is_large(run, hit, limits)}
-    hits |= {hit.layer: hit for hit in _grown(run, "logit_std", limits.logit_std_max, limits)}
+    softmax = run.series("logit_max").by_layer(_is_softmax) > 0
+    largest = np.where(softmax, limits.softmax_logit_max, limits.logit_max)
+    hits = {hit.layer: hit for hit in _grown(run, "logit_max", largest, limits)}
+    for hit in _grown(run, "logit_std", limits.logit_std_max, limits):
+        if remedies.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or _does_harm(run, hit, limits)):
+            hits[hit.layer] = hit
     for hit in hits.values():
         attention = run.attention(hit.layer)
-        if attention is None or (hit.metric == "logit_std" and not remedies.is_sigmoid(attention)):
+        if attention is None:
             continue
         is_error = hit.metric == "logit_std" and hit.value > limits.logit_std_error
         yield Sighting(
@@ -155,15 +159,15 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         )
 
 
-def _grown(run: Run, metric: str, limit: float, limits: AttentionLimits) -> list[Hit]:
+def _is_softmax(run: Run, layer: str | None) -> float:
+    return float(not remedies.is_sigmoid(run.attention(layer)))
+
+
+def _grown(run: Run, metric: str, limit: Limit, limits: AttentionLimits) -> list[Hit]:
     series = run.series(metric)
     if not (series.now > limit * HOLD).any():
         return []
     return series.above(np.maximum(limit, limits.logit_growth_min * series.start))
-
-
-def _is_large(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
-    return remedies.is_sigmoid(run.attention(hit.layer)) or hit.value > limits.softmax_logit_max
 
 
 def _does_harm(run: Run, hit: Hit, limits: AttentionLimits) -> bool:

@@ -53,8 +53,9 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
 def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:
     """Return the layers whose exp(b)·n is far from 1, as hits of the bias."""
     series = run.series("bias")
+    keys = series.beside("keys")
     with np.errstate(divide="ignore"):
-        length = np.log(np.fmax(series.beside("keys"), series.by_layer(_counted)))
+        length = np.log(np.maximum(np.where(np.isfinite(keys), keys, 0), series.by_layer(_counted)))
     away = np.abs(series.now + length)
     widest = math.log(limits.bias_length_factor_max)
     if not (away > widest + math.log(HOLD)).any():

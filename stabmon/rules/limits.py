@@ -114,7 +114,12 @@ class LossLimits(SpikeLimits):
 
 
 class NumericLimits(Record):
-    """Limits of the numeric rules, NUM: a number is finite or it is not, so there are none."""
+    """Limits of the numeric rules, NUM: a number is finite or it is not, so there is only one of time."""
+
+    scaler_samples_max: int = limit(
+        10, unit="samples", source="stabmon's choice: 2^10 from torch's initial loss scale, 65536"
+    )
+    """Samples in a row in which gradients alone may be infinite while a GradScaler looks for its scale."""
 
 
 class ConfigurationLimits(Record):

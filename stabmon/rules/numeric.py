@@ -9,6 +9,7 @@ from stabmon.records import Cell, Evidence, Severity
 from stabmon.rules.limits import NumericLimits
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.view import Hit, Run
+from stabmon.series import Spot
 
 FORWARD = (
     "residual_in",
@@ -40,8 +41,9 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
 
     What it checks: whether any recorded number is NaN or infinite. The layers are taken in order, and within a layer
         input, queries and keys, logits, weights, output; then the loss, then the gradients from the last layer back
-        to the first. One event stands for all that follow from it. Gradients alone are a warning, because a
-        GradScaler in search of its scale makes them infinite on purpose.
+        to the first. One event stands for all that follow from it. Gradients alone are information, because a
+        GradScaler in search of its scale makes them infinite on purpose; after ``limits.scaler_samples_max`` samples
+        in a row they are a warning.
     Why it matters: after one NaN in a forward pass every weight is NaN one step later, and the run is lost from there
         on.
     Suggested fix: go back to a checkpoint before the step. Where the logits were growing, QK norm; where they were
@@ -55,8 +57,8 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     found = [cell for metric in run.layout.metrics for cell in _cells(run, metric)]
     found.sort(key=_path)
     first, severity = found[0], Severity.ERROR
-    if all(cell.metric in BACKWARD for cell in found):
-        severity = Severity.WARNING
+    if first.metric in BACKWARD:
+        severity = Severity.WARNING if _lasts(run, first, limits.scaler_samples_max) else Severity.INFO
     hit = Hit(first.metric, first.layer, first.head, first.value, np.inf, np.inf, 1, 1)
     yield Sighting(hit, lambda: _tell(run, found), severity=severity, one_for_the_run=True)
 
@@ -75,6 +77,15 @@ def _path(cell: Cell) -> tuple[object, ...]:
         return (1, 0, layer, 0, 0)
     place = FORWARD.index(cell.metric) if cell.metric in FORWARD else len(FORWARD)
     return (0, 0, layer, place, cell.head or 0)
+
+
+def _column(run: Run, cell: Cell) -> int:
+    return run.series(cell.metric).spots.index(Spot(cell.layer, cell.head))
+
+
+def _lasts(run: Run, first: Cell, samples: int) -> bool:
+    past = run.series(first.metric).past(samples)[:, _column(run, first)]
+    return len(past) == samples and not np.isfinite(past).any()
 
 
 def _tell(run: Run, found: list[Cell]) -> Told:
@@ -100,9 +111,7 @@ def _cause(run: Run, first: Cell) -> str:
 
 def _before(run: Run, first: Cell) -> tuple[Cell, ...]:
     """Return the last finite value of the same cell, where the sample before had one."""
-    series, past = run.series(first.metric), run.past_steps(1)
-    column = next(i for i, spot in enumerate(series.spots) if spot == (first.layer, first.head))
-    rows = series.past(1)
-    if not len(rows) or not np.isfinite(rows[-1, column]):
+    column, past = _column(run, first), run.series(first.metric).past(1)
+    if not len(past) or not np.isfinite(past[-1, column]):
         return ()
-    return (first.model_copy(update={"step": past[-1], "value": float(rows[-1, column])}),)
+    return (first.model_copy(update={"step": run.past_steps(1)[-1], "value": float(past[-1, column])}),)

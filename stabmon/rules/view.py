@@ -46,11 +46,8 @@ class Hit(NamedTuple):
             return ""
         if self.heads <= 1:
             return f" in head {self.head} of {self.measured}"
-        return (
-            f" in all {self.heads} heads"
-            if self.heads == self.measured
-            else f" in {self.heads} of {self.measured} heads"
-        )
+        count = f"all {self.heads}" if self.heads == self.measured else f"{self.heads} of {self.measured}"
+        return f" in {count} heads"
 
 
 class Series:
@@ -64,6 +61,8 @@ class Series:
             Spot(column.layer, head if column.size > 1 else None) for column in columns for head in range(column.size)
         ]
         self._at = np.array([column.start + i for column in columns for i in range(column.size)], dtype=np.intp)
+        self._sizes = [column.size for column in columns]
+        self._starts = np.cumsum([0, *self._sizes[:-1]], dtype=np.intp)
         self._slices: dict[str | None, slice] = {}
         self._beside: dict[str, tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]] = {}
         self._facts: dict[Callable[[Run, str | None], float], npt.NDArray[np.float64]] = {}
@@ -111,23 +110,28 @@ class Series:
         """Return the layers with a head whose ``excess`` [columns] over ``limit`` is past ``HOLD``, worst named."""
         now, limits = self.now, np.broadcast_to(np.asarray(limit, dtype=np.float64), excess.shape)
         certain = np.where(np.isnan(excess), -np.inf, excess)
-        hits = []
-        for layer, where in self._slices.items():
-            worst = where.start + int(np.argmax(certain[where]))
-            if certain[worst] > HOLD:
-                hits.append(
-                    Hit(
-                        metric=self.metric,
-                        layer=layer,
-                        head=self.spots[worst].head,
-                        value=float(now[worst]),
-                        limit=float(limits[worst]),
-                        excess=float(certain[worst]),
-                        heads=int((certain[where] > 1).sum()),
-                        measured=int((~np.isnan(now[where])).sum()),
-                    )
-                )
-        return hits
+        worst = np.maximum.reduceat(certain, self._starts)
+        heads = np.add.reduceat(certain > 1, self._starts, dtype=np.int64)
+        measured = np.add.reduceat(~np.isnan(now), self._starts, dtype=np.int64)
+        return [
+            self._hit(int(i), now, limits, certain, int(heads[i]), int(measured[i]))
+            for i in np.flatnonzero(worst > HOLD)
+        ]
+
+    def _hit(
+        self,
+        layer: int,
+        now: Floats,
+        limits: npt.NDArray[np.float64],
+        excess: npt.NDArray[np.floating],
+        heads: int,
+        measured: int,
+    ) -> Hit:
+        start = int(self._starts[layer])
+        at = start + int(excess[start : start + self._sizes[layer]].argmax())
+        spot = self.spots[at]
+        numbers = float(now[at]), float(limits[at]), float(excess[at])
+        return Hit(self.metric, spot.layer, spot.head, *numbers, heads, measured)
 
     def beside(self, metric: str) -> Floats:
         """Return another metric's newest value in each column's layer (its first head), [columns]; NaN without."""

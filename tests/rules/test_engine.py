@@ -1,0 +1,226 @@
+"""One event, one finding: how it opens, goes on, clears and opens again."""
+
+import logging
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+from stabmon.errors import ConfigError
+from stabmon.records import Evidence, Severity
+from stabmon.rules import Engine, Limits, Told, registry
+from stabmon.rules.view import HISTORY, Run
+from stabmon.series import MISSING
+
+FACTS = {"layers": 2, "heads": 2, "max_length": 1024, "is_causal": True, "bias": -6.931}
+DOCUMENTED = """Flag something.
+
+What it checks: a.
+Why it matters: b.
+Suggested fix: c.
+When the fix is wrong: d.
+References: e.
+"""
+
+
+def starving(written, masses):
+    return written({"model": FACTS, "steps": len(masses), "series": {"row_mass": 0.8, "layers.1/row_mass": masses}})
+
+
+@pytest.fixture
+def own_rules(monkeypatch):
+    monkeypatch.setattr(registry, "_RULES", {})
+
+
+def test_a_finding_opens_only_when_enough_samples_agree(written):
+    assert starving(written, [0.8, 0.01, 0.01, 0.8, 0.01, 0.01]).findings() == ()
+    (found,) = starving(written, [0.8, 0.01, 0.01, 0.01]).findings()
+    assert (found.layer, found.opened, found.last, found.cleared) == ("layers.1", 3, 3, None)
+
+
+def test_the_first_sample_of_a_run_needs_no_confirmation(written):
+    (found,) = starving(written, [0.01]).findings()
+    assert found.opened == 0
+
+
+def test_a_finding_keeps_its_worst_value_and_clears_where_it_was_over(written):
+    (found,) = starving(written, [0.01, 0.002, 0.01, 0.8, 0.8, 0.8, 0.8]).findings()
+    assert (found.value, found.peak, found.last, found.cleared) == (pytest.approx(0.002), 1, 2, 3)
+    assert "0.002" in found.message
+    assert found.cells[0].value == found.value
+
+
+def test_a_finding_does_not_flicker_around_its_limit(written):
+    (found,) = starving(written, [0.01] + [0.049, 0.055] * 20).findings()
+    assert found.cleared is None
+    assert starving(written, [0.055] * 40).findings() == ()
+
+
+def test_a_short_pause_does_not_clear_a_finding(written):
+    (found,) = starving(written, [0.01, 0.8, 0.8, 0.01, 0.8, 0.8, 0.01]).findings()
+    assert (found.cleared, found.last) == (None, 6)
+
+
+def test_an_event_may_open_again_and_is_then_a_second_finding(written):
+    found = starving(written, [0.01, 0.8, 0.8, 0.8, 0.01, 0.01, 0.01]).findings()
+    assert [(finding.opened, finding.cleared) for finding in found] == [(0, 1), (6, None)]
+    assert len({finding.key for finding in found}) == 2
+
+
+def test_samples_that_were_not_taken_neither_clear_nor_confirm(written):
+    (found,) = starving(written, [0.01, None, None, None, None, 0.8, 0.8]).findings()
+    assert found.cleared is None
+    assert starving(written, [0.8, 0.01, None, 0.01, None, None]).findings() == ()
+
+
+def test_observe_returns_what_opened_grew_or_cleared_and_nothing_else(written):
+    run = starving(written, [0.01, 0.01, 0.0099, 0.005, 0.005, 0.8, 0.8, 0.8, 0.8])
+    engine = run.engine()
+    changed = [len(engine.observe(step, row)) for step, row in zip(run.steps, run.rows, strict=True)]
+    assert changed == [1, 0, 0, 1, 0, 0, 0, 1, 0]
+
+
+def test_nan_is_never_over_a_limit_and_infinity_always_is(written):
+    for value, expected in ((math.nan, 0), (math.inf, 2), (-math.inf, 0)):
+        run = written({"model": FACTS, "series": {"row_mass": value}})
+        found = [finding for finding in run.findings(silence=("NUM001",)) if finding.code == "ATT001"]
+        assert len(found) == expected
+
+
+def test_one_non_finite_event_is_one_finding(written):
+    series = {
+        "row_mass": [0.8, math.inf],
+        "branch_ratio": [2, math.nan],
+        "loss": [3, math.nan],
+        "logit_std": [1, math.inf],
+    }
+    run = written({"model": FACTS, "steps": 2, "series": series})
+    (found,) = run.findings()
+    assert (found.code, found.layer, found.metric, found.opened) == ("NUM001", "layers.0", "logit_std", 1)
+    assert found.cells[-1].step == 0
+
+
+def test_non_finite_layers_come_in_natural_order_and_gradients_from_the_back(written):
+    facts = FACTS | {"layers": 12}
+    forward = {"layers.10/logit_max": math.nan, "layers.2/attention_norm": math.nan, "loss": math.nan}
+    (found,) = written({"model": facts, "series": forward}).findings()
+    assert (found.layer, found.metric) == ("layers.2", "attention_norm")
+    (found,) = written({"model": facts, "series": {"gradient_norm": math.nan}}).findings()
+    assert found.layer == "layers.11"
+
+
+def test_a_large_start_stays_open_after_the_first_steps_until_it_is_over(written):
+    masses = [256.0] * 50 + [1.0] * 3
+    run = written({"model": FACTS, "steps": 53, "series": {"row_mass": masses}})
+    assert {(finding.opened, finding.cleared) for finding in run.findings()} == {(0, 50)}
+    late = written({"model": FACTS, "steps": 53, "series": {"row_mass": [1.0] * 30 + [256.0] * 23}})
+    assert late.findings() == ()
+
+
+def test_a_symptom_is_told_only_where_its_cause_is_not(written):
+    run = written({"model": FACTS, "series": {"row_mass": 256, "branch_ratio": 1000}})
+    assert {finding.code for finding in run.findings()} == {"ATT001"}
+    assert {finding.code for finding in run.findings(silence=("ATT001",))} == {"RES001"}
+
+
+def test_silence_by_code_or_name_and_an_unknown_one_names_the_nearest(written):
+    run = starving(written, [0.01])
+    assert run.findings(silence=("att002",)) == run.findings(silence=("starved-rows",)) == ()
+    with pytest.raises(ConfigError, match="ATT002"):
+        run.findings(silence=("ATT02",))
+
+
+def test_limits_can_be_set(written):
+    run = written({"model": FACTS, "series": {"row_mass": 8}})
+    assert run.findings() == ()
+    found = run.findings(limits=Limits.from_mapping({"att.row_mass_max": 6}))
+    assert [finding.limit for finding in found] == [6, 6]
+
+
+def test_the_same_samples_give_the_same_findings_and_the_engine_keeps_none_of_them(written):
+    run = starving(written, [0.01, 0.002, 0.8, 0.8, 0.8, 0.01, 0.01, 0.01])
+    engine, buffer = run.engine(), np.empty_like(run.rows[0])
+    for step, row in zip(run.steps, run.rows, strict=True):
+        buffer[:] = row
+        engine.observe(step, buffer)
+    assert engine.findings == run.findings()
+
+
+def test_the_worst_head_is_named(written):
+    run = written({"model": FACTS, "series": {"row_mass": 20, "layers.1:1/row_mass": 30}})
+    first, second = run.findings()
+    assert (first.head, second.head, second.value) == (0, 1, 30)
+    assert "in all 2 heads" in second.message
+
+
+def test_a_failing_rule_is_reported_once_and_the_others_go_on(written, own_rules, caplog):
+    seen = []
+
+    def fails(run, limits):
+        raise ZeroDivisionError
+        yield
+
+    def works(run, limits):
+        seen.append(run.step)
+        return ()
+
+    for code, name, check in (("ATT901", "fails", fails), ("ATT902", "works", works)):
+        check.__doc__ = DOCUMENTED
+        registry.rule(code, name, severity=Severity.INFO, evidence=Evidence.MEASURED)(check)
+    run = starving(written, [0.8] * 4)
+    with caplog.at_level(logging.ERROR, logger="stabmon"):
+        run.findings()
+    assert seen == [0, 1, 2, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "rule ATT901 failed at step 0 and is switched off for this run"
+    ]
+
+
+def test_words_and_fixes_are_made_only_when_an_event_is_new_or_worse(written, own_rules):
+    made = []
+
+    def counted(run, limits):
+        for hit in run.series("row_mass").above(1.0):
+            yield registry.Sighting(hit, partial(tell, run.step), fixes)
+
+    def tell(step):
+        made.append(step)
+        return Told("said", "cause")
+
+    def fixes():
+        made.append("fixes")
+        return ()
+
+    counted.__doc__ = DOCUMENTED
+    registry.rule("ATT903", "counted", severity=Severity.INFO, evidence=Evidence.MEASURED)(counted)
+    masses = [2, 2, 2, 3, 3, 2]
+    written({"model": FACTS | {"layers": 1}, "steps": 6, "series": {"row_mass": masses}}).findings()
+    assert made == [0, "fixes", 3]
+
+
+def test_a_resumed_run_forgets_the_samples_that_it_repeats(written):
+    run = written({"model": FACTS, "series": {"loss": 1.0}})
+    view = Run(run.info, run.layout)
+    for step in (0, 1, 2, 3, 2):
+        view.add(step, run.rows[0])
+    assert view.past_steps(9) == [0, 1]
+
+
+def test_history_is_bounded_and_keeps_the_newest(written):
+    run = written({"model": FACTS, "series": {"loss": 1.0}})
+    view = Run(run.info, run.layout)
+    for step in range(3 * HISTORY + 5):
+        view.add(step, np.full(run.layout.width, step, np.float32))
+    assert view.past_steps(3) == [3 * HISTORY + 1, 3 * HISTORY + 2, 3 * HISTORY + 3]
+    assert view.series("loss").past(2)[:, 0].tolist() == [3 * HISTORY + 2, 3 * HISTORY + 3]
+    assert len(view.past(10 * HISTORY)) == HISTORY - 1
+    assert view.series("loss").start.tolist() == [2.0]
+
+
+def test_a_run_without_the_metrics_of_a_rule_finds_nothing(written):
+    assert written({"model": FACTS, "steps": 3, "series": {"learning_rate": 1e-3}}).findings() == ()
+    empty = written({"model": FACTS, "series": {"loss": None}})
+    assert empty.findings() == ()
+    assert np.array([MISSING]).view(np.uint32)[0] == empty.rows.view(np.uint32)[0, 0]
+    assert Engine(empty.info, empty.layout).findings == ()

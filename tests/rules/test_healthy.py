@@ -1,0 +1,153 @@
+"""Runs that must stay silent, or be told, as measured on random q, k, v and on a byte-level language model."""
+
+import math
+
+import pytest
+
+
+def run_of(written, *, model=(), steps=1, **series):
+    facts = {"layers": 2, "heads": 4, "is_causal": True, **dict(model)}
+    return written({"model": facts, "steps": steps, "series": series})
+
+
+def measured(n, bias, mass, ratio, **model):
+    """A preflight of a model of length n."""
+    return {
+        "model": {"max_length": n, "bias": bias, **model},
+        "row_mass": mass,
+        "twin_ratio": ratio,
+        "bias": bias,
+        "keys": n,
+        "logit_std": 1.0,
+    }
+
+
+HEALTHY = {
+    "causal-64": measured(64, -math.log(64), 0.77, 0.54),
+    "causal-512": measured(512, -math.log(512), 0.82, 0.53),
+    "causal-2048": measured(2048, -math.log(2048), 0.82, 0.47),
+    "full-64": measured(64, -math.log(64), 1.58, 1.54, is_causal=False),
+    "full-2048": measured(2048, -math.log(2048), 1.66, 1.68, is_causal=False),
+    "qk-norm": measured(1024, -math.log(1024), 1.64, 1.0, qk_norm=True),
+    "learnable": measured(1024, -math.log(1024), 0.82, 0.53) | {"model": {"max_length": 1024, "bias": "learnable"}},
+    "alibi-without-bias": measured(2048, 0.0, 1.9, 1.5, position="alibi"),
+    "vision-with-layer-scale": measured(197, 0.0, 98, 80, is_causal=False, layer_scale=True) | {"branch_ratio": 0.01},
+    "bias-follows-the-length": measured(300, -math.log(300), 0.8, 0.5) | {"model": {"kind": "functional"}},
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_preflight_finds_nothing(name, written):
+    assert run_of(written, **HEALTHY[name]).findings() == ()
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_the_same_start_recorded_live_finds_nothing(name, written):
+    facts = {key: value for key, value in HEALTHY[name].items() if key != "twin_ratio"}
+    assert run_of(written, steps=40, **facts).findings() == ()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "facts"),
+    [(3.8, {"kind": "softmax"}), (2.1, {}), (3.7, {"qk_norm": True}), (49, {"hybrid_norm": True})],
+    ids=["softmax", "length-bias", "qk-norm", "hybrid-norm"],
+)
+def test_the_branch_ratios_of_healthy_runs_at_step_zero_find_nothing(ratio, facts, written):
+    assert run_of(written, model={"max_length": 1024, **facts}, branch_ratio=ratio, attention_norm=118).findings() == ()
+
+
+def test_softmax_never_gets_a_fix_for_sigmoid(written):
+    run = run_of(
+        written,
+        model={"kind": "softmax", "max_length": 1024},
+        steps=30,
+        row_mass=1.0,
+        bias=0.0,
+        keys=1024,
+        branch_ratio=200,
+        attention_norm={"from": 1, "to": 1e8},
+        logit_max={"from": 1, "to": 1e5},
+        logit_std={"from": 1, "to": 1e3},
+    )
+    found = run.findings()
+    assert {finding.code for finding in found} == {"ATT003", "ATT005", "RES001"}
+    assert {fix.kind.value for finding in found for fix in finding.fixes} == {"qk_norm", "layer_scale", "learning_rate"}
+
+
+UNHEALTHY = {
+    "b-0": (measured(1024, 0.0, 256, 285), "ATT001", -6.93),
+    "b-minus-3": (measured(1024, -3.0, 36, 27), "ATT001", -6.93),
+    "b-0-layer-scale-1e-2": (
+        measured(1024, 0.0, 256, 285, layer_scale=True) | {"branch_ratio": 11},
+        "ATT001",
+        -6.93,
+    ),
+    "b-0-hybrid-norm": (measured(1024, 0.0, 256, 285, hybrid_norm=True) | {"branch_ratio": 50}, "ATT001", -6.93),
+    "b-minus-10-at-64": (measured(64, -10.0, 0.004, 0.002), "ATT002", -4.16),
+    "four-below-the-length": (measured(1024, -math.log(1024) - 4, 0.015, 0.01), "ATT002", -6.93),
+    "alibi-and-length-bias": (measured(2048, -math.log(2048), 0.003, 0.003, position="alibi"), "ATT002", -1.64),
+    "keys-beyond-the-length": (measured(1024, -math.log(1024), 2.4, 1.5) | {"keys": 2048}, "CFG001", -7.62),
+}
+
+
+@pytest.mark.parametrize("name", UNHEALTHY)
+def test_an_unhealthy_start_is_one_finding_a_layer_with_the_bias_that_mends_it(name, written):
+    facts, code, bias = UNHEALTHY[name]
+    found = run_of(written, **facts).findings()
+    assert [(finding.code, finding.layer) for finding in found] == [(code, "layers.0"), (code, "layers.1")]
+    assert (found[0].fix.kind.value, found[0].fix.value) == ("bias", pytest.approx(bias))
+
+
+def test_a_measured_bias_goes_before_the_length(written):
+    run = run_of(written, **measured(1024, 0.0, 256, 285), best_bias=-6.4321)
+    assert run.findings()[0].fix.value == -6.43
+    assert "b* = -6.43" in run.findings()[0].message
+
+
+def test_a_learnable_bias_that_starts_low_is_information(written):
+    facts = measured(1024, -10.0, 0.03, 0.02) | {"model": {"max_length": 1024, "bias": "learnable"}}
+    assert {finding.severity.value for finding in run_of(written, **facts).findings()} == {"info"}
+
+
+def test_wide_logits_under_the_right_bias_get_qk_norm_first(written):
+    found = run_of(written, **measured(4096, -math.log(4096), 116, 60)).findings()
+    assert [fix.kind.value for fix in found[0].fixes] == ["qk_norm", "bias", "hybrid_norm"]
+    assert "logits are wide" in found[0].cause
+
+
+def test_vision_gets_layer_scale_first(written):
+    facts = {"layers": 1, "heads": 4, "max_length": 197, "bias": 0.0}
+    series = {"row_mass": 98, "twin_ratio": 80, "bias": 0.0}
+    found = written({"model": facts, "config": {"workload": "vision"}, "series": series}).findings()
+    assert [fix.kind.value for fix in found[0].fixes] == ["layer_scale", "bias", "qk_norm"]
+
+
+def test_what_the_model_has_is_not_suggested_again(written):
+    start = run_of(written, **measured(4096, 0.0, 1024, 900, qk_norm=True, hybrid_norm=True)).findings()
+    assert [fix.kind.value for fix in start[0].fixes] == ["bias"]
+
+
+def test_isolated_gradient_spikes_are_information_and_the_run_has_no_error(written):
+    spikes = {"around": 0.65, "noise": 0.03, "set": {60: 2, 110: 1.8, 170: 3, 230: 2.2, 280: 1.9}}
+    found = run_of(written, steps=300, total_gradient_norm=spikes, loss=2.0).findings()
+    assert [finding.severity.value for finding in found] == ["info"] * 5
+    assert all(finding.fixes == () and finding.cleared is not None for finding in found)
+
+
+def test_spikes_that_keep_coming_are_a_warning(written):
+    spikes = {"around": 0.65, "noise": 0.03, "set": dict.fromkeys(range(60, 128, 8), 3)}
+    found = run_of(written, steps=130, total_gradient_norm=spikes).findings()
+    assert [finding.severity.value for finding in found] == ["info"] * 5 + ["warning"] * 4
+
+
+def test_a_grad_scaler_in_search_of_its_scale_is_information(written):
+    run = run_of(written, steps=20, total_gradient_norm=[math.inf] * 5 + [0.7] * 15, loss=3.0)
+    assert [(f.code, f.severity.value, f.cleared) for f in run.findings()] == [("NUM001", "info", 5)]
+    lasting = run_of(written, steps=20, total_gradient_norm=math.inf, loss=3.0).findings()
+    assert [(finding.code, finding.severity.value) for finding in lasting] == [("NUM001", "warning")]
+
+
+def test_one_logit_beyond_the_limit_is_growth_even_where_the_rows_stay_light(written):
+    series = {"row_mass": 0.8, "logit_std": [1.0] * 5 + [3.0] * 5, "logit_max": [5.0] * 5 + [150.0] * 5}
+    found = run_of(written, model={"max_length": 1024}, steps=10, **series).findings()
+    assert [(finding.code, finding.metric, finding.opened) for finding in found] == [("ATT003", "logit_max", 7)] * 2
