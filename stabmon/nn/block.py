@@ -44,7 +44,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the residual stream [B, N, width] after both branches were added to ``x``."""
         x = x + self.attention_scale(self.attention_post_norm(self.attention(self.attention_norm(x))))
-        return x + self.feed_forward_scale(self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x))))
+        x = x + self.feed_forward_scale(self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x))))
+        return x
 
 
 def _post_norm(width: int, wanted: bool) -> nn.Module:

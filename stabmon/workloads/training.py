@@ -99,7 +99,7 @@ def train(
     Args:
         config: what to train; on the CPU the same configuration gives the same bits, watched or not.
         model: trained in place.
-        directory: folder of runs; default "runs".
+        directory: folder of runs; None writes no files.
         name: name of the run; default the configuration's.
         device: where to train.
         progress: called with the number of steps done and the loss; every step on the CPU, one in ten on a GPU.
@@ -108,9 +108,8 @@ def train(
 
     Raises:
         ConfigError: this Python ships no source files to read.
-        StoreError: the run's folder cannot be written.
+        StoreError: the run's folder cannot be written, or holds a run already.
     """
-    torch.device(device)
     model = (build(config) if model is None else model).to(device).train()
     adam = optimizer(model, config)
     name = name or config.name
@@ -120,7 +119,7 @@ def train(
         seconds = time.perf_counter() - began
     last = losses[-FINAL:]
     return TrainingResult(
-        name=name if monitor is None else monitor.path.name,
+        name=name,
         path=None if monitor is None else monitor.path,
         losses=losses,
         final_loss=sum(last) / len(last),
@@ -157,7 +156,7 @@ def _step(training: TrainingConfig, model: nn.Module, adam: Optimizer, inputs: T
     """Take one optimizer step and return the loss, detached."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
         loss = next_byte_loss(model(inputs), targets)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if training.clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     adam.step()
@@ -178,9 +177,10 @@ def _monitor(
     return watch(
         model,
         adam,
-        dir=directory or "runs",
+        dir=directory,
         name=name,
         schedule=Schedule(**config.monitor.model_dump()),
         config=config.model_dump(mode="json"),
-        sinks=sinks or None,
+        sinks=sinks,
+        console=False,
     )

@@ -1,9 +1,12 @@
+import json
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
-from stabmon.config import ModelConfig, RunConfig, TrainingConfig
+from stabmon.config import ModelConfig, MonitorConfig, RunConfig, TrainingConfig
+from stabmon.store import open_run
 from stabmon.workloads import training
 
 
@@ -100,3 +103,37 @@ def test_bf16_trains_with_fp32_weights() -> None:
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert result.losses == pytest.approx(exact.losses, abs=0.1)
     assert result.losses != exact.losses
+
+
+def test_watching_changes_no_bit_of_the_training(tmp_path: Path) -> None:
+    models = [training.build(config()) for _ in range(2)]
+    bare = training.train(config(), model=models[0], watch=False)
+    watched = training.train(config(), model=models[1], directory=tmp_path, name="one")
+    assert watched.losses == bare.losses
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_a_watched_training_leaves_a_run_with_its_configuration_and_losses(tmp_path: Path) -> None:
+    result = training.train(config(), directory=tmp_path, name="one")
+    assert result.path == tmp_path / "one"
+    assert result.overhead is not None
+    with open_run(result.path) as run:
+        assert RunConfig.model_validate_json(json.dumps(run.info.config)) == config()
+        read = run.read("loss")
+    assert read.steps.tolist() == list(range(6))
+    assert read.values[:, 0].tolist() == pytest.approx(result.losses)
+
+
+def test_the_configuration_decides_which_steps_are_recorded(tmp_path: Path) -> None:
+    sparse = config(steps=9).model_copy(update={"monitor": MonitorConfig(dense=2, every=4)})
+    result = training.train(sparse, directory=tmp_path, name="one")
+    assert result.path is not None
+    with open_run(result.path) as run:
+        assert run.read("loss").steps.tolist() == [0, 1, 4, 8]
+
+
+def test_a_training_without_a_folder_still_reports_findings() -> None:
+    naive = config().model_copy(update={"model": ModelConfig(layers=2, width=32, heads=2, context=256, bias=0.0)})
+    result = training.train(naive)
+    assert result.path is None
+    assert {"layers.0", "layers.1"} <= {finding.layer for finding in result.findings}
