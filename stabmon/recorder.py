@@ -95,7 +95,7 @@ class Recorder:
         return self._findings
 
     def submit(self, step: int, buffer: torch.Tensor) -> None:
-        """Take the numbers of ``step`` from ``buffer`` [width]; never wait or raise. The buffer is free again at once."""
+        """Take the numbers of ``step`` from ``buffer`` [width], which is free again at once; never wait or raise."""
         if self._closed or os.getpid() != self._process:
             return
         try:

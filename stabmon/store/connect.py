@@ -65,7 +65,7 @@ def for_writing(file: Path, patience: float = 1.0) -> Connection:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(file, timeout=patience, isolation_level=None, check_same_thread=False)
-        for pragma in ("page_size=16384", "journal_mode=WAL", "synchronous=NORMAL"):
+        for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 

@@ -1,0 +1,97 @@
+"""TensorBoard's event file, written straight: no torch, no TensorFlow, one write a step, whole records or none."""
+
+import io
+import os
+import socket
+import time as clock
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+from tensorboard.plugins.custom_scalar.metadata import PLUGIN_NAME as CUSTOM_SCALARS
+from tensorboard.plugins.text.metadata import PLUGIN_NAME as TEXT
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_number = count()
+
+
+class EventFile:
+    """One event file in ``folder``, named as TensorBoard expects it.
+
+    A write that fails leaves the file as it was before, because a reader stops for good at half a record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(clock.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_number)}"
+        self.path = folder / name
+        self._file = self.path.open("xb", buffering=0)
+        self._length = 0
+        self._write([Event(wall_time=clock.time(), file_version="brain.Event:2")])
+
+    def add(self, step: int, time: float, values: Iterable[Summary.Value], *, restart: bool = False) -> None:
+        """Write ``values`` for ``step``; ``restart`` first tells readers to forget what they have from this step on."""
+        events = [Event(wall_time=time, step=step, summary=Summary(value=values))]
+        if restart:
+            events.insert(0, Event(wall_time=time, step=step, session_log=SessionLog(status=SessionLog.START)))
+        self._write(events)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, events: Iterable[Event]) -> None:
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
+        data = records.getvalue()
+        if self._file.write(data) != len(data):
+            self._file.truncate(self._length)
+            self._file.seek(self._length)
+            raise OSError(f"{self.path} took only a part of a record: is the disk full?")
+        self._length += len(data)
+
+
+def scalar(tag: str, value: float) -> Summary.Value:
+    """Return one point of a curve; NaN stays NaN, which TensorBoard marks with a triangle."""
+    return Summary.Value(tag=tag, simple_value=value)
+
+
+def image(tag: str, png: bytes, height: int, width: int, description: str) -> Summary.Value:
+    """Return an encoded image; ``description`` is markdown."""
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    return Summary.Value(tag=tag, metadata=SummaryMetadata(summary_description=description), image=picture)
+
+
+def text(tag: str, markdown: str) -> Summary.Value:
+    """Return a text, shown as markdown."""
+    return _strings(tag, TEXT, markdown.encode())
+
+
+def layout(categories: dict[str, dict[str, str]]) -> Summary.Value:
+    """Return the layout of the custom-scalars page: per category, chart titles with the pattern of their tags."""
+    made = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=[pattern]))
+                    for chart, pattern in charts.items()
+                ],
+            )
+            for title, charts in categories.items()
+        ]
+    )
+    return _strings(CONFIG_SUMMARY_TAG, CUSTOM_SCALARS, made.SerializeToString())
+
+
+def _strings(tag: str, plugin: str, value: bytes) -> Summary.Value:
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin))
+    return Summary.Value(tag=tag, metadata=metadata, tensor=TensorProto(dtype=DT_STRING, string_val=[value]))

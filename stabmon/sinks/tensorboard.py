@@ -1,0 +1,196 @@
+"""TensorBoard: about a hundred tags, however deep the model and however many heads it has.
+
+Curves of one number a layer (``attention_norm/layers.03``) and of the run, heatmaps of all layers over the recent
+samples and of all heads now, the findings as a table, and a layout for the custom-scalars page. Names are zero-padded,
+because TensorBoard sorts as text. In a model with more layers than there is room for, evenly spaced ones have curves,
+the first and the last among them; the heatmaps show all.
+"""
+
+import re
+import time as clock
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
+
+from stabmon.metrics import METRICS, Place
+from stabmon.names import padded
+from stabmon.records import Finding, RunInfo, RunState
+from stabmon.series import Floats, Layout, is_missing
+from stabmon.sinks import events, heatmap
+from stabmon.store.select import Selection, selection
+
+CURVES = (
+    "attention_norm",
+    "row_mass",
+    "branch_ratio",
+    "logit_max",
+    "block_growth",
+    "gradient_norm",
+    "saturated_fraction",
+)
+"""Metrics with a curve a layer."""
+
+TAGS = 90
+"""Most per-layer curves; with the run's own numbers, images and texts there are about a hundred tags."""
+
+HEATMAPS = ("attention_norm", "row_mass", "branch_ratio")
+RECENT = 400
+"""Samples in a heatmap over steps."""
+
+_ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference:.3g}. {scale}"
+
+
+class _Curve(NamedTuple):
+    chosen: Selection
+    layers: list[tuple[int, str]]
+    """Column after reduction, and the tag."""
+
+
+class TensorBoardSink:
+    """Writes event files into ``folder``; images every ``images_every`` samples and when the run is closed."""
+
+    name = "TensorBoard"
+    advice = "points are missing in TensorBoard, the store keeps them; look whether the disk is full"
+
+    def __init__(self, folder: Path, *, images_every: int = 100) -> None:
+        self.folder = Path(folder)
+        self.images_every = images_every
+        self._file: events.EventFile | None = None
+        self._curves: list[_Curve] = []
+        self._heatmaps: list[_Heatmap] = []
+        self._findings: dict[tuple[str, str | None, int], Finding] = {}
+        self._layout: Layout | None = None
+        self._samples = 0
+        self._step = -1
+
+    def start(self, info: RunInfo, layout: Layout) -> None:
+        """Open the event file; write the custom-scalars layout and what the run is."""
+        self._layout = layout
+        self._curves = list(_curves(layout))
+        self._heatmaps = [_Heatmap(selection(layout, metric, None)) for metric in HEATMAPS if layout.of_metric(metric)]
+        self._file = events.EventFile(self.folder)
+        about = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
+        self._file.add(0, clock.time(), about)
+
+    def sample(self, step: int, time: float, values: Floats) -> None:
+        """Write the curves' points, and now and then the images."""
+        if self._file is None:
+            return
+        points = [
+            events.scalar(tag, float(reduced[column]))
+            for curve in self._curves
+            for reduced in [curve.chosen.shaped(values[None, curve.chosen.columns])[0]]
+            for column, tag in curve.layers
+            if not is_missing(reduced[column : column + 1])[0]
+        ]
+        for drawn in self._heatmaps:
+            drawn.take(step, values)
+        restart, self._step = step <= self._step or not self._samples, step
+        self._samples += 1
+        if self._samples % self.images_every == 0:
+            points += self._images()
+        self._file.add(step, time, points, restart=restart)
+
+    def findings(self, changed: Sequence[Finding]) -> None:
+        """Write the table of all findings, as it stands at this step."""
+        self._findings.update({finding.key: finding for finding in changed})
+        if self._file is not None:
+            self._file.add(self._step, clock.time(), [events.text("findings", _table(self._findings.values()))])
+
+    def close(self, state: RunState) -> None:
+        """Write the images a last time and close the file."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            if self._samples:
+                file.add(self._step, clock.time(), self._images())
+        finally:
+            file.close()
+
+    def _images(self) -> list[Summary.Value]:
+        return [value for drawn in self._heatmaps for value in drawn.images()]
+
+
+class _Heatmap:
+    """One metric: all layers over the recent samples, and all heads at the latest."""
+
+    def __init__(self, chosen: Selection) -> None:
+        self.chosen = chosen
+        self._reference = METRICS[chosen.metric].healthy
+        self._recent: deque[tuple[int, Floats]] = deque(maxlen=RECENT)
+        self._latest: Floats = np.empty(0, np.float32)
+
+    def take(self, step: int, values: Floats) -> None:
+        self._latest = values[self.chosen.columns]
+        self._recent.append((step, self.chosen.reduced().shaped(self._latest[None])[0]))
+
+    def images(self) -> Iterator[Summary.Value]:
+        """Yield the images; a metric without a healthy value is shown against its median over the first samples."""
+        metric = self.chosen.metric
+        layers = np.stack([row for _, row in self._recent], axis=1)
+        if self._reference is None:
+            good = layers[np.isfinite(layers) & (layers > 0)]
+            self._reference = float(np.median(good)) if good.size else 1.0
+        steps = f"steps {self._recent[0][0]} (left) to {self._recent[-1][0]}"
+        yield self._image(f"heatmap/{metric}.layers", layers, steps, width=max(1, 600 // len(self._recent)))
+        heads = set(self.chosen.heads)
+        if len(heads) == 1 and heads != {1}:
+            cells = self._latest.reshape(len(self.chosen.heads), -1)
+            yield self._image(f"heatmap/{metric}.heads", cells, "heads from the left", width=16)
+
+    def _image(self, tag: str, cells: Floats, across: str, width: int) -> Summary.Value:
+        reference = self._reference or 1.0
+        metric = METRICS[self.chosen.metric]
+        about = _ABOUT.format(text=metric.text, across=across, reference=reference, scale=heatmap.SCALE)
+        encoded, height, total = heatmap.png(heatmap.indices(cells, reference), width=min(width, 16), height=16)
+        return events.image(tag, encoded, height, total, about)
+
+
+def _curves(layout: Layout) -> Iterator[_Curve]:
+    """Yield the curves that fit into ``TAGS``."""
+    own = [metric for metric in CURVES if layout.of_metric(metric)]
+    for metric in layout.metrics:
+        if metric in METRICS and METRICS[metric].place is Place.RUN:
+            yield _Curve(selection(layout, metric, None), [(0, metric)])
+    for metric in own:
+        names = layout.layers(metric)
+        digits = max((len(number) for name in names for number in re.findall(r"\d+", name or "")), default=2)
+        columns = np.unique(np.linspace(0, len(names) - 1, min(len(names), TAGS // len(own))).round().astype(int))
+        tags = [(int(column), f"{metric}/{padded(names[column] or '', max(2, digits))}") for column in columns]
+        yield _Curve(selection(layout, metric, None).reduced(), tags)
+
+
+def _pages(layout: Layout) -> dict[str, dict[str, str]]:
+    """Return the custom-scalars page: the run's own numbers, then one chart a metric with all its layers."""
+    of_run = [name for name in layout.metrics if name in METRICS and METRICS[name].place is Place.RUN]
+    by_layer = [metric for metric in CURVES if layout.of_metric(metric)]
+    return {
+        "run": {name: f"^{name}$" for name in of_run},
+        "layers": {f"{metric}: {METRICS[metric].text}": f"^{metric}/" for metric in by_layer},
+    }
+
+
+def _about(info: RunInfo, layout: Layout) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    layers = max((len(layout.layers(metric)) for metric in layout.metrics), default=0)
+    room = TAGS // max(1, sum(bool(layout.of_metric(metric)) for metric in CURVES))
+    some = f" Curves are of {room} evenly spaced layers, the heatmaps show all." if layers > room else ""
+    return f"**{info.name}**: {layers} layers, {info.model.parameters} parameters, {versions}.{some}"
+
+
+def _table(findings: Iterable[Finding]) -> str:
+    """Return the findings as a markdown table, the latest first."""
+    rows = sorted(findings, key=lambda finding: -finding.opened)
+    lines = ["| severity | rule | where | steps | what | fix |", "|---|---|---|---|---|---|"]
+    for found in rows:
+        where = f"{found.layer or 'run'}" + (f" head {found.head}" if found.head is not None else "")
+        until = "open" if found.cleared is None else str(found.cleared)
+        fix = f"`{found.fix.code.splitlines()[0]}`" if found.fixes and found.fix.code else ""
+        cells = (found.severity, f"{found.code} {found.name}", where, f"{found.opened} to {until}", found.message, fix)
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

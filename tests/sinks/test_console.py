@@ -1,0 +1,77 @@
+import io
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from stabmon.records import Evidence, Finding, Fix, FixKind, ModelMap, RunInfo, RunState, Safety, Severity
+from stabmon.series import Layout
+from stabmon.sinks import ConsoleSink
+
+INFO = RunInfo(name="lm", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=7))
+FIX = Fix(kind=FixKind.BIAS, module="m", value=-5.5, safety=Safety.ANY_TIME, why="w", code="bias.fill_(-5.5)\nand more")
+
+
+def finding(layer="layers.0", opened=0, **changes):
+    whole = {
+        "code": "ATT001",
+        "name": "large-initial-attention-norm",
+        "severity": Severity.ERROR,
+        "evidence": Evidence.PAPER,
+        "head": 5,
+        "metric": "attention_norm",
+        "value": 9.0,
+        "limit": 2.0,
+        "message": "the norm is [9.0], limit 2.0",
+        "cause": "",
+        "peak": opened,
+        "last": opened,
+        "fixes": (FIX,),
+    }
+    return Finding(**whole | changes | {"layer": layer, "opened": opened})
+
+
+@pytest.fixture
+def printed():
+    stream = io.StringIO()
+    sink = ConsoleSink(Console(file=stream, highlight=False, width=40))
+    sink.start(INFO, Layout.of([]))
+
+    def after(*calls):
+        for changed in calls:
+            sink.findings(changed)
+        sink.close(RunState.FINISHED)
+        return stream.getvalue().splitlines()
+
+    return after
+
+
+def test_one_finding_is_one_line_without_colours_when_nobody_looks(printed):
+    assert printed([finding()]) == [
+        "stabmon: error ATT001 large-initial-attention-norm at step 0 in layers.0 head 5: "
+        "the norm is [9.0], limit 2.0 Fix: bias.fill_(-5.5)"
+    ]
+
+
+def test_many_layers_of_one_rule_share_a_line(printed):
+    lines = printed([finding(f"layers.{number}") for number in (10, 2, 0)])
+    assert len(lines) == 1
+    assert "in 3 layers (layers.0 to layers.10), such as layers.10: " in lines[0]
+
+
+def test_what_grows_or_clears_is_not_printed_again(printed):
+    assert len(printed([finding()], [finding(value=20.0, last=3)], [finding(cleared=4)])) == 1
+
+
+def test_what_opens_again_is_printed_but_not_for_ever(printed):
+    lines = printed(*[[finding(opened=step)] for step in range(9)])
+    assert len(lines) == 6
+    assert lines[4].endswith("(more of ATT001 are not printed)")
+    assert lines[5] == "stabmon: 4 more of ATT001: see `stabmon findings` for lm"
+
+
+def test_errors_come_first_and_a_finding_of_the_run_names_no_layer(printed):
+    mild = finding(None, code="LOS001", name="loss-spike", severity=Severity.WARNING, head=None, fixes=())
+    lines = printed([mild, finding()])
+    assert lines[0].startswith("stabmon: error ATT001")
+    assert lines[1] == "stabmon: warning LOS001 loss-spike at step 0: the norm is [9.0], limit 2.0"

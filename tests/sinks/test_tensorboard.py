@@ -1,0 +1,176 @@
+import io
+import math
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from stabmon.records import Evidence, Finding, Fix, FixKind, ModelMap, RunInfo, RunState, Safety, Severity
+from stabmon.series import MISSING, Layout
+from stabmon.sinks import TensorBoardSink, events, heatmap
+
+INFO = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=7))
+PER_HEAD = ("attention_norm", "row_mass", "logit_max", "saturated_fraction")
+PER_LAYER = ("branch_ratio", "block_growth", "gradient_norm")
+
+
+def layout_of(layers, heads):
+    names = [f"layers.{number}" for number in range(layers)]
+    wanted = [("loss", None, 1), ("total_gradient_norm", None, 1), ("learning_rate", None, 1)]
+    wanted += [(metric, name, heads) for name in names for metric in PER_HEAD]
+    return Layout.of(wanted + [(metric, name, 1) for name in names for metric in PER_LAYER])
+
+
+def read_back(folder):
+    events_of_run = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "images": 0})
+    events_of_run.Reload()
+    return events_of_run
+
+
+def write(folder, rows, layout, **options):
+    sink = TensorBoardSink(folder, **options)
+    sink.start(INFO, layout)
+    for step, row in enumerate(rows):
+        sink.sample(step, 100.0 + step, row)
+    return sink
+
+
+def test_nan_infinities_and_gaps_reach_tensorboard(tmp_path):
+    layout = Layout.of([("loss", None, 1), ("branch_ratio", "layers.3", 1)])
+    rows = np.array([[1, 2], [np.nan, MISSING], [np.inf, -np.inf]], dtype=np.float32)
+    write(tmp_path, rows, layout).close(RunState.FINISHED)
+    back = read_back(tmp_path)
+    assert [point.step for point in back.Scalars("loss")] == [0, 1, 2]
+    assert math.isnan(back.Scalars("loss")[1].value)
+    assert back.Scalars("loss")[2].value == math.inf
+    assert [(point.step, point.value) for point in back.Scalars("branch_ratio/layers.03")] == [(0, 2.0), (2, -math.inf)]
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(2, 2), (12, 12), (126, 16)], ids=["L2-H2", "L12-H12", "L126-H16"])
+def test_there_are_about_a_hundred_tags_however_deep_the_model(layers, heads, tmp_path):
+    layout = layout_of(layers, heads)
+    sink = write(tmp_path, np.ones((1, layout.width), np.float32), layout)
+    sink.close(RunState.FINISHED)
+    tags = read_back(tmp_path).Tags()
+    assert len(tags["scalars"]) + len(tags["images"]) + len(tags["tensors"]) <= 105
+    curves = sorted(tag for tag in tags["scalars"] if tag.startswith("row_mass/"))
+    last = str(layers - 1).zfill(max(2, len(str(layers - 1))))
+    assert curves[0].endswith(".000" if layers > 100 else ".00")
+    assert curves[-1] == f"row_mass/layers.{last}"
+    assert len(curves) == min(layers, 12)
+
+
+def test_a_layer_is_one_number_made_of_its_heads(tmp_path):
+    layout = Layout.of([("attention_norm", "layers.0", 2), ("logit_max", "layers.0", 2)])
+    write(tmp_path, np.array([[3, 4, 1, 7]], np.float32), layout).close(RunState.FINISHED)
+    back = read_back(tmp_path)
+    assert back.Scalars("attention_norm/layers.00")[0].value == 5.0
+    assert back.Scalars("logit_max/layers.00")[0].value == 7.0
+
+
+def test_heatmaps_come_every_k_samples_and_at_the_end(tmp_path):
+    layout = layout_of(3, 2)
+    write(tmp_path, np.ones((25, layout.width), np.float32), layout, images_every=10).close(RunState.FINISHED)
+    images = read_back(tmp_path).Images("heatmap/row_mass.layers")
+    assert [image.step for image in images] == [9, 19, 24]
+    with Image.open(io.BytesIO(images[-1].encoded_image_string)) as picture:
+        assert picture.size == (25 * 16, 3 * 16)
+
+
+def test_the_colours_of_nan_and_of_missing_values_are_not_in_the_map():
+    values = np.array([[1e-9, 0.01, 1.0, 100.0, 1e9, np.nan, np.inf, MISSING, -1.0]], dtype=np.float32)
+    encoded, height, width = heatmap.png(heatmap.indices(values, 1.0), 4, 2)
+    with Image.open(io.BytesIO(encoded)) as picture:
+        assert (picture.height, picture.width) == (height, width) == (2, 36)
+        pixels = np.asarray(picture.convert("RGB"))[0, ::4]
+    shades = heatmap.PALETTE[:-2].tolist()
+    assert pixels[[0, 1, 3, 4, 8]].tolist() == [shades[0], shades[0], shades[-1], shades[-1], shades[0]]
+    assert pixels[2].tolist() == shades[100]
+    assert pixels[5].tolist() == pixels[6].tolist() == [255, 0, 255]
+    assert pixels[7].tolist() == [128, 128, 128]
+    assert not any(colour in shades for colour in ([255, 0, 255], [128, 128, 128]))
+
+
+def test_findings_are_one_table_that_grows(tmp_path):
+    fix = Fix(
+        kind=FixKind.BIAS, module="layers.0", value=-5.5, safety=Safety.ANY_TIME, why="w", code="model.bias.fill_(-5.5)"
+    )
+    found = Finding(
+        code="ATT002",
+        name="starved-rows",
+        severity=Severity.WARNING,
+        evidence=Evidence.MEASURED,
+        layer="layers.0",
+        head=1,
+        metric="row_mass",
+        value=0.01,
+        limit=0.1,
+        message="rows sum to 0.01 | not 1",
+        cause="",
+        opened=0,
+        peak=0,
+        last=0,
+        fixes=(fix,),
+    )
+    layout = layout_of(1, 2)
+    sink = write(tmp_path, np.ones((1, layout.width), np.float32), layout)
+    sink.findings([found])
+    sink.sample(1, 101.0, np.ones(layout.width, np.float32))
+    sink.findings([found.model_copy(update={"cleared": 1})])
+    sink.close(RunState.FINISHED)
+    texts = [event.tensor_proto.string_val[0].decode() for event in read_back(tmp_path).Tensors("findings")]
+    assert [text.count("ATT002") for text in texts] == [1, 1]
+    assert "0 to open" in texts[0]
+    assert "0 to 1" in texts[1]
+    assert "rows sum to 0.01 \\| not 1 | `model.bias.fill_(-5.5)` |" in texts[0]
+
+
+def test_the_custom_scalars_page_has_a_chart_a_metric(tmp_path):
+    layout = layout_of(2, 2)
+    write(tmp_path, [], layout).close(RunState.FINISHED)
+    event = read_back(tmp_path).Tensors("custom_scalars__config__")[0]
+    page = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    assert [category.title for category in page.category] == ["run", "layers"]
+    assert page.category[1].chart[0].multiline.tag == ["^attention_norm/"]
+
+
+def test_a_run_that_goes_back_replaces_the_points_it_repeats(tmp_path):
+    layout = Layout.of([("loss", None, 1)])
+    sink = write(tmp_path, np.array([[0], [1], [2]], np.float32), layout)
+    sink.sample(1, 200.0, np.array([10], np.float32))
+    sink.close(RunState.FINISHED)
+    points = read_back(tmp_path).Scalars("loss")
+    assert [(point.step, point.value) for point in points] == [(0, 0.0), (1, 10.0)]
+
+
+def test_half_a_record_is_taken_back_so_that_readers_go_on(tmp_path):
+    file = events.EventFile(tmp_path)
+    file.add(0, 1.0, [events.scalar("loss", 1.0)])
+    whole = file._file
+
+    class FullDisk:
+        def write(self, data):
+            return whole.write(data[:7])
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+    file._file = FullDisk()
+    with pytest.raises(OSError, match="only a part"):
+        file.add(1, 2.0, [events.scalar("loss", 2.0)])
+    file._file = whole
+    file.add(2, 3.0, [events.scalar("loss", 3.0)])
+    file.close()
+    assert [point.step for point in read_back(tmp_path).Scalars("loss")] == [0, 2]
+
+
+def test_sinks_load_neither_torch_nor_tensorflow():
+    program = (
+        "import sys, stabmon.sinks, stabmon.store; sys.exit('torch' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
