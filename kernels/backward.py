@@ -51,7 +51,7 @@ def _accumulate_query(
     return dq, db
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together"])
 def query_kernel(
     Q, K, V, dO, dQ, bias, slopes, dB,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n,
@@ -119,7 +119,7 @@ def _accumulate_key(
     return dk, dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together"])
 def key_kernel(
     Q, K, V, dO, dK, dV, bias, slopes,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n,
@@ -175,7 +175,7 @@ def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_grad
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_query, bq))
     query_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, partial, *descriptors.strides(tensors),
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, partial, *descriptors.strides(plan.tma, tensors),
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem), problem.scale,
         D=dim, D_PAD=plan.d_pad, BLOCK_Q=bq, BLOCK_K=bk, CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None,
@@ -194,7 +194,7 @@ def key_value_gradient(problem: Problem, grad: Tensor, grad_key: Tensor, grad_va
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_key, bk), (grad_value, bk))
     key_kernel[(batch * key_heads * key_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, *descriptors.strides(tensors),
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, *descriptors.strides(plan.tma, tensors),
         key_heads, query.size(1) // key_heads, query.size(2), n_k, batch * key_heads, key_tiles,
         launch.heads_together(query, problem.is_causal), *plan.constants(problem), problem.scale,
         D=dim, D_PAD=plan.d_pad, BLOCK_Q=bq, BLOCK_K=bk, CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None,

@@ -37,6 +37,6 @@ def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> 
     return [TensorDescriptor(x, list(x.shape), _steps(x), [1, 1, block, d_pad]) for x, block in tensors]
 
 
-def strides(tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:
-    """Return the strides of B, H and N of each tensor in turn."""
-    return [step for tensor, _ in tensors for step in tensor.stride()[:3]]
+def strides(tma: bool, tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:
+    """Return the strides of B, H and N of each tensor in turn; zeros beside descriptors, which hold their own."""
+    return [0 if tma else step for tensor, _ in tensors for step in tensor.stride()[:3]]

@@ -27,15 +27,15 @@ def _accumulate(
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         k = tiles.load(K, b, h, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
-        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
+        p = tiles.rounded_weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN, q.dtype)
         if MASKED:
-            p = tl.where(columns <= rows, p, 0.0)
+            p = tl.where(columns <= rows, p, 0.0).to(q.dtype)
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
+        acc = tl.dot(p, v, acc, input_precision="ieee")
     return acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together"])
 def forward_kernel(
     Q, K, V, O, bias, slopes, sums,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n,
@@ -88,7 +88,7 @@ def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
     sums = torch.empty((batch, heads, query_tiles) if with_sums else 0, dtype=torch.float32, device=query.device)
     tensors = ((query, plan.block_q), (key, plan.block_k), (value, plan.block_k), (output, plan.block_q))
     forward_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, sums, *descriptors.strides(tensors),
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, sums, *descriptors.strides(plan.tma, tensors),
         heads, heads // key.size(1), n_q, n_k, batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem),
         D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, CAUSAL=problem.is_causal,

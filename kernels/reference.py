@@ -31,7 +31,7 @@ def sigmoid_attention(
         weights = torch.sigmoid(z + _over_heads(bias, z))
         if is_causal:
             weights = weights.tril(key.size(2) - query.size(2))
-        return (weights @ _for_each_head(value, query).to(z.dtype)).to(query.dtype)
+        return (weights @ _for_each_head(value.to(z.dtype), query)).to(query.dtype)
 
 
 def logits(
@@ -42,7 +42,7 @@ def logits(
     positions: [N_q] key position i' of each query; by default the queries end where the keys end.
     """
     work = torch.promote_types(query.dtype, torch.float32)
-    z = (query.to(work) * scale) @ _for_each_head(key, query).to(work).transpose(-1, -2)
+    z = (query.to(work) * scale) @ _for_each_head(key.to(work), query).transpose(-1, -2)
     if alibi_slopes is None:
         return z
     columns = torch.arange(key.size(2), device=key.device)

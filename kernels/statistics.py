@@ -15,7 +15,7 @@ from .problem import Problem
 from .reference import DEAD
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_q", "n_k", "count", "offset_steps", "split_keys", "splits"])
 def statistics_kernel(
     Q, K, bias, slopes, partial,
     q_b, q_h, q_n, k_b, k_h, k_n,

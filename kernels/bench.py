@@ -1,0 +1,211 @@
+"""How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
+
+``python -m stabmon.kernels.bench [--json]``. FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from . import accuracy
+from .api import sigmoid_attention
+from .auxiliary import AuxRequest
+
+TOKENS, WIDTH = 16384, 2048
+PEERS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
+
+
+class Cell(NamedTuple):
+    """One shape to time: TOKENS tokens of WIDTH features, cut into sequences of ``length`` and heads of ``dim``."""
+
+    dim: int
+    length: int
+    is_causal: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """[B, H, N, D]."""
+        return max(1, TOKENS // self.length), WIDTH // self.dim, self.length, self.dim
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one forward pass."""
+        batch, heads, length, dim = self.shape
+        return 4.0 * batch * heads * length * length * dim / (2 if self.is_causal else 1)
+
+
+GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) for n in (2048, 8192, 16384))
+
+
+def bench(
+    cells: Iterable[Cell] = GRID, *, milliseconds: int = 80, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, Any]:
+    """Check, then time ``cells`` on the current CUDA device.
+
+    milliseconds: how long each timing repeats; the median counts.
+
+    Returns:
+        device, versions, accuracy (largest error over floor by result), cells (TFLOP/s and ratios), means (geometric means of
+        the ratios to each peer), statistics (their cost over the forward's time).
+
+    Raises:
+        RuntimeError: there is no CUDA device, or a result is further from float64 than the floor allows.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("bench needs a CUDA device, this machine has none")
+    import triton
+
+    worst = check(dtype)
+    rows = [_measure(cell, milliseconds, dtype) for cell in cells]
+    return {
+        "device": torch.cuda.get_device_name(),
+        "versions": {"torch": torch.__version__, "triton": triton.__version__},
+        "dtype": str(dtype).removeprefix("torch."),
+        "accuracy": worst,
+        "cells": rows,
+        "means": _means(rows),
+    }
+
+
+def check(dtype: torch.dtype) -> dict[str, float]:
+    """Return the largest error over floor of each result, over a few shapes.
+
+    Raises:
+        RuntimeError: one is above ``accuracy.ALLOWED``.
+    """
+    worst: dict[str, float] = {}
+    for dim in (64, 128):
+        for is_causal in (False, True):
+            for bias in (None, torch.full((4,), -math.log(1000), device="cuda")):
+                case = _random_case(dim, 1000, is_causal, bias, dtype)
+                for name, ratio in accuracy.ratios(case, accuracy.run(sigmoid_attention, case)).items():
+                    worst[name] = max(worst.get(name, 0.0), ratio)
+    red = {name: ratio for name, ratio in worst.items() if not ratio <= accuracy.ALLOWED}
+    if red:
+        raise RuntimeError(
+            f"errors over the rounding floor must be at most {accuracy.ALLOWED}, got {red}; nothing was timed"
+        )
+    return worst
+
+
+def _random_case(dim: int, length: int, is_causal: bool, bias: Tensor | None, dtype: torch.dtype) -> accuracy.Case:
+    torch.manual_seed(0)
+    query, key, value, grad = (torch.randn(1, 4, length, dim, device="cuda").to(dtype) for _ in range(4))
+    return accuracy.Case(query, key, value, -math.log(length) if bias is None else bias, grad, is_causal)
+
+
+def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype) -> dict[str, Any]:
+    tensors = [torch.randn(cell.shape, device="cuda").to(dtype).requires_grad_() for _ in range(3)]
+    grad = torch.randn(cell.shape, device="cuda").to(dtype)
+    bias = torch.full(cell.shape[1:2], -math.log(cell.length), device="cuda", requires_grad=True)
+    length_bias = -math.log(cell.length)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "fixed": lambda: sigmoid_attention(*tensors, bias=length_bias, is_causal=cell.is_causal),
+        "learnable": lambda: sigmoid_attention(*tensors, bias=bias, is_causal=cell.is_causal),
+    }
+    row: dict[str, Any] = {**cell._asdict(), "forward": {}, "backward": {}}
+    for name, way in ways.items():
+        _time(row, name, cell, way, [*tensors, bias] if name == "learnable" else tensors, grad, milliseconds)
+    for name, peer in PEERS.items():
+        with sdpa_kernel(peer):
+            _time(
+                row,
+                name,
+                cell,
+                lambda: scaled_dot_product_attention(*tensors, is_causal=cell.is_causal),
+                tensors,
+                grad,
+                milliseconds,
+            )
+    row["statistics"] = _cost_of_statistics(cell, tensors, length_bias, milliseconds)
+    return row
+
+
+def _time(
+    row: dict[str, Any],
+    name: str,
+    cell: Cell,
+    way: Callable[[], Tensor],
+    leaves: list[Tensor],
+    grad: Tensor,
+    milliseconds: int,
+) -> None:
+    with torch.no_grad():
+        row["forward"][name] = round(cell.flops / _median(way, milliseconds) / 1e9, 1)
+    output = way()
+    backward = _median(lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True), milliseconds)
+    row["backward"][name] = round(2.5 * cell.flops / backward / 1e9, 1)
+
+
+def _cost_of_statistics(cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int) -> dict[str, float]:
+    """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it."""
+    times = {}
+    with torch.no_grad():
+        for name, request in (("off", None), ("sums", AuxRequest(rows=0)), ("rows", AuxRequest())):
+            times[name] = _median(
+                lambda request=request: sigmoid_attention(
+                    *tensors, bias=bias, is_causal=cell.is_causal, return_aux=request
+                ),
+                milliseconds,
+            )
+    return {name: round(times[name] / times["off"] - 1, 4) for name in ("sums", "rows")}
+
+
+def _median(call: Callable[[], object], milliseconds: int) -> float:
+    from triton.testing import do_bench
+
+    return float(do_bench(call, warmup=milliseconds // 4, rep=milliseconds, return_mode="median"))
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the geometric mean over the cells of our speed over each peer's, by direction and kind of bias."""
+    return {
+        f"{direction}/{ours}": {
+            peer: round(
+                math.exp(sum(math.log(row[direction][ours] / row[direction][peer]) for row in rows) / len(rows)), 3
+            )
+            for peer in PEERS
+        }
+        for direction in ("forward", "backward")
+        for ours in ("fixed", "learnable")
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return ``result`` as a table to read."""
+    columns = ("fixed", "learnable", *PEERS)
+    lines = [
+        f"{result['device']}, torch {result['versions']['torch']}, triton {result['versions']['triton']}, {result['dtype']}",
+        "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items()),
+        "TFLOP/s".ljust(22) + "".join(f"{name:>24}" for name in columns) + "   statistics: sums, rows",
+    ]
+    for row in result["cells"]:
+        name = f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
+        speeds = "".join(f"{row['forward'][way]:>15.0f} / {row['backward'][way]:>6.0f}" for way in columns)
+        lines.append(f"{name:<22}{speeds}   {row['statistics']['sums']:+.1%} {row['statistics']['rows']:+.1%}")
+    lines += [
+        f"{name:<22}" + ", ".join(f"{peer} ×{mean}" for peer, mean in means.items())
+        for name, means in result["means"].items()
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``bench`` from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--milliseconds", type=int, default=80, help="how long each timing repeats")
+    options = parser.parse_args(arguments)
+    result = bench(milliseconds=options.milliseconds)
+    print(json.dumps(result) if options.json else table(result))
+
+
+if __name__ == "__main__":
+    main()
