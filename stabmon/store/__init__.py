@@ -3,7 +3,7 @@
 from stabmon.store.connect import FILE
 from stabmon.store.live import New
 from stabmon.store.reader import Read, RunReader, Sizes, open_run
-from stabmon.store.runs import RunSummary, runs
+from stabmon.store.runs import RunSummary, fresh_name, runs
 from stabmon.store.writer import RunWriter
 
-__all__ = ["FILE", "New", "Read", "RunReader", "RunSummary", "RunWriter", "Sizes", "open_run", "runs"]
+__all__ = ["FILE", "New", "Read", "RunReader", "RunSummary", "RunWriter", "Sizes", "fresh_name", "open_run", "runs"]

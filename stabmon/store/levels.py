@@ -34,12 +34,12 @@ def single(values: Floats) -> Buckets:
 def merged(buckets: Buckets, starts: npt.NDArray[np.intp]) -> Buckets:
     """Merge neighbours: each result begins at one of ``starts`` (ascending from 0) and ends before the next."""
     low, mean, high, count = buckets
-    total = np.where(count == 0, 0.0, mean.astype(np.float64) * count)
     counts = np.add.reduceat(count, starts, axis=0)
     with np.errstate(all="ignore"):
+        total = np.where(count == 0, 0.0, mean.astype(np.float64) * count)
         means = (np.add.reduceat(total, starts, axis=0) / np.maximum(counts, 1)).astype(np.float32)
-    lows = np.fmin.reduceat(low, starts, axis=0)
-    highs = np.fmax.reduceat(high, starts, axis=0)
+        lows = np.fmin.reduceat(_quiet(low), starts, axis=0)
+        highs = np.fmax.reduceat(_quiet(high), starts, axis=0)
     return Buckets(_marked(lows, counts), _marked(means, counts), _marked(highs, counts), counts)
 
 
@@ -70,7 +70,11 @@ def unpack(blob: bytes, columns: int) -> Buckets:
     return Buckets(low, mean, high, packed["measured"].astype(np.int64))
 
 
+def _quiet(values: Floats) -> Floats:
+    """Return ``values`` with the plain NaN for every NaN: a signalling one would win over the numbers of its bucket."""
+    return np.where(np.isnan(values), np.float32(np.nan), values)
+
+
 def _marked(values: Floats, counts: npt.NDArray[np.int64]) -> Floats:
     """Return ``values`` with ``MISSING`` where nothing was counted, and the plain NaN for every other NaN."""
-    plain = np.where(np.isnan(values), np.float32(np.nan), values)
-    return np.where(counts == 0, MISSING, plain)
+    return np.where(counts == 0, MISSING, _quiet(values))

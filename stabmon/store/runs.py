@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from pydantic import Field
@@ -55,3 +56,10 @@ def _summary(folder: Path) -> RunSummary | None:
     except StoreError as error:
         still_there = (folder / FILE).exists()
         return RunSummary(name=folder.name, path=folder, problem=str(error)) if still_there else None
+
+
+def fresh_name(directory: Path | str, name: str) -> str:
+    """Return ``name``, or ``name-2``, ``name-3``, ... where ``directory`` already holds something of that name."""
+    taken = Path(directory)
+    candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(candidate for candidate in candidates if not (taken / candidate).exists())
