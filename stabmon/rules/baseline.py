@@ -52,4 +52,6 @@ def _is_isolated(past: npt.NDArray[np.float64], limit: float, limits: SpikeLimit
     over = past > limit
     before = limits.confirmations - 1
     lasted = before > 0 and bool(over[-before:].all())
-    return not lasted and int(over.sum()) < limits.isolated_max
+    # Rises count: a series that began above the limit and fell, as gradients do in the first steps, did not spike.
+    rises = int((over[1:] & ~over[:-1]).sum())
+    return not lasted and rises < limits.isolated_max

@@ -25,8 +25,10 @@ class AttentionLimits(Record):
     """Attention norm over that of softmax on the same q, k, v, at the start of a run."""
     row_mass_max: float = limit(10, unit="1", source="measured: 0.8 to 1.7 with b = -log n, 16 to 1024 with b = 0")
     """Mean sum of a row's weights in the first steps, where the twin ratio was not measured."""
-    first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
-    """How many steps count as the start of a run."""
+    first_steps: int = limit(
+        3, unit="steps", source="measured: at learning rate 2e-2 healthy rows had outgrown their bias by step 9"
+    )
+    """How many steps count as the start of a run, whose rows show the bias and not what was learnt."""
     tamed_branch_ratio_max: float = limit(
         1,
         unit="1",
@@ -37,7 +39,9 @@ class AttentionLimits(Record):
         0.05, unit="1", source="measured: 0.77 with b = -log n, 0.015 four lower, 0.004 at b = -10"
     )
     """Mean sum of a row's weights below which a head adds almost nothing."""
-    starved_heads_min: float = limit(0.5, unit="1", source="stabmon's choice: single heads may switch themselves off")
+    starved_heads_min: float = limit(
+        0.5, unit="1", source="stabmon's choice: with ALiBi and -log n its flat heads are not starved"
+    )
     """Share of a layer's heads that must be starved before the layer is called so."""
     logit_std_max: float = limit(
         2, unit="1", source="measured: the row mass is exp(s²/2), 1.6 at s = 1 and 6.8 at s = 2"
@@ -92,7 +96,7 @@ class SpikeLimits(Record):
     confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
     """Consecutive samples above the limit that make a spike more than isolated."""
     isolated_max: int = limit(5, unit="spikes", source="arXiv 2409.04431 as remembered: 2 to 5 isolated spikes a run")
-    """Samples above the limit within the window that still count as isolated spikes."""
+    """Spikes within the window that still count as isolated."""
 
 
 class GradientLimits(SpikeLimits):

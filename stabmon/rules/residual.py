@@ -18,7 +18,7 @@ from stabmon.rules.words import beside, over_limit
     "branch-dominates-residual",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("ATT001",),
+    symptom_of=("ATT001", "ATT003", "ATT005"),
 )
 def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
     """Flag an attention branch that drowns the residual stream it is added to.
@@ -29,8 +29,8 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Sigh
         largest: 2.1 to 3.8 in healthy pre-norm runs, 49 in a healthy run with hybrid norm, whose branch has unit rms
         whatever the embedding's is, and 103 or more when b was wrong.
     Why it matters: what the block was given is lost under what it adds, so later layers see attention output only.
-    Suggested fix: LayerScale with a small initial gain. Where the bias is the cause ATT001 says so, and this rule
-        keeps quiet.
+    Suggested fix: LayerScale with a small initial gain. Where the bias or growing logits are the cause, ATT001 or
+        ATT003 says so, and this rule keeps quiet.
     When the fix is wrong: while the rows are too heavy: LayerScale 1e-2 at b = 0 brought the ratio from 1073 to 11
         and the loss from 2.19 to 2.14, where the right bias brings 1.64. With hybrid norm, scale the embedding or the
         norm's gain instead.

@@ -24,6 +24,9 @@ References: e.
 """
 
 
+ANY_TIME = Limits.from_mapping({"att.first_steps": 1000})
+
+
 def starving(written, masses):
     return written({"model": FACTS, "steps": len(masses), "series": {"row_mass": 0.8, "layers.1/row_mass": masses}})
 
@@ -34,8 +37,8 @@ def own_rules(monkeypatch):
 
 
 def test_a_finding_opens_only_when_enough_samples_agree(written):
-    assert starving(written, [0.8, 0.01, 0.01, 0.8, 0.01, 0.01]).findings() == ()
-    (found,) = starving(written, [0.8, 0.01, 0.01, 0.01]).findings()
+    assert starving(written, [0.8, 0.01, 0.01, 0.8, 0.01, 0.01]).findings(limits=ANY_TIME) == ()
+    (found,) = starving(written, [0.8, 0.01, 0.01, 0.01]).findings(limits=ANY_TIME)
     assert (found.layer, found.opened, found.last, found.cleared) == ("layers.1", 3, 3, None)
 
 
@@ -54,7 +57,7 @@ def test_a_finding_keeps_its_worst_value_and_clears_where_it_was_over(written):
 def test_a_finding_does_not_flicker_around_its_limit(written):
     (found,) = starving(written, [0.01] + [0.049, 0.055] * 20).findings()
     assert found.cleared is None
-    assert starving(written, [0.055] * 40).findings() == ()
+    assert starving(written, [0.055] * 40).findings(limits=ANY_TIME) == ()
 
 
 def test_a_short_pause_does_not_clear_a_finding(written):
@@ -63,7 +66,7 @@ def test_a_short_pause_does_not_clear_a_finding(written):
 
 
 def test_an_event_may_open_again_and_is_then_a_second_finding(written):
-    found = starving(written, [0.01, 0.8, 0.8, 0.8, 0.01, 0.01, 0.01]).findings()
+    found = starving(written, [0.01, 0.8, 0.8, 0.8, 0.01, 0.01, 0.01]).findings(limits=ANY_TIME)
     assert [(finding.opened, finding.cleared) for finding in found] == [(0, 1), (6, None)]
     assert len({finding.key for finding in found}) == 2
 
@@ -71,7 +74,7 @@ def test_an_event_may_open_again_and_is_then_a_second_finding(written):
 def test_samples_that_were_not_taken_neither_clear_nor_confirm(written):
     (found,) = starving(written, [0.01, None, None, None, None, 0.8, 0.8]).findings()
     assert found.cleared is None
-    assert starving(written, [0.8, 0.01, None, 0.01, None, None]).findings() == ()
+    assert starving(written, [0.8, 0.01, None, 0.01, None, None]).findings(limits=ANY_TIME) == ()
 
 
 def test_observe_returns_what_opened_grew_or_cleared_and_nothing_else(written):

@@ -140,6 +140,12 @@ def test_spikes_that_keep_coming_are_a_warning(written):
     assert [finding.severity.value for finding in found] == ["info"] * 5 + ["warning"] * 4
 
 
+def test_gradients_that_begin_high_and_fall_are_no_spikes(written):
+    norms = {"around": 0.65, "noise": 0.03, "set": {0: 8, 1: 9, 2: 7, 3: 6, 4: 5, 5: 4, 6: 3, 7: 2.5, 76: 3}}
+    found = run_of(written, steps=90, total_gradient_norm=norms).findings()
+    assert [(finding.opened, finding.severity.value) for finding in found] == [(76, "info")]
+
+
 def test_a_grad_scaler_in_search_of_its_scale_is_information(written):
     run = run_of(written, steps=20, total_gradient_norm=[math.inf] * 5 + [0.7] * 15, loss=3.0)
     assert [(f.code, f.severity.value, f.cleared) for f in run.findings()] == [("NUM001", "info", 5)]
@@ -151,3 +157,8 @@ def test_one_logit_beyond_the_limit_is_growth_even_where_the_rows_stay_light(wri
     series = {"row_mass": 0.8, "logit_std": [1.0] * 5 + [3.0] * 5, "logit_max": [5.0] * 5 + [150.0] * 5}
     found = run_of(written, model={"max_length": 1024}, steps=10, **series).findings()
     assert [(finding.code, finding.metric, finding.opened) for finding in found] == [("ATT003", "logit_max", 7)] * 2
+
+
+def test_heads_that_learn_to_be_silent_are_no_fault(written):
+    masses = [0.5] * 60 + [0.01] * 40
+    assert run_of(written, model={"max_length": 256}, steps=100, row_mass=masses).findings() == ()

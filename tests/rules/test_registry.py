@@ -74,6 +74,7 @@ def test_a_rule_is_found_by_code_in_any_case_or_by_name():
     assert [limit.name for limit in document("ATT002").limits] == [
         "att.row_mass_min",
         "att.starved_heads_min",
+        "att.first_steps",
         "att.confirmations",
     ]
 
