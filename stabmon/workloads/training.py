@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stabmon.config import RunConfig, TrainingConfig
-from stabmon.records import Finding
+from stabmon.errors import ConfigError
+from stabmon.records import Finding, Record
 from stabmon.workloads.language import ByteLanguageModel, next_byte_loss, windows
 from stabmon.workloads.text import standard_library
 
@@ -29,23 +30,26 @@ FINAL = 20
 _CUDA_REPORT = 10  # reading a loss makes the host wait for the device
 
 
-class TrainingResult(NamedTuple):
-    """How a training ended.
-
-    path: the run's folder, or None when nothing watched.
-    losses: training loss of each step, in nats a byte.
-    final_loss: mean of the last 20 of them.
-    seconds: duration of the loop.
-    overhead: share of step time that the monitor took, or None.
-    """
+class TrainingResult(Record):
+    """How a training ended."""
 
     name: str
     path: Path | None
+    """The run's folder, or None where no files were written."""
     losses: list[float]
+    """Training loss of each step, in nats a byte."""
     final_loss: float
+    """Mean of the last 20 of them."""
     seconds: float
+    """Duration of the loop."""
     findings: list[Finding]
     overhead: float | None
+    """Share of step time that the monitor took, or None where it was not measured."""
+
+
+def as_json(result: TrainingResult) -> str:
+    """Return ``result`` as one JSON object, without the loss of every step."""
+    return result.model_dump_json(indent=2, exclude={"losses"})
 
 
 def build(config: RunConfig, device: str | torch.device = "cpu") -> nn.Module:
@@ -62,6 +66,20 @@ def batches(config: RunConfig, device: str | torch.device = "cpu") -> Iterator[t
     while True:
         inputs, targets = windows(text, config.training.batch, config.model.context, generator)
         yield inputs.to(device), targets.to(device)
+
+
+def pick_device(wanted: str | None = None) -> str:
+    """Return ``wanted``, or without it the GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}; try cpu") from error
+    return name
 
 
 def optimizer(model: nn.Module, config: RunConfig) -> Optimizer:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stabmon.config import ModelConfig, MonitorConfig, RunConfig, TrainingConfig
+from stabmon.errors import ConfigError
 from stabmon.store import open_run
 from stabmon.workloads import training
 
@@ -137,3 +138,19 @@ def test_a_training_without_a_folder_still_reports_findings() -> None:
     result = training.train(naive)
     assert result.path is None
     assert {"layers.0", "layers.1"} <= {finding.layer for finding in result.findings}
+
+
+def test_a_result_travels_as_one_json_object_without_every_loss(tmp_path: Path) -> None:
+    result = training.train(config(), directory=tmp_path, name="one")
+    told = json.loads(training.as_json(result.model_copy(update={"final_loss": float("nan")})))
+    assert told["path"] == str(tmp_path / "one")
+    assert told["final_loss"] == "NaN"
+    assert "losses" not in told
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.pick_device() == "cpu"
+    for name in ("warp", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"device '{name}' cannot be used here: .*; try cpu"):
+            training.pick_device(name)
