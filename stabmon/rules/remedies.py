@@ -69,7 +69,7 @@ def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
     if run.info.config.get("workload") == "vision":
         return (*_layer_scale(attention), *bias, *norm)
     excess = bias_excess(run, attention)
-    wide = excess is not None and abs(excess) <= SAME_BIAS
+    wide = excess is not None and excess <= SAME_BIAS
     return (*norm, *bias, *_hybrid(run, attention)) if wide else (*bias, *norm, *_hybrid(run, attention))
 
 

@@ -1,0 +1,71 @@
+"""Which bias is named, and which knobs are left out because the model has them."""
+
+import math
+
+import pytest
+
+from stabmon.rules import Run, remedies
+
+
+@pytest.fixture
+def viewed(written):
+    def make(series, **facts):
+        run = written({"model": {"layers": 1, "heads": 4, "is_causal": True, **facts}, "series": series})
+        view = Run(run.info, run.layout)
+        view.add(0, run.rows[0])
+        return view, run.info.model.attentions[0]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("series", "facts", "bias"),
+    [
+        ({"best_bias": -6.4321, "row_mass": 256}, {"max_length": 1024}, -6.43),
+        ({"row_mass": 256, "bias": 0.0}, {"max_length": 1024}, -6.93),
+        ({"row_mass": 256, "bias": 0.0, "keys": 512}, {}, -6.24),
+        ({"row_mass": 116, "bias": -math.log(4096)}, {"max_length": 4096}, -13.07),
+        ({"row_mass": 0.003, "bias": -math.log(2048)}, {"max_length": 2048, "position": "alibi"}, -1.64),
+        ({"row_mass": 1.9, "bias": 0.0}, {"max_length": 2048, "position": "alibi"}, -1.03),
+        ({"row_mass": 256}, {}, None),
+        ({"row_mass": 256}, {"max_length": 2048, "position": "alibi"}, None),
+        ({"best_bias": math.nan, "row_mass": 256}, {"max_length": 1024}, -6.93),
+    ],
+    ids=["measured", "length", "keys", "length-is-set", "alibi-starved", "alibi", "unknown", "alibi-unknown", "nan"],
+)
+def test_the_bias_that_is_named(series, facts, bias, viewed):
+    assert remedies.best_bias(*viewed(series, **facts)) == (None if bias is None else pytest.approx(bias, abs=0.011))
+
+
+def test_the_median_head_decides_where_heads_differ(viewed):
+    view, attention = viewed({"best_bias": -6.0, "layers.0:3/best_bias": -1.0}, max_length=1024)
+    assert remedies.best_bias(view, attention) == -6.0
+
+
+@pytest.mark.parametrize(
+    ("facts", "kinds"),
+    [
+        ({"max_length": 1024}, ["qk_norm", "learning_rate"]),
+        ({"max_length": 4096}, ["qk_norm", "hybrid_norm", "learning_rate"]),
+        ({"max_length": 4096, "hybrid_norm": True}, ["qk_norm", "learning_rate"]),
+        ({"max_length": 4096, "qk_norm": True, "hybrid_norm": True}, ["learning_rate"]),
+        ({"max_length": 4096, "kind": "softmax"}, ["qk_norm", "learning_rate"]),
+    ],
+)
+def test_growth_asks_for_qk_norm_then_hybrid_norm_then_a_lower_rate(facts, kinds, viewed):
+    assert [fix.kind.value for fix in remedies.for_growth(*viewed({"keys": 100}, **facts))] == kinds
+
+
+def test_a_bias_that_rose_is_the_first_fix_for_saturated_weights(viewed):
+    view, attention = viewed({"bias": -1.0, "saturated_fraction": 0.4}, max_length=1024, bias="learnable")
+    assert [fix.kind.value for fix in remedies.for_saturated(view, attention)] == ["bias", "qk_norm", "learning_rate"]
+
+
+def test_a_layer_that_has_layer_scale_gets_no_second_one(viewed):
+    assert remedies.for_large_branch(viewed({"keys": 100}, layer_scale=True)[1]) == ()
+
+
+def test_a_fix_names_the_attention_module_and_the_code(viewed):
+    (fix, *_) = remedies.for_large_start(*viewed({"row_mass": 256, "bias": 0.0}, max_length=1024, bias=0.0))
+    assert fix.module == "layers.0.attention"
+    assert "-6.93" in fix.code
