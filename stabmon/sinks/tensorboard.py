@@ -49,6 +49,11 @@ class _Curve(NamedTuple):
     layers: list[tuple[int, str]]
     """Column after reduction, and the tag."""
 
+    def points(self, values: Floats) -> Iterator[Summary.Value]:
+        reduced = self.chosen.shaped(values[None, self.chosen.columns])[0]
+        absent = is_missing(reduced)
+        return (events.scalar(tag, float(reduced[at])) for at, tag in self.layers if not absent[at])
+
 
 class TensorBoardSink:
     """Writes event files into ``folder``; images every ``images_every`` samples and when the run is closed."""
@@ -63,30 +68,24 @@ class TensorBoardSink:
         self._curves: list[_Curve] = []
         self._heatmaps: list[_Heatmap] = []
         self._findings: dict[tuple[str, str | None, int], Finding] = {}
-        self._layout: Layout | None = None
+        self._opening: list[Summary.Value] = []
         self._samples = 0
         self._step = -1
 
     def start(self, info: RunInfo, layout: Layout) -> None:
-        """Open the event file; write the custom-scalars layout and what the run is."""
-        self._layout = layout
+        """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
         self._curves = list(_curves(layout))
         self._heatmaps = [_Heatmap(selection(layout, metric, None)) for metric in HEATMAPS if layout.of_metric(metric)]
         self._file = events.EventFile(self.folder)
-        about = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
-        self._file.add(0, clock.time(), about)
+        self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Write the curves' points, and now and then the images."""
         if self._file is None:
             return
-        points = [
-            events.scalar(tag, float(reduced[column]))
-            for curve in self._curves
-            for reduced in [curve.chosen.shaped(values[None, curve.chosen.columns])[0]]
-            for column, tag in curve.layers
-            if not is_missing(reduced[column : column + 1])[0]
-        ]
+        points, self._opening = self._opening, []
+        for curve in self._curves:
+            points += curve.points(values)
         for drawn in self._heatmaps:
             drawn.take(step, values)
         restart, self._step = step <= self._step or not self._samples, step

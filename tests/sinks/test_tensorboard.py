@@ -132,7 +132,7 @@ def test_findings_are_one_table_that_grows(tmp_path):
 
 def test_the_custom_scalars_page_has_a_chart_a_metric(tmp_path):
     layout = layout_of(2, 2)
-    write(tmp_path, [], layout).close(RunState.FINISHED)
+    write(tmp_path, np.ones((3, layout.width), np.float32), layout).close(RunState.FINISHED)
     event = read_back(tmp_path).Tensors("custom_scalars__config__")[0]
     page = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     assert [category.title for category in page.category] == ["run", "layers"]
