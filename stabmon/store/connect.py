@@ -100,7 +100,10 @@ def _read_only(file: Path) -> sqlite3.Connection:
         connection.close()
         log = file.with_name(f"{file.name}-wal")
         if log.exists() and log.stat().st_size:
-            raise
+            raise StoreError(
+                f"{file} has a log that a crashed writer left, and its folder cannot be written to, which reading the "
+                "log needs: copy the folder to where you can write, and open it there"
+            ) from None
         connection = _open(f"{uri}&immutable=1")
     return connection
 
