@@ -82,6 +82,11 @@ UNHEALTHY = {
         "ATT001",
         -6.93,
     ),
+    "b-0-layer-scale-1e-2-small-branch": (
+        measured(256, 0.0, 64, 64, layer_scale=True) | {"branch_ratio": 0.105},
+        "ATT001",
+        -5.55,
+    ),
     "b-0-hybrid-norm": (measured(1024, 0.0, 256, 285, hybrid_norm=True) | {"branch_ratio": 50}, "ATT001", -6.93),
     "b-minus-10-at-64": (measured(64, -10.0, 0.004, 0.002), "ATT002", -4.16),
     "four-below-the-length": (measured(1024, -math.log(1024) - 4, 0.015, 0.01), "ATT002", -6.93),
