@@ -28,7 +28,7 @@ def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[
     Suggested fix: the bias at which rows sum to one (measured, else -log n); in vision LayerScale first. Where the
         bias is right for the length and the logits are wide, QK norm. From n = 4096 on, hybrid norm on top.
     When the fix is wrong: with ALiBi, which hides most keys: -log n would starve the rows, and the measured bias must
-        be used. QK norm, LayerScale or hybrid norm in place of the bias did not help while b was 0.
+        be used. QK norm, LayerScale or hybrid norm in place of the bias helped little while b was 0.
     References: arXiv 2409.04431 on attention norms at the start of training; stabmon's runs of a byte-level language
         model, 8 layers, n = 1024: final loss 1.64 with b = -log n, 2.08 with b = -3, 2.19 with b = 0.
     """
