@@ -27,11 +27,11 @@ def _accumulate(
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         k = tiles.load(K, b, h, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
-        p = tiles.rounded_weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN, q.dtype)
+        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
         if MASKED:
-            p = tl.where(columns <= rows, p, 0.0).to(q.dtype)
+            p = tl.where(columns <= rows, p, 0.0)
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
-        acc = tl.dot(p, v, acc, input_precision="ieee")
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc
 
 

@@ -102,8 +102,10 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> Refusal 
         return Refusal(f"backend='triton' takes float16, bfloat16 and float32, got {dtype}", False)
     if head_dim % 8 or not 16 <= head_dim <= 256:
         return Refusal(f"backend='triton' takes head dims 16 to 256 in multiples of 8, got {head_dim}", False)
+    if device.type != "cuda" and interpreted():
+        return Refusal("Triton's interpreter cannot multiply bfloat16", True) if dtype == torch.bfloat16 else None
     if device.type != "cuda":
-        return None if interpreted() else Refusal(f"no CUDA device for backend='triton', tensors are on {device}", True)
+        return Refusal(f"no CUDA device for backend='triton', tensors are on {device}", True)
     if torch.cuda.get_device_capability(device) < OLDEST:
         found = ".".join(map(str, torch.cuda.get_device_capability(device)))
         return Refusal(f"backend='triton' needs CUDA capability 8.0 or newer, {device} has {found}", True)
@@ -136,22 +138,28 @@ def padded(head_dim: int) -> int:
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
-def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int) -> Tiles:
-    """Return the pinned launch of ``kernel``."""
-    table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, family(found)]
+def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int, tma: bool) -> Tiles:
+    """Return the pinned launch of ``kernel``; without TMA, addresses take registers and large tiles would spill."""
+    served = "sm80" if family(found) == "sm90" and kernel != "statistics" and not tma else family(found)
+    table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, served]
     return next(entry for most, entry in table.items() if d_pad <= most)
 
 
-def sigmoid_form(problem: Problem) -> int:
+def on_device(device: torch.device) -> bool:
+    """Say whether kernels are compiled for ``device``, not interpreted."""
+    return device.type == "cuda"
+
+
+def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
     """Return how sigmoid is computed, decided from type and bias alone.
 
-    TANH is one special-function operation and loses small weights, so it is used only where the bias is a number that
-    keeps typical weights large enough. In the interpreter, and in float32, the form is PLAIN.
+    TANH is one special-function operation and loses small weights, so it is used in the forward only, and only where the
+    bias is a number that keeps typical weights large enough. In the interpreter, and in float32, the form is PLAIN.
     """
     dtype = problem.query.dtype
-    if dtype == torch.float32 or problem.query.device.type != "cuda":
+    if dtype == torch.float32 or not on_device(problem.query.device):
         return PLAIN
-    known = problem.bias is None and problem.alibi_slopes is None
+    known = kernel == "forward" and problem.bias is None and problem.alibi_slopes is None
     return TANH if known and problem.bias_value >= TANH_BIAS[dtype] else EX2
 
 
@@ -171,10 +179,10 @@ def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:
     query, key, value = problem.query, problem.key, problem.value
     found = capability(query.device)
     dtype, d_pad = query.dtype, padded(query.size(3))
-    block_q, block_k, warps, stages = tiles(kernel, found, dtype, d_pad)
     tma = kernel != "statistics" and descriptors.fit(found, (query, key, value, *others))
+    block_q, block_k, warps, stages = tiles(kernel, found, dtype, d_pad, tma)
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
-    form, gain = sigmoid_form(problem), WEIGHT_GAIN.get(dtype, 1.0)
+    form, gain = sigmoid_form(problem, kernel), WEIGHT_GAIN.get(dtype, 1.0)
     return Plan(block_q, block_k, d_pad, form, gain, GRADIENT_GAIN.get(dtype, 1.0), tma, options)
 
 

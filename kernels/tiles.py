@@ -7,18 +7,9 @@ TMA descriptor of block [1, 1, BLOCK, D_PAD], or as a pointer with strides. Both
 import triton
 import triton.language as tl
 
-PLAIN, EX2, TANH, MIX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+PLAIN, EX2, TANH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 RCP = tl.constexpr("rcp.approx.ftz.f32 $0, $1;")
 TANH_APPROX = tl.constexpr("tanh.approx.f32 $0, $1;")
-
-MIXED_PAIR = tl.constexpr("""{ .reg .f32 a, b, y, z, r, t, u; .reg .b32 i;
-ex2.approx.ftz.f32 a, $1; ex2.approx.ftz.f32 b, $2;
-fma.rn.ftz.f32 y, a, 0f3E800000, 0f3E800000; fma.rn.ftz.f32 z, b, 0f3E800000, 0f3E800000;
-rcp.approx.ftz.f32 y, y;
-mov.b32 i, z; sub.s32 i, 0x7EF311C3, i; mov.b32 r, i;
-neg.ftz.f32 z, z;
-fma.rn.ftz.f32 t, z, r, 0f3F800000; fma.rn.ftz.f32 u, t, t, t; fma.rn.ftz.f32 r, r, u, r;
-cvt.rn.relu.bf16x2.f32 $0, r, y; }""")
 
 
 @triton.jit
@@ -121,12 +112,3 @@ def weight(x, FORM: tl.constexpr, GAIN: tl.constexpr):
         return tl.inline_asm_elementwise(RCP, "=f,f", [y], dtype=tl.float32, is_pure=True, pack=1)
     else:
         return GAIN / (1.0 + tl.exp2(x))
-
-
-@triton.jit
-def rounded_weight(x, FORM: tl.constexpr, GAIN: tl.constexpr, DTYPE: tl.constexpr):
-    """Return ``weight`` in DTYPE. MIX is for bfloat16 and GAIN 4: two weights at a time, the reciprocal of one on the FMA pipe."""
-    if FORM == MIX:
-        return tl.inline_asm_elementwise(MIXED_PAIR, "=r,f,f", [x], dtype=tl.bfloat16, is_pure=True, pack=2)
-    else:
-        return weight(x, FORM, GAIN).to(DTYPE)

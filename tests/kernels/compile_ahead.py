@@ -1,0 +1,136 @@
+"""Compile what the launchers would launch, for devices that are not here: ``python compile_ahead.py MAJOR MINOR``.
+
+The launchers run as they are, on CPU tensors, but for three things: the capability is a given one, the launch stops after
+compiling, and Triton is told of a device of that capability. Prints one JSON object a kernel. Only for 9.0 does it go on from
+PTX to machine code, to see that no register spills.
+"""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from stabmon.kernels import backward, forward, launch, statistics
+from stabmon.kernels.problem import Problem
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend
+from triton.runtime.jit import JITFunction
+
+CALLS = {
+    "forward": lambda p, grad: forward.forward(p, torch.empty_like(p.query), True),
+    "query": lambda p, grad: backward.query_gradient(p, grad, torch.empty_like(p.query), p.bias is not None),
+    "key": lambda p, grad: backward.key_value_gradient(p, grad, torch.empty_like(p.key), torch.empty_like(p.value)),
+    "statistics": lambda p, grad: statistics.row_statistics(p, 64, 0.5),
+}
+ATTENTION = ("forward", "query", "key")
+SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
+    (9, 0): [
+        (dict(dim=64, bias=None, causal=False), ATTENTION),
+        (dict(dim=64, bias="tensor", causal=True), tuple(CALLS)),
+        (dict(dim=128, bias="tensor", causal=True, key_heads=2), ATTENTION),
+        (dict(dim=80, bias=None, causal=True, alibi=True), ATTENTION),
+        (dict(dim=256, bias="tensor", causal=True), tuple(CALLS)),
+        (dict(dim=128, bias=None, causal=True, odd=True), ATTENTION),
+    ],
+    (8, 0): [
+        (dict(dim=64, bias="tensor", causal=True), tuple(CALLS)),
+        (dict(dim=128, bias=None, causal=True, alibi=True), ATTENTION),
+        (dict(dim=64, bias="tensor", causal=True, dtype=torch.float32), ATTENTION),
+    ],
+    (10, 0): [
+        (dict(dim=128, bias="tensor", causal=True), tuple(CALLS)),
+    ],
+}
+
+
+class Device:
+    """What Triton asks of a driver before it compiles."""
+
+    def __init__(self, capability: tuple[int, int]):
+        self.number = 10 * capability[0] + capability[1]
+        self.target = GPUTarget("cuda", self.number, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return self.number
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def problem(
+    dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, odd=False
+) -> tuple[Problem, torch.Tensor]:
+    def tensor(heads):
+        room = torch.empty(1, heads, 256, dim + odd, dtype=dtype)
+        return room[..., :dim]
+
+    per_head = torch.zeros(4) if bias == "tensor" else None
+    slopes = torch.ones(4) if alibi else None
+    key = tensor(key_heads)
+    return Problem(tensor(4), key, tensor(key_heads), per_head, -math.log(256), slopes, dim**-0.5, causal), tensor(4)
+
+
+compiled: list[Any] = []
+
+
+def compile_only(self, grid):
+    def call(*args, **kwargs):
+        compiled.append(self.run(*args, grid=grid, warmup=True, **kwargs))
+
+    return call
+
+
+def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    triton.runtime.driver.set_active(Device(capability))
+    launch.capability = lambda device: capability
+    launch.on_device = lambda device: True
+    for shape, kernels in SHAPES[capability]:
+        for name in kernels:
+            compiled.clear()
+            CALLS[name](*problem(**shape))
+            (kernel,) = compiled
+            yield name, shape, kernel
+
+
+def stack(kernel) -> int | None:
+    """Bytes of local memory a thread, 0 when no register spills; None where the wheel has no tool to say it."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not kernel.asm.get("cubin") or not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", usage).group(1))
+
+
+def report(name, shape, kernel) -> dict[str, Any]:
+    ptx = kernel.asm["ptx"]
+    return {
+        "kernel": name,
+        "shape": {key: str(value) for key, value in shape.items()},
+        "target": re.search(r"^\.target (\w+)", ptx, re.MULTILINE).group(1),
+        "tma": "cp.async.bulk.tensor" in ptx,
+        "tensor_cores": next((op for op in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if op in ptx), None),
+        "tanh": "tanh.approx" in ptx,
+        "stack": stack(kernel),
+    }
+
+
+if __name__ == "__main__":
+    JITFunction.__getitem__ = compile_only
+    device = (int(sys.argv[1]), int(sys.argv[2]))
+    if device != (9, 0):
+        CUDABackend.make_cubin = lambda *_: b""
+    for found in compile_for(device):
+        print(json.dumps(report(*found)), flush=True)

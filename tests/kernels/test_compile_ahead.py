@@ -1,0 +1,58 @@
+"""Every kernel compiles for devices that are not here, through its own launcher."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("compile_ahead.py")
+ROOT = SCRIPT.parents[2]
+
+
+def start(capability, cache):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), "TRITON_DEFAULT_FP_FUSION": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, capability)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def compilers(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("triton")
+    running = {capability: start(capability, cache / str(capability[0])) for capability in ((8, 0), (9, 0), (10, 0))}
+    yield running
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
+def kernels_of(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("capability", "target", "tensor_cores"),
+    [((8, 0), "sm_80", "mma.sync"), ((9, 0), "sm_90a", "wgmma.mma_async"), ((10, 0), "sm_100a", "tcgen05.mma")],
+    ids=["sm80", "sm90", "sm100"],
+)
+def test_every_kernel_compiles_without_a_gpu(capability, target, tensor_cores, compilers):
+    kernels = kernels_of(compilers[capability])
+    assert {kernel["kernel"] for kernel in kernels} == {"forward", "query", "key", "statistics"}
+    for kernel in kernels:
+        is_float32 = "dtype" in kernel["shape"]
+        is_attention = kernel["kernel"] != "statistics"
+        assert kernel["target"] == target, kernel
+        if is_attention:
+            assert kernel["tensor_cores"] == (None if is_float32 else tensor_cores), kernel
+        assert kernel["tma"] == (capability >= (9, 0) and is_attention and "odd" not in kernel["shape"]), kernel
+        assert kernel["stack"] in (0, None), f"registers spill: {kernel}"
+    if capability == (9, 0):
+        fixed = {kernel["kernel"]: kernel["tanh"] for kernel in kernels if kernel["shape"]["bias"] == "None"}
+        assert not any(kernel["tanh"] for kernel in kernels if kernel["shape"]["bias"] == "tensor")
+        assert not fixed["query"]
+        assert not fixed["key"]

@@ -1,0 +1,112 @@
+"""The specification against loops written from the formula, and its gradients against finite differences."""
+
+import math
+
+import pytest
+import torch
+from stabmon.kernels import STATISTICS, AuxRequest, reference, sigmoid_attention
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def by_hand(query, key, value, bias, is_causal, slopes):
+    """One row at a time, keys a row may see counted from the end."""
+    batch, heads, n_q, dim = query.shape
+    n_k, group = key.size(2), heads // key.size(1)
+    output = torch.zeros_like(query)
+    for b in range(batch):
+        for h in range(heads):
+            for i in range(n_q):
+                position = i + n_k - n_q
+                for j in range(min(n_k, max(0, position + 1)) if is_causal else n_k):
+                    z = float(query[b, h, i] @ key[b, h // group, j]) / math.sqrt(dim) - slopes[h] * abs(position - j)
+                    output[b, h, i] += value[b, h // group, j] / (1 + math.exp(-z - bias[h]))
+    return output
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize(("n_q", "n_k"), [(5, 5), (3, 6), (6, 3), (1, 4)])
+def test_eager_is_the_formula(n_q, n_k, is_causal):
+    query, key, value = draw(2, 4, n_q, 3), draw(2, 2, n_k, 3), draw(2, 2, n_k, 3)
+    bias, slopes = draw(4), draw(4).abs()
+    output = sigmoid_attention(
+        query, key, value, bias=bias, is_causal=is_causal, alibi_slopes=slopes, enable_gqa=True, backend="eager"
+    )
+    torch.testing.assert_close(output, by_hand(query, key, value, bias, is_causal, slopes))
+
+
+def test_a_query_without_a_key_gives_zero():
+    query, key = draw(1, 1, 5, 4), draw(1, 1, 2, 4)
+    output = sigmoid_attention(query, key, key, is_causal=True)
+    assert torch.equal(output[:, :, :3], torch.zeros(1, 1, 3, 4, dtype=torch.float64))
+    assert output[:, :, 3:].abs().min() > 0
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+def test_gradients_match_finite_differences(is_causal):
+    leaves = [draw(1, 2, 4, 3), draw(1, 1, 5, 3), draw(1, 1, 5, 3), draw(2)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+
+    def call(query, key, value, bias):
+        return sigmoid_attention(query, key, value, bias=bias, is_causal=is_causal, enable_gqa=True)
+
+    assert torch.autograd.gradcheck(call, leaves)
+    assert torch.autograd.gradgradcheck(call, leaves)
+
+
+def test_statistics_are_those_of_the_sampled_rows():
+    query, key = draw(1, 2, 12, 4), draw(1, 2, 20, 4)
+    bias = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    rows = reference.sampled_rows(12, 4, 0.5, query.device)
+    assert rows.tolist() == [1, 4, 7, 10]
+    found = reference.row_statistics(query, key, bias, 0.5, True, None, 4, 0.5)
+    for h in range(2):
+        z = [0.5 * query[0, h, row] @ key[0, h, : int(row) + 9].T for row in rows]
+        w = [torch.sigmoid(row + bias[h]) for row in z]
+        every, weights = torch.cat(z), torch.cat(w)
+        expected = torch.tensor(
+            [
+                weights.sum(),
+                4,
+                every.sum(),
+                every.square().sum(),
+                every.numel(),
+                (every + bias[h] > 0).sum(),
+                sum((row < 0.01 / row.numel()).sum() for row in w),
+                every.max(),
+            ]
+        )
+        torch.testing.assert_close(found[0, h], expected.float())
+
+
+def test_statistics_are_named_once_each():
+    assert len(set(STATISTICS)) == len(STATISTICS) == 9
+
+
+@pytest.mark.parametrize(("length", "rows", "offset"), [(7, 3, 0.0), (7, 3, 0.999), (5, 64, 0.3), (131072, 64, 0.7)])
+def test_sampled_rows_lie_one_in_each_stratum(length, rows, offset):
+    sampled = reference.sampled_rows(length, rows, offset, torch.device("cpu"))
+    count = min(length, rows)
+    edges = torch.arange(count + 1, dtype=torch.float64) * length / count
+    assert len(sampled.unique()) == count
+    assert ((sampled >= edges[:-1].floor()) & (sampled < edges[1:])).all()
+
+
+def test_rows_without_a_key_are_not_counted():
+    query, key = draw(1, 1, 5, 4), draw(1, 1, 2, 4)
+    _, aux = sigmoid_attention(query, key, key, is_causal=True, return_aux=AuxRequest(rows=5))
+    columns = dict(zip(STATISTICS, aux.statistics[0, 0].tolist(), strict=True))
+    assert (columns["rows"], columns["pairs"]) == (2, 3)
+
+
+def test_all_but_the_maximum_add_over_strata():
+    query, key = draw(2, 2, 16, 4), draw(2, 2, 16, 4)
+    _, whole = sigmoid_attention(query, key, key, is_causal=True, return_aux=AuxRequest(rows=16))
+    halves = [
+        sigmoid_attention(query, key, key, is_causal=True, return_aux=AuxRequest(8, offset))[1].statistics
+        for offset in (0.0, 0.5)
+    ]
+    torch.testing.assert_close(sum(half[..., 1:-1] for half in halves), whole.statistics[..., 1:-1])
+    assert torch.equal(torch.maximum(*halves)[..., -1], whole.statistics[..., -1])

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from stabmon.kernels import AuxRequest, launch, sigmoid_attention
+
+
+def tensor(*shape, dtype=torch.float32):
+    return torch.zeros(shape or (2, 4, 8, 16), dtype=dtype)
+
+
+GOOD = {"query": tensor(), "key": tensor(), "value": tensor()}
+REFUSED = [
+    ({"query": [1.0]}, TypeError, r"query must be a Tensor \[B, H, N, D\], got list"),
+    ({"value": tensor().long()}, TypeError, r"value must be of a floating type, got torch\.int64"),
+    ({"key": tensor().half()}, TypeError, r"key must have dtype torch\.float32 to match query, got torch\.float16"),
+    ({"key": torch.zeros(2, 4, 8, 16, device="meta")}, ValueError, r"key must be on cpu to match query, got meta"),
+    ({"query": tensor(4, 8, 16)}, ValueError, r"query must have 4 dimensions \[B, H, N, D\], got shape \[4, 8, 16\]"),
+    ({"key": tensor(2, 4, 0, 16)}, ValueError, r"key must not be empty, got shape \[2, 4, 0, 16\]"),
+    ({"key": tensor(2, 4, 8, 32)}, ValueError, r"key must have shape \[2, 4, N_k, 16\] .* got \[2, 4, 8, 32\]"),
+    ({"key": tensor(1, 4, 8, 16)}, ValueError, r"key must have shape \[2, 4, N_k, 16\] .* got \[1, 4, 8, 16\]"),
+    ({"value": tensor(2, 4, 7, 16)}, ValueError, r"value must have shape \[2, 4, 8, 16\] .* got \[2, 4, 7, 16\]"),
+    ({"key": tensor(2, 2, 8, 16), "value": tensor(2, 2, 8, 16)}, ValueError, r"pass enable_gqa=True for fewer key heads"),
+    (
+        {"key": tensor(2, 3, 8, 16), "value": tensor(2, 3, 8, 16), "enable_gqa": True},
+        ValueError,
+        r"query heads must be a multiple of key heads, got 4 and 3",
+    ),
+    ({"query": tensor(2, 4, 16, 8).mT}, ValueError, r"query must be contiguous .* strides \[512, 128, 1, 8\]; call query"),
+    ({"bias": tensor(3)}, ValueError, r"bias must have shape \[4\], one a query head, got \[3\]"),
+    ({"bias": tensor(4).long()}, TypeError, r"bias must be of a floating type"),
+    ({"bias": torch.zeros(4, device="meta")}, ValueError, r"bias must be on cpu to match query, got meta"),
+    ({"bias": "length"}, TypeError, r"bias must be None, a number or a Tensor \[H\], got str"),
+    ({"alibi_slopes": 0.5}, TypeError, r"alibi_slopes must be None or a Tensor \[H\], got float"),
+    ({"alibi_slopes": tensor(4, 1)}, ValueError, r"alibi_slopes must have shape \[4\], .* got \[4, 1\]"),
+    ({"return_aux": True}, TypeError, r"return_aux must be an AuxRequest or None, got bool"),
+    ({"return_aux": AuxRequest(rows=-1)}, ValueError, r"AuxRequest\.rows must be 0 or more, got -1"),
+    ({"return_aux": AuxRequest(offset=1.0)}, ValueError, r"AuxRequest\.offset must lie in \[0, 1\), got 1\.0"),
+    ({"backend": "trition"}, ValueError, r"unknown backend 'trition'; expected one of 'auto', 'eager', 'triton'"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), REFUSED, ids=[pattern[:40] for *_, pattern in REFUSED])
+def test_a_wrong_call_is_told_what_was_expected_and_what_came(change, kind, message):
+    with pytest.raises(kind, match=message):
+        sigmoid_attention(**(GOOD | change))
+
+
+WITHOUT_TRITON = [
+    (tensor(), RuntimeError, r"no CUDA device for backend='triton', tensors are on cpu; pass backend='eager' or 'auto'"),
+    (tensor(dtype=torch.float64), ValueError, r"takes float16, bfloat16 and float32, got torch\.float64; pass backend"),
+    (tensor(2, 4, 8, 20), ValueError, r"takes head dims 16 to 256 in multiples of 8, got 20"),
+    (tensor(1, 1, 2, 264), ValueError, r"takes head dims 16 to 256 in multiples of 8, got 264"),
+]
+
+
+@pytest.mark.parametrize(("given", "kind", "message"), WITHOUT_TRITON, ids=["cpu", "fp64", "D20", "D264"])
+def test_triton_on_request_says_why_it_cannot(given, kind, message, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(kind, match=message):
+        sigmoid_attention(given, given, given, backend="triton")
+
+
+def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    given = tensor(dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="interpreter cannot multiply bfloat16"):
+        sigmoid_attention(given, given, given, backend="triton")
+
+
+def test_auto_takes_what_triton_cannot():
+    assert launch.choose("auto", torch.device("cpu"), torch.float32, 64) == "eager"
+    given = tensor(2, 4, 8, 20)
+    assert sigmoid_attention(given, given, given).shape == (2, 4, 8, 20)
+
+
+def test_an_old_device_is_named_with_its_capability(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    refusal = launch.refusal(torch.device("cuda", 0), torch.float16, 64)
+    assert refusal == ("backend='triton' needs CUDA capability 8.0 or newer, cuda:0 has 7.5", True)
+    assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "eager"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "triton"
+    assert launch.choose("auto", torch.device("cuda", 0), torch.float64, 64) == "eager"
