@@ -77,6 +77,7 @@ class Recorder:
         self.overhead: float | None = None
         """Set by the monitor: seconds that stabmon took on the training thread over seconds of training."""
         self._finalise, self._engine, self._beat = finalise, engine, beat
+        self._width = layout.width
         self._findings: tuple[Finding, ...] = ()
         self._step = -1
         self._ring = Ring(capacity, width)
@@ -167,13 +168,22 @@ class Recorder:
                 item.set()
             else:
                 self._send_beat()
-                for sink in self._sinks:
-                    self._try(sink, sink.close, item)
+                self._close_sinks(item)
                 return
+
+    def _close_sinks(self, state: RunState) -> None:
+        """Close every sink; what is lost at the end is said even where the sink's failure was reported before."""
+        for sink in self._sinks:
+            try:
+                sink.close(state)
+            except Exception as error:  # a sink that cannot be closed must not keep the others open
+                self._report(f"{sink.name}, closing the run", str(error) or repr(error), "what came before is kept")
 
     def _record(self, sample: _Sample) -> None:
         try:
             values = np.ascontiguousarray(self._finalise(self._ring.take(sample.slot)), dtype=np.float32)
+            if values.shape != (self._width,):
+                raise ValueError(f"a row must have shape [{self._width}], got {list(values.shape)}")
         except Exception as error:  # a row that cannot be made must not end the thread
             self._lose("making a row of a step's numbers", sample.step, error)
             return

@@ -1,5 +1,6 @@
 """The store as a sink: what the disk refuses is kept in memory and written when it is possible again."""
 
+import contextlib
 import time as clock
 from collections import deque
 from collections.abc import Sequence
@@ -79,10 +80,13 @@ class StoreSink:
         try:
             self._write()
         except StoreError as error:
+            with contextlib.suppress(StoreError):  # what is lost matters more than a state that cannot be written
+                self._writer.close(state)
             raise StoreError(f"{error}; the last {len(self._rows)} samples of the run are lost") from error
+        else:
+            self._writer.close(state)
         finally:
-            writer, self._writer = self._writer, None
-            writer.close(state)
+            self._writer = None
 
     def _write(self) -> None:
         """Write all that waits, oldest first; nothing leaves the memory before it is written."""

@@ -45,14 +45,21 @@ def merged(buckets: Buckets, starts: npt.NDArray[np.intp]) -> Buckets:
 
 def of_size(values: Floats, size: int) -> Buckets:
     """Return buckets of ``size`` neighbouring samples of ``values`` [samples, columns]; the last may hold fewer."""
-    samples = len(values)
-    if samples % size == 0 and not np.isnan(values).any():
-        blocks = values.reshape(samples // size, size, -1)
-        with np.errstate(all="ignore"):
+    samples, columns = values.shape
+    padding = np.full((-samples % size, columns), MISSING, dtype=np.float32)
+    padded = np.concatenate([values, padding]) if len(padding) else values
+    blocks = padded.reshape(-1, size, columns)
+    with np.errstate(all="ignore"):
+        if not np.isnan(blocks).any():
             mean = blocks.mean(axis=1, dtype=np.float64).astype(np.float32)
-        count = np.full(mean.shape, size, dtype=np.int64)
-        return Buckets(blocks.min(axis=1), mean, blocks.max(axis=1), count)
-    return merged(single(values), np.arange(0, samples, size))
+            return Buckets(blocks.min(axis=1), mean, blocks.max(axis=1), np.full(mean.shape, size, dtype=np.int64))
+        absent = is_missing(blocks)
+        measured = size - absent.sum(axis=1)
+        total = np.where(absent, np.float32(0), blocks).sum(axis=1, dtype=np.float64)
+        mean = (total / np.maximum(measured, 1)).astype(np.float32)
+        quiet = _quiet(blocks)
+        low, high = np.fmin.reduce(quiet, axis=1), np.fmax.reduce(quiet, axis=1)
+    return Buckets(_marked(low, measured), _marked(mean, measured), _marked(high, measured), measured)
 
 
 def pack(buckets: Buckets) -> npt.NDArray[np.void]:

@@ -146,8 +146,7 @@ class RunReader:
     def _read(self, chosen: Selection, window: Window, spots: list[Spot]) -> Read:
         with self._snapshot(f"reading {chosen.metric}") as connection:
             found = read_window(connection, chosen, window)
-        low, high = (found.buckets.low, found.buckets.high) if found.downsampled else (None, None)
-        return Read(found.steps, found.buckets.mean, low, high, spots, found.times, found.cursor)
+        return Read(found.steps, found.values, found.low, found.high, spots, found.times, found.cursor)
 
     def after(self, cursor: int, *, limit: int | None = None) -> New:
         """Return the samples since ``cursor`` (0: all; at most ``limit``), whole rows, and the cursor after them."""

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, func
 
 from stabmon.series import Floats
 from stabmon.store import schema
-from stabmon.store.levels import PACKED, Buckets, merged, single, unpack
+from stabmon.store.levels import PACKED, Buckets, merged, of_size, single, unpack
 from stabmon.store.select import Selection
 
 _FAR = np.iinfo(np.int64).max
@@ -28,12 +28,13 @@ class Window(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was read; ``buckets`` hold one sample each unless ``downsampled``."""
+    """What was read, rows of ``chosen``'s columns; low and high are None unless there are buckets."""
 
     steps: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]
-    buckets: Buckets
-    downsampled: bool
+    values: Floats
+    low: Floats | None
+    high: Floats | None
     cursor: int
 
 
@@ -63,16 +64,16 @@ def read_window(connection: Connection, chosen: Selection, window: Window) -> Fo
     size = -(-samples // window.max_points) if window.max_points and samples > window.max_points else 1
     unit = max((level for level in schema.LEVELS if level <= size), default=1)
     stored = _stored(connection, chosen, unit, [part for part in parts if part.rows is None])
-    entries = [_entries(part, unit, stored, chosen) for part in parts]
-    buckets = _joined([entry.buckets for entry in entries], chosen)
-    steps = np.concatenate([entry.steps for entry in entries] or [np.empty(0, np.int64)])
-    times = np.concatenate([entry.times for entry in entries] or [np.empty(0)])
-    if size > 1:
-        counts = np.concatenate([entry.samples for entry in entries])
-        first = (np.cumsum(counts) - counts) // size
-        starts = np.flatnonzero(np.diff(first, prepend=-1))
-        buckets, steps, times = merged(buckets, starts), steps[starts], times[starts]
-    return Found(steps, times, buckets, size > 1, cursor)
+    if unit > 1:
+        return _zoomed([_entries(part, unit, stored, chosen) for part in parts], size, cursor)
+    steps = np.concatenate([part.steps[part.keep] for part in parts] or [np.empty(0, np.int64)])
+    times = np.concatenate([part.times[part.keep] for part in parts] or [np.empty(0)])
+    nothing = np.empty((0, len(chosen.columns)), np.float32)
+    values = chosen.shaped(np.concatenate([_rows(part, stored, chosen) for part in parts] or [nothing]))
+    if size == 1:
+        return Found(steps, times, values, None, None, cursor)
+    low, mean, high, _ = of_size(values, size)
+    return Found(steps[::size], times[::size], mean, low, high, cursor)
 
 
 def _limits(connection: Connection, window: Window) -> dict[int, int]:
@@ -160,6 +161,14 @@ def _blobs(
     return {sequence: blob for sequence, blob in connection.execute(query) if sequence in wanted}
 
 
+def _rows(part: _Part, stored: dict[int, bytes], chosen: Selection) -> Floats:
+    """Return the raw values [samples, columns] of ``part`` that lie in the window."""
+    rows = part.rows
+    if rows is None:
+        rows = np.frombuffer(stored[part.sequence], "<f4").reshape(len(chosen.columns), part.samples).T
+    return rows if part.keep.all() else rows[part.keep]
+
+
 class _Entries(NamedTuple):
     steps: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]
@@ -168,20 +177,26 @@ class _Entries(NamedTuple):
 
 
 def _entries(part: _Part, unit: int, stored: dict[int, bytes], chosen: Selection) -> _Entries:
-    """Return what of ``part`` lies in the window, in buckets of ``unit`` samples or of one."""
-    columns = len(chosen.columns)
-    if unit > 1 and part.whole:
-        low, mean, high, count = unpack(stored[part.sequence], columns)
-        shaped = Buckets(chosen.shaped(low), chosen.shaped(mean), chosen.shaped(high), _layers(count, chosen))
-        starts = np.arange(0, part.samples, unit)
-        samples = np.diff(starts, append=part.samples)
-        return _Entries(part.steps[starts], part.times[starts], samples, shaped)
-    rows = part.rows
-    if rows is None:
-        rows = np.frombuffer(stored[part.sequence], "<f4").reshape(columns, part.samples).T
-    values = chosen.shaped(np.ascontiguousarray(rows[part.keep]))
-    steps = part.steps[part.keep]
-    return _Entries(steps, part.times[part.keep], np.ones(len(steps), np.int64), single(values))
+    """Return what of ``part`` lies in the window: a whole fold in buckets of ``unit`` samples, else single ones."""
+    if not part.whole:
+        values = chosen.shaped(np.ascontiguousarray(_rows(part, stored, chosen)))
+        steps = part.steps[part.keep]
+        return _Entries(steps, part.times[part.keep], np.ones(len(steps), np.int64), single(values))
+    low, mean, high, measured = unpack(stored[part.sequence], len(chosen.columns))
+    shaped = Buckets(chosen.shaped(low), chosen.shaped(mean), chosen.shaped(high), _layers(measured, chosen))
+    starts = np.arange(0, part.samples, unit)
+    return _Entries(part.steps[starts], part.times[starts], np.diff(starts, append=part.samples), shaped)
+
+
+def _zoomed(entries: list[_Entries], size: int, cursor: int) -> Found:
+    """Merge entries into buckets of about ``size`` samples: a bucket ends with the entry that fills it."""
+    counts = np.concatenate([entry.samples for entry in entries])
+    starts = np.flatnonzero(np.diff((np.cumsum(counts) - counts) // size, prepend=-1))
+    planes = zip(*(entry.buckets for entry in entries), strict=True)
+    low, mean, high, _ = merged(Buckets(*(np.concatenate(plane) for plane in planes)), starts)
+    steps = np.concatenate([entry.steps for entry in entries])[starts]
+    times = np.concatenate([entry.times for entry in entries])[starts]
+    return Found(steps, times, mean, low, high, cursor)
 
 
 def _layers(count: npt.NDArray[np.int64], chosen: Selection) -> npt.NDArray[np.int64]:
@@ -190,11 +205,3 @@ def _layers(count: npt.NDArray[np.int64], chosen: Selection) -> npt.NDArray[np.i
         return count
     starts = np.cumsum((0, *chosen.heads[:-1]))
     return np.maximum.reduceat(count, starts, axis=1)
-
-
-def _joined(buckets: list[Buckets], chosen: Selection) -> Buckets:
-    """Put buckets one after the other, also none at all."""
-    if not buckets:
-        columns = len(chosen.heads) if chosen.by_layer else len(chosen.columns)
-        return single(np.empty((0, columns), np.float32))
-    return Buckets(*(np.concatenate(planes) for planes in zip(*buckets, strict=True)))

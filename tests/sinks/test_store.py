@@ -90,6 +90,19 @@ def test_close_says_how_many_rows_are_lost_when_the_store_stays_full(tmp_path):
     assert stored(tmp_path) == list(range(50 - len(failures)))
 
 
+def test_what_is_lost_at_the_end_is_said_although_the_failure_was_reported_before(tmp_path, caplog):
+    sink = StoreSink(tmp_path)
+    recorder = Recorder(WIDTH, lambda raw: raw, INFO, LAYOUT, [sink], beat=60.0)
+    assert recorder.flush()
+    fill(sink, 1)
+    for step in range(30):
+        recorder.submit(step, torch.zeros(WIDTH))
+    recorder.close()
+    assert len(caplog.messages) == 2
+    assert "wait in memory" in caplog.messages[0]
+    assert "samples of the run are lost" in caplog.messages[1]
+
+
 def test_more_rows_than_may_wait_are_counted(tmp_path):
     sink = started(tmp_path, kept=10)
     fill(sink, 1)
