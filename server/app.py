@@ -7,7 +7,7 @@ import asyncio
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -63,12 +63,13 @@ def index() -> FileResponse:
     return FileResponse(STATIC / "index.html")
 
 
-def plotly() -> FileResponse:
-    """Send Plotly's browser bundle, from its Python wheel."""
+async def plotly(request: Request) -> Response:
+    """Send Plotly's browser bundle, from its Python wheel; a browser that has it already is told so."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
         raise HTTPException(500, "the page draws with the plotly package, which is not installed: pip install plotly")
-    return FileResponse(Path(spec.origin).parent / "package_data" / "plotly.min.js", media_type="text/javascript")
+    bundle = StaticFiles(directory=Path(spec.origin).parent / "package_data")
+    return await bundle.get_response("plotly.min.js", request.scope)
 
 
 def store_problem(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 // The one step axis that all panels share: its range, its margins, its cursor.
 
-export const MARGIN = { l: 84, r: 66, t: 6, b: 24 };
-const NARROW = { l: 58, r: 46, t: 6, b: 24 };
+export const MARGIN = { l: 84, r: 66, t: 6, b: 24, autoexpand: false };
+const NARROW = { l: 58, r: 52, t: 6, b: 24, autoexpand: false };
 
 const views = new Set();
 let cursor = null;

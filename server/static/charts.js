@@ -28,9 +28,9 @@ export class Charts {
     this.tableButton = iconButton("table", "Show the heatmap as a table", () => this.toggleTable(), { "aria-expanded": "false" });
     this.scaleButton = h("button.link.small", { type: "button", onclick: () => this.toggleScale() });
     this.heat = new Heatmap(act, [this.tableButton]);
-    this.curves = new Curves("curves", act, { height: 176, tools: [this.scaleButton] });
-    this.loss = new Curves("loss", act, { height: 134, swatches: false });
-    this.gradient = new Curves("gradient norm", act, { height: 134, swatches: false });
+    this.curves = new Curves("curves", act, { height: 172, tools: [this.scaleButton] });
+    this.loss = new Curves("loss", act, { height: 122, inline: true });
+    this.gradient = new Curves("gradient norm", act, { height: 122, inline: true });
     this.heat.title.append(this.select);
     this.heat.note.append(this.back);
     this.loss.title.textContent = "loss";
@@ -81,16 +81,17 @@ export class Charts {
   }
 
   windows() {
-    const { findings } = this.session;
-    const chosen = findings.find((finding) => keyOf(finding) === this.state.finding);
-    const spans = ["info", "warning", "error"].flatMap((severity) => merged(findings.filter((one) => one.severity === severity)));
-    return { spans: chosen ? [...spans, { ...span(chosen), chosen: true }] : spans, chosen };
+    const { findings, detail } = this.session;
+    const all = findings.map((finding) => span(finding, detail.heartbeat.step));
+    const chosen = all.find(({ finding }) => keyOf(finding) === this.state.finding);
+    const spans = ["info", "warning", "error"].flatMap((severity) => merged(all.filter((one) => one.severity === severity)));
+    return { spans, shaded: chosen ? [{ ...chosen, chosen: true }] : spans, chosen };
   }
 
   async draw() {
     const { session, data } = this;
     const range = this.range();
-    const { spans, chosen } = this.windows();
+    const { spans, shaded, chosen } = this.windows();
     const empty = !data.heat?.steps.length;
     this.heat.element.hidden = empty;
     this.curves.element.hidden = empty;
@@ -98,7 +99,7 @@ export class Charts {
     const jobs = [];
     if (!empty) {
       jobs.push(this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen }));
-      jobs.push(this.drawCurves(range, spans));
+      jobs.push(this.drawCurves(range, shaded));
       this.heat.download = () => this.save(`${this.metric}-heatmap`, namedLines(data.heat));
       if (this.table) this.fillTable();
     }
@@ -106,11 +107,10 @@ export class Charts {
     for (const [panel, metric] of [[this.loss, LOSS], [this.gradient, GRADIENT]]) {
       const lines = overlayLegend(session.run, firsts[metric], data.laid, metric === LOSS ? "loss" : "gradient");
       panel.element.hidden = !lines.some((line) => line.steps.length);
-      panel.swatches = lines.length > 1;
       panel.note.textContent = noteOf(session.metric(metric));
       panel.download = () => this.save(metric, lines);
       const logarithmic = metric === GRADIENT && wantsLog(lines).sensible;
-      if (!panel.element.hidden) jobs.push(panel.show({ lines, range, windows: spans, logarithmic }));
+      if (!panel.element.hidden) jobs.push(panel.show({ lines, range, windows: shaded, logarithmic }));
     }
     await Promise.all(jobs);
   }
@@ -190,12 +190,17 @@ export class Charts {
 const namedLines = (series) => series.columns.map((column) => ({ name: spotName(column), steps: series.steps, column }));
 const spotName = (column) => (column.head === null ? spot(column) : `head ${column.head}`);
 const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
-const span = ({ opened, last, cleared, severity }) => ({ from: opened - 0.5, to: (cleared ?? last) + 0.5, severity });
+
+/** The steps of a finding; one that is open reaches to the newest step. */
+function span(finding, newest) {
+  const end = finding.cleared ?? Math.max(finding.last, newest);
+  return { from: finding.opened - 0.5, to: end + 0.5, severity: finding.severity, finding };
+}
 
 /** Windows of one severity, joined where they overlap, so that many findings do not darken the charts. */
-function merged(findings) {
+function merged(spans) {
   const result = [];
-  for (const next of findings.map(span).sort((a, b) => a.from - b.from)) {
+  for (const next of spans.map((one) => ({ ...one })).sort((a, b) => a.from - b.from)) {
     const before = result[result.length - 1];
     if (before && next.from <= before.to) before.to = Math.max(before.to, next.to);
     else result.push(next);

@@ -1,6 +1,7 @@
 // Colours: tokens of the theme, colour maps that colour-blind people can read, and which map a metric gets.
 import { extent } from "./packed.js";
 import { number, ratio } from "./text.js";
+import { logTicks, tickText } from "./ticks.js";
 
 const CIVIDIS = ["#00224e", "#1d3a6f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bbad6c", "#ddc758", "#fee838"];
 const BELOW = ["#0d3c6e", "#2467a8", "#5b9bc9", "#a9cfe4"];
@@ -27,12 +28,12 @@ function mix(list, place) {
 /** One colour a layer, by depth; the ends that vanish on the background are left out. */
 export function depthColour(index, count) {
   const place = count < 2 ? 0.4 : index / (count - 1);
-  return mix(CIVIDIS, isDark() ? 0.3 + 0.7 * place : 0.86 * place);
+  return mix(CIVIDIS, isDark() ? 0.36 + 0.64 * place : 0.86 * place);
 }
 
 const scaleOf = (list) => list.map((colour, index) => [index / (list.length - 1), colour]);
 
-/** What a metric's heatmap is coloured by: kind, place(value) on the axis of colours, its ends, ticks and colours. */
+/** What a metric's heatmap is coloured by: kind, place(value) on the axis of colours, far(place) from neutral, its ends, ticks and colours. */
 export function scaleFor(info, series, range) {
   const found = extent(series.columns, series.steps, ...(range ?? []));
   const [low, high] = found ?? [0, 1];
@@ -40,6 +41,8 @@ export function scaleFor(info, series, range) {
   if (low > 0) return logarithmic(low, high);
   return low < 0 && high > 0 ? aroundZero(Math.max(-low, high)) : linear(low, high);
 }
+
+const same = (value) => value;
 
 function aroundHealthy(healthy, low, high) {
   const reach = Math.max(Math.abs(Math.log2(low / healthy)), Math.abs(Math.log2(high / healthy)), 1);
@@ -49,6 +52,7 @@ function aroundHealthy(healthy, low, high) {
   return {
     kind: `ratio to ${number(healthy)}, where a healthy run is`,
     place: (value) => Math.log2(value / healthy),
+    far: Math.abs,
     ends: [-reach, reach],
     ticks,
     labels: ticks.map((power) => `${ratio(2 ** power)}×`),
@@ -57,31 +61,25 @@ function aroundHealthy(healthy, low, high) {
 }
 
 function logarithmic(low, high) {
-  const ends = [Math.log10(low), Math.log10(Math.max(high, low * 1.25))];
-  const wide = ends[1] - ends[0];
-  const ticks = [];
-  const steps = wide > 5 ? [1] : wide > 1.2 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
-  for (let power = Math.floor(ends[0]); power <= ends[1]; power += wide > 8 ? 2 : 1) {
-    steps.forEach((step) => ticks.push(Math.log10(step) + power));
-  }
-  const inside = ticks.filter((tick) => tick >= ends[0] && tick <= ends[1]);
-  const shown = inside.length > 1 ? inside : ends;
-  const labels = shown.map((tick) => number(Number((10 ** tick).toPrecision(3))));
-  return { kind: "log scale", place: Math.log10, ends, ticks: shown, labels, colours: scaleOf(CIVIDIS) };
+  const top = Math.max(high, low * 1.25);
+  const ticks = logTicks(low, top);
+  const ends = [Math.log10(low), Math.log10(top)];
+  return { kind: "log scale", place: Math.log10, far: same, ends, ticks, labels: ticks.map(tickText), colours: scaleOf(CIVIDIS) };
 }
 
 function linear(low, high) {
   const ends = high > low ? [low, high] : [low, low + 1];
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => ends[0] + part * (ends[1] - ends[0]));
   const labels = ticks.map((tick) => number(Number(tick.toPrecision(3))));
-  return { kind: "linear scale", place: (value) => value, ends, ticks, labels, colours: scaleOf(CIVIDIS) };
+  return { kind: "linear scale", place: same, far: same, ends, ticks, labels, colours: scaleOf(CIVIDIS) };
 }
 
 function aroundZero(reach) {
   const ticks = [-reach, -reach / 2, 0, reach / 2, reach];
   return {
     kind: "linear scale around 0",
-    place: (value) => value,
+    place: same,
+    far: Math.abs,
     ends: [-reach, reach],
     ticks,
     labels: ticks.map((tick) => number(Number(tick.toPrecision(2)))),

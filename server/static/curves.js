@@ -4,6 +4,7 @@ import { Panel, shades } from "./panel.js";
 import { token } from "./colours.js";
 import { extent, isMissing, nearest } from "./packed.js";
 import { number } from "./text.js";
+import { logTicks, tickText } from "./ticks.js";
 
 /** Points of one line. A step that was not measured is left out; a NaN or Inf breaks the line and is marked. */
 function points({ steps, column }) {
@@ -28,9 +29,8 @@ function points({ steps, column }) {
 }
 
 export class Curves extends Panel {
-  constructor(name, act, { height, tools = [], swatches = true } = {}) {
-    super(name, act, { height, tools });
-    this.swatches = swatches;
+  constructor(name, act, { height, tools = [], inline = false } = {}) {
+    super(name, act, { height, tools, inline });
     this.values = [];
   }
 
@@ -56,9 +56,7 @@ export class Curves extends Panel {
     }
     if (odd.length) traces.push(marks([...new Set(odd)]));
     this.makeReadout();
-    const yaxis = logarithmic
-      ? { type: "log", autorange: true, dtick: decades(lines), exponentformat: "power" }
-      : { type: "linear", autorange: true, nticks: 5, exponentformat: "power" };
+    const yaxis = logarithmic ? logAxis(lines, range) : linearAxis(lines, range);
     const hidden = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };
     return this.draw(traces, { yaxis, yaxis2: hidden, shapes: shades(windows) }, range);
   }
@@ -69,7 +67,7 @@ export class Curves extends Panel {
       ...this.lines.map((line, index) => {
         const swatch = h("i.stroke");
         swatch.style.borderTop = `2px ${line.dash && line.dash !== "solid" ? "dashed" : "solid"} ${line.colour}`;
-        const parts = [this.swatches ? swatch : null, h("span", {}, line.name), this.values[index]].filter(Boolean);
+        const parts = line.name ? [swatch, h("span", {}, line.name), this.values[index]] : [this.values[index]];
         return line.open
           ? h("button.value", { type: "button", onclick: line.open, title: `Show the heads of ${line.name}` }, ...parts)
           : h("span.value", {}, ...parts);
@@ -98,17 +96,29 @@ const marks = (steps) => ({
   marker: { symbol: "x", size: 7, color: token("odd") },
 });
 
-function decades(lines) {
-  const spans = lines.map(({ column, steps }) => extent([column], steps)).filter(Boolean);
-  const low = Math.min(...spans.map(([first]) => first));
-  const high = Math.max(...spans.map(([, last]) => last));
-  return high / low > 1e6 ? Math.ceil(Math.log10(high / low) / 4) : high / low > 30 ? 1 : "D2";
+/** Smallest and largest value of all lines within a range, or null. */
+function reach(lines, range = []) {
+  const spans = lines.map(({ column, steps }) => extent([column], steps, ...range)).filter(Boolean);
+  return spans.length ? [Math.min(...spans.map(([low]) => low)), Math.max(...spans.map(([, high]) => high))] : null;
+}
+
+/** From the lowest to the highest value in sight, with a little room. */
+function linearAxis(lines, range) {
+  const [low, high] = reach(lines, range) ?? [0, 1];
+  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  return { type: "linear", range: [low - room, high + room], nticks: 5, exponentformat: "power", tickmode: "auto" };
+}
+
+function logAxis(lines, range) {
+  const [low, high] = reach(lines, range) ?? [1, 10];
+  const room = Math.log10(high / low) * 0.06 || 0.05;
+  const ticks = logTicks(low * 10 ** -room, high * 10 ** room, 4);
+  const ends = [Math.log10(low) - room, Math.log10(high) + room];
+  return { type: "log", range: ends, tickvals: ticks.map((tick) => 10 ** tick), ticktext: ticks.map(tickText) };
 }
 
 /** Whether a log axis serves these lines: all positive, and spread over more than a factor of 30. */
 export function wantsLog(lines) {
-  const spans = lines.map(({ column, steps }) => extent([column], steps)).filter(Boolean);
-  const low = Math.min(...spans.map(([first]) => first));
-  const high = Math.max(...spans.map(([, last]) => last));
+  const [low, high] = reach(lines) ?? [0, 0];
   return { possible: low > 0, sensible: low > 0 && high / low > 30 };
 }

@@ -16,7 +16,7 @@ function prose(text) {
 export function drawDetail(finding, group, rules, act) {
   const rule = rules.get(finding.code);
   const parts = [
-    h("p.message", {}, finding.message),
+    h("p.what", {}, finding.message),
     h("p.cause", {}, h("span.label", {}, "Cause "), finding.cause),
     facts(finding),
     evidence(finding.cells),
@@ -28,7 +28,7 @@ export function drawDetail(finding, group, rules, act) {
 }
 
 function facts(finding) {
-  const end = finding.cleared === null ? `still there at step ${finding.last}` : `cleared at step ${finding.cleared}`;
+  const end = finding.cleared === null ? "not cleared yet" : `cleared at step ${finding.cleared}`;
   const pairs = [
     ["worst", `${number(finding.value)} at step ${finding.peak}, limit ${number(finding.limit)}`],
     ["steps", `from ${finding.opened}, ${end}`],

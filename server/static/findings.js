@@ -1,7 +1,7 @@
 // The findings at the side: the gravest first, grouped by rule; one is opened to show why, and what to do.
 import { h, icon } from "./dom.js";
 import { drawDetail } from "./detail.js";
-import { natural, number, plural, span } from "./text.js";
+import { natural, number, span } from "./text.js";
 
 const RANK = { error: 0, warning: 1, info: 2 };
 
@@ -28,7 +28,7 @@ const pick = ({ code, name, severity }) => ({ code, name, severity });
 /** The findings in the order in which they are shown; j and k walk along it. */
 export const inOrder = (findings) => grouped(findings).flatMap((group) => group.findings);
 
-const steps = ({ opened, last, cleared }) => (cleared === null ? (last > opened ? `${opened}–${last}` : `${opened}`) : `${opened}–${cleared}`);
+const steps = ({ opened, cleared }) => (cleared === null ? `since ${opened}` : `${opened}–${cleared}`);
 
 /** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {findings, chosen, rules, unfolded}. */
 export function drawFindings(place, { findings, chosen, rules, unfolded }, act) {
@@ -83,5 +83,3 @@ function drawRow(finding, { chosen, rules }, act) {
   );
   return h(`li${holds ? ".chosen" : ""}`, {}, button, holds ? drawDetail(finding, null, rules, act) : null);
 }
-
-export const describe = (findings) => plural(findings.length, "finding");

@@ -6,55 +6,69 @@ import { scaleFor, token } from "./colours.js";
 import { isMissing, lowerBound, nearest } from "./packed.js";
 import { number, shortened, spot, unit } from "./text.js";
 
-/** Cell borders between steps: half way, so that uneven sampling shows. */
-function borders(steps) {
-  const edges = new Float64Array(steps.length + 1);
-  for (let index = 1; index < steps.length; index += 1) edges[index] = (steps[index - 1] + steps[index]) / 2;
-  edges[0] = steps[0] - (steps.length > 1 ? edges[1] - steps[0] : 0.5);
-  edges[steps.length] = 2 * steps[steps.length - 1] - edges[steps.length - 1];
-  return edges;
+/** Cells that are in sight, at least a pixel wide: first index of each, and their borders, half way between steps. */
+function cellsInSight(steps, range, pixels) {
+  const start = Math.max(lowerBound(steps, range[0]) - 1, 0);
+  const stop = Math.min(lowerBound(steps, range[1]) + 1, steps.length);
+  const stride = Math.max(1, Math.ceil((stop - start) / Math.max(pixels, 50)));
+  const firsts = [];
+  for (let index = start; index < stop; index += stride) firsts.push(index);
+  const half = (index) => (index > 0 ? (steps[index - 1] + steps[index]) / 2 : steps[0] - (steps.length > 1 ? (steps[1] - steps[0]) / 2 : 0.5));
+  const last = steps.length > 1 ? steps.length - 1 : 0;
+  const end = stop < steps.length ? half(stop) : 2 * steps[last] - half(last);
+  return { firsts, stop, borders: [...firsts.map(half), end] };
 }
 
-/** Two grids: places on the colour axis, and 1 where a number was measured and is not finite. Missing is null in both. */
-function grids(series, scale) {
+/** Places on the colour axis, and 1 where a number was measured and is not finite; what was not measured is null in both.
+ * A cell of several steps shows the place furthest from the neutral one; a NaN among them wins. */
+function gridOf(column, { firsts, stop }, scale) {
   const places = [];
   const odd = [];
-  let seen = { odd: 0, missing: 0 };
+  firsts.forEach((first, cell) => {
+    let place = null;
+    let mark = null;
+    for (let index = first; index < (firsts[cell + 1] ?? stop); index += 1) {
+      const value = column.values[index];
+      if (!Number.isFinite(value)) mark = isMissing(column.values, index) ? mark : 1;
+      else if (place === null || scale.far(scale.place(value)) > scale.far(place)) place = scale.place(value);
+    }
+    places.push(mark ? null : place);
+    odd.push(mark);
+  });
+  return { places, odd };
+}
+
+/** How many numbers are not finite, and how many were never measured. */
+function count(series) {
+  const seen = { odd: 0, missing: 0 };
   for (const { values } of series.columns) {
-    const row = new Array(values.length);
-    const marks = new Array(values.length).fill(null);
-    values.forEach((value, index) => {
-      row[index] = Number.isFinite(value) ? scale.place(value) : null;
-      if (Number.isFinite(value)) return;
-      if (isMissing(values, index)) seen.missing += 1;
-      else {
-        marks[index] = 1;
-        seen.odd += 1;
-      }
-    });
-    places.push(row);
-    odd.push(marks);
+    for (let index = 0; index < values.length; index += 1) {
+      if (Number.isFinite(values[index])) continue;
+      seen[isMissing(values, index) ? "missing" : "odd"] += 1;
+    }
   }
-  return { places, odd, seen };
+  return seen;
 }
 
 export class Heatmap extends Panel {
   constructor(act, tools) {
-    super("heatmap", act, { tools });
+    super("heatmap", act, { tools, inline: true });
     this.hatch = h("div.hatch");
     this.plot.before(this.hatch);
     this.legend = h("div.legend");
     this.below.append(this.legend);
   }
 
-  /** shown: {info, series, layer, range, windows, chosen}; chosen is the selected finding, outlined. */
+  /** shown: {info, series, layer, range, windows, chosen}; chosen is the selected finding's {finding, from, to}, outlined. */
   show({ info, series, layer, range, windows, chosen }) {
     this.info = info;
     this.series = series;
     const rows = series.columns.length;
     const scale = scaleFor(info, series, null);
-    const { places, odd, seen } = grids(series, scale);
-    const cells = { type: "heatmap", x: borders(series.steps), y0: 0, dy: 1, zsmooth: false, hoverinfo: "skip" };
+    const sight = cellsInSight(series.steps, range, this.plot.clientWidth - margins().l - margins().r);
+    const grids = series.columns.map((column) => gridOf(column, sight, scale));
+    const seen = count(series);
+    const cells = { type: "heatmap", x: sight.borders, y0: 0, dy: 1, zsmooth: false, hoverinfo: "skip" };
     const bar = {
       thickness: 9,
       outlinewidth: 0,
@@ -70,10 +84,10 @@ export class Heatmap extends Panel {
       ticks: "",
     };
     const [zmin, zmax] = scale.ends;
-    const traces = [{ ...cells, z: places, zmin, zmax, colorscale: scale.colours, colorbar: bar }];
+    const traces = [{ ...cells, z: grids.map(({ places }) => places), zmin, zmax, colorscale: scale.colours, colorbar: bar }];
     if (seen.odd) {
       const colour = token("odd");
-      traces.push({ ...cells, z: odd, zmin: 0, zmax: 1, colorscale: [[0, colour], [1, colour]], showscale: false });
+      traces.push({ ...cells, z: grids.map(({ odd }) => odd), zmin: 0, zmax: 1, colorscale: [[0, colour], [1, colour]], showscale: false });
     }
     const names = series.columns.map((column) => (layer ? `head ${column.head ?? 0}` : column.layer ?? info.name));
     const every = Math.ceil(rows / 16);
@@ -110,7 +124,7 @@ export class Heatmap extends Panel {
     const column = this.series.columns[row];
     const index = nearest(this.series.steps, cursor.step);
     const text = number(column.values[index], isMissing(column.values, index));
-    this.readout.replaceChildren(`step ${this.series.steps[index]} · ${spot(column)} · `, h("b", {}, text));
+    this.readout.replaceChildren(h("span", {}, `step ${this.series.steps[index]} · ${spot(column)} · `, h("b", {}, text)));
   }
 }
 
@@ -130,13 +144,14 @@ function strips(windows) {
 }
 
 /** The chosen finding's own row and steps. */
-function outline(finding, series, layer) {
-  if (!finding) return [];
+function outline(chosen, series, layer) {
+  if (!chosen) return [];
+  const { finding, from, to } = chosen;
   const row = series.columns.findIndex((column) =>
     layer ? layer === finding.layer && column.head === finding.head : column.layer === finding.layer,
   );
   if (row < 0) return [];
-  const rectangle = { type: "rect", xref: "x", yref: "y", x0: finding.opened - 0.5, x1: (finding.cleared ?? finding.last) + 0.5 };
+  const rectangle = { type: "rect", xref: "x", yref: "y", x0: from, x1: to };
   const place = { y0: row - 0.47, y1: row + 0.47 };
   return [
     { ...rectangle, ...place, line: { width: 3.5, color: token("surface") } },

@@ -33,6 +33,7 @@ function say(title, text, action = null) {
 
 function fail(error) {
   if (error.name === "AbortError") return;
+  places.panels.classList.remove("loading");
   const gone = error instanceof ApiError && [404, 409, 410].includes(error.status);
   const retry = h("button", { type: "button", onclick: () => start() }, "Try again");
   say(gone ? "This run cannot be shown" : "Something went wrong", error.message, retry);
@@ -61,14 +62,14 @@ function drawList() {
 }
 
 function drawFacts() {
-  if (!session) return;
+  if (!session?.detail) return;
   drawStatus(places.status, session, { following: following(), lost, resume: fit });
   drawVerdict(places.verdict, session, choose);
   document.title = `${session.run} · stabmon`;
 }
 
 function drawSide() {
-  if (!session) return;
+  if (!session?.findings) return;
   const act = { choose, zoom: zoomTo, redraw: drawSide };
   drawFindings(places.findings, { findings: session.findings, chosen: state.finding, rules, unfolded }, act);
 }
@@ -97,6 +98,7 @@ async function drawCharts() {
 
 function pin() {
   const { step } = state;
+  places.panels.dataset.drawn = location.search;
   if (step !== null) return showCursor(step, { pinned: true });
   if (!currentCursor() || currentCursor().pinned) showCursor(null);
 }
@@ -104,7 +106,7 @@ function pin() {
 const chartActs = {
   change: (patch) => change(patch),
   openLayer: (layer) => change({ layer }),
-  zoom: (range) => change(range ? { from: Math.round(range[0]), to: Math.round(range[1]) } : { from: null, to: null }),
+  zoom: (range) => change(range ? whole(range) : { from: null, to: null }),
   leave: () => (state.step === null ? showCursor(null) : showCursor(state.step, { pinned: true })),
   hover: (step, row, source) => {
     const at = snap(step);
@@ -117,6 +119,12 @@ const chartActs = {
     change({ step: snap(step), ...layer });
   },
 };
+
+/** A range in whole steps, at least one wide. */
+function whole([first, last]) {
+  const from = Math.round(first);
+  return { from, to: Math.max(Math.round(last), from + 1) };
+}
 
 function snap(step) {
   const { steps } = charts;
@@ -141,7 +149,7 @@ function choose(finding) {
 }
 
 function zoomTo(finding) {
-  const end = finding.cleared ?? finding.last;
+  const end = finding.cleared ?? session.detail.heartbeat.step;
   const edge = Math.max(5, Math.round((end - finding.opened) * 0.15));
   change({ from: Math.max(finding.opened - edge, 0), to: end + edge, step: finding.opened });
 }
@@ -171,7 +179,7 @@ function setTheme() {
 }
 
 const letGo = () => change(state.step === null ? { finding: null } : { step: null });
-const about = () => session && showRun(session);
+const about = () => session?.detail && showRun(session);
 
 async function openRun(name) {
   clearRun();
@@ -278,7 +286,7 @@ places.tools.append(
 listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, "?": showKeys, Escape: letGo });
 onSystemTheme(redraw);
 setInterval(refresh, EVERY);
-setInterval(() => session?.detail && drawFacts(), 1000);
+setInterval(drawFacts, 1000);
 listRules().then((found) => {
   rules = new Map(found.map((rule) => [rule.code, rule]));
   drawSide();

@@ -4,25 +4,28 @@ import { isDark, token } from "./colours.js";
 import { join, margins, pixelOf, rowAt, stepAt } from "./axis.js";
 
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false, scrollZoom: false };
+/** Plotly comes last, so that the words stand before the charts are drawn. */
+const loaded = new Promise((done) => addEventListener("DOMContentLoaded", done));
 const touch = matchMedia("(pointer: coarse)");
 
 export class Panel {
   /** act: {pin(step), zoom(range), click(step, row)}; name labels the panel for assistive technology. */
-  constructor(name, act, { height = 150, tools = [] } = {}) {
+  constructor(name, act, { height = 150, tools = [], inline = false } = {}) {
     this.act = act;
     this.height = height;
     this.range = null;
     this.title = h("h2.panel-title");
     this.note = h("span.panel-note");
-    this.readout = h("div.readout");
+    this.readout = h(`div.readout${inline ? ".inline" : ""}`);
     this.plot = h("div.plot", { role: "img", "aria-label": name });
     this.line = h("div.cursor", { hidden: true });
     this.flag = h("span.cursor-flag");
     this.line.append(this.flag);
     this.below = h("div.panel-below");
     const csv = iconButton("download", `Download ${name} as CSV: what is visible`, () => this.download?.());
-    const head = h("div.panel-head", {}, this.title, this.note, h("span.panel-tools", {}, ...tools, csv));
-    this.element = h("section.panel", { "aria-label": name }, head, this.readout, h("div.stage", {}, this.plot, this.line), this.below);
+    const head = h("div.panel-head", {}, this.title, this.note, inline && this.readout, h("span.panel-tools", {}, ...tools, csv));
+    const stage = h("div.stage", {}, this.plot, this.line);
+    this.element = h("section.panel", { "aria-label": name }, head, inline ? null : this.readout, stage, this.below);
     this.leave = join(this);
     this.listen();
   }
@@ -56,6 +59,7 @@ export class Panel {
   }
 
   async redraw() {
+    await loaded;
     const { traces, layout } = this.drawn;
     const wide = this.plot.clientWidth;
     if (!wide) return;
@@ -147,7 +151,7 @@ export function shades(windows) {
     y1: 1,
     layer: "below",
     fillcolor: token(severity),
-    opacity: chosen ? 0.2 : isDark() ? 0.1 : 0.07,
+    opacity: chosen ? 0.12 : isDark() ? 0.08 : 0.05,
     line: { width: 0 },
   }));
 }

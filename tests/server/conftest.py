@@ -1,5 +1,7 @@
 """A folder of runs as stabmon.watch leaves it: a naive one that goes wrong at step 0, and the same with the fix."""
 
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -199,6 +201,12 @@ def runs(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
+def make_store() -> type[Store]:
+    """Make a store in a folder; for fixtures that live longer than a test."""
+    return Store
+
+
+@pytest.fixture(scope="session")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The runs 'naive' and 'fixed', both finished; not to be written to."""
     store = Store(tmp_path_factory.mktemp("two"))
@@ -208,11 +216,54 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
-def open_client() -> Iterator[Callable[[Path], TestClient]]:
+def open_client() -> Callable[..., TestClient]:
     """Make a client over a folder; it speaks to 127.0.0.1, as a browser on this machine does."""
-    yield lambda directory: TestClient(create_app(directory), base_url="http://127.0.0.1")
+
+    def make(directory: Path, token: str | None = None, host: str = "http://127.0.0.1") -> TestClient:
+        return TestClient(create_app(directory, token=token), base_url=host)
+
+    return make
 
 
 @pytest.fixture
-def client(two_runs: Store, open_client: Callable[[Path], TestClient]) -> TestClient:
+def client(two_runs: Store, open_client: Callable[..., TestClient]) -> TestClient:
     return open_client(two_runs.directory)
+
+
+class Server:
+    """``stabmon serve`` as a process of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        code = "import sys; from stabmon.server.serve import serve; serve(sys.argv[1], port=0)"
+        command = [sys.executable, "-u", "-W", "ignore", "-c", code, str(directory)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split()[-1].rstrip("/")
+
+    def said(self) -> str:
+        """Return what it printed; waits for its end."""
+        return self.process.communicate(timeout=10)[0]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[[Path], Server]]:
+    """Start servers that are stopped after the test."""
+    started: list[Server] = []
+
+    def start(directory: Path) -> Server:
+        started.append(Server(directory))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def make_server() -> type[Server]:
+    """Start a server over a folder; for fixtures that live longer than a test. Its starter stops it."""
+    return Server

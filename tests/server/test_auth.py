@@ -1,0 +1,74 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stabmon.server.auth import host_name
+
+RUNS = "/api/v1/runs"
+TOKEN = "correct horse"
+
+
+@pytest.fixture
+def guarded(two_runs, open_client: Callable):
+    return open_client(two_runs.directory, token=TOKEN, host="http://192.168.0.7")
+
+
+def test_without_a_token_this_machine_alone_is_answered(client):
+    for host in ("127.0.0.1:8420", "localhost:8420", "[::1]:8420", "LOCALHOST"):
+        assert client.get(RUNS, headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example", "127.0.0.1.evil.example", "192.168.0.7:8420", ""):
+        response = client.get(RUNS, headers={"Host": host})
+        assert response.status_code == 403, host
+        assert "127.0.0.1" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"), [("[::1]:8420", "::1"), ("a.b:1", "a.b"), ("LocalHost", "localhost"), ("[::1]", "::1")]
+)
+def test_a_host_header_is_read_without_its_port(header, name):
+    assert host_name(header) == name
+
+
+@pytest.mark.parametrize("path", ["/", RUNS, f"{RUNS}/naive/live", "/static/main.js", "/api/v1/openapi.json"])
+def test_with_a_token_nothing_is_answered_without_it(guarded, path):
+    response = guarded.get(path)
+    assert response.status_code == 401
+    assert "token" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Basic correct horse", "Bearer", "correct horse", "Bearer corréct"])
+def test_a_wrong_header_is_refused(guarded, header):
+    assert guarded.get(RUNS, headers={"Authorization": header.encode()}).status_code == 401
+
+
+def test_a_bearer_header_is_enough_from_any_host(guarded):
+    assert guarded.get(RUNS, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_token_in_the_address_becomes_a_cookie_and_leaves_the_address(guarded):
+    response = guarded.get("/", params={"run": "naive", "token": TOKEN, "step": "3"}, follow_redirects=False)
+    assert response.status_code == 303
+    assert response.headers["location"] == "/?run=naive&step=3"
+    cookie = response.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert TOKEN not in cookie
+    assert guarded.get(RUNS).status_code == 200
+    guarded.cookies.clear()
+    assert guarded.get(RUNS).status_code == 401
+
+
+def test_a_wrong_token_in_the_address_sets_no_cookie(guarded):
+    response = guarded.get("/", params={"token": "wrong"}, follow_redirects=False)
+    assert response.status_code == 401
+    assert "set-cookie" not in response.headers
+
+
+def test_the_redirect_stays_on_this_server(guarded):
+    response = guarded.get("http://192.168.0.7//evil.example/x", params={"token": TOKEN}, follow_redirects=False)
+    assert response.headers["location"] == "/evil.example/x"
+
+
+def test_a_folder_is_never_named_to_strangers(guarded, two_runs):
+    assert str(Path(two_runs.directory)) not in guarded.get(RUNS).text

@@ -1,0 +1,203 @@
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stabmon.names import natural_key
+from stabmon.records import Finding, RunInfo
+from stabmon.rules import catalogue
+from stabmon.series import is_missing
+from stabmon.server.encoding import MEDIA_TYPE, unpack
+from stabmon.store import open_run
+
+RUNS = "/api/v1/runs"
+
+
+def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severity(client):
+    body = client.get(RUNS).json()
+    assert [run["name"] for run in body["runs"]] == ["fixed", "naive"]
+    assert [run["state"] for run in body["runs"]] == ["finished", "finished"]
+    assert [run["step"] for run in body["runs"]] == [299, 299]
+    assert body["runs"][1]["findings"] == {"error": 5, "warning": 1}
+
+
+def test_an_empty_folder_is_an_empty_list(runs, open_client):
+    assert open_client(runs.directory).get(RUNS).json()["runs"] == []
+
+
+def test_a_run_is_described_with_its_map_its_heartbeat_and_its_metrics_in_the_glossarys_order(client):
+    body = client.get(f"{RUNS}/naive").json()
+    assert RunInfo.model_validate(body["info"]).model.attentions[3].layer == "layers.3"
+    assert body["heartbeat"]["state"] == "finished"
+    assert body["heartbeat"]["overhead"] == pytest.approx(0.0042)
+    assert body["age"] >= 0
+    names = [metric["name"] for metric in body["metrics"]]
+    assert names[0] == "attention_norm"
+    assert names[-2:] == ["loss", "total_gradient_norm"]
+    mass = next(metric for metric in body["metrics"] if metric["name"] == "row_mass")
+    assert mass["healthy"] == 1.0
+    assert mass["layers"] == ["layers.0", "layers.1", "layers.2", "layers.3"]
+    assert mass["heads"] == [4, 4, 4, 4]
+
+
+def test_findings_come_gravest_first_and_keep_nan_as_a_word(client):
+    body = client.get(f"{RUNS}/naive/findings").json()
+    assert [found["severity"] for found in body] == ["error"] * 5 + ["warning"]
+    assert [found["opened"] for found in body[:5]] == [0, 0, 0, 0, 120]
+    assert [found["layer"] for found in body[:4]] == sorted((f["layer"] for f in body[:4]), key=natural_key)
+    non_finite = next(found for found in body if found["code"] == "NUM001")
+    assert (non_finite["value"], non_finite["limit"]) == ("NaN", "Infinity")
+    assert np.isnan(Finding.model_validate(non_finite).value)
+
+
+def test_a_series_keeps_every_bit_of_what_was_recorded_nan_and_missing_included(client, two_runs):
+    response = client.get(f"{RUNS}/naive/series/attention_norm", params={"layer": "layers.2"})
+    assert response.headers["content-type"] == MEDIA_TYPE
+    series = unpack(response.content)
+    with open_run(two_runs.directory / "naive") as run:
+        stored = run.read("attention_norm", layer="layers.2").values
+    assert series.values.tobytes() == stored.tobytes()
+    assert [spot.head for spot in series.spots] == [0, 1, 2, 3]
+    odd = np.isnan(series.values) & ~is_missing(series.values)
+    assert np.argwhere(odd).tolist() == [[120, 1]]
+    assert series.steps[is_missing(series.values).all(axis=1)].tolist() == list(range(200, 206))
+
+
+def test_a_series_without_a_layer_has_one_column_a_layer_and_a_range_cuts_it(client):
+    series = unpack(client.get(f"{RUNS}/fixed/series/row_mass", params={"start": 10, "stop": 20}).content)
+    assert series.steps.tolist() == list(range(10, 20))
+    assert [(spot.layer, spot.head) for spot in series.spots] == [(f"layers.{index}", None) for index in range(4)]
+    assert series.cursor == 300
+
+
+def test_a_downsampled_series_keeps_every_spike_in_its_bounds(client):
+    whole = unpack(client.get(f"{RUNS}/naive/series/total_gradient_norm").content)
+    small = unpack(client.get(f"{RUNS}/naive/series/total_gradient_norm", params={"points": 10}).content)
+    assert len(small.steps) <= 10
+    assert small.high.max() == whole.values.max()
+    assert small.low.min() == whole.values.min()
+
+
+def test_a_downsampled_heatmap_shows_the_value_furthest_from_healthy_and_the_nan(client):
+    whole = unpack(client.get(f"{RUNS}/naive/series/attention_norm", params={"layer": "layers.2"}).content)
+    cells = unpack(
+        client.get(f"{RUNS}/naive/heatmap/attention_norm", params={"layer": "layers.2", "points": 6}).content
+    )
+    assert cells.low is None
+    holds = np.searchsorted(cells.steps, 120, side="right") - 1
+    assert np.argwhere(np.isnan(cells.values)).tolist() == [[holds, 1]]
+    assert cells.values[0, 0] == whole.values[: cells.steps[1], 0].max()
+
+
+def test_more_points_than_the_limit_are_refused_with_the_limit(client):
+    response = client.get(f"{RUNS}/naive/series/loss", params={"points": 100_000})
+    assert response.status_code == 422
+    assert "points" in response.json()["detail"]
+    assert "2000" in response.json()["detail"]
+    assert "100000" in response.json()["detail"]
+
+
+def test_a_finished_runs_series_is_not_sent_twice(client):
+    first = client.get(f"{RUNS}/naive/series/loss")
+    again = client.get(f"{RUNS}/naive/series/loss", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_running_runs_series_has_no_tag(runs, open_client):
+    writer = runs.start("young")
+    runs.write(writer, range(3))
+    assert "etag" not in open_client(runs.directory).get(f"{RUNS}/young/series/loss").headers
+
+
+def test_large_answers_are_compressed(client):
+    response = client.get(f"{RUNS}/naive/series/attention_norm", headers={"Accept-Encoding": "gzip"})
+    assert response.headers["content-encoding"] == "gzip"
+    assert len(unpack(response.content).steps) == 300
+
+
+def test_the_rules_are_those_of_the_catalogue(client):
+    body = client.get("/api/v1/rules").json()
+    assert [rule["code"] for rule in body] == [rule.code for rule in catalogue()]
+    assert all(rule["checks"] and rule["matters"] and rule["fix"] and rule["wrong"] for rule in body)
+
+
+def test_an_unknown_run_is_404_and_names_the_known_ones(client):
+    response = client.get(f"{RUNS}/nave")
+    assert response.status_code == 404
+    assert "'nave'" in response.json()["detail"]
+    assert "fixed, naive" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2Fruns", "%2Fetc"])
+def test_a_name_cannot_leave_the_folder(client, name):
+    assert client.get(f"{RUNS}/{name}/findings").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("series/atention_norm", "attention_norm, row_mass"),
+        ("heatmap/row_mass?layer=layers.9", "layers.0, layers.1, layers.2, layers.3"),
+        ("series/loss?layer=layers.0", "one number a run"),
+        ("live?series=nothing", "attention_norm"),
+    ],
+)
+def test_an_unknown_metric_or_layer_is_404_and_names_what_there_is(client, path, says):
+    response = client.get(f"{RUNS}/naive/{path}")
+    assert response.status_code == 404
+    assert says in response.json()["detail"]
+
+
+def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_words_and_stays_in_the_list(runs, open_client):
+    runs.finished("future")
+    with sqlite3.connect(runs.directory / "future" / "run.sqlite") as connection:
+        connection.execute("UPDATE stabmon SET schema = 99")
+    connection.close()
+    client = open_client(runs.directory)
+    response = client.get(f"{RUNS}/future")
+    assert response.status_code == 409
+    assert "upgrade stabmon" in response.json()["detail"]
+    listed = client.get(RUNS).json()["runs"]
+    assert "upgrade stabmon" in listed[0]["problem"]
+
+
+def test_a_foreign_file_is_409_and_does_not_hide_the_other_runs(runs, open_client):
+    runs.finished("good")
+    (runs.directory / "foreign").mkdir()
+    (runs.directory / "foreign" / "run.sqlite").write_text("not a database at all, but long enough to be read as one\n")
+    (runs.directory / "notes").mkdir()
+    client = open_client(runs.directory)
+    assert client.get(f"{RUNS}/foreign").status_code == 409
+    assert [run["name"] for run in client.get(RUNS).json()["runs"]] == ["good", "foreign"]
+    assert client.get(f"{RUNS}/notes").status_code == 404
+
+
+def test_a_run_that_is_deleted_while_it_is_read_is_410(runs, open_client, monkeypatch):
+    runs.finished("doomed")
+    opened = open_run
+
+    def delete_then_open(path: Path):
+        shutil.rmtree(path)
+        return opened(path)
+
+    monkeypatch.setattr("stabmon.store.open_run", delete_then_open)
+    response = open_client(runs.directory).get(f"{RUNS}/doomed")
+    assert response.status_code == 410
+    assert "deleted" in response.json()["detail"]
+
+
+def test_nothing_can_be_written(client):
+    for method in ("post", "put", "delete", "patch"):
+        answer: Callable = getattr(client, method)
+        assert answer(f"{RUNS}/naive").status_code == 405
+
+
+def test_the_api_describes_itself_without_a_foreign_script(client):
+    schema = client.get("/api/v1/openapi.json").json()
+    assert "/api/v1/runs/{name}/series/{metric}" in schema["paths"]
+    assert all(operation["get"].get("description") for operation in schema["paths"].values())
+    assert client.get("/docs").status_code == 404
+    assert client.get("/redoc").status_code == 404

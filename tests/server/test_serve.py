@@ -1,0 +1,115 @@
+"""The service as a process of its own, over real sockets."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+
+from stabmon.errors import StabmonError
+from stabmon.server.encoding import unpack
+from stabmon.server.serve import ServeError, bind, serve, url
+
+
+def read_events(lines: Iterator[str], count: int) -> list[tuple[str, int, str]]:
+    """Read ``kind, id, data`` of the next events of an open stream."""
+    found, fields = [], {}
+    for line in lines:
+        if line:
+            key, _, value = line.partition(": ")
+            fields[key] = value
+        elif "event" in fields:
+            found.append((fields["event"], int(fields["id"]), fields["data"]))
+            fields = {}
+            if len(found) == count:
+                return found
+    return found
+
+
+def test_sigterm_ends_an_open_stream_and_the_process_within_two_seconds(runs, start_server):
+    runs.write(runs.start("live"), range(3))
+    server = start_server(runs.directory)
+    with httpx.stream("GET", f"{server.address}/api/v1/runs/live/live", timeout=10) as response:
+        lines = response.iter_lines()
+        read_events(lines, 1)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        list(lines)
+        assert server.process.wait(timeout=5) == 0
+        assert time.monotonic() - began < 2
+    assert "Traceback" not in server.said()
+
+
+def test_a_lost_stream_goes_on_where_it_was(runs, start_server):
+    writer = runs.start("live")
+    runs.write(writer, range(3))
+    server = start_server(runs.directory)
+    path = f"{server.address}/api/v1/runs/live/live?series=loss&cursor=0"
+    with httpx.stream("GET", path, timeout=10) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        kind, cursor, _ = read_events(response.iter_lines(), 1)[0]
+    assert (kind, cursor) == ("points", 3)
+    runs.write(writer, range(3, 5))
+    with httpx.stream("GET", path, headers={"Last-Event-ID": str(cursor)}, timeout=10) as response:
+        kind, cursor, data = read_events(response.iter_lines(), 1)[0]
+    assert (kind, cursor) == ("points", 5)
+    packed = json.loads(data)["loss"]
+    assert unpack(base64.b64decode(packed)).steps.tolist() == [3, 4]
+
+
+def test_a_client_that_leaves_takes_its_stream_with_it(runs, start_server):
+    runs.write(runs.start("live"), range(3))
+    server = start_server(runs.directory)
+    files = f"/proc/{server.process.pid}/fd"
+    if not os.path.isdir(files):
+        pytest.skip("open files are counted through /proc")
+    before = len(os.listdir(files))
+    for _ in range(20):
+        with httpx.stream("GET", f"{server.address}/api/v1/runs/live/live", timeout=10) as response:
+            read_events(response.iter_lines(), 1)
+    deadline = time.monotonic() + 8
+    while len(os.listdir(files)) > before + 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(os.listdir(files)) <= before + 2
+
+
+def test_a_port_in_use_is_an_error_that_names_it_and_another(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port} .* in use.*--port") as caught:
+            serve(tmp_path, port=port)
+    assert isinstance(caught.value, StabmonError)
+
+
+def test_an_open_address_needs_a_token(tmp_path):
+    with pytest.raises(ServeError, match=r"0\.0\.0\.0 .* needs a token.*--token"):
+        serve(tmp_path, host="0.0.0.0", port=0)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ServeError, match="nowhere is not a folder"):
+        serve(tmp_path / "nowhere", port=0)
+
+
+def test_an_address_of_another_machine_is_an_error_that_says_so():
+    with pytest.raises(ServeError, match=r"192\.0\.2\.1.*--host"):
+        bind("192.0.2.1", 0)
+
+
+def test_the_address_holds_the_token_and_can_be_opened():
+    assert url("0.0.0.0", 8420, "a b&c") == "http://127.0.0.1:8420/?token=a%20b%26c"
+    assert url("::1", 80, None) == "http://[::1]:80/"
+
+
+def test_the_server_loads_no_torch():
+    code = "import sys, stabmon.server.serve; print('torch' in sys.modules, 'triton' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"], done.stderr
