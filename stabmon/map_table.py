@@ -15,7 +15,7 @@ def map_table(found: ModelMap) -> Table:
     for attention in found.attentions:
         table.add_row(
             attention.layer,
-            attention.module,
+            attention.module.removeprefix(f"{attention.layer}."),
             attention.kind,
             f"{attention.heads} × {attention.head_dim}",
             _bias(attention),

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -31,7 +30,7 @@ def watch(
     model: nn.Module,
     optimizer: Optimizer | None = None,
     *,
-    dir: str | Path | None = "runs",  # noqa: A002 the name that people know from other trackers
+    dir: str | Path | None = "runs",
     name: str | None = None,
     schedule: Schedule = Schedule(),  # noqa: B008 frozen
     log: Sequence[str] = ("loss",),
@@ -147,17 +146,22 @@ class Monitor:
         return self._steps
 
     @property
+    def failures(self) -> tuple[str, ...]:
+        """What stabmon could not record, each once; empty in a good run."""
+        return tuple(self._recording.failures)
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What the rules found so far; waits for the writer thread, which is milliseconds behind."""
-        self._recorder.flush()
+        self.flush()
         return self._recorder.findings
 
     @property
     def overhead(self) -> float | None:
         """Seconds in stabmon's code on the training thread over seconds of training, since the end of the first step.
 
-        None before the second step, and where torch.compile took the hooks into a graph. Work that a GPU does for stabmon
-        is not in it: ``stabmon bench --overhead`` measures whole steps.
+        None before the second step, and where torch.compile took the hooks into a graph. Work that a GPU does for
+        stabmon is not in it: ``stabmon bench --overhead`` measures whole steps.
         """
         if self._closed or self._since is None or self._recording.traced:
             return self._overhead
@@ -182,6 +186,10 @@ class Monitor:
             shape = list(values[wrong[0]].shape)  # type: ignore[union-attr]
             raise WatchError(f"{wrong[0]} must be a single number, got a tensor of shape {shape}; log its mean")
         self._recording.guard(self._own, self._log, values)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until all rows have reached sinks and rules; return whether that took less than ``timeout`` s."""
+        return self._recorder.flush(timeout)
 
     def step(self) -> None:
         """Count an optimizer step, where no optimizer was given.

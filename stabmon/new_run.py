@@ -1,10 +1,11 @@
-"""What a run needs before it can start: a name, a folder, its description, sinks, rules, and the recorder between them."""
+"""What a run needs before it starts: a name, a folder, its description, sinks, rules, and the recorder between them."""
 
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,9 +73,7 @@ def describe(model: nn.Module, model_map: ModelMap, name: str, config: Mapping[s
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter or buffer, or the CPU."""
-    tensor = next(model.parameters(), None)
-    if tensor is None:
-        tensor = next(model.buffers(), None)
+    tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

@@ -151,4 +151,4 @@ def _layer(layer: str, plan: Plan, row: Floats) -> LayerStart:
         column = next((column for column in plan.layout.of_metric(metric) if column.layer == layer), None)
         heads = row[column.start : column.start + column.size] if column else None
         values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))  # type: ignore[assignment]
-    return LayerStart(**values)  # type: ignore[arg-type]
+    return LayerStart(**values)

@@ -1,4 +1,4 @@
-"""What softmax would give on the same queries, keys and values, and the bias at which sigmoid's rows would sum to one."""
+"""What softmax would give on the same queries, keys and values, and the bias at which rows would sum to one."""
 
 import math
 
@@ -15,7 +15,7 @@ HALVINGS = 26
 
 
 def softmax_square_sum(call: Call) -> Tensor:
-    """Return Σ out² over batch, sequence and head dim, [H] float32, of softmax(z) v with ``call``'s mask, scale and ALiBi.
+    """Return Σ out² over batch, sequence and head dim, [H], of softmax(z) v with ``call``'s mask, scale and ALiBi.
 
     Rows are worked out in chunks, so memory grows with the length and not with its square. A row without a key gives 0.
     """
@@ -24,9 +24,11 @@ def softmax_square_sum(call: Call) -> Tensor:
     value = (call.value if group == 1 else call.value.repeat_interleave(group, dim=1)).float()
     rows = max(1, CHUNK // (batch * heads * call.key.size(2)))
     total = torch.zeros(heads, device=call.query.device)
-    for positions in torch.arange(queries, device=call.query.device).split(rows):
+    for positions in torch.split(torch.arange(queries, device=call.query.device), rows):
         weights = _masked_logits(call, positions).softmax(-1)
-        total += (torch.nan_to_num(weights, nan=0.0) if call.is_causal else weights).matmul(value).square().sum((0, 2, 3))
+        total += (
+            (torch.nan_to_num(weights, nan=0.0) if call.is_causal else weights).matmul(value).square().sum((0, 2, 3))
+        )
     return total
 
 
@@ -43,8 +45,8 @@ def best_bias(call: Call, rows: int) -> Tensor:
 def _root(z: Tensor) -> Tensor:
     """Solve mean over rows of Σ_j sigmoid(z_j + b) = 1 for b by bisection; z [R, N], -inf where a key is not valid.
 
-    With m <= z <= M over the valid keys, b lies in [-log(n - 1) - M, -log(n' - 1) - m], where n is the most and n' the mean
-    number of keys of a row.
+    With m <= z <= M over the valid keys, b lies in [-log(n - 1) - M, -log(n' - 1) - m], where n is the most and n' the
+    mean number of keys of a row.
     """
     valid = z > -torch.inf
     keys = valid.sum(-1).float()

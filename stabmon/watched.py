@@ -1,9 +1,9 @@
 """Which attentions are watched now, and the refusals that follow from it."""
 
+import sys
 import weakref
 
 from torch import nn
-from torch._dynamo.eval_frame import OptimizedModule
 
 from stabmon.discover import Site
 from stabmon.errors import WatchError
@@ -20,8 +20,8 @@ def claim(model: nn.Module, found: list[Site]) -> None:
     taken = [site.attention.module for site in found if site.module in _watched]
     if taken:
         raise WatchError(
-            f"{type(model).__name__} is watched already ({', '.join(taken)}): close the first monitor, or leave its with block, "
-            "before watching again"
+            f"{type(model).__name__} is watched already ({', '.join(taken)}): close the first monitor, or leave "
+            "its with block, before watching again"
         )
     _watched.update(site.module for site in found)
 
@@ -39,8 +39,14 @@ def refuse_compiled(model: nn.Module) -> None:
         WatchError: ``torch.compile(model)`` or ``module.compile()`` came first.
     """
     for name, module in model.named_modules():
-        if isinstance(module, OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None:
+        if _is_optimized(module) or getattr(module, "_compiled_call_impl", None) is not None:
             raise WatchError(
                 f"{name or type(model).__name__} was compiled already, so hooks on it would be ignored: "
                 "watch before compiling, as in monitor = stabmon.watch(model, ...); model = torch.compile(model)"
             )
+
+
+def _is_optimized(module: nn.Module) -> bool:
+    """Return whether ``module`` came out of ``torch.compile``; loads nothing of the compiler, which takes seconds."""
+    compiler = sys.modules.get("torch._dynamo")
+    return compiler is not None and isinstance(module, compiler.OptimizedModule)

@@ -1,7 +1,7 @@
 """Which modules call ``sigmoid_attention`` themselves: read from the code objects of their class."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -10,12 +10,12 @@ from torch import nn
 from stabmon.kernels import sigmoid_attention
 
 
-@lru_cache(maxsize=None)
+@cache
 def calls_sigmoid_attention(kind: type[nn.Module]) -> bool:
-    """Return whether a method of the class ``kind`` (or of its bases up to ``nn.Module``) names ``sigmoid_attention``.
+    """Return whether a method of the class ``kind``, or of its bases up to ``nn.Module``, names ``sigmoid_attention``.
 
-    A global under any name, a name within an imported module, and a name imported inside the method all count; a call from
-    a function outside the class is not seen.
+    A global under any name, a name within an imported module, and a name imported inside the method all count; a call
+    from a function outside the class is not seen.
     """
     for base in kind.__mro__:
         if base is nn.Module:

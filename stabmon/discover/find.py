@@ -68,7 +68,7 @@ def _attentions(model: nn.Module) -> Iterator[tuple[str, nn.Module, Kind]]:
             yield name, module, "sigmoid"
         elif isinstance(module, nn.MultiheadAttention):
             yield name, module, "softmax"
-        elif calls.calls_sigmoid_attention(type(module)):
+        elif calls.calls_sigmoid_attention(module.__class__):
             yield name, module, "functional"
 
 
@@ -89,7 +89,7 @@ def _describe(
         head_dim=heads.width(module, name, count),
         max_length=getattr(module, "max_length", None) if kind == "sigmoid" else None,
         is_causal=causal if isinstance(causal, bool) else None,
-        bias=_bias(module) if kind == "sigmoid" else None,
+        bias=_bias(module) if isinstance(module, SigmoidAttention) else None,
         position=position if position in ("rope", "alibi") else None,
         qk_norm=_has_qk_norm(module),
         hybrid_norm=_acts(post_norm),
@@ -97,14 +97,12 @@ def _describe(
     )
 
 
-def _bias(module: nn.Module) -> float | Literal["learnable"] | None:
+def _bias(module: SigmoidAttention) -> float | Literal["learnable"] | None:
     bias = module.bias
     if isinstance(bias, nn.Parameter):
         return "learnable"
-    if not hasattr(bias, "unique") or bias.is_meta:
-        return None
-    values = bias.unique()
-    return float(values[0]) if values.numel() == 1 else None
+    values = set(bias.tolist()) if not bias.is_meta else set()
+    return values.pop() if len(values) == 1 else None
 
 
 def _has_qk_norm(module: nn.Module) -> bool:

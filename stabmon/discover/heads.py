@@ -27,7 +27,7 @@ def count(module: nn.Module, name: str, given: Mapping[str, int]) -> int:
 
 
 def width(module: nn.Module, name: str, heads: int) -> int:
-    """Return the head dim of ``module``: an attribute, its width over ``heads``, or its last projection's input over it.
+    """Return the head dim of ``module``: an attribute, its width over ``heads``, or the last projection's.
 
     Raises:
         ModelError: nothing says it.

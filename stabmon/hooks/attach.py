@@ -49,8 +49,8 @@ def gradient_norms(
 ) -> GradientNorms:
     """Return the gradient norms of ``model``: one group a block, and one for all other parameters.
 
-    A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices (DTensor) are
-    left out: the norm of a local part would be wrong.
+    A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
+    (DTensor) are left out: the norm of a local part would be wrong.
     """
     blocks = {site.attention.block: site.place.block for site in sites}
     owners: dict[nn.Parameter, str | None] = dict.fromkeys(model.parameters())

@@ -13,8 +13,8 @@ from stabmon.hooks.recording import Guarded, Recording
 class GradientNorms(Guarded):
     """Works out the norms in a callback that runs when the backward pass is over.
 
-    A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass stays,
-    which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device.
+    A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass
+    stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device.
     """
 
     def __init__(
@@ -30,13 +30,10 @@ class GradientNorms(Guarded):
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
         """Put a hook on every parameter and return the handles."""
         return [
-            parameter.register_post_accumulate_grad_hook(self._noting(index))
+            parameter.register_post_accumulate_grad_hook(_Note(self, index))  # type: ignore[no-untyped-call]
             for index, (_, parameters) in enumerate(self.groups)
             for parameter in parameters
         ]
-
-    def _noting(self, index: int) -> "_Note":
-        return _Note(self, index)
 
     def note(self, index: int) -> None:
         """Note that group ``index`` has new gradients, and ask for a callback at the end of this backward pass."""
@@ -52,7 +49,7 @@ class GradientNorms(Guarded):
 
     def _end(self) -> None:
         self._task = -1
-        if self.enabled and self.recording.active:
+        if self._changed and self.enabled and self.recording.active:
             self.recording.guard(self, self._write)
         self._changed.clear()
 

@@ -17,7 +17,7 @@ _log = logging.getLogger("stabmon")
 class Recording:
     """The open step of a monitor.
 
-    buffer: [plan.width] float32 on the model's device, written by hooks and reset to ``initial`` after each recorded step.
+    buffer: [plan.width] float32 on the model's device, written by hooks, reset to ``initial`` after a recorded step.
     active: whether the open step is recorded.
     begun: whether a forward pass in training mode has run since the last optimizer step.
     offset: where in its stratum each sampled row lies.
@@ -53,7 +53,7 @@ class Recording:
         return torch._C._current_graph_task_id() == -1 or _in_reentrant_checkpoint()
 
     def request(self, batch: int) -> AuxRequest:
-        """Return which rows to sample of each of ``batch`` sequences; a compiled graph keeps the middle of each stratum."""
+        """Return which rows to sample of each of ``batch`` sequences; a compiled graph keeps to strata's middles."""
         offset = 0.5 if torch.compiler.is_compiling() else self.offset
         return AuxRequest(rows=max(1, -(-self.rows // batch)), offset=offset)
 

@@ -1,4 +1,4 @@
-"""From raw sums on the device to one row of series: the plan of slots, what hooks add to them, and the arithmetic after."""
+"""From raw sums on the device to one row of series: the plan of slots, what hooks add, and the arithmetic after."""
 
 from stabmon.stats.finalise import finalise
 from stabmon.stats.plan import Plan

@@ -25,7 +25,7 @@ def add_call(buffer: Tensor, slots: Slots, call: Call, request: AuxRequest) -> N
 
 
 def add_statistics(buffer: Tensor, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor, rows: int) -> None:
-    """Add the kernel's ``statistics`` [B, H, 9], and the norms of ``rows`` evenly spaced queries and keys of each sequence.
+    """Add the kernel's ``statistics`` [B, H, 9], and the norms of ``rows`` evenly spaced tokens of each sequence.
 
     query: [B, H, N_q, D]. key: [B, H_k, N_k, D]; a key head that several query heads share counts for each of them.
     """
@@ -73,7 +73,8 @@ def _with_output(output: Tensor, rest: Tensor) -> Tensor:
 
 
 def _squares_per_head(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=(0, 2, 3), dtype=_wide(x)).square().float()
+    squares: Tensor = torch.linalg.vector_norm(x, dim=(0, 2, 3), dtype=_wide(x)).square()
+    return squares.float()
 
 
 def _spread(x: Tensor, rows: int) -> Tensor:

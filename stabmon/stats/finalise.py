@@ -1,4 +1,4 @@
-"""The arithmetic after the copy: one raw buffer becomes one row of series, on the host, for all layers and heads at once."""
+"""The arithmetic after the copy: one raw buffer becomes one row of series, on the host, all heads at once."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def finalise(raw: Floats, plan: Plan) -> Floats:
-    """Return the row of ``plan.layout`` that the buffer ``raw`` [plan.width] stands for; what was not counted is MISSING."""
+    """Return the row of ``plan.layout`` that ``raw`` [plan.width] stands for; MISSING where nothing was counted."""
     row = np.full(plan.layout.width, MISSING, dtype=np.float32)
     with np.errstate(all="ignore"):
         _heads(row, raw, plan)

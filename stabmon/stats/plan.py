@@ -1,7 +1,7 @@
 """Which element of the device buffer holds which raw number, fixed when a monitor attaches.
 
-The buffer is one float32 vector. Most of its elements are sums that start at 0; maxima start at -inf; numbers that are set
-(a bias, a learning rate, a gradient norm, a logged loss) start as ``MISSING``.
+The buffer is one float32 vector. Most of its elements are sums that start at 0; maxima start at -inf; numbers that are
+set (a bias, a learning rate, a gradient norm, a logged loss) start as ``MISSING``.
 """
 
 from collections.abc import Sequence

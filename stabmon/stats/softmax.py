@@ -1,7 +1,8 @@
 """Statistics of ``nn.MultiheadAttention`` over sampled rows, worked out again from its inputs and weights.
 
-q is projected for the sampled rows alone, and keys and values not at all: q·(W_k x) = (W_kᵀ q)·x and Σ p (W_v x) = W_v Σ p x,
-so that nothing of the size of a projection is computed twice. Dropout of weights is left out, so no random number is drawn.
+q is projected for the sampled rows alone, and keys and values not at all: q·(W_k x) = (W_kᵀ q)·x and
+Σ p (W_v x) = W_v Σ p x, so that nothing of the size of a projection is computed twice. Dropout of weights is left out:
+no random number is drawn.
 """
 
 import inspect
@@ -81,7 +82,7 @@ def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -
     output = torch.einsum("bhrn,bne->bhre", p, inputs.value.to(p.dtype))
     output = torch.einsum("bhre,hde->bhrd", output, weights.value.to(p.dtype))
     if weights.value_bias is not None:
-        output = output + weights.value_bias.unflatten(0, (query.size(1), 1, -1)) * seen[..., None]
+        output = output + weights.value_bias.view(query.size(1), 1, -1) * seen[..., None]
     known = torch.where(valid, z, 0)
     parts = (
         output.square() * (inputs.query.size(1) / rows.numel()),
@@ -103,7 +104,7 @@ def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:
     z = torch.einsum("bhre,bne->bhrn", torch.einsum("bhrd,hde->bhre", scaled, weights.key.float()), inputs.key.float())
     if weights.key_bias is None:
         return z
-    return z + (scaled * weights.key_bias.unflatten(0, (query.size(1), 1, -1))).sum(-1, keepdim=True)
+    return z + (scaled * weights.key_bias.view(query.size(1), 1, -1)).sum(-1, keepdim=True)
 
 
 def _mask(inputs: Inputs, rows: Tensor, heads: int) -> Tensor | None:
@@ -111,7 +112,7 @@ def _mask(inputs: Inputs, rows: Tensor, heads: int) -> Tensor | None:
     total = None
     if inputs.attn_mask is not None:
         mask = _additive(inputs.attn_mask.index_select(-2, rows))
-        total = mask if mask.dim() == 2 else mask.unflatten(0, (-1, heads))
+        total = mask if mask.dim() == 2 else mask.view(-1, heads, *mask.shape[1:])
     if inputs.key_padding_mask is not None:
         padding = _additive(inputs.key_padding_mask)[:, None, None, :]
         total = padding if total is None else total + padding
@@ -144,13 +145,13 @@ def _weights(module: nn.MultiheadAttention) -> Weights:
     else:
         query, key, value = (getattr(module, f"{name}_proj_weight").detach() for name in ("q", "k", "v"))
     biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.detach().chunk(3)
-    split = (module.num_heads, -1)
-    return Weights(query, biases[0], key.unflatten(0, split), biases[1], value.unflatten(0, split), biases[2])
+    key, value = (weight.reshape(module.num_heads, -1, weight.size(1)) for weight in (key, value))
+    return Weights(query, biases[0], key, biases[1], value, biases[2])
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     """Split [B, R, E] into [B, H, R, D]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

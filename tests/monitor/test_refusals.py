@@ -1,0 +1,74 @@
+"""Wrong use: each message says what was expected, what came and what to do."""
+
+import pytest
+import torch
+from torch import nn
+
+from stabmon import watch
+from stabmon.errors import ModelError, StoreError, WatchError
+
+
+def test_watching_twice_is_refused_until_the_first_is_closed(tiny, quiet):
+    model = tiny()
+    with watch(model, **quiet):
+        with pytest.raises(WatchError, match="watched already"):
+            watch(model, **quiet)
+        with pytest.raises(WatchError, match="watched already"):
+            watch(model.layers[0], **quiet)
+    with watch(model, **quiet):
+        pass
+
+
+def test_a_model_without_attention_is_refused(quiet):
+    with pytest.raises(ModelError, match="found no attention in Linear"):
+        watch(nn.Linear(2, 2), **quiet)
+
+
+def test_a_name_that_was_not_announced_is_refused(tiny, quiet):
+    with watch(tiny(), **quiet) as monitor, pytest.raises(WatchError, match="cannot log accuracy: announced were loss"):
+        monitor.log(accuracy=1.0)
+
+
+def test_a_tensor_of_several_numbers_is_refused(tiny, quiet):
+    with watch(tiny(), **quiet) as monitor, pytest.raises(WatchError, match=r"got a tensor of shape \[3\]"):
+        monitor.log(loss=torch.zeros(3))
+
+
+@pytest.mark.parametrize(("log", "message"), [("loss", "must be a sequence"), (["row_mass"], "records itself")])
+def test_log_names_must_be_new_names_in_a_sequence(tiny, quiet, log, message):
+    with pytest.raises(WatchError, match=message):
+        watch(tiny(), log=log, **quiet)
+
+
+def test_step_is_refused_where_the_optimizer_is_known(tiny, quiet):
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, **quiet) as monitor, pytest.raises(WatchError, match="without an optimizer"):
+        monitor.step()
+
+
+def test_a_closed_monitor_refuses(tiny, quiet):
+    with watch(tiny(), **quiet) as monitor:
+        pass
+    monitor.close()
+    with pytest.raises(WatchError, match="closed"):
+        monitor.log(loss=1.0)
+    with pytest.raises(WatchError, match="closed"):
+        monitor.step()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    model = tiny()
+    with pytest.raises(StoreError):
+        watch(model, dir=tmp_path / "file", console=False)
+    with watch(model, dir=None, console=False):
+        pass
+
+
+def test_another_number_of_heads_than_expected_is_said(tiny, quiet, caplog):
+    model = tiny()
+    with watch(model, heads={"layers.0.attention": 2}, **quiet) as monitor:
+        model(torch.zeros(1, 4, dtype=torch.long))
+    assert "has 4 heads, expected 2; pass heads={'layers.0.attention': 4}" in caplog.text
+    assert len(monitor.failures) == 1
