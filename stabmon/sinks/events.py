@@ -11,10 +11,12 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.custom_scalar.metadata import PLUGIN_NAME as CUSTOM_SCALARS
+from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.text.metadata import PLUGIN_NAME as TEXT
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -66,8 +68,11 @@ def scalar(tag: str, value: float) -> Summary.Value:
 
 def image(tag: str, png: bytes, height: int, width: int, description: str) -> Summary.Value:
     """Return an encoded image; ``description`` is markdown."""
-    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-    return Summary.Value(tag=tag, metadata=SummaryMetadata(summary_description=description), image=picture)
+    metadata = create_summary_metadata(display_name=tag, description=description)
+    parts = [str(width).encode(), str(height).encode(), png]
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(parts))])
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=parts)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 
 
 def text(tag: str, markdown: str) -> Summary.Value:

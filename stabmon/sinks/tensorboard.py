@@ -42,6 +42,7 @@ RECENT = 400
 """Samples in a heatmap over steps."""
 
 _ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference:.3g}. {scale}"
+_ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
 
 class _Curve(NamedTuple):
@@ -87,7 +88,7 @@ class TensorBoardSink:
         for curve in self._curves:
             points += curve.points(values)
         for drawn in self._heatmaps:
-            drawn.take(step, values)
+            drawn.take(values)
         restart, self._step = step <= self._step or not self._samples, step
         self._samples += 1
         if self._samples % self.images_every == 0:
@@ -121,22 +122,21 @@ class _Heatmap:
     def __init__(self, chosen: Selection) -> None:
         self.chosen = chosen
         self._reference = METRICS[chosen.metric].healthy
-        self._recent: deque[tuple[int, Floats]] = deque(maxlen=RECENT)
+        self._recent: deque[Floats] = deque(maxlen=RECENT)
         self._latest: Floats = np.empty(0, np.float32)
 
-    def take(self, step: int, values: Floats) -> None:
+    def take(self, values: Floats) -> None:
         self._latest = values[self.chosen.columns]
-        self._recent.append((step, self.chosen.reduced().shaped(self._latest[None])[0]))
+        self._recent.append(self.chosen.reduced().shaped(self._latest[None])[0])
 
     def images(self) -> Iterator[Summary.Value]:
         """Yield the images; a metric without a healthy value is shown against its median over the first samples."""
         metric = self.chosen.metric
-        layers = np.stack([row for _, row in self._recent], axis=1)
+        layers = np.stack(self._recent, axis=1)
         if self._reference is None:
             good = layers[np.isfinite(layers) & (layers > 0)]
             self._reference = float(np.median(good)) if good.size else 1.0
-        steps = f"steps {self._recent[0][0]} (left) to {self._recent[-1][0]}"
-        yield self._image(f"heatmap/{metric}.layers", layers, steps, width=max(1, 600 // len(self._recent)))
+        yield self._image(f"heatmap/{metric}.layers", layers, _ACROSS, width=max(1, 600 // len(self._recent)))
         heads = set(self.chosen.heads)
         if len(heads) == 1 and heads != {1}:
             cells = self._latest.reshape(len(self.chosen.heads), -1)

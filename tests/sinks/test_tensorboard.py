@@ -76,9 +76,11 @@ def test_a_layer_is_one_number_made_of_its_heads(tmp_path):
 def test_heatmaps_come_every_k_samples_and_at_the_end(tmp_path):
     layout = layout_of(3, 2)
     write(tmp_path, np.ones((25, layout.width), np.float32), layout, images_every=10).close(RunState.FINISHED)
-    images = read_back(tmp_path).Images("heatmap/row_mass.layers")
+    back = read_back(tmp_path)
+    images = back.Tensors("heatmap/row_mass.layers")
+    assert "magenta is NaN" in back.SummaryMetadata("heatmap/row_mass.layers").summary_description
     assert [image.step for image in images] == [9, 19, 24]
-    with Image.open(io.BytesIO(images[-1].encoded_image_string)) as picture:
+    with Image.open(io.BytesIO(images[-1].tensor_proto.string_val[2])) as picture:
         assert picture.size == (25 * 16, 3 * 16)
 
 
