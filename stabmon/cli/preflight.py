@@ -1,0 +1,31 @@
+"""``stabmon preflight``: does this run start healthy?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stabmon.records import Severity
+
+
+def preflight(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a run at step 0 with one forward pass; the exit code is 1 where a finding is an error."""
+    from stabmon import config as configuration
+    from stabmon.step_zero import preflight as check
+    from stabmon.workloads import training
+
+    loaded = configuration.load(config)
+    device = training.pick_device(device)
+    inputs, _ = next(iter(training.batches(loaded, device)))
+    report = check(training.build(loaded, device), inputs)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        Console().print(report.table())
+    if any(finding.severity is Severity.ERROR for finding in report.findings):
+        raise typer.Exit(1)

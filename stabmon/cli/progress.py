@@ -1,0 +1,26 @@
+"""A progress bar for a training: steps done, loss, time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def training_bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """Show a bar while the block runs and give it a function that takes the steps done and the loss."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(name, total=steps, loss=float("nan"))
+
+        def step(done: int, loss: float) -> None:
+            progress.update(task, completed=done, loss=loss)
+
+        yield step

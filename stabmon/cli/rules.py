@@ -1,0 +1,61 @@
+"""``stabmon rules``: what stabmon looks for, why, and with which limits."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from stabmon.rules import RuleDocument
+
+
+def rules(
+    code: Annotated[str | None, typer.Argument(help="A rule's code or name: ATT001, starved-rows.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the rules, or print one rule with its limits, their sources and what mends it."""
+    from stabmon.rules import catalogue, document
+
+    codes = [rule.code for rule in catalogue()] if code is None else [code]
+    documents = [document(each) for each in codes]
+    if as_json:
+        values = [one.model_dump(mode="json") for one in documents]
+        typer.echo(json.dumps(values if code is None else values[0], indent=2, ensure_ascii=False))
+    elif code is None:
+        Console().print(_list(documents))
+    else:
+        _print_one(documents[0])
+
+
+def _list(documents: list["RuleDocument"]) -> Table:
+    table = Table("rule", "name", "severity", "evidence", "what it flags", title="Rules", title_justify="left")
+    for one in documents:
+        table.add_row(one.code, one.name, one.severity, one.evidence, _plain(one.title.removeprefix("Flag ")))
+    return table
+
+
+def _print_one(one: "RuleDocument") -> None:
+    console = Console()
+    console.print(f"[bold]{one.code} {one.name}[/] ({one.severity}, {one.evidence})")
+    console.print(Text(_plain(one.title)))
+    sections = {
+        "What it checks": one.checks,
+        "Why it matters": one.matters,
+        "Suggested fix": one.fix,
+        "When the fix is wrong": one.wrong,
+        "References": one.references,
+    }
+    for title, text in sections.items():
+        console.print(f"\n[bold]{title}[/]")
+        console.print(Text(_plain(text)))
+    table = Table("limit", "default", "unit", "meaning", "source", title="\nLimits", title_justify="left")
+    for limit in one.limits:
+        table.add_row(limit.name, f"{limit.default:g}", limit.unit, limit.text, limit.source)
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("``", "")

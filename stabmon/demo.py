@@ -1,0 +1,104 @@
+"""The whole promise in one run: see it at step 0, train it as it is, mend it, train it again, compare.
+
+preflight(naive) -> train(naive) -> apply the fixes to a twin with the same seed -> preflight(fixed) -> train(fixed).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from stabmon import config as configuration
+from stabmon.config import RunConfig
+from stabmon.records import Finding, Record
+from stabmon.step_zero import PreflightReport, preflight
+from stabmon.store import fresh_name
+from stabmon.workloads import training
+
+Progress = Callable[[int, float], None]
+"""Called after each step with the number of steps done and the loss."""
+
+
+class DemoRun(Record):
+    """One of the two trainings."""
+
+    name: str
+    path: str
+    """The run's folder: ``run.sqlite`` and TensorBoard's event file."""
+    bias: float
+    """Mean bias over layers and heads."""
+    bias_per_layer: dict[str, float]
+    final_loss: float
+    """Mean training loss of the last 20 steps, in nats a byte."""
+    overhead_percent: float | None
+    """Time that stabmon took on the training thread, in percent of the step time; None where it was not measured."""
+    healthy_at_step_zero: bool
+    findings: tuple[Finding, ...]
+
+
+class DemoReport(Record):
+    """Both trainings, side by side."""
+
+    naive: DemoRun
+    fixed: DemoRun
+
+    @property
+    def gain(self) -> float:
+        """By how many nats the fixed run ends lower."""
+        return self.naive.final_loss - self.fixed.final_loss
+
+
+class Stage(NamedTuple):
+    """A model that is about to be trained, and what preflight says of it."""
+
+    name: str
+    model: nn.Module
+    report: PreflightReport
+
+
+def default_config(device: str) -> RunConfig:
+    """Return the documented naive run (b = 0) that fits ``device``."""
+    name = "language-gpu" if device.startswith("cuda") else "naive"
+    return configuration.load(name)
+
+
+def mend(model: nn.Module, report: PreflightReport) -> None:
+    """Apply to ``model`` the first fix of the gravest rule in ``report``, in every layer it names.
+
+    One cause at a time: what other rules say may be a symptom of it, and the next preflight tells.
+    """
+    gravest = max(report.findings, key=lambda finding: finding.severity.rank).code
+    for finding in report.findings:
+        if finding.code == gravest:
+            finding.fix.apply(model)
+
+
+def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Stage]:
+    """Build the naive model and its mended twin, with the same seed, and run preflight on both."""
+    inputs, _ = next(iter(training.batches(config, device)))
+    naive, fixed = training.build(config, device), training.build(config, device)
+    before = preflight(naive, inputs)
+    mend(fixed, before)
+    return (
+        Stage(fresh_name(directory, "naive"), naive, before),
+        Stage(fresh_name(directory, "fixed"), fixed, preflight(fixed, inputs)),
+    )
+
+
+def train(stage: Stage, config: RunConfig, directory: Path, device: str, progress: Progress | None = None) -> DemoRun:
+    """Train ``stage`` with the monitor on and return how it ended."""
+    result = training.train(
+        config, model=stage.model, directory=directory, name=stage.name, device=device, progress=progress
+    )
+    biases = {row.layer: row.bias for row in stage.report.rows}
+    return DemoRun(
+        name=stage.name,
+        path=str(result.path),
+        bias=sum(biases.values()) / len(biases),
+        bias_per_layer=biases,
+        final_loss=result.final_loss,
+        overhead_percent=None if result.overhead is None else 100.0 * result.overhead,
+        healthy_at_step_zero=stage.report.healthy,
+        findings=tuple(result.findings),
+    )
