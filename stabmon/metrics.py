@@ -1,6 +1,6 @@
 """The glossary: every quantity that stabmon records, with its unit, its place and its formula.
 
-A metric recorded per head is shown per layer through ``over_heads``, so that one number a layer exists for every metric.
+A metric recorded per head is shown per layer through ``over_heads``: one number a layer exists for every metric.
 """
 
 from enum import StrEnum
@@ -72,7 +72,9 @@ _ALL = (
     Metric("keys", _L, "tokens", "number of keys of the longest call in the step"),
     Metric("residual_in", _L, "1", "root mean square of a block's input"),
     Metric("residual_out", _L, "1", "root mean square of a block's output"),
-    Metric("branch_ratio", _L, "1", "rms of the attention branch as added over rms of the stream it is added to", healthy=1.0),
+    Metric(
+        "branch_ratio", _L, "1", "rms of the attention branch as added over rms of the stream it joins", healthy=1.0
+    ),
     Metric("block_growth", _L, "1", "rms of a block's output over rms of its input", healthy=1.0),
     Metric("gradient_norm", _L, "1", "L2 norm of a block's gradients after backward, before clipping"),
     Metric("layer_scale", _L, "1", "mean absolute gain of the LayerScale on the attention branch"),

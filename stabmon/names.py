@@ -9,7 +9,7 @@ _PATTERN = re.compile(r"\d+|\D+")
 
 
 def own_name(name: str) -> str:
-    """Return ``name`` without the wrappers' parts: ``module.layers.0._orig_mod.attention`` is ``layers.0.attention``."""
+    """Return ``name`` without the wrappers' parts: ``module.layers.0._orig_mod.a`` is ``layers.0.a``."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 

@@ -1,7 +1,7 @@
 """One row of numbers a sampled step, and the series that are its columns.
 
-A row is a float32 vector whose columns are fixed when the monitor attaches. NaN and infinities are facts and are kept bit for
-bit, so a number that was never measured needs another mark: ``MISSING``, a NaN with a payload of its own.
+A row is a float32 vector whose columns are fixed when the monitor attaches. NaN and infinities are facts and are kept
+bit for bit, so a number that was never measured needs another mark: ``MISSING``, a NaN with a payload of its own.
 """
 
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ def _source(part: str) -> Iterator[Path]:
 
 
 def _imports(path: Path, *, inside_functions: bool = True) -> set[str]:
-    """Return the absolute names that ``path`` imports; relative ones as ``.name``. TYPE_CHECKING blocks do not count."""
+    """Return the names that ``path`` imports; relative ones as ``.name``. TYPE_CHECKING blocks do not count."""
     tree = ast.parse(path.read_text())
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
@@ -75,7 +75,9 @@ def test_only_the_command_line_imports_the_server() -> None:
 
 @pytest.mark.parametrize("script", ["import stabmon", "import stabmon.cli, stabmon.server.app", "import stabmon.rules"])
 def test_these_load_no_torch(script: str) -> None:
-    subprocess.run([sys.executable, "-c", f"{script}; import sys; sys.exit('torch' in sys.modules)"], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-c", f"{script}; import sys; sys.exit('torch' in sys.modules)"], check=True, cwd=ROOT
+    )
 
 
 def test_no_file_of_the_project_names_a_path_of_a_machine() -> None:

@@ -1,16 +1,53 @@
 """``stabmon bench``: what the kernels reach and what the monitor costs, measured on this machine."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 
 def bench(
-    overhead: Annotated[bool, typer.Option("--overhead", help="Measure the monitor's step-time overhead instead.")] = False,
-    steps: Annotated[int, typer.Option(min=5, help="Steps with and without the monitor, with --overhead.")] = 40,
+    overhead: Annotated[
+        bool, typer.Option("--overhead", help="Measure the monitor's step-time overhead instead.")
+    ] = False,
+    config: Annotated[str, typer.Option(help="The run whose steps are timed, with --overhead.")] = "fixed",
+    steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 80,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the fused kernels next to torch's own on a GPU, or the monitor's overhead on this machine."""
+    if overhead:
+        found = _overhead(config, steps, device)
+        text = (
+            f"{found['config']} on {found['device']}, every step sampled: {found['milliseconds_with']:.1f} ms a step "
+            f"with the monitor, {found['milliseconds_without']:.1f} ms without; ratio {found['ratio']:.4f} "
+            f"(95 % interval {found['ratio_low']:.4f} to {found['ratio_high']:.4f})"
+        )
+    else:
+        found, text = _kernels()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        Console().print(text, highlight=False)
+
+
+def _kernels() -> tuple[dict[str, Any], str]:
+    import torch
+
+    from stabmon.kernels import bench as kernels
+
+    if not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "the kernels are timed on a CUDA device, this machine has none; --overhead runs anywhere"
+        )
+    found = kernels.bench()
+    return found, kernels.table(found)
+
+
+def _overhead(config: str, steps: int, device: str | None) -> dict[str, Any]:
+    from stabmon import config as configuration
+    from stabmon.overhead import measure
+    from stabmon.workloads.training import pick_device
+
+    return measure(configuration.load(config), steps, pick_device(device))

@@ -1,6 +1,5 @@
-"""``stabmon preflight``: does this run start healthy?"""
+"""``stabmon preflight``: whether a run starts healthy."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer

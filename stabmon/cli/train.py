@@ -10,10 +10,14 @@ from rich.console import Console
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
     directory: Annotated[Path, typer.Option("--dir", help="Folder for the run.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Name of the run; the configuration's own where none is given.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; the configuration's own where none is given.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, instead of the configuration's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings and the loss as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the findings and the loss as one JSON object.")
+    ] = False,
 ) -> None:
     """Train a small real model as a YAML file says; the exit code is 1 where a finding is an error."""
     from stabmon import config as configuration

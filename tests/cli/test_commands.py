@@ -76,7 +76,19 @@ def test_preflight_flags_the_naive_run_and_passes_the_fixed_one() -> None:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, object]]]:
     folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "stabmon", "demo", "--dir", str(folder), "--json", "--steps", "20", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "stabmon",
+        "demo",
+        "--dir",
+        str(folder),
+        "--json",
+        "--steps",
+        "20",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
@@ -107,7 +119,9 @@ def test_findings_of_the_naive_run_are_errors_and_those_of_the_fixed_one_are_not
 ) -> None:
     folder, _ = demo
     assert "ATT001" in stabmon("findings", folder / "naive", code=1)
-    assert not [one for one in json.loads(stabmon("findings", folder / "fixed", "--json")) if one["severity"] == "error"]
+    assert not [
+        one for one in json.loads(stabmon("findings", folder / "fixed", "--json")) if one["severity"] == "error"
+    ]
 
 
 def test_a_second_demo_in_the_same_folder_takes_fresh_names(demo: tuple[Path, dict[str, dict[str, object]]]) -> None:
