@@ -7,7 +7,7 @@ import { saveCsv } from "./csv.js";
 import { Curves, wantsLog } from "./curves.js";
 import { keyOf } from "./findings.js";
 import { Heatmap, summaryTable } from "./heatmap.js";
-import { spot, unit, words } from "./text.js";
+import { labels, spot, unit, words } from "./text.js";
 
 const LOSS = "loss";
 const GRADIENT = "total_gradient_norm";
@@ -139,8 +139,10 @@ export class Charts {
       lines = overlayLegend(session.run, data.curve, data.laid, "curve");
       this.curves.note.textContent = `${layer ?? "largest over layers"}, by run`;
     } else {
+      const short = shortNames(data.curve);
       lines = namedLines(data.curve).map((line, index, all) => ({
         ...line,
+        short: short?.[index],
         colour: depthColour(index, all.length),
         open: layer || !this.canOpen(line.column.layer) ? null : () => this.act.openLayer(line.column.layer),
       }));
@@ -187,8 +189,10 @@ export class Charts {
   }
 }
 
+/** One line a column; in files a layer has its full name. */
 const namedLines = (series) => series.columns.map((column) => ({ name: spotName(column), steps: series.steps, column }));
 const spotName = (column) => (column.head === null ? spot(column) : `head ${column.head}`);
+const shortNames = (series) => (series.columns[0].head === null ? labels(series.columns.map((column) => column.layer)) : null);
 const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
 
 /** The steps of a finding; one that is open reaches to the newest step. */

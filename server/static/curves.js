@@ -63,11 +63,12 @@ export class Curves extends Panel {
 
   makeReadout() {
     this.values = this.lines.map(() => h("b"));
+    this.readout.classList.toggle("many", this.lines.length > 8);
     this.readout.replaceChildren(
       ...this.lines.map((line, index) => {
         const swatch = h("i.stroke");
         swatch.style.borderTop = `2px ${line.dash && line.dash !== "solid" ? "dashed" : "solid"} ${line.colour}`;
-        const parts = line.name ? [swatch, h("span", {}, line.name), this.values[index]] : [this.values[index]];
+        const parts = line.name ? [swatch, h("span", {}, line.short ?? line.name), this.values[index]] : [this.values[index]];
         return line.open
           ? h("button.value", { type: "button", onclick: line.open, title: `Show the heads of ${line.name}` }, ...parts)
           : h("span.value", {}, ...parts);
@@ -79,7 +80,7 @@ export class Curves extends Panel {
     this.lines?.forEach(({ steps, column }, index) => {
       const at = cursor ? nearest(steps, cursor.step) : steps.length - 1;
       const { values, low, high } = column;
-      const bucket = at >= 0 && low && low[at] !== high[at] && Number.isFinite(low[at]);
+      const bucket = this.lines.length < 5 && at >= 0 && low && low[at] !== high[at] && Number.isFinite(low[at]);
       const text = at < 0 ? "–" : number(values[at], isMissing(values, at));
       this.values[index].textContent = bucket ? `${text} (${number(low[at])}…${number(high[at])})` : text;
     });

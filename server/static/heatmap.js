@@ -4,7 +4,7 @@ import { margins } from "./axis.js";
 import { Panel } from "./panel.js";
 import { scaleFor, token } from "./colours.js";
 import { isMissing, lowerBound, nearest } from "./packed.js";
-import { number, shortened, spot, unit } from "./text.js";
+import { labels, number, shortened, spot, unit } from "./text.js";
 
 /** Cells that are in sight, at least a pixel wide: first index of each, and their borders, half way between steps. */
 function cellsInSight(steps, range, pixels) {
@@ -89,10 +89,10 @@ export class Heatmap extends Panel {
       const colour = token("odd");
       traces.push({ ...cells, z: grids.map(({ odd }) => odd), zmin: 0, zmax: 1, colorscale: [[0, colour], [1, colour]], showscale: false });
     }
-    const names = series.columns.map((column) => (layer ? `head ${column.head ?? 0}` : column.layer ?? info.name));
+    const names = layer ? series.columns.map(({ head }) => `head ${head}`) : labels(series.columns.map((column) => column.layer));
     const every = Math.ceil(rows / 16);
     const ticks = names.map((_, index) => index).filter((index) => index % every === 0);
-    this.height = Math.min(Math.max(rows * 26, 84), 380) + 30;
+    this.height = Math.min(Math.max(rows * 26, 84), 280) + 30;
     this.plot.style.height = `${this.height}px`;
     const { t, r, b, l } = margins();
     this.hatch.style.inset = `${t}px ${r}px ${b}px ${l}px`;
@@ -118,7 +118,7 @@ export class Heatmap extends Panel {
 
   read(cursor, row) {
     if (!this.series || !cursor || row === null || row < 0 || row >= this.series.columns.length) {
-      this.readout.textContent = cursor && this.series ? `step ${cursor.step}` : "";
+      this.readout.textContent = "";
       return;
     }
     const column = this.series.columns[row];

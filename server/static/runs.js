@@ -21,7 +21,7 @@ export function drawRuns(place, { runs, directory, run, others, href }, act) {
   const focused = place.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
   const open = place.querySelector("details")?.open ?? matchMedia("(min-width: 720px)").matches;
   const items = runs.map((item) => line(item, { run, others, href }, act));
-  const summary = h("summary", {}, h("span.side-title", {}, "Runs"), h("span.dim", {}, String(runs.length)));
+  const summary = h("summary", {}, icon("open"), h("span.side-title", {}, "Runs"), h("span.dim", {}, String(runs.length)));
   const list = h("ul.run-list", {}, items);
   const foot = h("p.dim.small.folder", { title: directory }, directory);
   place.replaceChildren(h("details", { open }, summary, list, foot));

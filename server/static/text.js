@@ -41,6 +41,14 @@ export function spot({ layer, head }) {
 /** A name that fits a narrow axis: its end tells layers apart, so the beginning goes. */
 export const shortened = (name, length = 11) => (name.length > length ? `…${name.slice(1 - length)}` : name);
 
+/** Names without the path they share, but for its last part: model.decoder.layers.3 is layers.3. */
+export function labels(names) {
+  const split = names.map((name) => name.split("."));
+  let shared = 0;
+  while (split.every((parts) => parts.length > shared + 1 && parts[shared] === split[0][shared])) shared += 1;
+  return split.map((parts) => parts.slice(Math.max(shared - 1, 0)).join("."));
+}
+
 /** Layers as a range where they follow one another: "layers.0 to layers.3". */
 export function span(names) {
   if (names.length < 3) return names.join(" and ");
