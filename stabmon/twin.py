@@ -39,7 +39,7 @@ def best_bias(call: Call, rows: int) -> Tensor:
     """
     positions = sampled_rows(call.query.size(2), rows, 0.5, call.query.device)
     z = _masked_logits(call, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
-    return torch.stack([_root(head[(head > -torch.inf).any(-1)]) for head in z])
+    return torch.stack([_root(head[(head != -torch.inf).any(-1)]) for head in z])
 
 
 def _root(z: Tensor) -> Tensor:

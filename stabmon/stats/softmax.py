@@ -101,7 +101,8 @@ def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -
 def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:
     """Return z = q·k/√D for the sampled rows, [B, H, R, N_k] float32, before any mask."""
     scaled = query.float() / query.size(3) ** 0.5
-    z = torch.einsum("bhre,bne->bhrn", torch.einsum("bhrd,hde->bhre", scaled, weights.key.float()), inputs.key.float())
+    onto_inputs = torch.einsum("bhrd,hde->bhre", scaled, weights.key.float())
+    z: Tensor = torch.einsum("bhre,bne->bhrn", onto_inputs, inputs.key.float())
     if weights.key_bias is None:
         return z
     return z + (scaled * weights.key_bias.view(query.size(1), 1, -1)).sum(-1, keepdim=True)

@@ -26,12 +26,16 @@ class Around(nn.Module):
 
 def _oracle(module, query, key, value, allowed):
     """All inputs [B, N, *] float64, allowed [B, N_q, N_k] bool; numbers per head over all rows."""
-    weights = module.in_proj_weight.chunk(3) if module.in_proj_weight is not None else (
-        module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
+    weights = (
+        module.in_proj_weight.chunk(3)
+        if module.in_proj_weight is not None
+        else (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
     )
     biases = module.in_proj_bias.chunk(3) if module.in_proj_bias is not None else (None,) * 3
     q, k, v = (
-        nn.functional.linear(x, weight.double(), None if bias is None else bias.double()).unflatten(-1, (H, -1)).transpose(1, 2)
+        nn.functional.linear(x, weight.double(), None if bias is None else bias.double())
+        .unflatten(-1, (H, -1))
+        .transpose(1, 2)
         for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
     )
     z = q @ k.transpose(-1, -2) / math.sqrt(q.size(-1))
