@@ -18,7 +18,6 @@ import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from starlette.exceptions import HTTPException
 
 from stabmon.errors import StoreError
 from stabmon.records import RunState
@@ -26,7 +25,7 @@ from stabmon.server.encoding import pack
 from stabmon.server.folder import Folder, reading
 from stabmon.server.routes import by_gravity
 from stabmon.server.selection import Selection
-from stabmon.store import New, RunReader
+from stabmon.store import New, RunReader, open_run
 
 router = APIRouter()
 
@@ -39,22 +38,28 @@ SILENCE = 5.0
 
 
 class Follower:
-    """What one client has already been sent of one run."""
+    """What one client has already been sent of one run. Opens the run at its first look; ``close`` closes it."""
 
-    def __init__(self, folder: Path, name: str, selections: Sequence[Selection], cursor: int) -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, path: Path, selections: Sequence[Selection], cursor: int) -> None:
+        self.path = path
         self.selections, self.cursor = selections, cursor
+        self.reader: RunReader | None = None
         self.status = self.findings = ""
         self.ended = False
 
     def look(self) -> list[str]:
-        """Return the events since the last look, as text; the file is opened anew, so nothing is held in between."""
+        """Return the events since the last look, as text."""
         try:
-            with reading(self.folder, self.name) as reader:
-                return self.changes(reader)
-        except (HTTPException, StoreError) as error:
+            self.reader = self.reader or open_run(self.path)
+            return self.changes(self.reader)
+        except StoreError as error:
             self.ended = True
-            return [self.event("gone", json.dumps({"detail": str(getattr(error, "detail", error))}))]
+            return [self.event("gone", json.dumps({"detail": str(error)}))]
+
+    def close(self) -> None:
+        """Close the run."""
+        if self.reader is not None:
+            self.reader.close()
 
     def changes(self, reader: RunReader) -> list[str]:
         """Return the events that ``reader`` has and this client does not."""
@@ -95,18 +100,18 @@ def without_rewinds(new: New) -> Iterator[New]:
 
 async def stream(follow: Follower, stopping: asyncio.Event) -> AsyncIterator[str]:
     """Yield events until the run ends or is deleted, the server stops, or the client leaves."""
-    yield "retry: 1000\n\n"
     spoken = time.monotonic()
-    while not (stopping.is_set() or follow.ended):
-        events = await to_thread.run_sync(follow.look)
-        if events:
-            spoken = time.monotonic()
-            yield "".join(events)
-        elif time.monotonic() - spoken > SILENCE:
-            spoken = time.monotonic()
-            yield ": still here\n\n"
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), POLL)
+    try:
+        yield "retry: 1000\n\n"
+        while not (stopping.is_set() or follow.ended):
+            events = await to_thread.run_sync(follow.look)
+            if events or time.monotonic() - spoken > SILENCE:
+                spoken = time.monotonic()
+                yield "".join(events) or ": still here\n\n"
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), POLL)
+    finally:
+        follow.close()
 
 
 @router.get(
@@ -127,7 +132,7 @@ def live(
     with reading(folder, name) as reader:
         for selection in selections:
             selection.check(reader.layout)
-    follow = Follower(folder, name, selections, cursor if last_event_id is None else last_event_id)
+    follow = Follower(folder / name, selections, cursor if last_event_id is None else last_event_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
         stream(follow, request.app.state.stopping), media_type="text/event-stream", headers=headers

@@ -30,8 +30,10 @@ function open(title, ...children) {
 const list = (pairs) => h("dl.keys", {}, pairs.map(([key, text]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, text)]));
 
 export function showKeys() {
-  open("Keys", list(KEYS), h("h3", {}, "On the charts"), list(MOUSE));
+  open("Keys", list(KEYS), h("h3", {}, "On the charts"), list(MOUSE), h("h3", {}, "For programs"), api());
 }
+
+const api = () => h("p", {}, "All of this over HTTP, read-only: ", h("a.link", { href: "/api/v1/openapi.json" }, "/api/v1/openapi.json"));
 
 const SHOWN = ["layer", "module", "kind", "heads", "head_dim", "max_length", "bias", "position", "qk_norm", "hybrid_norm", "layer_scale"];
 const said = (value) => (value === null ? "–" : value === true ? "yes" : value === false ? "no" : typeof value === "number" ? number(value) : String(value));
