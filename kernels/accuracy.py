@@ -1,7 +1,7 @@
 """How wrong a backend is, and how wrong nobody can help being: errors against float64 beside the rounding floor.
 
-The floor multiplies exactly, in float64, and rounds only what a fused kernel must round: the weights P for the output and
-dV, the logit gradient dS for dQ, dK and the bias, and each result, all to the inputs' type. In float32 every sum is
+The floor multiplies exactly, in float64, and rounds only what a fused kernel must round: the weights P for the output
+and dV, the logit gradient dS for dQ, dK and the bias, and each result, all to the inputs' type. In float32 every sum is
 rounded too, so that its floor is the plain float32 computation.
 """
 

@@ -69,11 +69,11 @@ def sigmoid_attention(
         query: [B, H, N_q, D], any strides with the last dimension contiguous.
         key: [B, H_k, N_k, D]; H_k is H, or divides it with ``enable_gqa``.
         value: like ``key``.
-        bias: added to every logit: None for -log N_k, a number, or a tensor [H] that receives its gradient. A model that
-            sees several lengths should pass -log of its longest training length.
+        bias: added to every logit: None for -log N_k, a number, or a tensor [H] that receives its gradient. A model
+            that sees several lengths should pass -log of its longest training length.
         scale: factor of q·k; 1/√D by default.
-        is_causal: query i sees keys j <= i + N_k - N_q: the sequences end together, the last query sees every key, and a
-            query without a key gives 0.
+        is_causal: query i sees keys j <= i + N_k - N_q: the sequences end together, the last query sees every key,
+            and a query without a key gives 0.
         alibi_slopes: [H], subtracts slope·|i + N_k - N_q - j| from the logit; receives no gradient.
         enable_gqa: allow fewer key heads than query heads; consecutive query heads share one.
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
@@ -87,9 +87,10 @@ def sigmoid_attention(
         TypeError, ValueError: the arguments do not fit together; the message says which and how.
         RuntimeError: the machine cannot run the backend that was asked for.
 
-    Numerics: products are accumulated in float32 (float64 for float64). The triton backend rounds the weights to the inputs'
-    type for the second product, as every fused attention does; its error against float64 stays within 1.5 times that
-    rounding. Under autocast q, k and v are cast and a float32 bias stays float32. README.md holds derivation and figures.
+    Numerics: products are accumulated in float32 (float64 for float64). The triton backend rounds the weights to the
+    inputs' type for the second product, as every fused attention does, and aims at an error against float64 within 1.5
+    times that rounding. Under autocast q, k and v are cast and a float32 bias stays float32. README.md holds the
+    derivation and the figures.
 
     References: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431.
     """
@@ -139,9 +140,10 @@ def _aux(
         return AuxOutput(torch.cat([sums[..., None], rest], dim=-1))
     query, key, _, bias, scale, is_causal, alibi_slopes = problem
     bias = bias.detach() if isinstance(bias, Tensor) else bias
+    arguments = (query.detach(), key.detach(), bias, scale, is_causal, alibi_slopes, *request)
     if backend == "eager":
-        measure = reference.row_statistics
-    else:
-        from .ops import row_statistics as measure
-    rest = measure(query.detach(), key.detach(), bias, scale, is_causal, alibi_slopes, *request)
+        return AuxOutput(torch.cat([sums[..., None], reference.row_statistics(*arguments)], dim=-1))
+    from . import ops
+
+    rest = ops.row_statistics(*arguments)
     return AuxOutput(torch.cat([sums[..., None], rest], dim=-1))

@@ -35,8 +35,8 @@ class AuxRequest(NamedTuple):
 class AuxOutput(NamedTuple):
     """Extra outputs of one call; no gradient flows into them.
 
-    statistics: [B, H, 9] float32, columns as in ``STATISTICS``. Logits are z = scale * q·k (+ ALiBi), before the bias; only
-        valid keys of sampled rows count; ``rows`` counts sampled rows that have a valid key. Saturated: z + b > 0.
+    statistics: [B, H, 9] float32, columns as in ``STATISTICS``. Logits are z = scale * q·k (+ ALiBi), before the bias;
+        only valid keys of sampled rows count; ``rows`` counts sampled rows that have a valid key. Saturated: z + b > 0.
         Dead: a weight below 1/(100 n), with n the row's valid keys. Without sampled rows all but the first are 0 and
         ``logit_max`` is -inf.
     """

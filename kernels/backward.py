@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The backward kernels of the triton backend: one for dQ and the bias, one for dK and dV, no atomics.
 
 Q, dO, dQ [B, H, n_q, D]; K, V, dK, dV [B, H_k, n_k, D]; bias, slopes [H]; dB [B·H, tiles] float32.
@@ -32,7 +33,7 @@ def _accumulate_query(
     MASKED: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """dq += dS k and db += Σ_j dS over keys start .. stop."""
+    """Add dS k to dq and Σ_j dS to db over keys start .. stop."""
     rows = row + tl.arange(0, BLOCK_Q)[:, None]
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
@@ -101,7 +102,7 @@ def _accumulate_key(
     MASKED: tl.constexpr, ALIBI: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """dv += Pᵀ do and dk += dSᵀ q over queries start .. stop; works on the transposed tile [BLOCK_K, BLOCK_Q]."""
+    """Add Pᵀ do to dv and dSᵀ q to dk over queries start .. stop, on transposed tiles [BLOCK_K, BLOCK_Q]."""
     columns = column + tl.arange(0, BLOCK_K)[:, None]
     for first in range(start, stop, BLOCK_Q):
         first = tl.multiple_of(first, BLOCK_Q)
@@ -131,7 +132,7 @@ def key_kernel(
 ):  # fmt: skip
     """dV[j] = Σ_i P[i, j] dO_i and dK[j] = scale·Σ_i dS[i, j] q_i; grid (B·H_k·key_tiles,).
 
-    The query heads that share a key head are summed here, in float32. Causal: queries before the tile are never visited.
+    The query heads that share a key head are summed here, in float32. Causal: queries before the tile are not visited.
     """
     pair, tile = tiles.place(tl.program_id(0), key_tiles, pairs, together, False)
     b, key_head = pair // key_heads, pair % key_heads
@@ -169,18 +170,17 @@ def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_grad
     """Write ``grad_query`` [B, H, N_q, D] and return the bias's gradient [H] float32, or an empty tensor."""
     query, key, value = problem.query, problem.key, problem.value
     plan = launch.query_plan(problem, grad, grad_query)
-    batch, heads, n_q, dim = query.shape
+    batch, heads, n_q, _ = query.shape
     query_tiles = triton.cdiv(n_q, plan.block_q)
     partial = torch.empty((batch, heads, query_tiles) if bias_gradient else 0, dtype=torch.float32, device=query.device)
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_query, bq))
     query_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, partial, *descriptors.strides(plan.tma, tensors),
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, partial,
+        *descriptors.strides(plan.tma, tensors),
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem), problem.scale,
-        D=dim, D_PAD=plan.d_pad, BLOCK_Q=bq, BLOCK_K=bk, CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None,
-        ALIBI=problem.alibi_slopes is not None, BIAS_GRADIENT=bias_gradient,
-        FORM=plan.form, GAIN=plan.gain, GRADIENT_GAIN=plan.gradient_gain, TMA=plan.tma, **plan.options,
+        BIAS_GRADIENT=bias_gradient, GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
     )  # fmt: skip
     return partial.sum((0, 2)) if bias_gradient else partial
 
@@ -189,15 +189,14 @@ def key_value_gradient(problem: Problem, grad: Tensor, grad_key: Tensor, grad_va
     """Write ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
     query, key, value = problem.query, problem.key, problem.value
     plan = launch.key_plan(problem, grad, grad_key, grad_value)
-    batch, key_heads, n_k, dim = key.shape
+    batch, key_heads, n_k, _ = key.shape
     key_tiles = triton.cdiv(n_k, plan.block_k)
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_key, bk), (grad_value, bk))
     key_kernel[(batch * key_heads * key_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, *descriptors.strides(plan.tma, tensors),
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes,
+        *descriptors.strides(plan.tma, tensors),
         key_heads, query.size(1) // key_heads, query.size(2), n_k, batch * key_heads, key_tiles,
         launch.heads_together(query, problem.is_causal), *plan.constants(problem), problem.scale,
-        D=dim, D_PAD=plan.d_pad, BLOCK_Q=bq, BLOCK_K=bk, CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None,
-        ALIBI=problem.alibi_slopes is not None,
-        FORM=plan.form, GAIN=plan.gain, GRADIENT_GAIN=plan.gradient_gain, TMA=plan.tma, **plan.options,
+        GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
     )  # fmt: skip

@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -52,8 +53,8 @@ def bench(
     milliseconds: how long each timing repeats; the median counts.
 
     Returns:
-        device, versions, accuracy (largest error over floor by result), cells (TFLOP/s and ratios), means (geometric means of
-        the ratios to each peer), statistics (their cost over the forward's time).
+        device, versions, dtype, accuracy (largest error over floor by result), cells (TFLOP/s forward and backward, and
+        the cost of statistics as a share of the forward's time), means (geometric means of the ratios to each peer).
 
     Raises:
         RuntimeError: there is no CUDA device, or a result is further from float64 than the floor allows.
@@ -74,19 +75,19 @@ def bench(
     }
 
 
-def check(dtype: torch.dtype) -> dict[str, float]:
+def check(dtype: torch.dtype, device: str = "cuda") -> dict[str, float]:
     """Return the largest error over floor of each result, over a few shapes.
 
     Raises:
         RuntimeError: one is above ``accuracy.ALLOWED``.
     """
+    learnable = torch.full((4,), -math.log(1000), device=device)
+    calls = [(dim, 1000, causal, bias) for dim in (64, 128) for causal in (False, True) for bias in (None, learnable)]
     worst: dict[str, float] = {}
-    for dim in (64, 128):
-        for is_causal in (False, True):
-            for bias in (None, torch.full((4,), -math.log(1000), device="cuda")):
-                case = _random_case(dim, 1000, is_causal, bias, dtype)
-                for name, ratio in accuracy.ratios(case, accuracy.run(sigmoid_attention, case)).items():
-                    worst[name] = max(worst.get(name, 0.0), ratio)
+    for dim, length, is_causal, bias in [*calls, (64, 8192, False, None)]:
+        case = _random_case(dim, length, is_causal, bias, dtype)
+        for name, ratio in accuracy.ratios(case, accuracy.run(sigmoid_attention, case)).items():
+            worst[name] = max(worst.get(name, 0.0), ratio)
     red = {name: ratio for name, ratio in worst.items() if not ratio <= accuracy.ALLOWED}
     if red:
         raise RuntimeError(
@@ -102,60 +103,50 @@ def _random_case(dim: int, length: int, is_causal: bool, bias: Tensor | None, dt
 
 
 def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype) -> dict[str, Any]:
-    tensors = [torch.randn(cell.shape, device="cuda").to(dtype).requires_grad_() for _ in range(3)]
+    query, key, value = (torch.randn(cell.shape, device="cuda").to(dtype).requires_grad_() for _ in range(3))
+    tensors = [query, key, value]
     grad = torch.randn(cell.shape, device="cuda").to(dtype)
     bias = torch.full(cell.shape[1:2], -math.log(cell.length), device="cuda", requires_grad=True)
     length_bias = -math.log(cell.length)
     ways: dict[str, Callable[[], Tensor]] = {
-        "fixed": lambda: sigmoid_attention(*tensors, bias=length_bias, is_causal=cell.is_causal),
-        "learnable": lambda: sigmoid_attention(*tensors, bias=bias, is_causal=cell.is_causal),
+        "fixed": lambda: sigmoid_attention(query, key, value, bias=length_bias, is_causal=cell.is_causal),
+        "learnable": lambda: sigmoid_attention(query, key, value, bias=bias, is_causal=cell.is_causal),
     }
+    peers = {name: partial(_softmax, peer, query, key, value, is_causal=cell.is_causal) for name, peer in PEERS.items()}
     row: dict[str, Any] = {**cell._asdict(), "forward": {}, "backward": {}}
-    for name, way in ways.items():
-        _time(row, name, cell, way, [*tensors, bias] if name == "learnable" else tensors, grad, milliseconds)
-    for name, peer in PEERS.items():
-        with sdpa_kernel(peer):
-            _time(
-                row,
-                name,
-                cell,
-                lambda: scaled_dot_product_attention(*tensors, is_causal=cell.is_causal),
-                tensors,
-                grad,
-                milliseconds,
-            )
+    for name, way in (ways | peers).items():
+        leaves = [*tensors, bias] if name == "learnable" else tensors
+        forward, backward = _times(way, leaves, grad, milliseconds)
+        row["forward"][name] = round(cell.flops / forward / 1e9, 1)
+        row["backward"][name] = round(2.5 * cell.flops / backward / 1e9, 1)
     row["statistics"] = _cost_of_statistics(cell, tensors, length_bias, milliseconds)
     return row
 
 
-def _time(
-    row: dict[str, Any],
-    name: str,
-    cell: Cell,
-    way: Callable[[], Tensor],
-    leaves: list[Tensor],
-    grad: Tensor,
-    milliseconds: int,
-) -> None:
+def _softmax(peer: SDPBackend, query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Tensor:
+    with sdpa_kernel(peer):
+        return scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+
+
+def _times(way: Callable[[], Tensor], leaves: list[Tensor], grad: Tensor, milliseconds: int) -> tuple[float, float]:
+    """Return the median milliseconds of a forward and of a backward pass."""
     with torch.no_grad():
-        row["forward"][name] = round(cell.flops / _median(way, milliseconds) / 1e9, 1)
+        forward = _median(way, milliseconds)
     output = way()
-    backward = _median(lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True), milliseconds)
-    row["backward"][name] = round(2.5 * cell.flops / backward / 1e9, 1)
+    return forward, _median(lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True), milliseconds)
 
 
 def _cost_of_statistics(cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int) -> dict[str, float]:
     """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it."""
-    times = {}
+    query, key, value = tensors
+    options: dict[str, Any] = {"bias": bias, "is_causal": cell.is_causal}
+
+    def time(request: AuxRequest | None) -> float:
+        return _median(lambda: sigmoid_attention(query, key, value, return_aux=request, **options), milliseconds)
+
     with torch.no_grad():
-        for name, request in (("off", None), ("sums", AuxRequest(rows=0)), ("rows", AuxRequest())):
-            times[name] = _median(
-                lambda request=request: sigmoid_attention(
-                    *tensors, bias=bias, is_causal=cell.is_causal, return_aux=request
-                ),
-                milliseconds,
-            )
-    return {name: round(times[name] / times["off"] - 1, 4) for name in ("sums", "rows")}
+        off, sums, rows = time(None), time(AuxRequest(rows=0)), time(AuxRequest())
+    return {"sums": round(sums / off - 1, 4), "rows": round(rows / off - 1, 4)}
 
 
 def _median(call: Callable[[], object], milliseconds: int) -> float:
@@ -182,7 +173,9 @@ def table(result: dict[str, Any]) -> str:
     """Return ``result`` as a table to read."""
     columns = ("fixed", "learnable", *PEERS)
     lines = [
-        f"{result['device']}, torch {result['versions']['torch']}, triton {result['versions']['triton']}, {result['dtype']}",
+        ", ".join(
+            [result["device"], *(f"{name} {known}" for name, known in result["versions"].items()), result["dtype"]]
+        ),
         "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items()),
         "TFLOP/s".ljust(22) + "".join(f"{name:>24}" for name in columns) + "   statistics: sums, rows",
     ]

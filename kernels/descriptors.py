@@ -1,4 +1,4 @@
-"""How a kernel is handed its tensors: as TMA descriptors where the hardware and the strides allow it, else as pointers."""
+"""How a kernel is handed its tensors: as TMA descriptors where hardware and strides allow it, else as pointers."""
 
 from typing import Any
 
@@ -12,20 +12,29 @@ ALIGNMENT = 16
 
 def fit(capability: tuple[int, int], tensors: tuple[Tensor, ...]) -> bool:
     """Say whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
-    return capability >= TMA_CAPABILITY and all(_aligned(tensor) for tensor in tensors)
+    return capability >= TMA_CAPABILITY and all(
+        tensor.dtype != torch.float32 and _is_aligned(tensor) and min(_steps(tensor)) > 0 for tensor in tensors
+    )
 
 
-def _aligned(tensor: Tensor) -> bool:
+def aligned(tensor: Tensor) -> Tensor:
+    """Return ``tensor``, or a copy of it where its rows do not all start at a multiple of 16 bytes.
+
+    A copy is O(N·D); rows that cannot be read 16 bytes at a time would slow, and spill, the O(N²·D) kernels.
+    """
+    return tensor if _is_aligned(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _is_aligned(tensor: Tensor) -> bool:
     size = tensor.element_size()
-    if tensor.dtype == torch.float32 or tensor.data_ptr() % ALIGNMENT:
-        return False
-    return all(step > 0 and step * size % ALIGNMENT == 0 for step in _steps(tensor)[:3])
+    return tensor.data_ptr() % ALIGNMENT == 0 and all(step * size % ALIGNMENT == 0 for step in _steps(tensor)[:3])
 
 
 def _steps(tensor: Tensor) -> list[int]:
     """Return the strides, with those of dimensions of size 1, which may be anything, set to a harmless number."""
     safe = tensor.size(3)
-    return [safe if size == 1 else step for size, step in zip(tensor.shape, tensor.stride(), strict=True)][:3] + [1]
+    outer = zip(tensor.shape[:3], tensor.stride()[:3], strict=True)
+    return [*(safe if size == 1 else step for size, step in outer), 1]
 
 
 def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> list[Any]:

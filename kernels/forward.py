@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The forward kernel of the triton backend.
 
 Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias, slopes [H]; sums [B·H, tiles] float32.
@@ -20,7 +21,7 @@ def _accumulate(
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     MASKED: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """acc += GAIN·sigmoid(z + b) v over keys start .. stop; keys past n_k are zero in V and add nothing."""
+    """Add GAIN·sigmoid(z + b) v to acc over keys start .. stop; keys past n_k are zero in V and add nothing."""
     rows = row + tl.arange(0, BLOCK_Q)[:, None]
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
@@ -82,17 +83,15 @@ def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
     """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums."""
     query, key, value = problem.query, problem.key, problem.value
     plan = launch.forward_plan(problem, output)
-    batch, heads, n_q, dim = query.shape
-    n_k = key.size(2)
+    batch, heads, n_q, _ = query.shape
     query_tiles = triton.cdiv(n_q, plan.block_q)
     sums = torch.empty((batch, heads, query_tiles) if with_sums else 0, dtype=torch.float32, device=query.device)
     tensors = ((query, plan.block_q), (key, plan.block_k), (value, plan.block_k), (output, plan.block_q))
     forward_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, sums, *descriptors.strides(plan.tma, tensors),
-        heads, heads // key.size(1), n_q, n_k, batch * heads, query_tiles,
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, sums,
+        *descriptors.strides(plan.tma, tensors),
+        heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem),
-        D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, CAUSAL=problem.is_causal,
-        HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None, SUMS=with_sums,
-        FORM=plan.form, GAIN=plan.gain, TMA=plan.tma, **plan.options,
+        SUMS=with_sums, **plan.switches(problem),
     )  # fmt: skip
     return sums.sum(-1) if with_sums else sums

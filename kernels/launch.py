@@ -56,6 +56,22 @@ class Plan(NamedTuple):
         factor = 0.5 if self.form == TANH else -math.log2(math.e)
         return factor * problem.scale, factor * problem.bias_value, factor
 
+    def switches(self, problem: Problem) -> dict[str, Any]:
+        """Return what every attention kernel is compiled for, by the names of its parameters."""
+        return {
+            "D": problem.query.size(3),
+            "D_PAD": self.d_pad,
+            "BLOCK_Q": self.block_q,
+            "BLOCK_K": self.block_k,
+            "CAUSAL": problem.is_causal,
+            "HAS_BIAS": problem.bias is not None,
+            "ALIBI": problem.alibi_slopes is not None,
+            "FORM": self.form,
+            "GAIN": self.gain,
+            "TMA": self.tma,
+            **self.options,
+        }
+
 
 _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("forward", "sm90"): {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 64, 8, 2)},
@@ -64,7 +80,7 @@ _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("statistics", "sm90"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
     ("forward", "sm80"): {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 32, 8, 3), 256: Tiles(64, 32, 8, 2)},
     ("query", "sm80"): {64: Tiles(64, 32, 4, 3), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
-    ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 8, 2), 256: Tiles(32, 32, 8, 2)},
+    ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 8, 2)},
     ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
     ("forward", "small"): {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
     ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
@@ -153,7 +169,7 @@ def on_device(device: torch.device) -> bool:
 def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
     """Return how sigmoid is computed, decided from type and bias alone.
 
-    TANH is one special-function operation and loses small weights, so it is used in the forward only, and only where the
+    TANH is one special-function operation and loses small weights, so only the forward uses it, and only where the
     bias is a number that keeps typical weights large enough. In the interpreter, and in float32, the form is PLAIN.
     """
     dtype = problem.query.dtype
@@ -164,7 +180,7 @@ def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
 
 
 def heads_together(shared: Tensor, is_causal: bool) -> int:
-    """Return how many (batch, head) pairs take turns, so that long rows come first and the cache still holds their keys."""
+    """Return how many (batch, head) pairs take turns: long rows come first and the cache still holds their keys."""
     if not is_causal:
         return 1
     return max(1, CACHE // (2 * shared.size(2) * shared.size(3) * shared.element_size()))

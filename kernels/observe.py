@@ -14,7 +14,8 @@ from .auxiliary import AuxOutput, AuxRequest
 class Call(NamedTuple):
     """One call as it was computed, after defaults and autocast.
 
-    query, output: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: a number or [H] float32. alibi_slopes: [H] or None.
+    query, output: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: a number or [H] float32. alibi_slopes: [H] or
+    None.
     aux: what the observer's own request asked for, or None when it asked for nothing.
     """
 

@@ -1,7 +1,7 @@
-"""The triton backend as PyTorch operators: traced whole by torch.compile, with autograd; only q, k, v and bias are kept.
+"""The triton backend as PyTorch operators: traced whole by torch.compile, with autograd; only its inputs are kept.
 
-stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics. Kernels, and with them triton,
-are imported when an operator first runs.
+stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics. Kernels, and with them
+triton, are imported when an operator first runs.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .descriptors import aligned
 from .problem import Problem
 
 
@@ -66,6 +67,7 @@ def sigmoid_attention_op(
     from .forward import forward
 
     output = torch.empty_like(query)
+    query, key, value = aligned(query), aligned(key), aligned(value)
     problem = Problem(query, key, value, bias, bias_value, alibi_slopes, scale, is_causal)
     return output, forward(problem, output, with_sums)
 
@@ -103,8 +105,9 @@ def backward_op(
     from .backward import key_value_gradient, query_gradient
 
     grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    query, key, value = aligned(query), aligned(key), aligned(value)
     problem = Problem(query, key, value, bias, bias_value, alibi_slopes, scale, is_causal)
-    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    grad = aligned(grad if grad.stride(-1) == 1 else grad.contiguous())
     grad_bias = query_gradient(problem, grad, grads[0], bias_gradient)
     key_value_gradient(problem, grad, grads[1], grads[2])
     return *grads, grad_bias
@@ -142,6 +145,7 @@ def row_statistics_op(
     """Return the sampled statistics [B, H, 8] float32."""
     from .statistics import row_statistics
 
+    query, key = aligned(query), aligned(key)
     return row_statistics(Problem(query, key, key, bias, bias_value, alibi_slopes, scale, is_causal), rows, offset)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 class Problem(NamedTuple):
     """A call with every default filled in.
 
-    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: [H] float32, or None and ``bias_value`` holds for all heads.
+    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: [H] float32, or None and ``bias_value`` holds for all.
     alibi_slopes: [H] float32 or None.
     """
 

@@ -24,7 +24,7 @@ def sigmoid_attention(
 ) -> Tensor:
     """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32.
 
-    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D] with H a multiple of H_k. bias: a number or [H]. alibi_slopes: [H].
+    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D], H a multiple of H_k. bias: a number or [H]. alibi_slopes: [H].
     """
     with torch.autocast(query.device.type, enabled=False):
         z = logits(query, key, scale, alibi_slopes)

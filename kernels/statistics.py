@@ -1,7 +1,8 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The kernel that measures logits and weights over sampled query rows, apart from the forward.
 
-Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias, slopes [H]; partial [B·H, row_tiles, splits, 8] float32, columns: row mass, rows,
-Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query floor((r + offset)·n_q / count), in whole numbers.
+Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias, slopes [H]; partial [B·H, row_tiles, splits, 8] float32, columns: row mass,
+rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query floor((r + offset)·n_q / count), exactly.
 """
 
 import torch
@@ -13,6 +14,8 @@ from . import launch, tiles
 from .auxiliary import OFFSET_STEPS
 from .problem import Problem
 from .reference import DEAD
+
+NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "count", "offset_steps", "split_keys", "splits"])
@@ -53,7 +56,7 @@ def statistics_kernel(
         s = tl.dot(q, k.T, input_precision="ieee")
         z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
         y = z + shift
-        w = 1.0 / (1.0 + tl.exp(-y))
+        w = tiles.weight(y * NEGATIVE_LOG2E, tiles.PLAIN, 1.0)
         known = tl.where(valid, z, 0.0)
         mass += tl.sum(tl.where(valid, w, 0.0), 1)
         total += tl.sum(known, 1)
@@ -66,12 +69,15 @@ def statistics_kernel(
     out = partial + ((pair * tl.num_programs(1) + row_tile) * splits + split).to(tl.int64) * 8
     tl.store(out, tl.sum(mass))
     tl.store(out + 1, tl.sum(rows_seen))
-    tl.store(out + 2, tl.sum(total))
+    total_logit, largest_logit = tl.sum(total), tl.max(largest)
+    tl.store(out + 2, total_logit)
     tl.store(out + 3, tl.sum(squares))
     tl.store(out + 4, tl.sum(pairs_seen))
     tl.store(out + 5, tl.sum(saturated))
     tl.store(out + 6, tl.sum(pale))
-    tl.store(out + 7, tl.max(largest))
+    # A maximum passes over NaN; the sum does not.
+    unknown = (total_logit != total_logit) & (largest_logit < float("inf"))
+    tl.store(out + 7, tl.where(unknown, total_logit, largest_logit))
 
 
 def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:

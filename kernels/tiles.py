@@ -1,7 +1,9 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """What every kernel does with a tile: load it, store it, find its place, turn logits into weights.
 
-Shapes: a tensor is [B, H, N, D]; a tile is [BLOCK, D_PAD], D_PAD the power of two that holds D. A tensor comes as a
-TMA descriptor of block [1, 1, BLOCK, D_PAD], or as a pointer with strides. Both load 0 and store nothing outside [N, D].
+Shapes: a tensor is [B, H, N, D]; a tile is [BLOCK, D_PAD], D_PAD the power of two that holds D. A tensor comes as a TMA
+descriptor of block [1, 1, BLOCK, D_PAD], or as a pointer with strides, rows
+aligned to 16 bytes. Both load 0 and store nothing outside [N, D].
 """
 
 import triton
@@ -14,7 +16,7 @@ TANH_APPROX = tl.constexpr("tanh.approx.f32 $0, $1;")
 
 @triton.jit
 def place(tile, tiles, pairs, together, LONGEST_LAST: tl.constexpr):
-    """Return (pair, tile) of a program: groups of ``together`` pairs (b, h) share the cache, longest tiles come first."""
+    """Return (pair, tile) of a program: ``together`` pairs (b, h) share the cache, longest tiles come first."""
     group = tile // (together * tiles)
     rest = tile % (together * tiles)
     size = tl.minimum(together, pairs - group * together)
@@ -25,7 +27,8 @@ def place(tile, tiles, pairs, together, LONGEST_LAST: tl.constexpr):
 
 
 @triton.jit
-def _offsets(row, stride, BLOCK: tl.constexpr, D_PAD: tl.constexpr):
+def _offsets(row, stride, STEP: tl.constexpr, BLOCK: tl.constexpr, D_PAD: tl.constexpr):
+    stride = tl.multiple_of(stride, STEP)
     rows = tl.arange(0, BLOCK).to(tl.int64)
     return row.to(tl.int64) * stride + (rows[:, None] * stride + tl.arange(0, D_PAD)[None, :])
 
@@ -46,8 +49,11 @@ def load(
     if TMA:
         return x.load([b, h, row, 0]).reshape(BLOCK, D_PAD)
     else:
-        start = x + b.to(tl.int64) * s_b + h.to(tl.int64) * s_h
-        return tl.load(start + _offsets(row, s_n, BLOCK, D_PAD), mask=_inside(row, length, BLOCK, D, D_PAD), other=0.0)
+        step: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+        start = x + b.to(tl.int64) * tl.multiple_of(s_b, step) + h.to(tl.int64) * tl.multiple_of(s_h, step)
+        return tl.load(
+            start + _offsets(row, s_n, step, BLOCK, D_PAD), mask=_inside(row, length, BLOCK, D, D_PAD), other=0.0
+        )
 
 
 @triton.jit
@@ -70,9 +76,10 @@ def store(
     if TMA:
         x.store([b, h, row, 0], tile.to(x.dtype).reshape(1, 1, BLOCK, D_PAD))
     else:
-        start = x + b.to(tl.int64) * s_b + h.to(tl.int64) * s_h
+        step: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+        start = x + b.to(tl.int64) * tl.multiple_of(s_b, step) + h.to(tl.int64) * tl.multiple_of(s_h, step)
         inside = _inside(row, length, BLOCK, D, D_PAD)
-        tl.store(start + _offsets(row, s_n, BLOCK, D_PAD), tile.to(x.dtype.element_ty), mask=inside)
+        tl.store(start + _offsets(row, s_n, step, BLOCK, D_PAD), tile.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -102,7 +109,7 @@ def weight(x, FORM: tl.constexpr, GAIN: tl.constexpr):
 
     TANH: GAIN/2 + GAIN/2·tanh(y/2), one special-function op, loses weights below 2^-11.
     EX2: 1 / (1/GAIN + 2^x/GAIN) by the two approximate special functions, relative error below 4e-7.
-    PLAIN: the same with a full division, for float32 and for the interpreter.
+    PLAIN: the same with a full division and without overflow, for float32 and for the interpreter.
     """
     if FORM == TANH:
         t = tl.inline_asm_elementwise(TANH_APPROX, "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
@@ -111,4 +118,4 @@ def weight(x, FORM: tl.constexpr, GAIN: tl.constexpr):
         y = tl.exp2(x) * (1.0 / GAIN) + 1.0 / GAIN
         return tl.inline_asm_elementwise(RCP, "=f,f", [y], dtype=tl.float32, is_pure=True, pack=1)
     else:
-        return GAIN / (1.0 + tl.exp2(x))
+        return GAIN / (1.0 + tl.exp2(tl.minimum(x, 126.0, propagate_nan=tl.PropagateNan.ALL)))

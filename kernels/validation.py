@@ -1,5 +1,6 @@
 """What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from torch import Tensor
@@ -85,7 +86,7 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
         raise ValueError(f"value must have shape {list(key.shape)} to match key, got {list(value.shape)}")
 
 
-def _shown(shape: list[object]) -> str:
+def _shown(shape: Sequence[object]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 

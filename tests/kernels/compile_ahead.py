@@ -1,8 +1,8 @@
 """Compile what the launchers would launch, for devices that are not here: ``python compile_ahead.py MAJOR MINOR``.
 
-The launchers run as they are, on CPU tensors, but for three things: the capability is a given one, the launch stops after
-compiling, and Triton is told of a device of that capability. Prints one JSON object a kernel. Only for 9.0 does it go on from
-PTX to machine code, to see that no register spills.
+The launchers run as they are, on CPU tensors, but for three things: the capability is a given one, the launch stops
+after compiling, and Triton is told of a device of that capability. Prints one JSON object a kernel. Only for 9.0 does
+it go on from PTX to machine code, to see that no register spills.
 """
 
 import json
@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 import triton
-from stabmon.kernels import backward, forward, launch, statistics
-from stabmon.kernels.problem import Problem
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime.jit import JITFunction
+
+from stabmon.kernels import backward, forward, launch, statistics
+from stabmon.kernels.problem import Problem
 
 CALLS = {
     "forward": lambda p, grad: forward.forward(p, torch.empty_like(p.query), True),
@@ -32,20 +33,20 @@ CALLS = {
 ATTENTION = ("forward", "query", "key")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
     (9, 0): [
-        (dict(dim=64, bias=None, causal=False), ATTENTION),
-        (dict(dim=64, bias="tensor", causal=True), tuple(CALLS)),
-        (dict(dim=128, bias="tensor", causal=True, key_heads=2), ATTENTION),
-        (dict(dim=80, bias=None, causal=True, alibi=True), ATTENTION),
-        (dict(dim=256, bias="tensor", causal=True), tuple(CALLS)),
-        (dict(dim=128, bias=None, causal=True, odd=True), ATTENTION),
+        ({"dim": 64, "bias": None, "causal": False}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "tensor", "causal": True, "key_heads": 2}, ATTENTION),
+        ({"dim": 80, "bias": None, "causal": True, "alibi": True}, ATTENTION),
+        ({"dim": 256, "bias": "tensor", "causal": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": None, "causal": True, "broadcast": True}, ATTENTION),
     ],
     (8, 0): [
-        (dict(dim=64, bias="tensor", causal=True), tuple(CALLS)),
-        (dict(dim=128, bias=None, causal=True, alibi=True), ATTENTION),
-        (dict(dim=64, bias="tensor", causal=True, dtype=torch.float32), ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": None, "causal": True, "alibi": True}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": True, "dtype": torch.float32}, ATTENTION),
     ],
     (10, 0): [
-        (dict(dim=128, bias="tensor", causal=True), tuple(CALLS)),
+        ({"dim": 128, "bias": "tensor", "causal": True}, tuple(CALLS)),
     ],
 }
 
@@ -68,11 +69,10 @@ class Device:
 
 
 def problem(
-    dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, odd=False
+    dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False
 ) -> tuple[Problem, torch.Tensor]:
     def tensor(heads):
-        room = torch.empty(1, heads, 256, dim + odd, dtype=dtype)
-        return room[..., :dim]
+        return torch.empty(1, 1 if broadcast else heads, 256, dim, dtype=dtype).expand(1, heads, 256, dim)
 
     per_head = torch.zeros(4) if bias == "tensor" else None
     slopes = torch.ones(4) if alibi else None

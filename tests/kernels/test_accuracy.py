@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from stabmon.kernels import accuracy, descriptors, launch, sigmoid_attention
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -37,15 +38,22 @@ def check(case):
 
 
 INTERPRETED = [
-    pytest.param(dict(n_q=1, n_k=1, dim=16, dtype=FP32), id="N1-D16-fp32"),
-    pytest.param(dict(n_q=63, n_k=63, dim=24, dtype=FP32, causal=True), id="N63-D24-fp32-causal"),
-    pytest.param(dict(n_q=64, n_k=64, dim=64, dtype=FP16, causal=True), id="N64-D64-fp16-causal"),
-    pytest.param(dict(n_q=100, n_k=37, dim=80, dtype=FP16, causal=True), id="N100x37-D80-fp16-causal"),
+    pytest.param({"n_q": 1, "n_k": 1, "dim": 16, "dtype": FP32}, id="N1-D16-fp32"),
+    pytest.param({"n_q": 63, "n_k": 63, "dim": 24, "dtype": FP32, "causal": True}, id="N63-D24-fp32-causal"),
+    pytest.param({"n_q": 64, "n_k": 64, "dim": 64, "dtype": FP16, "causal": True}, id="N64-D64-fp16-causal"),
+    pytest.param({"n_q": 100, "n_k": 37, "dim": 80, "dtype": FP16, "causal": True}, id="N100x37-D80-fp16-causal"),
     pytest.param(
-        dict(n_q=37, n_k=100, dim=16, dtype=FP32, causal=True, alibi=True), id="N37x100-D16-fp32-causal-alibi"
+        {"n_q": 37, "n_k": 100, "dim": 16, "dtype": FP32, "causal": True, "alibi": True},
+        id="N37x100-D16-fp32-causal-alibi",
     ),
-    pytest.param(dict(n_q=100, n_k=257, dim=32, dtype=FP16, heads=4, key_heads=2, bias="number"), id="N257-fp16-gqa"),
-    pytest.param(dict(n_q=65, n_k=70, dim=32, dtype=FP32, heads=4, key_heads=1, causal=True), id="N70-fp32-mqa-causal"),
+    pytest.param(
+        {"n_q": 100, "n_k": 257, "dim": 32, "dtype": FP16, "heads": 4, "key_heads": 2, "bias": "number"},
+        id="N257-fp16-gqa",
+    ),
+    pytest.param(
+        {"n_q": 65, "n_k": 70, "dim": 32, "dtype": FP32, "heads": 4, "key_heads": 1, "causal": True},
+        id="N70-fp32-mqa-causal",
+    ),
 ]
 
 

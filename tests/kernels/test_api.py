@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from stabmon import kernels
 from stabmon.kernels import AuxRequest, launch, sigmoid_attention
 
@@ -97,7 +98,9 @@ def test_eager_is_one_graph(dynamic):
 
 def test_importing_loads_no_triton():
     code = "import sys, stabmon.kernels; print('triton' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path) + os.pathsep + os.getcwd()}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) + os.pathsep + os.getcwd()
+    }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from stabmon.kernels import AuxRequest, observe, sigmoid_attention
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from stabmon.kernels import STATISTICS, AuxRequest, reference, sigmoid_attention
 
 

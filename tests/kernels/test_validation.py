@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from stabmon.kernels import AuxRequest, launch, sigmoid_attention
 
 
@@ -18,13 +19,21 @@ REFUSED = [
     ({"key": tensor(2, 4, 8, 32)}, ValueError, r"key must have shape \[2, 4, N_k, 16\] .* got \[2, 4, 8, 32\]"),
     ({"key": tensor(1, 4, 8, 16)}, ValueError, r"key must have shape \[2, 4, N_k, 16\] .* got \[1, 4, 8, 16\]"),
     ({"value": tensor(2, 4, 7, 16)}, ValueError, r"value must have shape \[2, 4, 8, 16\] .* got \[2, 4, 7, 16\]"),
-    ({"key": tensor(2, 2, 8, 16), "value": tensor(2, 2, 8, 16)}, ValueError, r"pass enable_gqa=True for fewer key heads"),
+    (
+        {"key": tensor(2, 2, 8, 16), "value": tensor(2, 2, 8, 16)},
+        ValueError,
+        r"pass enable_gqa=True for fewer key heads",
+    ),
     (
         {"key": tensor(2, 3, 8, 16), "value": tensor(2, 3, 8, 16), "enable_gqa": True},
         ValueError,
         r"query heads must be a multiple of key heads, got 4 and 3",
     ),
-    ({"query": tensor(2, 4, 16, 8).mT}, ValueError, r"query must be contiguous .* strides \[512, 128, 1, 8\]; call query"),
+    (
+        {"query": tensor(2, 4, 16, 8).mT},
+        ValueError,
+        r"query must be contiguous .* strides \[512, 128, 1, 8\]; call query",
+    ),
     ({"bias": tensor(3)}, ValueError, r"bias must have shape \[4\], one a query head, got \[3\]"),
     ({"bias": tensor(4).long()}, TypeError, r"bias must be of a floating type"),
     ({"bias": torch.zeros(4, device="meta")}, ValueError, r"bias must be on cpu to match query, got meta"),
@@ -45,7 +54,11 @@ def test_a_wrong_call_is_told_what_was_expected_and_what_came(change, kind, mess
 
 
 WITHOUT_TRITON = [
-    (tensor(), RuntimeError, r"no CUDA device for backend='triton', tensors are on cpu; pass backend='eager' or 'auto'"),
+    (
+        tensor(),
+        RuntimeError,
+        r"no CUDA device for backend='triton', tensors are on cpu; pass backend='eager' or 'auto'",
+    ),
     (tensor(dtype=torch.float64), ValueError, r"takes float16, bfloat16 and float32, got torch\.float64; pass backend"),
     (tensor(2, 4, 8, 20), ValueError, r"takes head dims 16 to 256 in multiples of 8, got 20"),
     (tensor(1, 1, 2, 264), ValueError, r"takes head dims 16 to 256 in multiples of 8, got 264"),

@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+
+from stabmon.kernels.hopper import launch
+from stabmon.kernels.problem import Problem
+
+
+def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal=False):
+    query, key = (torch.zeros(1, 2, n, 64, dtype=dtype) for n in (n_q, n_k))
+    return Problem(query, key, key, bias, level, None, 0.125, is_causal)
+
+
+@pytest.mark.parametrize("shape", launch.TABLE, ids=str)
+def test_a_launch_fits_the_multiprocessor(shape):
+    d_pad, _ = shape
+    plan = launch.TABLE[shape]
+    shared = 2 * d_pad * (2 * plan.rows + 2 * plan.stages * plan.block_k) + 1024
+    assert shared <= 227 * 1024
+    assert 128 * (plan.consumers * plan.registers + 24) <= 65536
+    assert plan.registers % 8 == 0
+    assert plan.stages & (plan.stages - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "form"),
+    [
+        (problem(level=-math.log(16384)), launch.TANH),
+        (problem(level=-math.log(32768)), launch.MIXED),
+        (problem(torch.float16, level=-math.log(1024)), launch.TANH),
+        (problem(torch.float16, level=-math.log(2048)), launch.MIXED),
+        (problem(bias=torch.zeros(2)), launch.MIXED),
+    ],
+    ids=["bf16-16384", "bf16-32768", "fp16-1024", "fp16-2048", "tensor"],
+)
+def test_the_fast_sigmoid_is_used_only_where_it_is_known_to_be_exact_enough(call, form):
+    assert launch.sigmoid_form(call) == form
+
+
+@pytest.mark.parametrize(("n_q", "n_k"), [(100, 100), (63, 100), (100, 63), (1, 1000), (257, 100)])
+def test_causal_slabs_meet_the_diagonal_in_one_key_tile(n_q, n_k):
+    lead = launch.lead(problem(n_q=n_q, n_k=n_k, is_causal=True))
+    assert 0 <= lead < 64
+    assert (n_k - n_q - lead) % 64 == 0
+    assert launch.lead(problem(n_q=n_q, n_k=n_k)) == 0
+
+
+@pytest.fixture
+def an_h100(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(launch, "RELEASE", (3, 6))
+
+
+class OnDevice:
+    """What a refusal asks of a query."""
+
+    device = torch.device("cuda:0")
+
+    def __init__(self, dtype=torch.bfloat16, dim=64):
+        self.dtype, self.dim = dtype, dim
+
+    def size(self, axis):
+        return self.dim
+
+
+@pytest.mark.usefixtures("an_h100")
+def test_it_takes_what_it_was_made_for():
+    for dtype in launch.DTYPES:
+        for dim in (40, 64, 80, 96, 128):
+            assert launch.refusal(OnDevice(dtype, dim), None, 0.1) is None
+
+
+@pytest.mark.usefixtures("an_h100")
+@pytest.mark.parametrize(
+    ("query", "slopes", "scale", "reason"),
+    [
+        (torch.zeros(1, 1, 1, 64), None, 0.1, "no CUDA device"),
+        (OnDevice(torch.float32), None, 0.1, "float16 and bfloat16"),
+        (OnDevice(dim=256), None, 0.1, "head dims 40 to 128"),
+        (OnDevice(dim=32), None, 0.1, "head dims 40 to 128"),
+        (OnDevice(dim=68), None, 0.1, "multiples of 8"),
+        (OnDevice(), torch.ones(2), 0.1, "alibi_slopes"),
+        (OnDevice(), None, 0.0, "scale"),
+    ],
+    ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
+)
+def test_it_says_why_it_cannot(query, slopes, scale, reason):
+    assert reason in launch.refusal(query, slopes, scale).text
+
+
+@pytest.mark.usefixtures("an_h100")
+def test_it_says_which_device_it_needs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    refusal = launch.refusal(OnDevice(), None, 0.1)
+    assert refusal.of_machine
+    assert "cuda:0 has 8.0" in refusal.text
+
+
+@pytest.mark.usefixtures("an_h100")
+@pytest.mark.parametrize("release", [None, (3, 5), (3, 10), (4, 0)], ids=str)
+def test_an_unknown_triton_release_is_refused_and_logged(release, monkeypatch, caplog):
+    monkeypatch.setattr(launch, "RELEASE", release)
+    launch.report_release.cache_clear()
+    assert "knows triton 3.6 to 3.9" in launch.refusal(OnDevice(), None, 0.1).text
+    launch.report_release()
+    launch.report_release()
+    assert caplog.text.count("backend='auto' uses 'triton'") == 1
+
+
+def test_unaligned_memory_is_refused():
+    assert launch.misfit(problem()) is None
+    odd = torch.zeros(1, 2, 8, 67, dtype=torch.bfloat16)[..., :64]
+    refusal = launch.misfit(problem()._replace(key=odd))
+    assert "multiples of 16 bytes" in refusal.text
+
+
+def test_small_problems_get_small_grids():
+    assert launch.programs(4, 5, False, 132) == 20
+    assert launch.programs(4, 5, True, 132) == 12
+    assert launch.programs(64, 64, True, 132) == 132

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+import torch
+
+from stabmon.kernels import accuracy, bench
+
+ROW = {
+    "dim": 64,
+    "length": 2048,
+    "is_causal": False,
+    "forward": {"fixed": 440.0, "learnable": 330.0, "cudnn": 400.0, "flash": 300.0},
+    "backward": {"fixed": 220.0, "learnable": 220.0, "cudnn": 400.0, "flash": 200.0},
+    "statistics": {"sums": 0.001, "rows": 0.02},
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
+def test_without_a_device_it_says_so():
+    with pytest.raises(RuntimeError, match="bench needs a CUDA device, this machine has none"):
+        bench.bench()
+
+
+def test_cells_count_their_work():
+    cell = bench.Cell(128, 8192, False)
+    assert cell.shape == (2, 16, 8192, 128)
+    assert cell.flops == 4 * 2 * 16 * 8192**2 * 128
+    assert bench.Cell(128, 8192, True).flops == cell.flops / 2
+    assert len(bench.GRID) == 12
+
+
+def test_ratios_are_averaged_as_products():
+    faster = ROW | {"forward": ROW["forward"] | {"fixed": 1760.0}}
+    assert bench._means([ROW, faster])["forward/fixed"] == {"cudnn": 2.2, "flash": 2.933}
+
+
+def test_the_table_shows_every_cell_and_mean():
+    result = {
+        "device": "a GPU",
+        "versions": {"torch": "2.11", "triton": "3.6"},
+        "dtype": "bfloat16",
+        "accuracy": {"output": 1.02},
+        "cells": [ROW],
+        "means": bench._means([ROW]),
+    }
+    text = bench.table(result)
+    assert "d 64 full n 2048" in text
+    assert "output 1.02" in text
+    assert "×1.1" in text
+    json.dumps(result)
+
+
+def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):
+    monkeypatch.setattr(bench, "_random_case", lambda *_: None)
+    monkeypatch.setattr(accuracy, "run", lambda *_: {})
+    monkeypatch.setattr(accuracy, "ratios", lambda *_: {"output": 1.1, "key": 1.6})
+    with pytest.raises(RuntimeError, match=r"at most 1\.5, got \{'key': 1\.6\}; nothing was timed"):
+        bench.check(torch.bfloat16, "cpu")
+
+
+@pytest.mark.gpu
+def test_one_cell_runs():
+    result = bench.bench([bench.Cell(64, 2048, True)], milliseconds=5)
+    assert result["cells"][0]["forward"]["fixed"] > 0
+    assert max(result["accuracy"].values()) <= accuracy.ALLOWED

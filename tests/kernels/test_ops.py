@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from stabmon.kernels import AuxRequest, launch, ops, sigmoid_attention
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available() and not launch.interpreted(), reason="needs a CUDA device or Triton's interpreter"
+)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def draw(heads=2, key_heads=2, n_q=5, n_k=7, requires_grad=True):
+    shapes = ((1, heads, n_q, 16), (1, key_heads, n_k, 16), (1, key_heads, n_k, 16))
+    return [torch.randn(shape, device=DEVICE, requires_grad=requires_grad) for shape in shapes]
+
+
+def per_head(heads=2, requires_grad=True):
+    return torch.zeros(heads, device=DEVICE, requires_grad=requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("bias", "slopes", "causal", "with_sums"),
+    [(True, False, True, True), (False, True, False, False)],
+    ids=["bias-causal-sums", "alibi-full"],
+)
+def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
+    arguments = (
+        *draw(),
+        per_head() if bias else None,
+        -1.5,
+        per_head(requires_grad=False) if slopes else None,
+        0.25,
+        causal,
+        with_sums,
+    )
+    torch.library.opcheck(ops.sigmoid_attention_op, arguments)
+
+
+def test_the_other_operators_keep_their_word():
+    query, key, value = draw(requires_grad=False)
+    bias = per_head(requires_grad=False)
+    torch.library.opcheck(ops.backward_op, (query.clone(), query, key, value, bias, 0.0, None, 0.25, True, True))
+    torch.library.opcheck(ops.row_statistics_op, (query, key, bias, 0.0, None, 0.25, True, 4, 0.5))
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_triton_is_one_graph(dynamic):
+    def call(query, key, value, bias):
+        return sigmoid_attention(
+            query, key, value, bias=bias, is_causal=True, enable_gqa=True, return_aux=AuxRequest(3), backend="triton"
+        )
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for length in (7, 9):
+        leaves = [*draw(heads=4, n_k=length), per_head(4)]
+        (output, aux), (expected, wanted) = compiled(*leaves), call(*leaves)
+        assert torch.equal(output, expected)
+        assert torch.equal(aux.statistics, wanted.statistics)
+        found, true = (torch.autograd.grad(o.sum(), leaves) for o in (output, expected))
+        assert all(torch.equal(a, b) for a, b in zip(found, true, strict=True))
+
+
+def test_only_the_inputs_are_kept_for_the_backward():
+    kept = []
+    leaves = [*draw(), per_head()]
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        sigmoid_attention(*leaves[:3], bias=leaves[3], return_aux=AuxRequest(2), backend="triton")
+    pointers = {leaf.data_ptr() for leaf in leaves}
+    assert {tensor.data_ptr() for tensor in kept} <= pointers
+
+
+def test_a_broadcast_gradient_is_taken():
+    leaves = draw()
+    sigmoid_attention(*leaves, backend="triton").sum().backward()
+    expected = torch.autograd.grad(sigmoid_attention(*leaves, backend="eager").sum(), leaves)
+    for leaf, gradient in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, gradient)
+
+
+def test_the_output_is_laid_out_like_the_query():
+    query, key, value = (tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in draw(requires_grad=False))
+    assert sigmoid_attention(query, key, value, backend="triton").stride() == query.stride()
+
+
+@pytest.mark.gpu
+def test_a_compiled_call_is_one_graph_on_the_device():
+    tensors = [torch.randn(1, 2, 300, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    compiled = torch.compile(lambda *args: sigmoid_attention(*args, is_causal=True), fullgraph=True, dynamic=True)
+    output, expected = compiled(*tensors), sigmoid_attention(*tensors, is_causal=True)
+    assert torch.equal(output, expected)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(output.float().sum(), tensors))
+
+
+@pytest.mark.gpu
+def test_a_call_can_be_captured_in_a_cuda_graph():
+    query, key, value = (torch.randn(1, 2, 256, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    expected, wanted = sigmoid_attention(query, key, value, return_aux=AuxRequest())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output, aux = sigmoid_attention(query, key, value, return_aux=AuxRequest())
+    output.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(output, expected)
+    assert torch.equal(aux.statistics, wanted.statistics)
