@@ -60,8 +60,16 @@ function drawFix(fix, index) {
   );
 }
 
-function copyButton(text) {
-  const button = iconButton("copy", "Copy the code", async () => {
+/** The first fix of several findings in one piece of code, where all have one of the same kind. */
+export function drawCopyAll(findings) {
+  const fixes = findings.map((finding) => finding.fixes[0]);
+  if (!fixes.every((fix) => fix && fix.kind === fixes[0].kind)) return null;
+  const code = [...new Set(fixes.map((fix) => fix.code))].join("\n\n");
+  return h("p.copy-all.dim", {}, `The ${words(fixes[0].kind)} fix for all of these`, copyButton(code, "Copy the code for all of these"));
+}
+
+function copyButton(text, label = "Copy the code") {
+  const button = iconButton("copy", label, async () => {
     const done = await copy(text);
     button.replaceChildren(icon(done ? "finished" : "failed"));
     setTimeout(() => button.replaceChildren(icon("copy")), 1500);

@@ -1,6 +1,6 @@
 // The findings at the side: the gravest first, grouped by rule; one is opened to show why, and what to do.
 import { h, icon } from "./dom.js";
-import { drawDetail } from "./detail.js";
+import { drawCopyAll, drawDetail } from "./detail.js";
 import { natural, number, span } from "./text.js";
 
 const RANK = { error: 0, warning: 1, info: 2 };
@@ -65,7 +65,7 @@ function drawGroup(group, shown, act) {
   const word = h("span.visually-hidden", {}, `${severity}: `);
   button.prepend(word);
   const alone = findings.length === 1;
-  const rows = expanded && !alone ? h("ul.rows", {}, findings.map((finding) => drawRow(finding, shown, act))) : null;
+  const rows = expanded && !alone ? h("ul.rows", {}, findings.map((finding) => drawRow(finding, shown, act)), h("li", {}, drawCopyAll(findings))) : null;
   const detail = alone && holds ? drawDetail(findings[0], group, shown.rules, act) : null;
   return h(`li.group.${severity}${open ? "" : ".cleared"}`, {}, button, rows, detail);
 }

@@ -194,6 +194,7 @@ def test_a_click_on_a_finding_pins_its_step_on_every_chart_and_shows_the_fix(pag
     assert flags(page) == ["147"] * 4
     assert "finding=GRD001%3A%3A147" in page.url
     page.get_by_role("button", name=re.compile("Large initial", re.I)).click()
+    assert page.get_by_label("Copy the code for all of these").is_visible()
     page.locator(".row", has_text="layers.1").click()
     detail = page.locator(".detail").inner_text()
     for part in (
