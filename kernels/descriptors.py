@@ -13,7 +13,7 @@ ALIGNMENT = 16
 def fit(capability: tuple[int, int], tensors: tuple[Tensor, ...]) -> bool:
     """Say whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
     return capability >= TMA_CAPABILITY and all(
-        tensor.dtype != torch.float32 and _is_aligned(tensor) and min(_steps(tensor)) > 0 for tensor in tensors
+        tensor.dtype != torch.float32 and _is_aligned(tensor) and min(steps(tensor)) > 0 for tensor in tensors
     )
 
 
@@ -27,10 +27,10 @@ def aligned(tensor: Tensor) -> Tensor:
 
 def _is_aligned(tensor: Tensor) -> bool:
     size = tensor.element_size()
-    return tensor.data_ptr() % ALIGNMENT == 0 and all(step * size % ALIGNMENT == 0 for step in _steps(tensor)[:3])
+    return tensor.data_ptr() % ALIGNMENT == 0 and all(step * size % ALIGNMENT == 0 for step in steps(tensor)[:3])
 
 
-def _steps(tensor: Tensor) -> list[int]:
+def steps(tensor: Tensor) -> list[int]:
     """Return the strides, with those of dimensions of size 1, which may be anything, set to a harmless number."""
     safe = tensor.size(3)
     outer = zip(tensor.shape[:3], tensor.stride()[:3], strict=True)
@@ -43,7 +43,7 @@ def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> 
         return [tensor for tensor, _ in tensors]
     from triton.tools.tensor_descriptor import TensorDescriptor
 
-    return [TensorDescriptor(x, list(x.shape), _steps(x), [1, 1, block, d_pad]) for x, block in tensors]
+    return [TensorDescriptor(x, list(x.shape), steps(x), [1, 1, block, d_pad]) for x, block in tensors]
 
 
 def strides(tma: bool, tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:

@@ -82,7 +82,7 @@ _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("query", "sm80"): {64: Tiles(64, 32, 4, 3), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
     ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 8, 2)},
     ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
-    ("forward", "small"): {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
+    ("forward", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
     ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("key", "small"): {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("statistics", "small"): {128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
