@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import row_statistics
+from stabmon.stats.rows import row_statistics
 from stabmon.stats.slots import Slots
 
 
@@ -17,8 +17,7 @@ def add_call(buffer: Tensor, slots: Slots, call: Call, request: AuxRequest) -> N
     if call.aux is not None:
         statistics = call.aux.statistics
     else:
-        head = (call.query, call.key, call.bias, call.scale, call.is_causal, call.alibi_slopes)
-        statistics = _with_output(call.output, row_statistics(*head, *request))
+        statistics = _with_output(call.output, row_statistics(call, request))
     _set(buffer, slots.bias, call.bias)
     add_statistics(buffer, slots, statistics, call.query, call.key, request.rows)
     add_counts(buffer, slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
@@ -68,8 +67,9 @@ def _set(buffer: Tensor, at: slice, value: Tensor | float) -> None:
 
 
 def _with_output(output: Tensor, rest: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(output, dim=(2, 3), dtype=_wide(output))
-    return torch.cat([norm.square()[..., None].to(rest.dtype), rest], dim=-1)
+    """Put the output's sum of squares over the batch before the ``rest`` [1, H, 8]."""
+    squares = torch.linalg.vector_norm(output, dim=(2, 3), dtype=_wide(output)).square().sum(0)
+    return torch.cat([squares[None, :, None].to(rest.dtype), rest], dim=-1)
 
 
 def _squares_per_head(x: Tensor) -> Tensor:

@@ -105,7 +105,8 @@ def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:
     z: Tensor = torch.einsum("bhre,bne->bhrn", onto_inputs, inputs.key.float())
     if weights.key_bias is None:
         return z
-    return z + (scaled * weights.key_bias.view(query.size(1), 1, -1)).sum(-1, keepdim=True)
+    z += (scaled * weights.key_bias.view(query.size(1), 1, -1)).sum(-1, keepdim=True)
+    return z
 
 
 def _mask(inputs: Inputs, rows: Tensor, heads: int) -> Tensor | None:

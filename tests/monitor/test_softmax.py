@@ -1,4 +1,4 @@
-"""nn.MultiheadAttention against plain PyTorch over all rows: layouts, masks, separate dimensions, and no random number."""
+"""nn.MultiheadAttention against plain PyTorch over all rows: layouts, masks, separate dimensions, no random number."""
 
 import math
 
