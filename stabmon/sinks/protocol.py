@@ -15,8 +15,10 @@ class Sink(Protocol):
 
     name: str
     """What a warning calls it: "store", "TensorBoard"."""
-    advice: str
-    """What a failure loses, what is kept, and what to do: one sentence for the warning."""
+
+    @property
+    def advice(self) -> str:
+        """What a failure loses, what is kept, and what to do: one sentence for the warning."""
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Begin the run; a ``StabmonError`` raised here reaches the user, before the training begins."""
