@@ -122,9 +122,9 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> Refusal 
         return Refusal("Triton's interpreter cannot multiply bfloat16", True) if dtype == torch.bfloat16 else None
     if device.type != "cuda":
         return Refusal(f"no CUDA device for backend='triton', tensors are on {device}", True)
-    if torch.cuda.get_device_capability(device) < OLDEST:
-        found = ".".join(map(str, torch.cuda.get_device_capability(device)))
-        return Refusal(f"backend='triton' needs CUDA capability 8.0 or newer, {device} has {found}", True)
+    major, minor = capability(device)
+    if (major, minor) < OLDEST:
+        return Refusal(f"backend='triton' needs CUDA capability 8.0 or newer, {device} has {major}.{minor}", True)
     return None
 
 
@@ -138,8 +138,14 @@ def choose(backend: Backend, device: torch.device, dtype: torch.dtype, head_dim:
 
 
 def capability(device: torch.device) -> tuple[int, int]:
-    """Return the device's CUDA capability; the interpreter counts as 8.0."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else OLDEST
+    """Return the device's CUDA capability; the interpreter counts as 8.0.
+
+    Read from the device's properties, which torch.compile knows to be constant; get_device_capability it does not know.
+    """
+    if device.type != "cuda":
+        return OLDEST
+    properties = torch.cuda.get_device_properties(device)
+    return properties.major, properties.minor
 
 
 def family(found: tuple[int, int]) -> str:

@@ -86,10 +86,10 @@ def test_auto_takes_what_triton_cannot():
 
 
 def test_an_old_device_is_named_with_its_capability(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(launch, "capability", lambda device: (7, 5))
     refusal = launch.refusal(torch.device("cuda", 0), torch.float16, 64)
     assert refusal == ("backend='triton' needs CUDA capability 8.0 or newer, cuda:0 has 7.5", True)
     assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "eager"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
     assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "triton"
     assert launch.choose("auto", torch.device("cuda", 0), torch.float64, 64) == "eager"
