@@ -1,5 +1,7 @@
 """``watch`` a model and get a ``Monitor``: it records each sampled step and takes itself off at the end."""
 
+import atexit
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,8 @@ def watch(
     """Record the stability of ``model`` while it trains, without changing a bit of the training.
 
     Attach before ``torch.compile``, after DDP or before it. Passes in eval mode or without gradients are not recorded.
+    A compiled model that checkpoints activations stays one graph only with
+    ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``; otherwise torch runs it uncompiled.
 
     Args:
         model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
@@ -115,6 +119,7 @@ class Monitor:
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
+        atexit.register(self._at_exit)
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
@@ -211,6 +216,7 @@ class Monitor:
         self._recording.guard(self._own, self._submit)
         self._overhead = self.overhead
         self._closed = True
+        atexit.unregister(self._at_exit)
         self._recording.active = False
         for handle in self._handles:
             handle.remove()
@@ -218,6 +224,10 @@ class Monitor:
         self._handles, self._sites, self._optimizer = [], [], None
         self._recorder.overhead = self._overhead
         self._recorder.close(RunState.FAILED if failed else RunState.FINISHED)
+
+    def _at_exit(self) -> None:
+        """Close a monitor that its user forgot to close, before the recorder closes itself."""
+        self.close(failed=hasattr(sys, "last_value"))
 
     def _stepped(self, *_: object) -> None:
         """Run as the optimizer's post-hook."""

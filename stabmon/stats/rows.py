@@ -1,6 +1,6 @@
 """The sampled-row statistics of ``kernels.reference.row_statistics`` in half its time or less, for the CPU.
 
-What it does otherwise: keys are made contiguous before the product, the mask is added and multiplied instead of selected,
+What it does otherwise: keys are made contiguous before the product, the mask is added and multiplied, not selected,
 comparisons write floats in place, and sums run over the batch at once. A logit that is not finite thereby makes the
 numbers of its head NaN even where the mask hides it.
 """

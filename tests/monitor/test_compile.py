@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
 
 from stabmon import Schedule, watch
 from stabmon.errors import WatchError
@@ -51,6 +52,28 @@ def test_skipped_steps_need_one_more_graph_and_no_more(tiny, quiet, kept, loss):
     assert counter.frame_count == 2
     assert sorted(rows) == [0, 2, 4]
     assert kept.of("row_mass", step=4).min() > 0
+
+
+def test_checkpointing_inside_a_compiled_model_is_counted_once(tiny, quiet, kept, loss, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "skip_fwd_side_effects_in_bwd_under_checkpoint", True)
+    schedule = Schedule(rows=1000)
+    plain = tiny()
+    expected, _ = _train(plain, plain, loss, quiet, kept, schedule, steps=2)
+    model = tiny()
+
+    def forward(tokens):
+        x = model.embedding(tokens)
+        for block in model.layers:
+            x = checkpoint(block, x, use_reentrant=False)
+        return model.head(x)
+
+    model.forward = forward
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    rows, _ = _train(model, compiled, loss, quiet, kept, schedule, steps=2)
+    assert counter.frame_count == 1
+    for step, row in rows.items():
+        np.testing.assert_allclose(row, expected[step], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("compiled_in_place", [False, True])

@@ -3,12 +3,16 @@
 import copy
 import gc
 import io
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
 from stabmon import Schedule, watch
+from stabmon.store import open_run
 
 
 def _train(model, optimizer, loss, monitor=None, steps=5):
@@ -142,3 +146,20 @@ def test_a_failure_in_a_hook_is_reported_once_and_training_goes_on(tiny, quiet, 
     assert "ZeroDivisionError" in caplog.text
     assert len(monitor.failures) == 2  # one a layer
     assert kept.of("residual_in", step=2).min() > 0
+
+
+def test_a_monitor_that_was_never_closed_ends_its_run_when_the_program_ends(tmp_path):
+    script = f"""
+import torch
+from torch import nn
+from stabmon import watch
+from stabmon.nn import Block, SigmoidAttention
+model = nn.Sequential(Block(8, SigmoidAttention(8, 2, max_length=4)))
+monitor = watch(model, dir={str(tmp_path)!r}, name="left", console=False)
+model(torch.randn(1, 4, 8)).sum().backward()
+monitor.step()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    with open_run(tmp_path / "left") as run:
+        assert run.heartbeat().state == "finished"
+        assert list(run.read("row_mass").steps) == [0]
