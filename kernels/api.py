@@ -1,7 +1,7 @@
 """The public function: checks, defaults, autocast, the observer, and the way to a backend."""
 
 import math
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -78,7 +78,9 @@ def sigmoid_attention(
         enable_gqa: allow fewer key heads than query heads; consecutive query heads share one.
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
-            bfloat16, float32, head dims 16 to 256 in multiples of 8), or "auto": triton where it can, else eager.
+            bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, float16 and
+            bfloat16, head dims 40 to 128 in multiples of 8, no ALiBi; its backward is triton's), or "auto": triton
+            where it can, else eager.
 
     Returns:
         The output [B, H, N_q, D] in the inputs' type, or with ``return_aux`` a pair of it and an ``AuxOutput``.
@@ -87,8 +89,8 @@ def sigmoid_attention(
         TypeError, ValueError: the arguments do not fit together; the message says which and how.
         RuntimeError: the machine cannot run the backend that was asked for.
 
-    Numerics: products are accumulated in float32 (float64 for float64). The triton backend rounds the weights to the
-    inputs' type for the second product, as every fused attention does, and aims at an error against float64 within 1.5
+    Numerics: products are accumulated in float32 (float64 for float64). The other backends round the weights to the
+    inputs' type for the second product, as every fused attention does, and aim at an error against float64 within 1.5
     times that rounding. Under autocast q, k and v are cast and a float32 bias stays float32. README.md holds the
     derivation and the figures.
 
@@ -96,12 +98,12 @@ def sigmoid_attention(
     """
     validation.check_tensors(query, key, value)
     query, key, value = _autocast(query, key, value)
-    validation.check(query, key, value, bias, alibi_slopes, enable_gqa, return_aux, backend)
+    validation.check(query, key, value, bias, alibi_slopes, scale, enable_gqa, return_aux, backend)
     bias = -math.log(key.size(2)) if bias is None else bias
     bias = bias.float() if isinstance(bias, Tensor) and query.dtype != torch.float64 else bias
     scale = 1.0 / math.sqrt(query.size(3)) if scale is None else scale
     problem = _Problem(query, key, value, bias, scale, is_causal, alibi_slopes)
-    chosen = launch.choose(backend, query.device, query.dtype, query.size(3))
+    chosen = launch.choose(backend, query.device, query.dtype, query.size(3), alibi_slopes is not None, scale)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
     output, sums = _attend(problem, chosen, return_aux is not None or observed is not None)
@@ -119,18 +121,18 @@ def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
-def _attend(problem: _Problem, backend: Literal["eager", "triton"], with_sums: bool) -> tuple[Tensor, Tensor | None]:
+def _attend(problem: _Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
     if backend == "eager":
         output = reference.sigmoid_attention(*problem)
         return output, reference.output_square_sum(output) if with_sums else None
     from . import ops
 
-    output, sums = ops.attend(*problem, with_sums)
+    output, sums = ops.attend(*problem, with_sums, backend)
     return output, sums if with_sums else None
 
 
 def _aux(
-    problem: _Problem, backend: Literal["eager", "triton"], request: AuxRequest | None, sums: Tensor | None
+    problem: _Problem, backend: launch.Chosen, request: AuxRequest | None, sums: Tensor | None
 ) -> AuxOutput | None:
     if request is None or sums is None:
         return None

@@ -11,7 +11,8 @@ from torch import Tensor
 from . import descriptors
 from .problem import Problem
 
-Backend = Literal["auto", "eager", "triton"]
+Backend = Literal["auto", "eager", "triton", "hopper"]
+Chosen = Literal["eager", "triton", "hopper"]
 Kernel = Literal["forward", "query", "key", "statistics"]
 
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -99,7 +100,7 @@ _FULL: dict[Kernel, dict[int, Tiles]] = {
 
 
 class Refusal(NamedTuple):
-    """Why the triton backend cannot answer; ``of_machine`` tells the machine's limits from the caller's arguments."""
+    """Why a backend cannot answer; ``of_machine`` tells the machine's limits from the caller's arguments."""
 
     text: str
     of_machine: bool
@@ -128,12 +129,23 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> Refusal 
     return None
 
 
-def choose(backend: Backend, device: torch.device, dtype: torch.dtype, head_dim: int) -> Literal["eager", "triton"]:
-    """Return the backend for ``auto``: triton on a CUDA device that it can use, eager everywhere else."""
+def choose(
+    backend: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    alibi: bool = False,
+    scale: float = 1.0,
+) -> Chosen:
+    """Return the backend for ``auto``: the fastest that takes the call on a CUDA device, eager everywhere else."""
     if backend != "auto":
         return backend
     if device.type != "cuda":
         return "eager"
+    from .hopper import launch as hopper
+
+    if hopper.preferred(device, dtype, head_dim, alibi, scale):
+        return "hopper"
     return "eager" if refusal(device, dtype, head_dim) else "triton"
 
 

@@ -1,4 +1,4 @@
-"""The triton backend as PyTorch operators: traced whole by torch.compile, with autograd; only its inputs are kept.
+"""The fused backends as PyTorch operators: traced whole by torch.compile, with autograd; only their inputs are kept.
 
 stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics. Kernels, and with them
 triton, are imported when an operator first runs.
@@ -22,11 +22,13 @@ def attend(
     is_causal: bool,
     alibi_slopes: Tensor | None,
     with_sums: bool,
+    backend: str = "triton",
 ) -> tuple[Tensor, Tensor]:
-    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by the Triton kernels."""
+    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper"."""
     per_head, number = _split(bias)
     slopes = None if alibi_slopes is None else alibi_slopes.detach().float()
-    output, sums = sigmoid_attention_op(query, key, value, per_head, number, slopes, scale, is_causal, with_sums)
+    arguments = (query, key, value, per_head, number, slopes, scale, is_causal, with_sums, backend)
+    output, sums = sigmoid_attention_op(*arguments)
     return output, sums
 
 
@@ -62,14 +64,17 @@ def sigmoid_attention_op(
     scale: float,
     is_causal: bool,
     with_sums: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Return output and sums; ``bias`` is [H] float32, or None and ``bias_value`` holds for all heads."""
-    from .forward import forward
+    from . import forward
+    from .hopper import launch as hopper
 
     output = torch.empty_like(query)
     query, key, value = aligned(query), aligned(key), aligned(value)
     problem = Problem(query, key, value, bias, bias_value, alibi_slopes, scale, is_causal)
-    return output, forward(problem, output, with_sums)
+    run = hopper.forward if backend == "hopper" else forward.forward
+    return output, run(problem, output, with_sums)
 
 
 @sigmoid_attention_op.register_fake
@@ -83,6 +88,7 @@ def _fake_attention(
     scale: float,
     is_causal: bool,
     with_sums: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     sums = query.new_empty(query.shape[:2] if with_sums else (0,), dtype=torch.float32)
     return torch.empty_like(query), sums
@@ -165,7 +171,7 @@ def _fake_statistics(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, bias, ctx.bias_value, slopes, ctx.scale, ctx.is_causal, _ = inputs
+    query, key, value, bias, ctx.bias_value, slopes, ctx.scale, ctx.is_causal, *_ = inputs
     ctx.save_for_backward(query, key, value, bias, slopes)
     ctx.mark_non_differentiable(output[1])
 
@@ -176,7 +182,7 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
     grad_query, grad_key, grad_value, grad_bias = backward_op(
         grad, query, key, value, bias, ctx.bias_value, slopes, ctx.scale, ctx.is_causal, wanted
     )
-    return grad_query, grad_key, grad_value, grad_bias if wanted else None, None, None, None, None, None
+    return grad_query, grad_key, grad_value, grad_bias if wanted else None, None, None, None, None, None, None
 
 
 sigmoid_attention_op.register_autograd(_differentiate, setup_context=_keep)

@@ -15,6 +15,7 @@ def check(
     value: Tensor,
     bias: Tensor | float | None,
     alibi_slopes: Tensor | None,
+    scale: float | None,
     enable_gqa: bool,
     return_aux: AuxRequest | None,
     backend: str,
@@ -35,8 +36,7 @@ def check(
     _check_per_head("bias", bias, query)
     _check_per_head("alibi_slopes", alibi_slopes, query)
     check_request(return_aux)
-    if backend == "triton":
-        _check_triton(query)
+    _check_named(backend, query, alibi_slopes is not None, 1.0 if scale is None else scale)
 
 
 def check_backend_name(backend: str) -> None:
@@ -113,8 +113,13 @@ def _check_per_head(name: str, given: Tensor | float | None, query: Tensor) -> N
         raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
 
 
-def _check_triton(query: Tensor) -> None:
-    reason = refusal(query.device, query.dtype, query.size(-1))
+def _check_named(backend: str, query: Tensor, alibi: bool, scale: float) -> None:
+    if backend not in ("triton", "hopper"):
+        return
+    from .hopper import launch as hopper
+
+    call = query.device, query.dtype, query.size(-1)
+    reason = refusal(*call) if backend == "triton" else hopper.refusal(*call, alibi, scale)
     if reason is None:
         return
     kind = RuntimeError if reason.of_machine else ValueError

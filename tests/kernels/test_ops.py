@@ -32,6 +32,7 @@ def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
         0.25,
         causal,
         with_sums,
+        "triton",
     )
     torch.library.opcheck(ops.sigmoid_attention_op, arguments)
 

@@ -1,0 +1,245 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""The forward kernel of the hopper backend: warp-specialised, persistent, fed by TMA.
+
+Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H]; sums [B·H, slabs] float32, a slab being 64 query rows.
+A program takes turns at tiles of CONSUMERS slabs of one head. Its warp groups, each with its own loop over the turns:
+the producer loads q [64, D_PAD] once a turn and k, v [BLOCK_K, D_PAD] into rings of STAGES; consumer c computes slab c.
+Keys run from the last visible tile down to the first, so that the diagonal, the only place for a mask, comes first.
+A barrier pair (full, empty) guards each buffer; the n-th use of a buffer waits for phase n & 1 of full.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from . import compat, schedule
+from .schedule import SLAB
+from .weights import GAIN_BF16, GAIN_FP16, MIXED_BF16, MIXED_FP16, OUTPUTS, TANH, TANH_BF16, TANH_FP16
+
+
+@gluon.jit
+def _produce(Q, K, V, rings, barriers, sizes, shape: gl.constexpr):
+    """Load every tile of every turn, as soon as its buffer is empty."""
+    BLOCK_K: gl.constexpr = shape[0]
+    CONSUMERS: gl.constexpr = shape[1]
+    STAGES: gl.constexpr = shape[2]
+    CAUSAL: gl.constexpr = shape[3]
+    q_ring, k_ring, v_ring, _ = rings
+    q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
+    step = 0
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
+        first = tile * (CONSUMERS * SLAB) - lead
+        kv_head = pair % heads // group
+        stop = schedule.last_key_tile(first, n_q, n_k, BLOCK_K, CONSUMERS, CAUSAL)
+        for c in gl.static_range(CONSUMERS):
+            mbarrier.wait(q_empty.index(c), (turn & 1) ^ 1)
+            mbarrier.expect(q_full.index(c), Q.block_type.nbytes)
+            compat.load(Q, [pair // heads, pair % heads, first + c * SLAB, 0], q_full.index(c), q_ring.index(c))
+        for i in range(stop):
+            column = (stop - 1 - i) * BLOCK_K
+            slot = step & (STAGES - 1)
+            phase = (step & STAGES) // STAGES
+            mbarrier.wait(k_empty.index(slot), phase ^ 1)
+            mbarrier.expect(k_full.index(slot), K.block_type.nbytes)
+            compat.load(K, [pair // heads, kv_head, column, 0], k_full.index(slot), k_ring.index(slot))
+            mbarrier.wait(v_empty.index(slot), phase ^ 1)
+            mbarrier.expect(v_full.index(slot), V.block_type.nbytes)
+            compat.load(V, [pair // heads, kv_head, column, 0], v_full.index(slot), v_ring.index(slot))
+            step += 1
+
+
+@gluon.jit
+def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr, dtype: gl.constexpr):
+    """Return the weights of products s [64, BLOCK_K].
+
+    first: the last key that row 0 sees, counted from the tile's first key; row i sees keys up to first + i.
+    """
+    if MASKED:
+        layout: gl.constexpr = s.type.layout
+        rows = schedule.again(gl.arange(0, s.shape[0], gl.SliceLayout(1, layout)))
+        columns = schedule.again(gl.arange(0, s.shape[1], gl.SliceLayout(0, layout)))
+        unseen = gl.where((c_scale > 0) == (FORM == TANH), float("-inf"), float("inf"))
+        s = gl.where(columns[None, :] <= rows[:, None] + first, s, unseen)
+    if dtype == gl.bfloat16:
+        asm: gl.constexpr = TANH_BF16 if FORM == TANH else MIXED_BF16
+        p = gl.inline_asm_elementwise(asm, OUTPUTS, [s, c_scale, shift], dtype=gl.bfloat16, is_pure=True, pack=2)
+    else:
+        text: gl.constexpr = TANH_FP16 if FORM == TANH else MIXED_FP16
+        p = gl.inline_asm_elementwise(text, OUTPUTS, [s, c_scale, shift], dtype=gl.float16, is_pure=True, pack=2)
+    return p
+
+
+@gluon.jit
+def _accumulate(
+    acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, count, c_scale, shift,
+    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr,
+):  # fmt: skip
+    """Take ``count`` key tiles: while p·v of the tile before is added, turn this tile's products into weights."""
+    D: gl.constexpr = acc.shape[1]
+    for i in range(step, step + count):
+        slot = i & (STAGES - 1)
+        before = (i - 1) & (STAGES - 1)
+        mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
+        k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
+        s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+        mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
+        v_tile = v_ring.index(before).reshape([BLOCK_K, D])
+        acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
+        s = warpgroup_mma_wait(1, deps=(s_token,))
+        mbarrier.arrive(k_empty.index(slot), count=1)
+        p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
+        acc = warpgroup_mma_wait(0, deps=(acc_token,))
+        mbarrier.arrive(v_empty.index(before), count=1)
+        p = gl.convert_layout(p_next, p.type.layout)
+    return acc, p
+
+
+@gluon.jit
+def _pass_over(k_full, k_empty, v_full, v_empty, step, count, STAGES: gl.constexpr):
+    """Let ``count`` key tiles go by that only other consumers see."""
+    for i in range(step, step + count):
+        slot = i & (STAGES - 1)
+        mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
+        mbarrier.arrive(k_empty.index(slot), count=1)
+        mbarrier.wait(v_full.index(slot), (i & STAGES) // STAGES)
+        mbarrier.arrive(v_empty.index(slot), count=1)
+
+
+@gluon.jit
+def _consume(
+    O, bias, sums, rings, barriers, sizes, factors,
+    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
+):  # fmt: skip
+    """o[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j for one slab a turn."""
+    BLOCK_K: gl.constexpr = shape[0]
+    CONSUMERS: gl.constexpr = shape[1]
+    STAGES: gl.constexpr = shape[2]
+    CAUSAL: gl.constexpr = shape[3]
+    HAS_BIAS: gl.constexpr = modes[0]
+    SUMS: gl.constexpr = modes[1]
+    FORM: gl.constexpr = modes[2]
+    q_ring, k_ring, v_ring, o_ring = rings
+    q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
+    c_scale, c_bias, factor = factors
+    D: gl.constexpr = O.block_type.shape[3]
+    dtype: gl.constexpr = O.dtype
+    GAIN: gl.constexpr = GAIN_BF16 if dtype == gl.bfloat16 else GAIN_FP16
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_K, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    q = q_ring.index(SLAB_INDEX).reshape([SLAB, D])
+    o_tile = o_ring.index(SLAB_INDEX)
+    zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
+    shift = c_bias
+    step = 0
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
+        first_row = tile * (CONSUMERS * SLAB) - lead
+        row = first_row + SLAB_INDEX * SLAB
+        if HAS_BIAS:
+            shift = gl.load(bias + pair % heads) * factor
+        stop = schedule.key_tiles(row, n_q, n_k, BLOCK_K, CAUSAL)
+        passed = schedule.last_key_tile(first_row, n_q, n_k, BLOCK_K, CONSUMERS, CAUSAL) - stop
+        _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES)
+        step += passed
+
+        mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)
+        mbarrier.wait(k_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+        k_tile = k_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
+        s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+        s = warpgroup_mma_wait(0, deps=(s,))
+        mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
+        first = row + n_k - n_q - (stop - 1) * BLOCK_K
+        p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
+        acc = gl.zeros([SLAB, D], gl.float32, o_layout)
+        acc, p = _accumulate(
+            acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
+            step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM,
+        )  # fmt: skip
+        step += stop - 1
+        mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
+        mbarrier.wait(v_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+        v_tile = v_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
+        acc = warpgroup_mma(p, v_tile, acc, is_async=True)
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(v_empty.index(step & (STAGES - 1)), count=1)
+        step += 1
+
+        pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
+        row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB - lead
+        o = (acc * (1.0 / GAIN)).to(dtype)
+        tma.store_wait(0)
+        o_tile.reshape([SLAB, D]).store(o)
+        fence_async_shared()
+        compat.store(O, [pair // heads, pair % heads, row, 0], o_tile)
+        if SUMS:
+            rows = row + gl.arange(0, SLAB, gl.SliceLayout(1, o_layout))
+            squares = gl.where((rows >= 0) & (rows < n_q), gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
+            gl.store(sums + (pair * query_tiles + tile) * CONSUMERS + SLAB_INDEX, gl.sum(squares, 0))
+    tma.store_wait(0)
+
+
+@gluon.jit(do_not_specialize=["heads", "group", "n_q", "n_k", "pairs", "query_tiles", "lead"])
+def forward_kernel(
+    Q, K, V, O, bias, sums,
+    heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor,
+    BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
+    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr,
+):  # fmt: skip
+    """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most."""
+    D: gl.constexpr = Q.block_type.shape[3]
+    q_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], Q.layout)
+    o_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], O.layout)
+    k_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], K.layout)
+    v_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], V.layout)
+    q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], mbarrier.MBarrierLayout())
+    q_empty = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], mbarrier.MBarrierLayout())
+    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for c in gl.static_range(CONSUMERS):
+        mbarrier.init(q_full.index(c), count=1)
+        mbarrier.init(q_empty.index(c), count=1)
+    for slot in gl.static_range(STAGES):
+        mbarrier.init(k_full.index(slot), count=1)
+        mbarrier.init(k_empty.index(slot), count=CONSUMERS)
+        mbarrier.init(v_full.index(slot), count=1)
+        mbarrier.init(v_empty.index(slot), count=CONSUMERS)
+    fence_async_shared()
+    rings = (q_ring, k_ring, v_ring, o_ring)
+    barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
+    sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
+    factors = (c_scale, c_bias, factor)
+    shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
+    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM)
+    if CONSUMERS == 2:
+        gl.warp_specialize(
+            [
+                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 0, shape, modes)),
+                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 1, shape, modes)),
+                (_produce, (Q, K, V, rings, barriers, sizes, shape)),
+            ],
+            [4, 1],
+            [REGISTERS, 24],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 0, shape, modes)),
+                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 1, shape, modes)),
+                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 2, shape, modes)),
+                (_produce, (Q, K, V, rings, barriers, sizes, shape)),
+            ],
+            [4, 4, 1],
+            [REGISTERS, REGISTERS, 24],
+        )

@@ -1,0 +1,214 @@
+"""Which calls the hopper backend takes, and how its kernel is launched: static tables, nothing is tuned at run time."""
+
+import importlib.metadata
+import logging
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import descriptors
+from ..launch import Refusal, capability
+from ..problem import Problem
+
+IN_AUTO = False
+"""Whether ``auto`` chooses this backend: not before its tests marked gpu have passed on a device. Ask by name."""
+CAPABILITY = (9, 0)
+DTYPES = (torch.float16, torch.bfloat16)
+RELEASES = ((3, 6), (3, 9))
+"""The oldest and the newest Triton release that the kernels compile under; Gluon's names move between releases."""
+SMALLEST_SCALE = 1e-30
+"""Below it a mask cannot be told from a product."""
+
+MIXED, TANH = 0, 1
+"""How sigmoid is computed; the same numbers as in weights.py."""
+TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
+"""The lowest bias at which the tanh form is used: there its error is 1.4 times the rounding floor (n = 16384, 1096)."""
+
+
+class Launch(NamedTuple):
+    """What a kernel is compiled for.
+
+    consumers: warp groups that compute, 64 query rows each. block_k: keys of a tile. stages: tiles of K, and of V, in
+    flight, a power of two. registers: of a consumer's thread; 65536 in all, 24 for each of the producer's 128 threads.
+    """
+
+    consumers: int
+    block_k: int
+    stages: int
+    registers: int
+
+    @property
+    def rows(self) -> int:
+        """Query rows of one program's turn."""
+        return 64 * self.consumers
+
+
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+"""What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
+TABLE = {
+    (64, False): Launch(3, 128, 4, 160),
+    (64, True): Launch(3, 128, 4, 160),
+    (128, False): Launch(2, 128, 2, 240),
+    (128, True): Launch(2, 128, 2, 240),
+}
+"""Launches by padded head dim and mask, for both 16-bit types."""
+
+
+def _installed_release() -> tuple[int, ...] | None:
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+RELEASE = _installed_release()
+
+
+def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool, scale: float) -> Refusal | None:
+    """Return why the backend cannot take such a call, or None when it can; strides do not matter."""
+    if device.type != "cuda":
+        return Refusal(f"no CUDA device for backend='hopper', tensors are on {device}", True)
+    major, minor = capability(device)
+    if (major, minor) != CAPABILITY:
+        return Refusal(f"backend='hopper' needs CUDA capability 9.0, {device} has {major}.{minor}", True)
+    if not _knows_release():
+        return Refusal(_release_text(), True)
+    if dtype not in DTYPES:
+        return Refusal(f"backend='hopper' takes float16 and bfloat16, got {dtype}", False)
+    if head_dim % 8 or not 40 <= head_dim <= 128:
+        return Refusal(f"backend='hopper' takes head dims 40 to 128 in multiples of 8, got {head_dim}", False)
+    if alibi:
+        return Refusal("backend='hopper' does not take alibi_slopes", False)
+    if abs(scale) < SMALLEST_SCALE:
+        return Refusal(f"backend='hopper' needs a scale of at least {SMALLEST_SCALE} either way, got {scale}", False)
+    return None
+
+
+def preferred(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool, scale: float) -> bool:
+    """Say whether ``auto`` gives such a call to this backend."""
+    if not IN_AUTO or device.type != "cuda" or capability(device) != CAPABILITY:
+        return False
+    if not torch.compiler.is_compiling():
+        _report_release()
+    return refusal(device, dtype, head_dim, alibi, scale) is None
+
+
+def _knows_release() -> bool:
+    return RELEASE is not None and RELEASES[0] <= RELEASE <= RELEASES[1]
+
+
+def _release_text() -> str:
+    found = "none" if RELEASE is None else ".".join(map(str, RELEASE))
+    oldest, newest = (".".join(map(str, release)) for release in RELEASES)
+    return f"backend='hopper' knows triton {oldest} to {newest}, found {found}"
+
+
+@cache
+def _report_release() -> None:
+    """Say once in the log when the Triton release is why the backend stands aside."""
+    if not _knows_release():
+        logging.getLogger(__name__).warning("%s; backend='auto' uses 'triton'", _release_text())
+
+
+def padded(head_dim: int) -> int:
+    """Return the columns of a tile that hold ``head_dim``."""
+    return 64 if head_dim <= 64 else 128
+
+
+def sigmoid_form(problem: Problem) -> int:
+    """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is known and large enough."""
+    known = problem.bias is None
+    return TANH if known and problem.bias_value >= TANH_BIAS[problem.query.dtype] else MIXED
+
+
+def lead(problem: Problem) -> int:
+    """Return by how many rows the first tile begins before the first query.
+
+    Causal tiles lie so that a slab of 64 rows meets the diagonal within one key tile: its first row sees keys up to a
+    multiple of 64.
+    """
+    return (problem.key.size(2) - problem.query.size(2)) % 64 if problem.is_causal else 0
+
+
+def programs(pairs: int, query_tiles: int, is_causal: bool, processors: int) -> int:
+    """Return the grid: no more programs than multiprocessors, each with work in the first deal."""
+    units = pairs * (query_tiles // 2 + query_tiles % 2) if is_causal else pairs * query_tiles
+    return min(units, processors)
+
+
+def forward(problem: Problem, output: Tensor, with_sums: bool, form: int | None = None) -> Tensor:
+    """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
+
+    Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
+    form: MIXED or TANH to force one; None decides by ``sigmoid_form``.
+    """
+    query, key, value = (_readable(x) for x in (problem.query, problem.key, problem.value))
+    problem = problem._replace(query=query, key=key, value=value)
+    batch, heads, n_q, dim = query.shape
+    plan = TABLE[padded(dim), problem.is_causal]
+    query_tiles = -(-(n_q + lead(problem)) // plan.rows)
+    slabs = query_tiles * plan.consumers
+    sums = torch.empty((batch, heads, slabs) if with_sums else 0, dtype=torch.float32, device=query.device)
+    form = sigmoid_form(problem) if form is None else form
+    with torch.cuda.device(query.device):
+        grid = programs(batch * heads, query_tiles, problem.is_causal, _processors(query.device))
+        _run(problem, output, sums, plan, grid, query_tiles, form, with_sums)
+    return sums.sum(-1) if with_sums else sums
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    return tensor if descriptors.fit(CAPABILITY, (tensor,)) else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _run(
+    problem: Problem,
+    output: Tensor,
+    sums: Tensor,
+    plan: Launch,
+    grid: int,
+    query_tiles: int,
+    form: int,
+    with_sums: bool,
+) -> None:
+    from .forward import forward_kernel
+
+    query, key, value = problem.query, problem.key, problem.value
+    batch, heads, n_q, _ = query.shape
+    factor = 0.5 if form == TANH else -math.log2(math.e)
+    forward_kernel[(grid,)](
+        *_operands(plan, query, key, value, output), sums if problem.bias is None else problem.bias, sums,
+        heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem),
+        factor * problem.scale, factor * problem.bias_value, factor,
+        BLOCK_K=plan.block_k, CONSUMERS=plan.consumers, STAGES=plan.stages, REGISTERS=plan.registers,
+        CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, SUMS=with_sums, FORM=form,
+        **OPTIONS,
+    )  # fmt: skip
+
+
+def _operands(plan: Launch, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> list[Any]:
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    d_pad = padded(query.size(3))
+    tensors = ((query, 64), (key, plan.block_k), (value, plan.block_k), (output, 64))
+    return [
+        TensorDescriptor(x, list(x.shape), descriptors.steps(x), [1, 1, rows, d_pad], _layout(rows, d_pad, x.dtype))
+        for x, rows in tensors
+    ]
+
+
+@cache
+def _layout(rows: int, d_pad: int, dtype: torch.dtype) -> Any:
+    from triton.experimental.gluon import language as gl
+
+    return gl.NVMMASharedLayout.get_default_for(
+        [1, 1, rows, d_pad], gl.bfloat16 if dtype == torch.bfloat16 else gl.float16
+    )
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count

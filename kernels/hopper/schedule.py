@@ -1,0 +1,80 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""Who computes what: which tiles a program takes, in which order, and which keys a slab of queries sees.
+
+A tile is CONSUMERS slabs of SLAB query rows of one pair (b, h); the first begins ``lead`` rows before the first query.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+SLAB = gl.constexpr(64)
+"""Query rows of one consumer: the rows of one wgmma."""
+
+
+@gluon.jit
+def _share(units):
+    """Return how many of ``units``, dealt out in turn, this program gets."""
+    return gl.cdiv(units - gl.program_id(0), gl.num_programs(0))
+
+
+@gluon.jit
+def turns(pairs, query_tiles, CAUSAL: gl.constexpr):
+    """Return how many tiles this program computes; every program takes part in the first deal."""
+    if CAUSAL:
+        folds = pairs * (query_tiles // 2)
+        turns = 2 * _share(folds)
+        if query_tiles & 1 != 0:
+            turns += _share(folds + pairs) - _share(folds)
+    else:
+        turns = _share(pairs * query_tiles)
+    return turns
+
+
+@gluon.jit
+def again(number):
+    """Return ``number`` as one that the compiler knows nothing of: what follows from it is not kept in registers."""
+    return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [number], dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def place(turn, pairs, query_tiles, CAUSAL: gl.constexpr):
+    """Return (pair, tile) of a turn: pair (b, h) after pair, so that the programs at work share its keys.
+
+    Causal tiles are dealt out folded: the longest with the shortest, so that all folds cost the same, and the middle
+    tile of each pair, if there is one, at the end.
+    """
+    if CAUSAL:
+        half = query_tiles // 2
+        folds = pairs * half
+        deal = turn // 2
+        last = turn >= 2 * _share(folds)
+        if last:
+            deal = turn - _share(folds)
+        unit = deal * gl.num_programs(0) + gl.program_id(0)
+        pair = gl.where(last, unit - folds, unit // gl.maximum(half, 1))
+        short = unit - pair * half
+        tile = gl.where(last, half, gl.where(turn & 1 == 0, query_tiles - 1 - short, short))
+    else:
+        unit = turn * gl.num_programs(0) + gl.program_id(0)
+        pair = unit // query_tiles
+        tile = unit - pair * query_tiles
+    return pair, tile
+
+
+@gluon.jit
+def key_tiles(row, n_q, n_k, BLOCK_K: gl.constexpr, CAUSAL: gl.constexpr):
+    """Return how many key tiles the slab at query ``row`` sees; at least one, whose mask may be empty."""
+    stop = gl.cdiv(n_k, BLOCK_K)
+    if CAUSAL:
+        last = gl.minimum(row + SLAB - 1 + n_k - n_q, n_k - 1)
+        stop = gl.maximum(last, 0) // BLOCK_K + 1
+    return gl.where(row < n_q, stop, 1)
+
+
+@gluon.jit
+def last_key_tile(first_row, n_q, n_k, BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, CAUSAL: gl.constexpr):
+    """Return how many key tiles a turn's consumers see together."""
+    stop = key_tiles(first_row, n_q, n_k, BLOCK_K, CAUSAL)
+    for c in gl.static_range(1, CONSUMERS):
+        stop = gl.maximum(stop, key_tiles(first_row + c * SLAB, n_q, n_k, BLOCK_K, CAUSAL))
+    return stop

@@ -1,0 +1,50 @@
+"""The kernels as they run in the simulation."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from stabmon.kernels import hopper
+
+FOLDER = Path(hopper.__file__).parent
+
+
+def _simulation():
+    folder = Path(__file__).with_name("simulation")
+    places = [str(folder)]
+    spec = importlib.util.spec_from_file_location(
+        "hopper_simulation", folder / "__init__.py", submodule_search_locations=places
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def simulation():
+    return _simulation()
+
+
+@pytest.fixture(scope="session")
+def kernels(simulation):
+    """Return the module of the forward kernel, runnable here."""
+    return simulation.load(FOLDER, "forward")
+
+
+@pytest.fixture
+def altered(simulation, tmp_path):
+    """Return the module with one passage of its source replaced."""
+
+    def load(old, new):
+        for source in FOLDER.glob("*.py"):
+            text = source.read_text()
+            if source.name == "forward.py":
+                assert text.count(old) == 1
+                text = text.replace(old, new)
+            (tmp_path / source.name).write_text(text)
+        return simulation.load(tmp_path, "forward")
+
+    return load

@@ -1,0 +1,165 @@
+"""The forward kernel's logic, run on the CPU by the simulation."""
+
+import math
+import sys
+from contextlib import nullcontext
+from itertools import product
+
+import pytest
+import torch
+
+from stabmon.kernels import accuracy
+from stabmon.kernels.hopper import launch
+from stabmon.kernels.problem import Problem
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100), (130, 1000)]
+
+
+def tensors(dtype, heads=2, key_heads=1, n_q=100, n_k=100, dim=64, size=1.0):
+    query = (torch.randn(1, heads, n_q, dim) * size).to(dtype)
+    return query, *(torch.randn(1, key_heads, n_k, dim).to(dtype) for _ in range(2))
+
+
+@pytest.fixture
+def attend(simulation, kernels, monkeypatch):
+    """Return the launcher with a simulated device under it; output and sums come poisoned first."""
+
+    def operands(plan, query, *others):
+        d_pad = launch.padded(query.size(3))
+        rows = (64, plan.block_k, plan.block_k, 64)
+        tensors = zip((query, *others), rows, strict=True)
+        return [simulation.Descriptor(x, [1, 1, block, d_pad]) for x, block in tensors]
+
+    def run(call, form=launch.MIXED, processors=2, plan=None, sums=True, module=kernels):
+        per_head = call.bias if isinstance(call.bias, torch.Tensor) else None
+        number = 0.0 if per_head is not None else call.bias
+        problem = Problem(*call[:3], per_head, number, None, call.scale, call.is_causal)
+        if plan is not None:
+            monkeypatch.setitem(launch.TABLE, (launch.padded(call.query.size(3)), call.is_causal), plan)
+        monkeypatch.setitem(sys.modules, "stabmon.kernels.hopper.forward", simulation.Launchable(module))
+        monkeypatch.setattr(launch, "_processors", lambda device: processors)
+        output = torch.empty_like(call.query)
+        return output, launch.forward(problem, output, sums, form)
+
+    monkeypatch.setattr(launch, "_operands", operands)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    return run
+
+
+def case(query, key, value, bias=None, is_causal=False):
+    bias = -math.log(key.size(2)) if bias is None else bias
+    return accuracy.Case(query, key, value, bias, torch.zeros_like(query), is_causal)
+
+
+def check(call, output, allowed=1.1):
+    exact, floor = accuracy.exact(call)["output"], accuracy.floor(call)["output"]
+    unavoidable = (floor - exact).norm()
+    assert (output.double() - exact).norm() <= allowed * unavoidable + 1e-9
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize(("n_q", "n_k"), LENGTHS, ids=[f"{q}x{k}" for q, k in LENGTHS])
+@pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
+def test_every_length_is_as_exact_as_rounding_allows(attend, n_q, n_k, dim, is_causal):
+    call = case(*tensors(torch.bfloat16, n_q=n_q, n_k=n_k, dim=dim), is_causal=is_causal)
+    output, sums = attend(call)
+    check(call, output)
+    torch.testing.assert_close(sums, output.float().square().sum((-1, -2)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH], ids=["mixed", "tanh"])
+def test_both_forms_serve_both_types_and_a_bias_for_each_head(attend, dtype, form):
+    call = case(*tensors(dtype, heads=4, key_heads=2, dim=80), torch.tensor([-5.0, -4.0, 0.0, 1.0]), is_causal=True)
+    check(call, attend(call, form)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_logits_of_a_hundred_neither_overflow_nor_vanish(attend, dtype):
+    call = case(*tensors(dtype, size=40.0), 0.0, is_causal=True)
+    check(call, attend(call)[0])
+
+
+def test_small_weights_survive_in_float16(attend):
+    call = case(*tensors(torch.float16, n_k=300), -12.0)
+    check(call, attend(call)[0])
+
+
+@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH], ids=["mixed", "tanh"])
+def test_a_negative_scale_masks_the_same_keys(attend, form):
+    query, key, value = tensors(torch.bfloat16)
+    call = case(query, key, value, is_causal=True)
+    output, _ = attend(call, form)
+
+    class Mirrored(accuracy.Case):
+        scale = -call.scale
+
+    mirrored = Mirrored(-query, key, value, call.bias, call.grad, True)
+    assert torch.equal(attend(mirrored, form)[0], output)
+
+
+def test_strided_views_are_read_and_written_in_place(attend):
+    query, key, value = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors(torch.bfloat16, key_heads=2))
+    dense = case(*(x.contiguous() for x in (query, key, value)))
+    assert torch.equal(attend(case(query, key, value))[0], attend(dense)[0])
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
+    call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
+    expected, _ = attend(call)
+    for processors, stages, consumers in ((1, 2, 3), (5, 4, 2), (132, 2, 2)):
+        plan = launch.Launch(consumers, 128, stages, 160)
+        output, _ = attend(call, processors=processors, plan=plan, sums=False)
+        assert torch.equal(output, expected)
+
+
+def test_a_nan_stays_in_its_row(attend):
+    query, key, value = tensors(torch.bfloat16)
+    query[0, 0, 70] = torch.nan
+    output, _ = attend(case(query, key, value))
+    assert output[0, 0, 70].isnan().all()
+    output[0, 0, 70] = 0
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+def test_every_tile_is_computed_once(simulation, kernels, is_causal):
+    for pairs, query_tiles, processors in product((1, 2, 7), (1, 2, 5, 8), (1, 3, 16)):
+        programs = launch.programs(pairs, query_tiles, is_causal, processors)
+        places = []
+        for index in range(programs):
+            simulation.at(index, programs)
+            turns = kernels.schedule.turns(pairs, query_tiles, is_causal)
+            assert turns > 0
+            places += [kernels.schedule.place(turn, pairs, query_tiles, is_causal) for turn in range(turns)]
+        assert sorted(places) == list(product(range(pairs), range(query_tiles)))
+
+
+WAIT = "acc = warpgroup_mma_wait(0, deps=(acc_token,))"
+RELEASE = "mbarrier.arrive(v_empty.index(before), count=1)"
+BREAKS = {
+    "a value tile released before its product": (
+        f"        {WAIT}\n        {RELEASE}",
+        f"        {RELEASE}\n        {WAIT}",
+    ),
+    "a product used before it is there": (
+        "warpgroup_mma_wait(1, deps=(s_token,))",
+        "warpgroup_mma_wait(2, deps=(s_token,))",
+    ),
+    "an output overwritten while it is stored": ("        tma.store_wait(0)\n        o_tile", "        o_tile"),
+    "a phase that is not flipped": (
+        "mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)",
+        "mbarrier.wait(q_full.index(SLAB_INDEX), 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), BREAKS.values(), ids=BREAKS)
+def test_the_simulation_sees(simulation, attend, altered, old, new, monkeypatch):
+    monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
+    call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
+    plan, broken = launch.Launch(2, 128, 2, 240), altered(old, new)
+    with pytest.raises((AssertionError, TimeoutError)):
+        check(call, attend(call, processors=1, plan=plan, module=broken)[0])

@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from stabmon.kernels.hopper import launch
+from stabmon.kernels.problem import Problem
+
+
+def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal=False):
+    query, key = (torch.zeros(1, 2, n, 64, dtype=dtype) for n in (n_q, n_k))
+    return Problem(query, key, key, bias, level, None, 0.125, is_causal)
+
+
+@pytest.mark.parametrize("shape", launch.TABLE, ids=str)
+def test_a_launch_fits_the_multiprocessor(shape):
+    d_pad, _ = shape
+    plan = launch.TABLE[shape]
+    shared = 2 * d_pad * (2 * plan.rows + 2 * plan.stages * plan.block_k) + 1024
+    assert shared <= 227 * 1024
+    assert 128 * (plan.consumers * plan.registers + 24) <= 65536
+    assert plan.registers % 8 == 0
+    assert plan.stages & (plan.stages - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "form"),
+    [
+        (problem(level=-math.log(16384)), launch.TANH),
+        (problem(level=-math.log(32768)), launch.MIXED),
+        (problem(torch.float16, level=-math.log(1024)), launch.TANH),
+        (problem(torch.float16, level=-math.log(2048)), launch.MIXED),
+        (problem(bias=torch.zeros(2)), launch.MIXED),
+    ],
+    ids=["bf16-16384", "bf16-32768", "fp16-1024", "fp16-2048", "tensor"],
+)
+def test_the_fast_sigmoid_is_used_only_where_it_is_known_to_be_exact_enough(call, form):
+    assert launch.sigmoid_form(call) == form
+
+
+@pytest.mark.parametrize(("n_q", "n_k"), [(100, 100), (63, 100), (100, 63), (1, 1000), (257, 100)])
+def test_causal_slabs_meet_the_diagonal_in_one_key_tile(n_q, n_k):
+    lead = launch.lead(problem(n_q=n_q, n_k=n_k, is_causal=True))
+    assert 0 <= lead < 64
+    assert (n_k - n_q - lead) % 64 == 0
+    assert launch.lead(problem(n_q=n_q, n_k=n_k)) == 0
+
+
+DEVICE = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def an_h100(monkeypatch):
+    monkeypatch.setattr(launch, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(launch, "RELEASE", (3, 6))
+    monkeypatch.setattr(launch, "IN_AUTO", True)
+
+
+@pytest.mark.usefixtures("an_h100")
+@pytest.mark.parametrize("dim", [40, 64, 80, 96, 128])
+@pytest.mark.parametrize("dtype", launch.DTYPES, ids=["fp16", "bf16"])
+def test_it_takes_what_it_was_made_for(dtype, dim):
+    assert launch.refusal(DEVICE, dtype, dim, False, 0.1) is None
+    assert launch.preferred(DEVICE, dtype, dim, False, 0.1)
+
+
+@pytest.mark.usefixtures("an_h100")
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ((torch.device("cpu"), torch.bfloat16, 64, False, 0.1), "no CUDA device"),
+        ((DEVICE, torch.float32, 64, False, 0.1), "float16 and bfloat16"),
+        ((DEVICE, torch.bfloat16, 256, False, 0.1), "head dims 40 to 128"),
+        ((DEVICE, torch.bfloat16, 32, False, 0.1), "head dims 40 to 128"),
+        ((DEVICE, torch.bfloat16, 68, False, 0.1), "multiples of 8"),
+        ((DEVICE, torch.bfloat16, 64, True, 0.1), "alibi_slopes"),
+        ((DEVICE, torch.bfloat16, 64, False, 0.0), "scale"),
+    ],
+    ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
+)
+def test_it_says_why_it_cannot(call, reason):
+    assert reason in launch.refusal(*call).text
+    assert not launch.preferred(*call)
+
+
+@pytest.mark.usefixtures("an_h100")
+def test_it_says_which_device_it_needs(monkeypatch):
+    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
+    refusal = launch.refusal(DEVICE, torch.bfloat16, 64, False, 0.1)
+    assert refusal.of_machine
+    assert "cuda:0 has 8.0" in refusal.text
+
+
+@pytest.mark.usefixtures("an_h100")
+@pytest.mark.parametrize("release", [None, (3, 5), (3, 10), (4, 0)], ids=str)
+def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, monkeypatch, caplog):
+    monkeypatch.setattr(launch, "RELEASE", release)
+    launch._report_release.cache_clear()
+    assert "knows triton 3.6 to 3.9" in launch.refusal(DEVICE, torch.bfloat16, 64, False, 0.1).text
+    assert not launch.preferred(DEVICE, torch.bfloat16, 64, False, 0.1)
+    assert not launch.preferred(DEVICE, torch.bfloat16, 64, False, 0.1)
+    assert caplog.text.count("backend='auto' uses 'triton'") == 1
+
+
+def test_small_problems_get_small_grids():
+    assert launch.programs(4, 5, False, 132) == 20
+    assert launch.programs(4, 5, True, 132) == 12
+    assert launch.programs(64, 64, True, 132) == 132
