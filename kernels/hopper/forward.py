@@ -80,7 +80,7 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 @gluon.jit
 def _accumulate(
     acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, count, c_scale, shift,
-    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr,
+    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Take ``count`` key tiles: while p·v of the tile before is added, turn this tile's products into weights."""
     D: gl.constexpr = acc.shape[1]
@@ -96,6 +96,9 @@ def _accumulate(
         s = warpgroup_mma_wait(1, deps=(s_token,))
         mbarrier.arrive(k_empty.index(slot), count=1)
         p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
+        if OVERLAP:
+            # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
+            mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
         acc = warpgroup_mma_wait(0, deps=(acc_token,))
         mbarrier.arrive(v_empty.index(before), count=1)
         p = gl.convert_layout(p_next, p.type.layout)
@@ -126,6 +129,7 @@ def _consume(
     HAS_BIAS: gl.constexpr = modes[0]
     SUMS: gl.constexpr = modes[1]
     FORM: gl.constexpr = modes[2]
+    OVERLAP: gl.constexpr = modes[3]
     q_ring, k_ring, v_ring, o_ring = rings
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
@@ -163,7 +167,7 @@ def _consume(
         acc = gl.zeros([SLAB, D], gl.float32, o_layout)
         acc, p = _accumulate(
             acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
-            step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM,
+            step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP,
         )  # fmt: skip
         step += stop - 1
         mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
@@ -193,7 +197,7 @@ def forward_kernel(
     Q, K, V, O, bias, sums,
     heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor,
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
-    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr,
+    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most."""
     D: gl.constexpr = Q.block_type.shape[3]
@@ -221,7 +225,7 @@ def forward_kernel(
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor)
     shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM)
+    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, OVERLAP)
     if CONSUMERS == 2:
         gl.warp_specialize(
             [

@@ -31,14 +31,18 @@ TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
 class Launch(NamedTuple):
     """What a kernel is compiled for.
 
-    consumers: warp groups that compute, 64 query rows each. block_k: keys of a tile. stages: tiles of K, and of V, in
-    flight, a power of two. registers: of a consumer's thread; 65536 in all, 24 for each of the producer's 128 threads.
+    consumers: warp groups that compute, 64 query rows each.
+    block_k: keys of a tile.
+    stages: tiles of K, and of V, in flight, a power of two.
+    registers: of a consumer's thread; 65536 in all, of which the producer's 128 threads take 24 each.
+    overlap: compute weights while the product with the weights before them runs; takes registers.
     """
 
     consumers: int
     block_k: int
     stages: int
     registers: int
+    overlap: bool
 
     @property
     def rows(self) -> int:
@@ -49,10 +53,10 @@ class Launch(NamedTuple):
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
 TABLE = {
-    (64, False): Launch(3, 128, 4, 160),
-    (64, True): Launch(3, 128, 4, 160),
-    (128, False): Launch(2, 128, 2, 240),
-    (128, True): Launch(2, 128, 2, 240),
+    (64, False): Launch(3, 128, 4, 160, False),
+    (64, True): Launch(3, 128, 4, 160, False),
+    (128, False): Launch(2, 128, 2, 240, True),
+    (128, True): Launch(2, 128, 2, 240, True),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
 
@@ -140,16 +144,18 @@ def programs(pairs: int, query_tiles: int, is_causal: bool, processors: int) -> 
     return min(units, processors)
 
 
-def forward(problem: Problem, output: Tensor, with_sums: bool, form: int | None = None) -> Tensor:
+def forward(
+    problem: Problem, output: Tensor, with_sums: bool, form: int | None = None, plan: Launch | None = None
+) -> Tensor:
     """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
 
     Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
-    form: MIXED or TANH to force one; None decides by ``sigmoid_form``.
+    form: MIXED or TANH to force one; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
     """
     query, key, value = (_readable(x) for x in (problem.query, problem.key, problem.value))
     problem = problem._replace(query=query, key=key, value=value)
     batch, heads, n_q, dim = query.shape
-    plan = TABLE[padded(dim), problem.is_causal]
+    plan = TABLE[padded(dim), problem.is_causal] if plan is None else plan
     query_tiles = -(-(n_q + lead(problem)) // plan.rows)
     slabs = query_tiles * plan.consumers
     sums = torch.empty((batch, heads, slabs) if with_sums else 0, dtype=torch.float32, device=query.device)
@@ -184,7 +190,7 @@ def _run(
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem),
         factor * problem.scale, factor * problem.bias_value, factor,
         BLOCK_K=plan.block_k, CONSUMERS=plan.consumers, STAGES=plan.stages, REGISTERS=plan.registers,
-        CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, SUMS=with_sums, FORM=form,
+        CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, SUMS=with_sums, FORM=form, OVERLAP=plan.overlap,
         **OPTIONS,
     )  # fmt: skip
 

@@ -35,12 +35,10 @@ def attend(simulation, kernels, monkeypatch):
         per_head = call.bias if isinstance(call.bias, torch.Tensor) else None
         number = 0.0 if per_head is not None else call.bias
         problem = Problem(*call[:3], per_head, number, None, call.scale, call.is_causal)
-        if plan is not None:
-            monkeypatch.setitem(launch.TABLE, (launch.padded(call.query.size(3)), call.is_causal), plan)
         monkeypatch.setitem(sys.modules, "stabmon.kernels.hopper.forward", simulation.Launchable(module))
         monkeypatch.setattr(launch, "_processors", lambda device: processors)
         output = torch.empty_like(call.query)
-        return output, launch.forward(problem, output, sums, form)
+        return output, launch.forward(problem, output, sums, form, plan)
 
     monkeypatch.setattr(launch, "_operands", operands)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
@@ -109,8 +107,8 @@ def test_strided_views_are_read_and_written_in_place(attend):
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
     expected, _ = attend(call)
-    for processors, stages, consumers in ((1, 2, 3), (5, 4, 2), (132, 2, 2)):
-        plan = launch.Launch(consumers, 128, stages, 160)
+    for processors, stages, consumers, overlap in ((1, 2, 3, True), (5, 4, 2, False), (132, 2, 2, True)):
+        plan = launch.Launch(consumers, 128, stages, 160, overlap)
         output, _ = attend(call, processors=processors, plan=plan, sums=False)
         assert torch.equal(output, expected)
 
@@ -160,6 +158,6 @@ BREAKS = {
 def test_the_simulation_sees(simulation, attend, altered, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
-    plan, broken = launch.Launch(2, 128, 2, 240), altered(old, new)
+    plan, broken = launch.Launch(2, 128, 2, 240, True), altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
         check(call, attend(call, processors=1, plan=plan, module=broken)[0])
