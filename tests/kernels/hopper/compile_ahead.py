@@ -70,6 +70,9 @@ def facts(kernel: Any) -> dict[str, Any]:
             subprocess.run([TOOLS / tool, option, cubin], capture_output=True, text=True, check=True).stdout
             for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
         )
+    order = re.findall(
+        r"MUFU\.(?:TANH|EX2)|WARPGROUP\.DEPBAR\.LE gsb0, 0x[01]|BAR\.SYNC|SYNCS\.ARRIVE\.TRANS64\.A1T0", code
+    )
     return {
         "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
         "shared": kernel.metadata.shared,
@@ -77,7 +80,36 @@ def facts(kernel: Any) -> dict[str, Any]:
         "waits": code.count("WARPGROUP.DEPBAR"),
         "waits_written": kernel.asm["ptx"].count("wgmma.wait_group"),
         "register_moves": code.count("USETMAXREG"),
+        "overlapped": overlapped(order),
+        "unguarded": unguarded(order),
     }
+
+
+def overlapped(order: list[str]) -> int:
+    """Return how many special functions lie, at least, between a wait for S and the wait for the product before it."""
+    counts, inside = [], None
+    for operation in order:
+        if operation.endswith("0x1"):
+            inside = 0
+        elif operation.endswith("0x0") and inside is not None:
+            counts.append(inside)
+            inside = None
+        elif operation.startswith("MUFU") and inside is not None:
+            inside += 1
+    return min(counts)
+
+
+def unguarded(order: list[str]) -> int:
+    """Return how many buffers one warp releases before its group's other warps have waited for their products."""
+    found, waited = 0, False
+    for operation in order:
+        if operation.startswith("WARPGROUP"):
+            waited = True
+        elif operation == "BAR.SYNC":
+            waited = False
+        elif operation.startswith("SYNCS"):
+            found += waited
+    return found
 
 
 def main(dims: list[int]) -> None:
