@@ -1,6 +1,7 @@
 """How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
 
-``python -m stabmon.kernels.bench [--json]``. FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
+``python -m stabmon.kernels.bench [--backend NAME] [--json]``.
+FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
 """
 
 import argparse
@@ -8,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from . import accuracy
 from .api import sigmoid_attention
 from .auxiliary import AuxRequest
+from .launch import Backend
 
 TOKENS, WIDTH = 16384, 2048
 PEERS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
@@ -46,11 +48,15 @@ GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) f
 
 
 def bench(
-    cells: Iterable[Cell] = GRID, *, milliseconds: int = 80, dtype: torch.dtype = torch.bfloat16
+    cells: Iterable[Cell] = GRID,
+    *,
+    milliseconds: int = 80,
+    dtype: torch.dtype = torch.bfloat16,
+    backend: Backend = "auto",
 ) -> dict[str, Any]:
     """Check, then time ``cells`` on the current CUDA device.
 
-    milliseconds: how long each timing repeats; the median counts.
+    milliseconds: how long each timing repeats; the median counts. backend: as in ``sigmoid_attention``.
 
     Returns:
         device, versions, dtype, accuracy (largest error over floor by result), cells (TFLOP/s forward and backward, and
@@ -63,19 +69,20 @@ def bench(
         raise RuntimeError("bench needs a CUDA device, this machine has none")
     import triton
 
-    worst = check(dtype)
-    rows = [_measure(cell, milliseconds, dtype) for cell in cells]
+    worst = check(dtype, backend=backend)
+    rows = [_measure(cell, milliseconds, dtype, partial(sigmoid_attention, backend=backend)) for cell in cells]
     return {
         "device": torch.cuda.get_device_name(),
         "versions": {"torch": torch.__version__, "triton": triton.__version__},
         "dtype": str(dtype).removeprefix("torch."),
+        "backend": backend,
         "accuracy": worst,
         "cells": rows,
         "means": _means(rows),
     }
 
 
-def check(dtype: torch.dtype, device: str = "cuda") -> dict[str, float]:
+def check(dtype: torch.dtype, device: str = "cuda", backend: Backend = "auto") -> dict[str, float]:
     """Return the largest error over floor of each result, over a few shapes.
 
     Raises:
@@ -83,10 +90,11 @@ def check(dtype: torch.dtype, device: str = "cuda") -> dict[str, float]:
     """
     learnable = torch.full((4,), -math.log(1000), device=device)
     calls = [(dim, 1000, causal, bias) for dim in (64, 128) for causal in (False, True) for bias in (None, learnable)]
+    attend = partial(sigmoid_attention, backend=backend)
     worst: dict[str, float] = {}
     for dim, length, is_causal, bias in [*calls, (64, 8192, False, None)]:
         case = _random_case(dim, length, is_causal, bias, dtype)
-        for name, ratio in accuracy.ratios(case, accuracy.run(sigmoid_attention, case)).items():
+        for name, ratio in accuracy.ratios(case, accuracy.run(attend, case)).items():
             worst[name] = max(worst.get(name, 0.0), ratio)
     red = {name: ratio for name, ratio in worst.items() if not ratio <= accuracy.ALLOWED}
     if red:
@@ -102,15 +110,15 @@ def _random_case(dim: int, length: int, is_causal: bool, bias: Tensor | None, dt
     return accuracy.Case(query, key, value, -math.log(length) if bias is None else bias, grad, is_causal)
 
 
-def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype) -> dict[str, Any]:
+def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype, attend: Callable[..., Any]) -> dict[str, Any]:
     query, key, value = (torch.randn(cell.shape, device="cuda").to(dtype).requires_grad_() for _ in range(3))
     tensors = [query, key, value]
     grad = torch.randn(cell.shape, device="cuda").to(dtype)
     bias = torch.full(cell.shape[1:2], -math.log(cell.length), device="cuda", requires_grad=True)
     length_bias = -math.log(cell.length)
     ways: dict[str, Callable[[], Tensor]] = {
-        "fixed": lambda: sigmoid_attention(query, key, value, bias=length_bias, is_causal=cell.is_causal),
-        "learnable": lambda: sigmoid_attention(query, key, value, bias=bias, is_causal=cell.is_causal),
+        "fixed": lambda: attend(query, key, value, bias=length_bias, is_causal=cell.is_causal),
+        "learnable": lambda: attend(query, key, value, bias=bias, is_causal=cell.is_causal),
     }
     peers = {name: partial(_softmax, peer, query, key, value, is_causal=cell.is_causal) for name, peer in PEERS.items()}
     row: dict[str, Any] = {**cell._asdict(), "forward": {}, "backward": {}}
@@ -119,7 +127,7 @@ def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype) -> dict[str, Any
         forward, backward = _times(way, leaves, grad, milliseconds)
         row["forward"][name] = round(cell.flops / forward / 1e9, 1)
         row["backward"][name] = round(2.5 * cell.flops / backward / 1e9, 1)
-    row["statistics"] = _cost_of_statistics(cell, tensors, length_bias, milliseconds)
+    row["statistics"] = _cost_of_statistics(cell, tensors, length_bias, milliseconds, attend)
     return row
 
 
@@ -136,13 +144,15 @@ def _times(way: Callable[[], Tensor], leaves: list[Tensor], grad: Tensor, millis
     return forward, _median(lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True), milliseconds)
 
 
-def _cost_of_statistics(cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int) -> dict[str, float]:
+def _cost_of_statistics(
+    cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int, attend: Callable[..., Any]
+) -> dict[str, float]:
     """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it."""
     query, key, value = tensors
     options: dict[str, Any] = {"bias": bias, "is_causal": cell.is_causal}
 
     def time(request: AuxRequest | None) -> float:
-        return _median(lambda: sigmoid_attention(query, key, value, return_aux=request, **options), milliseconds)
+        return _median(lambda: attend(query, key, value, return_aux=request, **options), milliseconds)
 
     with torch.no_grad():
         off, sums, rows = time(None), time(AuxRequest(rows=0)), time(AuxRequest())
@@ -195,8 +205,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--milliseconds", type=int, default=80, help="how long each timing repeats")
+    parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    result = bench(milliseconds=options.milliseconds)
+    result = bench(milliseconds=options.milliseconds, backend=options.backend)
     print(json.dumps(result) if options.json else table(result))
 
 
