@@ -86,7 +86,7 @@ class MonitorConfig(Section):
     """First steps, all of which are sampled."""
     every: Count = 10
     """Distance between sampled steps after that."""
-    rows: Count = 64
+    rows: Count = 16
     """Query rows per head and call whose logits are read at a sampled step."""
 
 

@@ -48,9 +48,11 @@ def start(model: nn.Module, model_map: ModelMap, plan: Plan, wishes: Wishes) -> 
     """
     from stabmon.recorder import Recorder
     from stabmon.rules import Engine
+    from stabmon.store import fresh_name
 
     writes = rank() == 0
-    name = wishes.name or _fresh_name(type(model).__name__.lower(), wishes.dir)
+    stem = f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = wishes.name or fresh_name(wishes.dir or ".", stem)
     path = Path(wishes.dir) / name if wishes.dir is not None and writes else None
     info = describe(model, model_map, name, wishes.config)
     engine = Engine(info, plan.layout, wishes.limits)
@@ -99,15 +101,6 @@ def _print_map(model_map: ModelMap) -> None:
     from stabmon.map_table import map_table
 
     Console(stderr=True).print(map_table(model_map))
-
-
-def _fresh_name(stem: str, directory: str | Path | None) -> str:
-    """Return ``stem`` with the time, and a number where a run of that second exists."""
-    name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    taken = {path.name for path in Path(directory or ".").glob(f"{name}*")}
-    return next(
-        free for free in (name, *(f"{name}-{count}" for count in range(2, len(taken) + 3))) if free not in taken
-    )
 
 
 def _versions(device: torch.device) -> dict[str, str]:

@@ -1,9 +1,13 @@
 """What ``preflight`` says of a model: one row a layer, the findings, and both as a table."""
 
+from collections.abc import Iterator
 from io import StringIO
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from stabmon.records import Finding, ModelMap, Record, Severity
 
@@ -49,34 +53,46 @@ class PreflightReport(Record):
         return not any(finding.severity.rank >= Severity.WARNING.rank for finding in self.findings)
 
     def table(self) -> Table:
-        """Return one row a layer, with the codes of its findings, and under it what each rule says first."""
+        """Return one row a layer, with the codes of its findings; it fits a terminal of 80 columns."""
         verdict = "healthy" if self.healthy else "not healthy"
-        table = Table(title=f"At step 0 this model is {verdict}", title_justify="left", caption_justify="left")
-        table.add_column("layer")
+        table = Table(
+            title=f"At step 0 this model is {verdict}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        table.add_column("layer", no_wrap=True)
         for name in _COLUMNS:
-            table.add_column(name.replace("_", " "), justify="right")
-        table.add_column("findings")
+            table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+        table.add_column("rules", no_wrap=True)
         for row in self.rows:
             found = [finding for finding in self.findings if finding.layer == row.layer]
             worst = max(found, key=lambda finding: finding.severity.rank, default=None)
             numbers = [_number(getattr(row, name)) for name in _COLUMNS]
-            codes = ", ".join(dict.fromkeys(finding.code for finding in found)) or "-"
+            codes = "\n".join(dict.fromkeys(finding.code for finding in found)) or "-"
             table.add_row(row.layer, *numbers, codes, style=_STYLE[worst.severity] if worst else None)
-        table.caption = "\n".join(self._said()) or None
         return table
+
+    def __rich__(self) -> Group:
+        return Group(self.table(), *self._said())
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=140, no_color=True).print(self.table())
+        Console(file=text, width=120, no_color=True, highlight=False).print(self)
         return text.getvalue()
 
-    def _said(self) -> list[str]:
-        first = {finding.code: finding for finding in reversed(self.findings)}
-        return [
-            f"{finding.code} {finding.name}: {finding.message}" + (f" Fix: {finding.fix.why}" if finding.fixes else "")
-            for finding in sorted(first.values(), key=lambda finding: (-finding.severity.rank, finding.code))
-        ]
+    def _said(self) -> Iterator[Text | Padding]:
+        """Say what each rule sees in the first layer it names, and the first fix there."""
+        by_code: dict[str, list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda finding: -finding.severity.rank):
+            by_code.setdefault(finding.code, []).append(finding)
+        for code, found in by_code.items():
+            first, more = found[0], len(found) - 1
+            others = f" and {more} more layer{'s' * (more > 1)}" if more else ""
+            yield Text.assemble((f"{code} {first.name}", _STYLE[first.severity]), f", {first.layer or 'run'}{others}:")
+            lines = [f"{first.message}.", f"Cause: {first.cause}."]
+            lines += [f"Fix: {first.fix}: {first.fix.why}."] if first.fixes else []
+            yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
 
 
 def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"
+    if value != value:
+        return "-"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3g}"

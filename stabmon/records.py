@@ -114,6 +114,11 @@ class Fix(Record):
     code: str
     """The line or lines that a user would write for it."""
 
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" = {self.value:.4g}"
+        place = f" in {self.module}" if self.module else ""
+        return f"{self.kind.replace('_', ' ')}{value}{place}"
+
     def apply(self, model: nn.Module) -> None:
         """Carry the fix out on ``model``, in place.
 

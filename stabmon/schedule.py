@@ -15,7 +15,7 @@ class Schedule(Record):
     """First steps, all of which are recorded."""
     every: PositiveInt = 10
     """Distance in steps between recorded steps after that."""
-    rows: PositiveInt = 64
+    rows: PositiveInt = 16
     """Query rows whose logits are read, per head and call, shared out over the batch; at least one a sequence."""
 
     def sampled(self, step: int) -> bool:

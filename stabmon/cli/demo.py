@@ -35,7 +35,7 @@ def demo(
     runs = []
     for title, stage in zip(("as it is", "with the suggested fix"), stages, strict=True):
         console.rule(f"{stage.name}: {title}")
-        console.print(stage.report.table())
+        console.print(stage.report)
         with training_bar(console, stage.name, config.training.steps) as progress:
             runs.append(story.train(stage, config, directory, device, progress))
     report = story.DemoReport(naive=runs[0], fixed=runs[1])

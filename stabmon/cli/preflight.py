@@ -25,6 +25,6 @@ def preflight(
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        Console().print(report.table())
+        Console().print(report)
     if any(finding.severity is Severity.ERROR for finding in report.findings):
         raise typer.Exit(1)
