@@ -6,7 +6,7 @@ bit for bit, so a number that was never measured needs another mark: ``MISSING``
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,14 @@ from stabmon.records import Record
 Floats = npt.NDArray[np.float32]
 
 MISSING_BITS = 0x7FC05AB5
-MISSING: np.float32 = np.array(MISSING_BITS, dtype=np.uint32).view(np.float32)[()]
+MISSING = cast(np.float32, np.array(MISSING_BITS, dtype=np.uint32).view(np.float32)[()])
 """The NaN that says "not measured at this step"; an ordinary NaN says "measured, and it was NaN"."""
 
 
 def is_missing(values: Floats) -> npt.NDArray[np.bool_]:
     """Return where ``values`` (any shape, float32) were not measured."""
-    return np.ascontiguousarray(values).view(np.uint32) == MISSING_BITS
+    missing: npt.NDArray[np.bool_] = np.ascontiguousarray(values).view(np.uint32) == MISSING_BITS
+    return missing
 
 
 class Columns(Record):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from stabmon.kernels import AuxRequest
+from stabmon.kernels.auxiliary import OFFSET_STEPS
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import DEAD, OFFSET_STEPS, logits, sampled_rows
+from stabmon.kernels.reference import DEAD, logits, sampled_rows
 
 _BATCH_AND_ROW = (0, 2, 3)
 
