@@ -36,15 +36,15 @@ def _produce(Q, K, V, rings, barriers, sizes, shape: gl.constexpr):
     step = 0
     for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
-        first = tile * (CONSUMERS * SLAB) - lead
+        first = tile * (CONSUMERS * SLAB)
         kv_head = pair % heads // group
-        stop = schedule.last_key_tile(first, n_q, n_k, BLOCK_K, CONSUMERS, CAUSAL)
+        stop = schedule.last_key_tile(first, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL)
         for c in gl.static_range(CONSUMERS):
             mbarrier.wait(q_empty.index(c), (turn & 1) ^ 1)
             mbarrier.expect(q_full.index(c), Q.block_type.nbytes)
             compat.load(Q, [pair // heads, pair % heads, first + c * SLAB, 0], q_full.index(c), q_ring.index(c))
         for i in range(stop):
-            column = (stop - 1 - i) * BLOCK_K
+            column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
             phase = (step & STAGES) // STAGES
             mbarrier.wait(k_empty.index(slot), phase ^ 1)
@@ -147,12 +147,12 @@ def _consume(
     step = 0
     for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
-        first_row = tile * (CONSUMERS * SLAB) - lead
+        first_row = tile * (CONSUMERS * SLAB)
         row = first_row + SLAB_INDEX * SLAB
         if HAS_BIAS:
             shift = gl.load(bias + pair % heads) * factor
-        stop = schedule.key_tiles(row, n_q, n_k, BLOCK_K, CAUSAL)
-        passed = schedule.last_key_tile(first_row, n_q, n_k, BLOCK_K, CONSUMERS, CAUSAL) - stop
+        stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
+        passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL) - stop
         _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES)
         step += passed
 
@@ -162,7 +162,7 @@ def _consume(
         s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(0, deps=(s,))
         mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
-        first = row + n_k - n_q - (stop - 1) * BLOCK_K
+        first = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
         acc = gl.zeros([SLAB, D], gl.float32, o_layout)
         acc, p = _accumulate(
@@ -179,7 +179,7 @@ def _consume(
         step += 1
 
         pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
-        row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB - lead
+        row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB
         o = (acc * (1.0 / GAIN)).to(dtype)
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store(o)
@@ -187,7 +187,7 @@ def _consume(
         compat.store(O, [pair // heads, pair % heads, row, 0], o_tile)
         if SUMS:
             rows = row + gl.arange(0, SLAB, gl.SliceLayout(1, o_layout))
-            squares = gl.where((rows >= 0) & (rows < n_q), gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
+            squares = gl.where(rows < n_q, gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
             gl.store(sums + (pair * query_tiles + tile) * CONSUMERS + SLAB_INDEX, gl.sum(squares, 0))
     tma.store_wait(0)
 

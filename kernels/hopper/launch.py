@@ -53,9 +53,9 @@ class Launch(NamedTuple):
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
 TABLE = {
-    (64, False): Launch(3, 128, 4, 160, False),
-    (64, True): Launch(3, 128, 4, 160, False),
-    (128, False): Launch(2, 128, 2, 240, True),
+    (64, False): Launch(3, 128, 2, 160, False),
+    (64, True): Launch(3, 64, 4, 160, True),
+    (128, False): Launch(2, 128, 2, 240, False),
     (128, True): Launch(2, 128, 2, 240, True),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
@@ -130,12 +130,12 @@ def sigmoid_form(problem: Problem) -> int:
 
 
 def lead(problem: Problem) -> int:
-    """Return by how many rows the first tile begins before the first query.
+    """Return by how many keys the first key tile begins before the first key.
 
-    Causal tiles lie so that a slab of 64 rows meets the diagonal within one key tile: its first row sees keys up to a
-    multiple of 64.
+    Causal key tiles lie so that a slab of 64 rows meets the diagonal within one of them. Queries cannot be shifted
+    instead: a TMA load may begin before its tensor, a TMA store may not.
     """
-    return (problem.key.size(2) - problem.query.size(2)) % 64 if problem.is_causal else 0
+    return (problem.query.size(2) - problem.key.size(2)) % 64 if problem.is_causal else 0
 
 
 def programs(pairs: int, query_tiles: int, is_causal: bool, processors: int) -> int:
@@ -156,7 +156,7 @@ def forward(
     problem = problem._replace(query=query, key=key, value=value)
     batch, heads, n_q, dim = query.shape
     plan = TABLE[padded(dim), problem.is_causal] if plan is None else plan
-    query_tiles = -(-(n_q + lead(problem)) // plan.rows)
+    query_tiles = -(-n_q // plan.rows)
     slabs = query_tiles * plan.consumers
     sums = torch.empty((batch, heads, slabs) if with_sums else 0, dtype=torch.float32, device=query.device)
     form = sigmoid_form(problem) if form is None else form

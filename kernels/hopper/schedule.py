@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Who computes what: which tiles a program takes, in which order, and which keys a slab of queries sees.
 
-A tile is CONSUMERS slabs of SLAB query rows of one pair (b, h); the first begins ``lead`` rows before the first query.
+A tile is CONSUMERS slabs of SLAB query rows of one pair (b, h). The first key tile begins ``lead`` keys before the
+first key, so that a causal slab meets the diagonal within one key tile; what lies before the first key loads as zero.
 """
 
 from triton.experimental import gluon
@@ -62,19 +63,19 @@ def place(turn, pairs, query_tiles, CAUSAL: gl.constexpr):
 
 
 @gluon.jit
-def key_tiles(row, n_q, n_k, BLOCK_K: gl.constexpr, CAUSAL: gl.constexpr):
-    """Return how many key tiles the slab at query ``row`` sees; at least one, whose mask may be empty."""
+def key_tiles(row, n_q, n_k, lead, BLOCK_K: gl.constexpr, CAUSAL: gl.constexpr):
+    """Return how many key tiles the slab at query ``row`` sees; at least one, of which the mask may leave nothing."""
     stop = gl.cdiv(n_k, BLOCK_K)
     if CAUSAL:
-        last = gl.minimum(row + SLAB - 1 + n_k - n_q, n_k - 1)
+        last = gl.minimum(row + SLAB - 1 + n_k - n_q, n_k - 1) + lead
         stop = gl.maximum(last, 0) // BLOCK_K + 1
     return gl.where(row < n_q, stop, 1)
 
 
 @gluon.jit
-def last_key_tile(first_row, n_q, n_k, BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, CAUSAL: gl.constexpr):
+def last_key_tile(first_row, n_q, n_k, lead, BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, CAUSAL: gl.constexpr):
     """Return how many key tiles a turn's consumers see together."""
-    stop = key_tiles(first_row, n_q, n_k, BLOCK_K, CAUSAL)
+    stop = key_tiles(first_row, n_q, n_k, lead, BLOCK_K, CAUSAL)
     for c in gl.static_range(1, CONSUMERS):
-        stop = gl.maximum(stop, key_tiles(first_row + c * SLAB, n_q, n_k, BLOCK_K, CAUSAL))
+        stop = gl.maximum(stop, key_tiles(first_row + c * SLAB, n_q, n_k, lead, BLOCK_K, CAUSAL))
     return stop

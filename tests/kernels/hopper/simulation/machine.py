@@ -178,7 +178,8 @@ def load(descriptor: Descriptor, at: list[int], barrier: Barrier, shared: Shared
 
 
 def store(descriptor: Descriptor, at: list[int], shared: Shared) -> None:
-    """Start a TMA store."""
+    """Start a TMA store; one that begins before its tensor is an illegal instruction on the GPU."""
+    assert min(at) >= 0, "a store begins before its tensor"
     program.own("stores").append((descriptor, at, shared))
 
 
