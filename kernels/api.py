@@ -79,8 +79,8 @@ def sigmoid_attention(
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
             bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, float16 and
-            bfloat16, head dims 40 to 128 in multiples of 8, no ALiBi; its backward is triton's), or "auto": triton
-            where it can, else eager.
+            bfloat16, head dims 40 to 128 in multiples of 8, no ALiBi; its backward is triton's), or "auto": hopper
+            where it can, else triton, else eager.
 
     Returns:
         The output [B, H, N_q, D] in the inputs' type, or with ``return_aux`` a pair of it and an ``AuxOutput``.

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from .. import descriptors
-from ..launch import Refusal, capability
+from .. import launch as backends
+from ..launch import Refusal
 from ..problem import Problem
 
-IN_AUTO = False
-"""Whether ``auto`` chooses this backend: not before its tests marked gpu have passed on a device. Ask by name."""
+IN_AUTO = True
+"""Whether ``auto`` chooses this backend: its tests marked gpu have passed on an H100."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
 RELEASES = ((3, 6), (3, 9))
@@ -53,10 +54,10 @@ class Launch(NamedTuple):
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
 TABLE = {
-    (64, False): Launch(3, 128, 2, 160, False),
-    (64, True): Launch(3, 64, 4, 160, True),
+    (64, False): Launch(3, 64, 4, 160, False),
+    (64, True): Launch(3, 64, 4, 160, False),
     (128, False): Launch(2, 128, 2, 240, False),
-    (128, True): Launch(2, 128, 2, 240, True),
+    (128, True): Launch(2, 128, 2, 240, False),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
 
@@ -76,7 +77,7 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool
     """Return why the backend cannot take such a call, or None when it can; strides do not matter."""
     if device.type != "cuda":
         return Refusal(f"no CUDA device for backend='hopper', tensors are on {device}", True)
-    major, minor = capability(device)
+    major, minor = backends.capability(device)
     if (major, minor) != CAPABILITY:
         return Refusal(f"backend='hopper' needs CUDA capability 9.0, {device} has {major}.{minor}", True)
     if not _knows_release():
@@ -94,7 +95,7 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool
 
 def preferred(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool, scale: float) -> bool:
     """Say whether ``auto`` gives such a call to this backend."""
-    if not IN_AUTO or device.type != "cuda" or capability(device) != CAPABILITY:
+    if not IN_AUTO or device.type != "cuda" or backends.capability(device) != CAPABILITY:
         return False
     if not torch.compiler.is_compiling():
         _report_release()

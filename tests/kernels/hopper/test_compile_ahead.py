@@ -11,8 +11,6 @@ import pytest
 from stabmon.kernels.hopper import launch
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
-SPILLED = {(128, True): 16}
-"""Bytes of stack that a launch may use: the causal kernels keep a few numbers a turn more than their registers hold."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
     kernels = [json.loads(line) for line in out.splitlines()]
     assert len(kernels) == 6
     for kernel in kernels:
-        assert kernel["stack"] <= SPILLED.get((dim, kernel["causal"]), 0), f"registers spill: {kernel}"
+        assert kernel["stack"] == 0, f"registers spill: {kernel}"
         assert kernel["products"] > 0
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
         assert kernel["register_moves"] > 0, kernel

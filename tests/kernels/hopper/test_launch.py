@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from stabmon.kernels import launch as backends
 from stabmon.kernels.hopper import launch
 from stabmon.kernels.problem import Problem
 
@@ -51,7 +52,7 @@ DEVICE = torch.device("cuda", 0)
 
 @pytest.fixture
 def an_h100(monkeypatch):
-    monkeypatch.setattr(launch, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(backends, "capability", lambda device: (9, 0))
     monkeypatch.setattr(launch, "RELEASE", (3, 6))
     monkeypatch.setattr(launch, "IN_AUTO", True)
 
@@ -85,7 +86,7 @@ def test_it_says_why_it_cannot(call, reason):
 
 @pytest.mark.usefixtures("an_h100")
 def test_it_says_which_device_it_needs(monkeypatch):
-    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
+    monkeypatch.setattr(backends, "capability", lambda device: (8, 0))
     refusal = launch.refusal(DEVICE, torch.bfloat16, 64, False, 0.1)
     assert refusal.of_machine
     assert "cuda:0 has 8.0" in refusal.text
