@@ -93,7 +93,11 @@ class SigmoidObserver(Hook):
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
         """Write what is wanted of ``call``; ``stabmon.preflight`` wants more."""
-        add_call(self.recording.buffer, self.slots, call, request)
+        if call.aux is None:
+            read, request = self.recording.reading(call.query.size(0))
+        else:
+            read = slice(None)
+        add_call(self.recording.buffer, self.slots, call, read, request)
 
     def enter(self) -> None:
         """Take the observer slot."""

@@ -11,6 +11,8 @@ from torch import nn
 from stabmon.kernels import AuxRequest
 from stabmon.stats import Plan
 
+ROWS_A_SEQUENCE = 16
+"""Query rows that are read of a sequence, on the CPU, before another sequence is."""
 _log = logging.getLogger("stabmon")
 
 
@@ -56,6 +58,15 @@ class Recording:
         """Return which rows to sample of each of ``batch`` sequences; a compiled graph keeps to strata's middles."""
         offset = 0.5 if torch.compiler.is_compiling() else self.offset
         return AuxRequest(rows=max(1, -(-self.rows // batch)), offset=offset)
+
+    def reading(self, batch: int) -> tuple[slice, AuxRequest]:
+        """Return which sequences of a batch are read on the CPU, and which rows of each of them.
+
+        A sequence costs a pass over its keys, so each that is read gives ``ROWS_A_SEQUENCE`` rows; they take turns.
+        """
+        sequences = min(batch, -(-self.rows // ROWS_A_SEQUENCE))
+        apart, offset = batch // sequences, self.request(batch).offset
+        return slice(int(offset * apart), None, apart), AuxRequest(rows=-(-self.rows // sequences), offset=offset)
 
     def guard(self, owner: "Guarded", action: Callable[..., None], *given: Any) -> None:
         """Run ``action``; time it, and if it fails report it once and switch ``owner`` off."""

@@ -9,17 +9,18 @@ from stabmon.stats.rows import row_statistics
 from stabmon.stats.slots import Slots
 
 
-def add_call(buffer: Tensor, slots: Slots, call: Call, request: AuxRequest) -> None:
-    """Add one call of ``sigmoid_attention`` to its site's slots.
+def add_call(buffer: Tensor, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
+    """Add one call of ``sigmoid_attention`` to its site's slots; of the sequences ``read``, the rows of ``request``.
 
     Statistics that the kernel did not compute (``call.aux`` is None) are computed here, so that their time is ours.
     """
+    part = call._replace(query=call.query[read], key=call.key[read])
     if call.aux is not None:
         statistics = call.aux.statistics
     else:
-        statistics = _with_output(call.output, row_statistics(call, request))
+        statistics = _with_output(call.output, row_statistics(part, request))
     _set(buffer, slots.bias, call.bias)
-    add_statistics(buffer, slots, statistics, call.query, call.key, request.rows)
+    add_statistics(buffer, slots, statistics, part.query, part.key, request.rows)
     add_counts(buffer, slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
 
 
@@ -67,9 +68,11 @@ def _set(buffer: Tensor, at: slice, value: Tensor | float) -> None:
 
 
 def _with_output(output: Tensor, rest: Tensor) -> Tensor:
-    """Put the output's sum of squares over the batch before the ``rest`` [1, H, 8]."""
-    squares = torch.linalg.vector_norm(output, dim=(2, 3), dtype=_wide(output)).square().sum(0)
-    return torch.cat([squares[None, :, None].to(rest.dtype), rest], dim=-1)
+    """Put the output's sum of squares per sequence and head before the ``rest``, both summed over the batch."""
+    squares = torch.linalg.vector_norm(output.flatten(2), dim=-1, dtype=_wide(output)).square_().sum(0)
+    return torch.cat([squares[:, None].to(rest.dtype), rest[..., :-1].sum(0), rest[..., -1].amax(0)[:, None]], dim=-1)[
+        None
+    ]
 
 
 def _squares_per_head(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The sampled-row statistics of ``kernels.reference.row_statistics`` in a fraction of its time, for the CPU.
 
 What it does otherwise: what depends on shapes alone is made once for all layers of a step, the mask is added and
-multiplied, not selected, comparisons write floats in place, and sums run over the batch at once. A logit that is not
-finite thereby makes the numbers of its head NaN even where the mask hides it.
+multiplied, not selected, and comparisons write floats in place. A logit that is not finite thereby makes the numbers of
+its head NaN even where the mask hides it.
 """
 
 from functools import lru_cache
@@ -15,8 +15,6 @@ from stabmon.kernels import AuxRequest
 from stabmon.kernels.auxiliary import OFFSET_STEPS
 from stabmon.kernels.observe import Call
 from stabmon.kernels.reference import DEAD, logits, sampled_rows
-
-_BATCH_AND_ROW = (0, 2, 3)
 
 
 class _Sample(NamedTuple):
@@ -38,28 +36,27 @@ class _Sample(NamedTuple):
 
 
 def row_statistics(call: Call, request: AuxRequest) -> Tensor:
-    """Return ``kernels.STATISTICS`` but the output's, summed over the batch, [1, H, 8] float32."""
-    batch, heads, queries, _ = call.query.shape
+    """Return ``kernels.STATISTICS`` but the output's, [B, H, 8] float32."""
+    queries, count = call.query.size(2), call.key.size(2)
     make = _sample if torch.compiler.is_compiling() else _kept_sample
     work = torch.promote_types(call.query.dtype, torch.float32)
-    sample = make(queries, call.key.size(2), call.is_causal, request, work, call.query.device)
+    sample = make(queries, count, call.is_causal, request, work, call.query.device)
     with torch.autocast(call.query.device.type, enabled=False):
-        z = logits(
-            call.query.index_select(2, sample.rows), call.key, call.scale, call.alibi_slopes, sample.positions
-        )  # [B, H, R, N]
+        query = call.query.index_select(2, sample.rows)
+        z = logits(query, call.key, call.scale, call.alibi_slopes, sample.positions)  # [B, H, R, N]
         bias = call.bias.to(work)[:, None, None] if isinstance(call.bias, Tensor) else call.bias
         masked = z + sample.mask if call.is_causal else z
-        largest = masked.amax(_BATCH_AND_ROW)
+        largest = masked.flatten(2).amax(-1)
         shifted = masked + bias
-        z = z.mul_(sample.seen) if call.is_causal else z
-        logit_sum, square_sum = z.sum(_BATCH_AND_ROW), torch.linalg.vector_norm(z, dim=_BATCH_AND_ROW).square()
-        saturated = (shifted > 0).sum(_BATCH_AND_ROW)
+        z = (z.mul_(sample.seen) if call.is_causal else z).flatten(2)
+        logit_sum, logit_norm = z.sum(-1), torch.linalg.vector_norm(z, dim=-1)
+        saturated = torch.gt(shifted.flatten(2), 0, out=z).sum(-1)
         weights = shifted.sigmoid_()
-        mass = weights.sum(_BATCH_AND_ROW)
-        below = weights.lt_(sample.dead).sum(_BATCH_AND_ROW)
-        counted, pairs = (mass.new_full((heads,), batch * number) for number in (sample.counted, sample.pairs))
-        totals = (mass, counted, logit_sum, square_sum, pairs, saturated, below - batch * sample.hidden, largest)
-        return torch.stack([total.to(work) for total in totals], dim=-1).float()[None]
+        mass = weights.flatten(2).sum(-1)
+        below = weights.lt_(sample.dead).flatten(2).sum(-1).sub_(sample.hidden)
+        counted, pairs = (torch.full_like(mass, number) for number in (sample.counted, sample.pairs))
+        columns = (mass, counted, logit_sum, logit_norm.square_(), pairs, saturated, below, largest)
+        return torch.stack(columns, dim=-1).float()
 
 
 def _sample(

@@ -89,6 +89,7 @@ def test_the_output_is_laid_out_like_the_query():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_a_compiled_call_is_one_graph_on_the_device():
     tensors = [torch.randn(1, 2, 300, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     compiled = torch.compile(lambda *args: sigmoid_attention(*args, is_causal=True), fullgraph=True, dynamic=True)

@@ -46,6 +46,7 @@ def test_training_has_the_same_bits_with_the_monitor(quiet, kept):
     assert np.isfinite(kept.rows[4]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_hook_waits_for_the_device(quiet, kept):
     model = _model()
     optimizer = torch.optim.AdamW(model.parameters())
