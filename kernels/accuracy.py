@@ -2,8 +2,8 @@
 
 The floor multiplies exactly, in float64, and rounds only what a fused kernel must round: the weights P for the output
 and dV, the logit gradient dS for dQ, dK and the bias, and each result, all to the inputs' type. In float32 every sum is
-rounded too, so that its floor is the plain float32 computation, in the worst of a few orders of the sums over the head
-dim: one order may be lucky, above all where a result hangs on a single weight.
+rounded too: its floor is the worse of the plain float32 computation and of sums over the head dim that take one product
+after the other, in the worst of a few orders, since one may be lucky where a result hangs on a single weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,40 +56,71 @@ def exact(case: Case, dtype: torch.dtype = torch.float64) -> Results:
 
 def floor(case: Case) -> Results:
     """Return output and gradients of a 16-bit case with the unavoidable roundings alone, as float64."""
+    group = case.query.size(1) // case.key.size(1)
     dtype = case.query.dtype
+    weights, slopes = (tensor.to(dtype).double() for tensor in _weights_and_slopes(case, group, _exact_product))
+    return {
+        name: tensor if name == "bias" else tensor.to(dtype).double()
+        for name, tensor in _results(case, group, weights, slopes).items()
+    }
+
+
+def _results(case: Case, group: int, weights: Tensor, slopes: Tensor) -> Results:
+    """Return output and gradients, multiplied exactly, of P and dS [B, H, N_q, N_k] float64."""
     query, grad = case.query.double(), case.grad.double()
-    group = query.size(1) // case.key.size(1)
     keys, values = (tensor.double().repeat_interleave(group, 1) for tensor in (case.key, case.value))
-    weights, slopes = (tensor.to(dtype).double() for tensor in _weights_and_slopes(case, group))
 
     def per_key(tensor: Tensor) -> Tensor:
         return tensor.reshape(tensor.size(0), -1, group, *tensor.shape[2:]).sum(2)
 
-    found = (
-        weights @ values,
-        case.scale * slopes @ keys,
-        case.scale * per_key(slopes.transpose(-1, -2) @ query),
-        per_key(weights.transpose(-1, -2) @ grad),
-    )
-    rounded = {name: tensor.to(dtype).double() for name, tensor in zip(NAMES, found, strict=False)}
-    return rounded | {"bias": slopes.sum((0, 2, 3))} if isinstance(case.bias, Tensor) else rounded
+    found = {
+        "output": weights @ values,
+        "query": case.scale * slopes @ keys,
+        "key": case.scale * per_key(slopes.transpose(-1, -2) @ query),
+        "value": per_key(weights.transpose(-1, -2) @ grad),
+    }
+    return found | {"bias": slopes.sum((0, 2, 3))} if isinstance(case.bias, Tensor) else found
 
 
-def _weights_and_slopes(case: Case, group: int) -> tuple[Tensor, Tensor]:
-    """Return P and dS = P (1 - P) dP, [B, H, N_q, N_k] float64."""
-    query, key, value, grad = (x.double() for x in (case.query, case.key, case.value, case.grad))
-    bias = case.bias.double()[:, None, None] if isinstance(case.bias, Tensor) else case.bias
-    weights = torch.sigmoid(reference.logits(query, key, case.scale, case.alibi_slopes) + bias)
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Sums of products over the last dimension: [..., N_q, D] and [..., N_k, D] give [..., N_q, N_k]."""
+
+
+def _exact_product(left: Tensor, right: Tensor) -> Tensor:
+    return left.double() @ right.double().transpose(-1, -2)
+
+
+def _one_by_one(order: Tensor) -> Product:
+    """Return the float32 product that adds one product after the other, in the ``order`` [D] given."""
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        total = left.new_zeros(*left.shape[:-1], right.size(-2))
+        for index in order.tolist():
+            total.addcmul_(left[..., index, None], right[..., None, :, index])
+        return total
+
+    return product
+
+
+def _weights_and_slopes(case: Case, group: int, product: Product) -> tuple[Tensor, Tensor]:
+    """Return P and dS = P (1 - P) dP, [B, H, N_q, N_k], in the type of ``product``."""
+    key, value = (tensor.repeat_interleave(group, 1) for tensor in (case.key, case.value))
+    z = case.scale * product(case.query, key)
+    if case.alibi_slopes is not None:
+        z = z + reference.logits(torch.zeros_like(case.query), torch.zeros_like(key), 1.0, case.alibi_slopes).to(
+            z.dtype
+        )
+    bias = case.bias.to(z.dtype)[:, None, None] if isinstance(case.bias, Tensor) else case.bias
+    weights = torch.sigmoid(z + bias)
     if case.is_causal:
-        weights = weights.tril(key.size(2) - query.size(2))
-    slopes = weights * (1 - weights) * (grad @ value.repeat_interleave(group, 1).transpose(-1, -2))
-    return weights, slopes
+        weights = weights.tril(key.size(2) - case.query.size(2))
+    return weights, weights * (1 - weights) * product(case.grad, value)
 
 
 def ratios(case: Case, results: Results) -> dict[str, float]:
     """Return the error of each of ``results`` over that of the floor, both as norms over the whole tensor."""
     truth = exact(case)
-    least = _plain_errors(case) if case.query.dtype == torch.float32 else _errors(floor(case), truth)
+    least = _plain_errors(case, truth) if case.query.dtype == torch.float32 else _errors(floor(case), truth)
     bounds = {name: max(least[name], _luck(case.query.dtype)) for name in results}
     if "bias" in bounds:
         bounds["bias"] = max(bounds["bias"], _expected_bias_error(case, truth))
@@ -100,15 +131,15 @@ def _errors(results: Results, truth: Results) -> dict[str, float]:
     return {name: _error(found, truth[name]) for name, found in results.items()}
 
 
-def _plain_errors(case: Case) -> dict[str, float]:
-    """Return the largest error of each result of the plain float32 computation over a few orders of its sums."""
+def _plain_errors(case: Case, truth: Results) -> dict[str, float]:
+    """Return the largest error of each result of a float32 case: as torch computes it, and one product by one."""
+    group, dim = case.query.size(1) // case.key.size(1), case.query.size(-1)
     generator = torch.Generator().manual_seed(0)
-    found: list[dict[str, float]] = []
+    found = [_errors(exact(case, torch.float32), truth)]
     for _ in range(ORDERS):
-        order = torch.randperm(case.query.size(-1), generator=generator).to(case.query.device)
-        query, key, value, grad = (x[..., order] for x in (case.query, case.key, case.value, case.grad))
-        same = case._replace(query=query, key=key, value=value, grad=grad)
-        found.append(_errors(exact(same, torch.float32), exact(same)))
+        product = _one_by_one(torch.randperm(dim, generator=generator))
+        weights, slopes = (tensor.double() for tensor in _weights_and_slopes(case, group, product))
+        found.append(_errors(_results(case, group, weights, slopes), truth))
     return {name: max(errors[name] for errors in found) for name in found[0]}
 
 
@@ -123,7 +154,7 @@ def _expected_bias_error(case: Case, truth: Results) -> float:
 
     Each dS is rounded once, relative to its size; in float32 the products over D that make it round √D times as much.
     """
-    _, slopes = _weights_and_slopes(case, case.query.size(1) // case.key.size(1))
+    _, slopes = _weights_and_slopes(case, case.query.size(1) // case.key.size(1), _exact_product)
     roundings = case.query.size(-1) ** 0.5 if case.query.dtype == torch.float32 else 1.0
     return float(roundings * torch.finfo(case.query.dtype).eps / 2 * slopes.norm() / truth["bias"].norm())
 

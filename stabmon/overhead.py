@@ -1,17 +1,19 @@
-"""What the monitor costs: two copies of one model take turns, one watched and one not, and step times are compared.
+"""What the monitor costs: one model trains on, in turns with and without the monitor, and step times are compared.
 
 Turns of a few steps alternate, each kind first every other time, so that whatever else the machine does meets both.
-A watched turn ends before its last row is written: the writer thread finishes outside the clock, and within a turn it
-competes with the steps as in a real training.
+Attaching, and the writer thread's last rows, stay outside the clock; within a turn the writer competes with the steps as
+in a real training, so the first step of each turn, which has no row before it to be written, does not count.
 """
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,65 +23,58 @@ from stabmon.schedule import Schedule
 from stabmon.workloads import training
 from stabmon.workloads.language import next_byte_loss
 
-TURN = 4
-"""Steps of a turn."""
-WARM_UP = 4
-"""Steps before the clock runs."""
+Times = npt.NDArray[np.float64]
+
+TURN = 6
+"""Steps of a turn; the first does not count."""
 
 
 def measure(config: RunConfig, steps: int = 40, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Return the step times of ``config``'s model with and without the monitor, which samples every step.
 
-    The store and TensorBoard are written to a temporary folder. ``steps`` counts the steps of each copy; ``ratio`` is
-    the median over pairs of turns of watched over plain step time, ``ratio_low`` and ``ratio_high`` are the 95 %
-    interval of that median (bootstrap).
+    The store and TensorBoard are written to a temporary folder. ``steps`` counts the timed steps of each kind, rounded
+    up to whole turns; ``ratio`` is the median watched over the median plain step time, ``ratio_low`` and ``ratio_high``
+    its 95 % interval (bootstrap over turns). On a GPU each step is waited for.
     """
     device = torch.device(device)
-    watched, plain = (training.build(config, device).train() for _ in range(2))
-    optimizers = [training.optimizer(model, config) for model in (watched, plain)]
-    schedule = Schedule(dense=0, every=1, rows=config.monitor.rows)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        watch(watched, optimizers[0], dir=Path(folder), name="overhead", schedule=schedule, console=False) as monitor,
-    ):
-        turns = [
-            _turn(config, model, optimizer, device, seen)
-            for model, optimizer, seen in zip((watched, plain), optimizers, (monitor, None), strict=True)
-        ]
-        for turn in turns:
-            turn(WARM_UP)
-        pairs = _pairs(turns, max(2, steps // TURN), monitor)
-        own = monitor.overhead
-    return _summary(config, device, pairs, own)
+    model = training.build(config, device).train()
+    training_run = _Training(config, model, training.optimizer(model, config), training.batches(config, device), device)
+    number = max(2, -(-steps // (TURN - 1)))
+    seconds, own = np.zeros((2, number, TURN - 1)), np.zeros(number)
+    with tempfile.TemporaryDirectory() as folder:
+        training_run.turn(None)
+        for index in range(number):
+            for plain in (0, 1) if index % 2 else (1, 0):
+                with nullcontext() if plain else training_run.watched(Path(folder), str(index)) as monitor:
+                    seconds[plain, index] = training_run.turn(monitor)
+                if monitor is not None:
+                    own[index] = monitor.overhead
+    return _summary(config, device, seconds, float(np.median(own)))
 
 
-def _pairs(turns: list[Callable[[int], float]], number: int, monitor: Monitor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return seconds a step, [number, 2]: watched and plain."""
-    seconds = np.zeros((number, 2))
-    for pair in range(number):
-        for which in (0, 1) if pair % 2 else (1, 0):
-            seconds[pair, which] = turns[which](TURN)
-            monitor.flush()
-    return seconds
+class _Training(NamedTuple):
+    config: RunConfig
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    data: Iterator[tuple[Tensor, Tensor]]
+    device: torch.device
 
+    def watched(self, folder: Path, name: str) -> Monitor:
+        schedule = Schedule(dense=0, every=1, rows=self.config.monitor.rows)
+        return watch(self.model, self.optimizer, dir=folder, name=name, schedule=schedule, console=False)
 
-def _turn(
-    config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, monitor: Monitor | None
-) -> Callable[[int], float]:
-    data = training.batches(config, device)
-
-    def run(steps: int) -> float:
-        batches = [next(data) for _ in range(steps)]
-        _wait(device)
-        began = time.perf_counter()
-        for inputs, targets in batches:
-            loss = _step(config, model, optimizer, inputs, targets)
+    def turn(self, monitor: Monitor | None) -> Times:
+        """Take ``TURN`` steps and return the seconds of all but the first, [TURN - 1]."""
+        seconds = np.zeros(TURN)
+        for index, (inputs, targets) in enumerate([next(self.data) for _ in range(TURN)]):
+            _wait(self.device)
+            began = time.perf_counter()
+            loss = _step(self.config, self.model, self.optimizer, inputs, targets)
             if monitor is not None:
                 monitor.log(loss=loss)
-        _wait(device)
-        return (time.perf_counter() - began) / steps
-
-    return run
+            _wait(self.device)
+            seconds[index] = time.perf_counter() - began
+        return seconds[1:]
 
 
 def _step(
@@ -100,20 +95,19 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _summary(
-    config: RunConfig, device: torch.device, pairs: np.ndarray[Any, np.dtype[np.float64]], own: float | None
-) -> dict[str, Any]:
-    ratios = pairs[:, 0] / pairs[:, 1]
-    draws = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    with_, without = np.median(pairs, axis=0) * 1e3
+def _summary(config: RunConfig, device: torch.device, seconds: Times, own: float) -> dict[str, Any]:
+    number = seconds.shape[1]
+    drawn = np.random.default_rng(0).integers(number, size=(1000, number))
+    medians = np.median(seconds[:, drawn], axis=(2, 3))
+    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    watched, plain = np.median(seconds, axis=(1, 2)) * 1e3
     return {
         "config": config.name,
         "device": str(device),
-        "steps": len(ratios) * TURN,
-        "milliseconds_with": float(with_),
-        "milliseconds_without": float(without),
-        "ratio": float(np.median(ratios)),
+        "steps": seconds[0].size,
+        "milliseconds_with": float(watched),
+        "milliseconds_without": float(plain),
+        "ratio": float(watched / plain),
         "ratio_low": float(low),
         "ratio_high": float(high),
         "self_measured": own,

@@ -6,6 +6,7 @@ because TensorBoard sorts as text. In a model with more layers than there is roo
 the first and the last among them; the heatmaps show all.
 """
 
+import math
 import re
 import time as clock
 from collections import deque
@@ -41,6 +42,10 @@ HEATMAPS = ("attention_norm", "row_mass", "branch_ratio")
 RECENT = 400
 """Samples in a heatmap over steps."""
 
+APART = 0.5
+"""Least seconds between two points of a curve, unless a number is not finite: TensorBoard shows a thousand at most, and
+writing one costs the training more than storing it."""
+
 _ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference:.3g}. {scale}"
 _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
@@ -72,6 +77,10 @@ class TensorBoardSink:
         self._opening: list[Summary.Value] = []
         self._samples = 0
         self._step = -1
+        self._next = -math.inf
+        """Time from which the next points are written."""
+        self._held: tuple[int, float, Floats] | None = None
+        """The latest sample, where it was not written."""
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
@@ -81,19 +90,28 @@ class TensorBoardSink:
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
     def sample(self, step: int, time: float, values: Floats) -> None:
-        """Write the curves' points, and now and then the images."""
+        """Write the curves' points, unless the latest were written just before, and now and then the images."""
         if self._file is None:
             return
-        points, self._opening = self._opening, []
-        for curve in self._curves:
-            points += curve.points(values)
         for drawn in self._heatmaps:
             drawn.take(values)
         restart, self._step = step <= self._step or not self._samples, step
         self._samples += 1
-        if self._samples % self.images_every == 0:
-            points += self._images()
-        self._file.add(step, time, points, restart=restart)
+        images = self._images() if self._samples % self.images_every == 0 else []
+        if restart or images or time >= self._next or _is_odd(values):
+            self._write(step, time, values, images, restart=restart)
+        else:
+            self._held = (step, time, values)
+
+    def _write(
+        self, step: int, time: float, values: Floats, images: list[Summary.Value], *, restart: bool = False
+    ) -> None:
+        assert self._file is not None
+        self._next, self._held = time + APART, None
+        points, self._opening = self._opening, []
+        for curve in self._curves:
+            points += curve.points(values)
+        self._file.add(step, time, points + images, restart=restart)
 
     def findings(self, changed: Sequence[Finding]) -> None:
         """Write the table of all findings, as it stands at this step."""
@@ -105,15 +123,23 @@ class TensorBoardSink:
         """Write the images a last time and close the file."""
         if self._file is None:
             return
-        file, self._file = self._file, None
+        file = self._file
         try:
-            if self._samples:
+            if self._held is not None:
+                self._write(*self._held, self._images())
+            elif self._samples:
                 file.add(self._step, clock.time(), self._images())
         finally:
+            self._file = None
             file.close()
 
     def _images(self) -> list[Summary.Value]:
         return [value for drawn in self._heatmaps for value in drawn.images()]
+
+
+def _is_odd(values: Floats) -> bool:
+    """Return whether a number was measured and is not finite."""
+    return bool((~np.isfinite(values) & ~is_missing(values)).any())
 
 
 class _Heatmap:
@@ -127,12 +153,12 @@ class _Heatmap:
 
     def take(self, values: Floats) -> None:
         self._latest = values[self.chosen.columns]
-        self._recent.append(self.chosen.reduced().shaped(self._latest[None])[0])
+        self._recent.append(self._latest)
 
     def images(self) -> Iterator[Summary.Value]:
         """Yield the images; a metric without a healthy value is shown against its median over the first samples."""
         metric = self.chosen.metric
-        layers = np.stack(self._recent, axis=1)
+        layers = self.chosen.reduced().shaped(np.stack(self._recent)).T
         if self._reference is None:
             good = layers[np.isfinite(layers) & (layers > 0)]
             self._reference = float(np.median(good)) if good.size else 1.0

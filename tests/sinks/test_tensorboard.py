@@ -176,3 +176,13 @@ def test_sinks_load_neither_torch_nor_tensorflow():
         "import sys, stabmon.sinks, stabmon.store; sys.exit('torch' in sys.modules or 'tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_points_are_half_a_second_apart_but_the_last_and_those_that_are_not_finite(tmp_path):
+    layout = Layout.of([("loss", None, 1)])
+    sink = TensorBoardSink(tmp_path)
+    sink.start(INFO, layout)
+    for step, loss in enumerate([4.0, 3.0, np.nan, 2.0, 1.0]):
+        sink.sample(step, 100.0 + 0.1 * step, np.array([loss], np.float32))
+    sink.close(RunState.FINISHED)
+    assert [point.step for point in read_back(tmp_path).Scalars("loss")] == [0, 2, 4]
