@@ -17,7 +17,7 @@ from . import reference
 NAMES = ("output", "query", "key", "value", "bias")
 ALLOWED = 1.5
 """Largest error over floor that is accepted."""
-ORDERS = 8
+ORDERS = 32
 """Orders of the sums over the head dim, of which the worst is float32's floor."""
 
 

@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(
         not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0), reason="needs capability 9.0"
     ),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA context"),
 ]
 LENGTHS = [(1, 1), (63, 63), (64, 64), (100, 100), (257, 257), (1000, 1000), (1, 1000), (257, 100), (1000, 4096)]
 TYPES = [torch.bfloat16, torch.float16]
