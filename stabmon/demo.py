@@ -59,7 +59,7 @@ class Stage(NamedTuple):
 
 def default_config(device: str) -> RunConfig:
     """Return the documented naive run (b = 0) that fits ``device``."""
-    name = "language-gpu" if device.startswith("cuda") else "naive"
+    name = "language-gpu" if device.startswith("cuda") else "demo"
     return configuration.load(name)
 
 

@@ -1,8 +1,9 @@
 """What the monitor costs: one model trains on, in turns with and without the monitor, and step times are compared.
 
 Turns of a few steps alternate, each kind first every other time, so that whatever else the machine does meets both.
-Attaching, and the writer thread's last rows, stay outside the clock; within a turn the writer competes with the steps as
-in a real training, so the first step of each turn, which has no row before it to be written, does not count.
+Attaching, and the writer thread's last rows, stay outside the clock; within a turn the writer competes with the steps
+as in a real training. The first two steps of each turn do not count: the first has no row before it to be written, and
+during the second the writer opens its files.
 """
 
 import tempfile
@@ -25,8 +26,10 @@ from stabmon.workloads.language import next_byte_loss
 
 Times = npt.NDArray[np.float64]
 
-TURN = 6
-"""Steps of a turn; the first does not count."""
+TURN = 7
+"""Steps of a turn."""
+UNCOUNTED = 2
+"""Steps at the beginning of a turn that do not count."""
 
 
 def measure(config: RunConfig, steps: int = 40, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -39,8 +42,8 @@ def measure(config: RunConfig, steps: int = 40, device: str | torch.device = "cp
     device = torch.device(device)
     model = training.build(config, device).train()
     training_run = _Training(config, model, training.optimizer(model, config), training.batches(config, device), device)
-    number = max(2, -(-steps // (TURN - 1)))
-    seconds, own = np.zeros((2, number, TURN - 1)), np.zeros(number)
+    number = max(2, -(-steps // (TURN - UNCOUNTED)))
+    seconds, own = np.zeros((2, number, TURN - UNCOUNTED)), np.zeros(number)
     with tempfile.TemporaryDirectory() as folder:
         training_run.turn(None)
         for index in range(number):
@@ -64,7 +67,7 @@ class _Training(NamedTuple):
         return watch(self.model, self.optimizer, dir=folder, name=name, schedule=schedule, console=False)
 
     def turn(self, monitor: Monitor | None) -> Times:
-        """Take ``TURN`` steps and return the seconds of all but the first, [TURN - 1]."""
+        """Take ``TURN`` steps and return the seconds of those that count, [TURN - UNCOUNTED]."""
         seconds = np.zeros(TURN)
         for index, (inputs, targets) in enumerate([next(self.data) for _ in range(TURN)]):
             _wait(self.device)
@@ -74,7 +77,7 @@ class _Training(NamedTuple):
                 monitor.log(loss=loss)
             _wait(self.device)
             seconds[index] = time.perf_counter() - began
-        return seconds[1:]
+        return seconds[UNCOUNTED:]
 
 
 def _step(

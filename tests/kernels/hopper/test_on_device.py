@@ -109,7 +109,7 @@ def test_a_graph_replays_it():
     assert torch.equal(output, expected)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_it_is_traced_whole():
     call = case(100, 257, 64, torch.bfloat16, True)
     compiled = torch.compile(run, fullgraph=True, dynamic=True)
