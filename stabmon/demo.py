@@ -3,7 +3,6 @@
 preflight(naive) -> train(naive) -> apply the fixes to a twin with the same seed -> preflight(fixed) -> train(fixed).
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +14,6 @@ from stabmon.records import Finding, Record
 from stabmon.step_zero import PreflightReport, preflight
 from stabmon.store import fresh_name
 from stabmon.workloads import training
-
-Progress = Callable[[int, float], None]
-"""Called after each step with the number of steps done and the loss."""
 
 
 class DemoRun(Record):
@@ -86,7 +82,9 @@ def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Sta
     )
 
 
-def train(stage: Stage, config: RunConfig, directory: Path, device: str, progress: Progress | None = None) -> DemoRun:
+def train(
+    stage: Stage, config: RunConfig, directory: Path, device: str, progress: training.Progress | None = None
+) -> DemoRun:
     """Train ``stage`` with the monitor on and return how it ended."""
     result = training.train(
         config, model=stage.model, directory=directory, name=stage.name, device=device, progress=progress

@@ -21,7 +21,6 @@ _COLUMNS = (
     "branch_ratio",
     "block_growth",
 )
-_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
 class LayerStart(Record):
@@ -67,7 +66,7 @@ class PreflightReport(Record):
             worst = max(found, key=lambda finding: finding.severity.rank, default=None)
             numbers = [_number(getattr(row, name)) for name in _COLUMNS]
             codes = "\n".join(dict.fromkeys(finding.code for finding in found)) or "-"
-            table.add_row(row.layer, *numbers, codes, style=_STYLE[worst.severity] if worst else None)
+            table.add_row(row.layer, *numbers, codes, style=worst.severity.style if worst else None)
         return table
 
     def __rich__(self) -> Group:
@@ -86,7 +85,7 @@ class PreflightReport(Record):
         for code, found in by_code.items():
             first, more = found[0], len(found) - 1
             others = f" and {more} more layer{'s' * (more > 1)}" if more else ""
-            yield Text.assemble((f"{code} {first.name}", _STYLE[first.severity]), f", {first.layer or 'run'}{others}:")
+            yield Text.assemble((f"{code} {first.name}", first.severity.style), f", {first.layer or 'run'}{others}:")
             lines = [f"{first.message}.", f"Cause: {first.cause}."]
             lines += [f"Fix: {first.fix}: {first.fix.why}."] if first.fixes else []
             yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)

@@ -34,6 +34,11 @@ class Severity(StrEnum):
         """0 for information, 1 for a warning, 2 for an error."""
         return list(Severity).index(self)
 
+    @property
+    def style(self) -> str:
+        """How a terminal shows it, as rich names styles."""
+        return ("cyan", "yellow", "bold red")[self.rank]
+
 
 class Evidence(StrEnum):
     """How a fact is known: the grade that every rule prints."""

@@ -11,8 +11,6 @@ from rich.table import Table
 
 from stabmon.records import Finding, Severity
 
-COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
-
 
 def findings(
     run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/naive.")],
@@ -44,7 +42,7 @@ def table(found: Iterable[Finding]) -> Table:
     for one in sorted(found, key=lambda finding: (-finding.severity.rank, finding.opened)):
         end = "" if one.cleared is None else str(one.last)
         result.add_row(
-            f"[{COLOURS[one.severity]}]{one.severity}[/]",
+            f"[{one.severity.style}]{one.severity}[/]",
             f"{one.code}\n{one.name}",
             one.layer or "run",
             str(one.opened) if end == str(one.opened) else f"{one.opened} to {end or 'now'}",

@@ -13,8 +13,6 @@ from stabmon.series import Floats, Layout
 LINES_A_RULE = 5
 """Lines that one rule may print in a run."""
 
-_STYLES = {Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
-
 
 class ConsoleSink:
     """Prints findings from ``least`` severity on to ``console``, standard error unless one is given."""
@@ -59,7 +57,7 @@ class ConsoleSink:
         if self._lines[worst.code] > LINES_A_RULE:
             return
         line = Text("stabmon: ")
-        line.append(f"{worst.severity.value} {worst.code} {worst.name}", style=_STYLES[worst.severity])
+        line.append(f"{worst.severity.value} {worst.code} {worst.name}", style=worst.severity.style)
         line.append(f" at step {worst.opened}{_where(group)}: {worst.message}")
         if worst.fixes:
             line.append(f" Fix: {worst.fix.code.splitlines()[0] if worst.fix.code else worst.fix.why}", style="bold")
