@@ -91,10 +91,21 @@ class FixKind(StrEnum):
     """The knobs that stabmon can name."""
 
     BIAS = "bias"
+    LEARNABLE_BIAS = "learnable_bias"
     QK_NORM = "qk_norm"
     LAYER_SCALE = "layer_scale"
     HYBRID_NORM = "hybrid_norm"
+    PRE_NORM = "pre_norm"
+    POSITION = "position"
     LEARNING_RATE = "learning_rate"
+    WARMUP = "warmup"
+    CLIP = "clip"
+    PRECISION = "precision"
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it is a knob of the training loop and not of the model."""
+        return self in (FixKind.LEARNING_RATE, FixKind.WARMUP, FixKind.CLIP, FixKind.PRECISION)
 
 
 class Safety(StrEnum):
@@ -105,34 +116,69 @@ class Safety(StrEnum):
     BY_HAND = "by hand"
 
 
+class Effect(Record):
+    """What a fix is expected to do to one number of one layer."""
+
+    metric: str
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"{self.metric.replace('_', ' ')} {self.before:.3g} -> {self.after:.3g}"
+
+
 class Fix(Record):
-    """One change to one module that is expected to mend a finding."""
+    """One change to one module, or to the training, that is expected to mend a finding."""
 
     kind: FixKind
     module: str
     """Path of the attention module to change; empty for a fix outside the model, such as the learning rate."""
     value: float | None = None
-    """The bias, the initial LayerScale gain or the learning-rate factor; None where the kind needs none."""
+    """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
+    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the factor on the learning rate;
+    the warm-up in steps; the largest gradient norm."""
+    setting: str | None = None
+    """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
     safety: Safety
     why: str
     """One sentence: why this knob and this value."""
     code: str
     """The line or lines that a user would write for it."""
+    diff: str = ""
+    """The same as a change to the code that builds the model or trains it, in the form of a unified diff."""
+    effect: Effect | None = None
+    """What it is expected to do, as a number; None where nothing was measured that says so."""
 
     def __str__(self) -> str:
         value = "" if self.value is None else f" = {self.value:.4g}"
+        setting = "" if self.setting is None else f" = {self.setting}"
         place = f" in {self.module}" if self.module else ""
-        return f"{self.kind.replace('_', ' ')}{value}{place}"
+        return f"{self.kind.replace('_', ' ')}{value}{setting}{place}"
 
-    def apply(self, model: nn.Module) -> None:
-        """Carry the fix out on ``model``, in place.
+    def apply(self, model: nn.Module) -> Applied:
+        """Carry the fix out on ``model``, in place, and return what that changed.
 
         Raises:
             FixError: this model does not let stabmon change it; the message holds the code to write.
         """
         from stabmon.fixes import apply
 
-        apply(self, model)
+        return apply(self, model)
+
+
+class Applied(Record):
+    """What carrying out a fix did to a model."""
+
+    module: str
+    """Path of the module that was changed."""
+    changed: str
+    """One sentence: what is different now, and what of the learnt function it touches."""
+    parameters: tuple[str, ...] = ()
+    """Paths of new parameters, which an optimizer made before does not know."""
+
+
+Key = tuple[str, str | None, int]
+"""What tells one event from another within a run: code of the rule, layer, and the step at which it opened."""
 
 
 class Cell(Record):
@@ -174,6 +220,12 @@ class Finding(Record):
     """The numbers it was read from."""
     fixes: tuple[Fix, ...] = ()
     """What to try, best first."""
+    confidence: float = 1.0
+    """How sure it is, from 0 to 1: it rises with the distance from the limit and with the samples that agree."""
+    follows: Key | None = None
+    """Key of the finding whose symptom this one is; None for a finding that stands for itself."""
+    lead: int | None = None
+    """Steps from its opening to that of the first finding about the loss that follows it; None while there is none."""
 
     @property
     def fix(self) -> Fix:
@@ -187,8 +239,8 @@ class Finding(Record):
         return self.fixes[0]
 
     @property
-    def key(self) -> tuple[str, str | None, int]:
-        """What tells one event from another within a run: rule, layer, and the step at which it opened."""
+    def key(self) -> Key:
+        """What tells this event from others of the run."""
         return (self.code, self.layer, self.opened)
 
 
@@ -211,6 +263,8 @@ class RunInfo(Record):
     """The configuration that the run was started from, as written."""
     versions: dict[str, str] = Field(default_factory=dict)
     """stabmon, torch, triton and the device's name."""
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """What its rules go by where that is not the default, as ``stabmon.rules.Limits.from_mapping`` reads it."""
 
 
 class Heartbeat(Record):

@@ -18,8 +18,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.types import TypeEngine
 
-SCHEMA = 1
-"""Version of these tables; a reader refuses a file of a higher one."""
+SCHEMA = 2
+"""Version of these tables and of the JSON in them; a reader refuses a file of a higher one.
+
+1: as first released. 2: findings have ``confidence``, ``follows`` and ``lead``, and a run's line may hold its
+``limits``; the tables are the same, so a file of schema 1 is read as it is and becomes 2 where a run goes on in it."""
 
 FOLD = 128
 """Samples in a full fold."""

@@ -95,6 +95,7 @@ class RunWriter:
                 self._sequence, self._last_step = last.sequence + last.samples, last.last
         self._attempt = self._connection.execute(select(func.max(schema.attempt.c.number))).scalar_one() or 0
         self._connection.execute(update(schema.heartbeat), {"state": RunState.RUNNING, "time": clock.time()})
+        self._connection.execute(update(schema.version), {"schema": schema.SCHEMA})
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Append the row ``values`` [width] of ``step``; a step that is not beyond the last one opens a new attempt.

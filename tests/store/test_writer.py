@@ -1,3 +1,7 @@
+import contextlib
+import json
+import sqlite3
+
 import numpy as np
 import pytest
 from sqlalchemy import func, select
@@ -5,7 +9,7 @@ from sqlalchemy import func, select
 from stabmon.errors import StoreError
 from stabmon.records import Heartbeat, RunState
 from stabmon.series import Layout
-from stabmon.store import RunWriter, open_run, schema
+from stabmon.store import FILE, RunWriter, open_run, schema
 
 
 def rows_of(layout, values):
@@ -34,6 +38,25 @@ def test_a_resumed_run_goes_on(write, odd_rows, tmp_path, info, layout):
     assert losses(tmp_path / "lm") == {step: step for step in range(300)}
     with open_run(tmp_path / "lm") as run:
         assert run.sizes.attempts == 1
+
+
+def test_a_run_of_an_older_schema_becomes_one_of_this_schema_where_it_goes_on(
+    write, odd_rows, make_finding, tmp_path, info, layout
+):
+    writer = write(odd_rows(3))
+    writer.findings([make_finding()])
+    writer.close(RunState.FINISHED)
+    newer = {"confidence", "follows", "lead"}
+    with contextlib.closing(sqlite3.connect(tmp_path / "lm" / FILE)) as connection, connection:
+        (text,) = connection.execute("SELECT document FROM finding").fetchone()
+        old = {key: value for key, value in json.loads(text).items() if key not in newer}
+        connection.execute("UPDATE finding SET document = ?", (json.dumps(old),))
+        connection.execute("UPDATE stabmon SET schema = 1")
+    with open_run(tmp_path / "lm") as run:
+        assert run.findings()[0].follows is None
+    RunWriter.create(tmp_path / "lm", info, layout, resume=True).close(RunState.FINISHED)
+    with contextlib.closing(sqlite3.connect(tmp_path / "lm" / FILE)) as connection:
+        assert connection.execute("SELECT schema FROM stabmon").fetchone() == (schema.SCHEMA,)
 
 
 def test_a_run_is_resumed_only_with_the_same_layout(write, odd_rows, tmp_path, info, layout):
