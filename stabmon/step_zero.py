@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
 from stabmon.kernels import AuxRequest, observe
 from stabmon.preflight_report import LayerStart, PreflightReport
-from stabmon.records import ModelMap
-from stabmon.series import Floats, over_heads
+from stabmon.records import ModelMap, RunInfo
+from stabmon.series import Floats, Layout, over_heads
 from stabmon.stats import Plan, finalise
 from stabmon.stats.slots import SUMS
 from stabmon.twin import best_bias, softmax_square_sum
@@ -32,8 +32,21 @@ ROWS = 256
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
+class Start(NamedTuple):
+    """What one forward pass measured: row, float32 [layout.width], and what is known of the model."""
+
+    info: RunInfo
+    layout: Layout
+    row: Floats
+
+
 def preflight(
-    model: nn.Module, batch: Batch, *, heads: Mapping[str, int] | None = None, limits: "Limits | None" = None
+    model: nn.Module,
+    batch: Batch,
+    *,
+    heads: Mapping[str, int] | None = None,
+    limits: "Limits | None" = None,
+    config: Mapping[str, Any] | None = None,
 ) -> PreflightReport:
     """Say whether ``model`` starts healthy, from one forward pass in eval mode without gradients.
 
@@ -44,6 +57,7 @@ def preflight(
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments).
         heads: number of heads by module path, where a module's attributes do not say it.
         limits: thresholds of the rules.
+        config: what is known of the run to come, such as its workload; rules order their fixes by it.
 
     Raises:
         ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
@@ -51,6 +65,21 @@ def preflight(
     """
     from stabmon.rules import Engine
 
+    start = measure(model, batch, heads=heads, config=config)
+    engine = Engine(start.info, start.layout, limits)
+    engine.observe(0, start.row)
+    rows = _rows(start.info.model, start.layout, start.row)
+    return PreflightReport(rows=rows, findings=tuple(engine.findings), map=start.info.model)
+
+
+def measure(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    heads: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Start:
+    """Return the numbers that ``preflight`` judges; arguments and errors as there."""
     refuse_compiled(model)
     found = sites(model, heads)
     model_map = map_of(model, found)
@@ -65,9 +94,7 @@ def preflight(
             handle.remove()
     _softmax_is_its_own_twin(recording)
     row = finalise(recording.buffer.cpu().numpy(), plan)
-    engine = Engine(new_run.describe(model, model_map, "preflight"), plan.layout, limits)
-    engine.observe(0, row)
-    return PreflightReport(rows=_rows(model_map, plan, row), findings=tuple(engine.findings), map=model_map)
+    return Start(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
 
 
 class _StepZero(Recording):
@@ -141,14 +168,14 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
 
 
-def _rows(model_map: ModelMap, plan: Plan, row: Floats) -> tuple[LayerStart, ...]:
-    return tuple(_layer(attention.layer, plan, row) for attention in model_map.attentions)
+def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerStart, ...]:
+    return tuple(_layer(attention.layer, layout, row) for attention in model_map.attentions)
 
 
-def _layer(layer: str, plan: Plan, row: Floats) -> LayerStart:
+def _layer(layer: str, layout: Layout, row: Floats) -> LayerStart:
     values = {"layer": layer}
     for metric in LayerStart.model_fields.keys() - {"layer"}:
-        column = next((column for column in plan.layout.of_metric(metric) if column.layer == layer), None)
+        column = next((column for column in layout.of_metric(metric) if column.layer == layer), None)
         heads = row[column.start : column.start + column.size] if column else None
         values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))  # type: ignore[assignment]
     return LayerStart(**values)
