@@ -1,36 +1,53 @@
-"""Fixes: what a rule suggests (``suggest``, no torch) and how it is carried out on a model (``apply``)."""
+"""Fixes: what a rule suggests and its configuration (no torch), and how it is carried out on a model (``apply``)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stabmon.fixes.code import code_for
+from stabmon.fixes.configuration import apply_to_config, config_diff
 from stabmon.fixes.suggest import (
     bias_fix,
-    code_for,
+    clip_fix,
     hybrid_norm_fix,
     layer_scale_fix,
+    layer_scale_gain,
+    learnable_bias_fix,
     learning_rate_fix,
+    position_fix,
+    pre_norm_fix,
+    precision_fix,
     qk_norm_fix,
+    warmup_fix,
 )
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from stabmon.records import Fix
+    from stabmon.records import Applied, Fix
 
 __all__ = [
     "apply",
+    "apply_to_config",
     "bias_fix",
+    "clip_fix",
     "code_for",
+    "config_diff",
     "hybrid_norm_fix",
     "layer_scale_fix",
+    "layer_scale_gain",
+    "learnable_bias_fix",
     "learning_rate_fix",
+    "position_fix",
+    "pre_norm_fix",
+    "precision_fix",
     "qk_norm_fix",
+    "warmup_fix",
 ]
 
 
-def apply(fix: Fix, model: nn.Module) -> None:
+def apply(fix: Fix, model: nn.Module) -> Applied:
     """Carry ``fix`` out on ``model``, in place; see ``stabmon.fixes.application.apply``, which needs torch."""
     from stabmon.fixes.application import apply as carry_out
 
-    carry_out(fix, model)
+    return carry_out(fix, model)

@@ -9,29 +9,34 @@ import torch
 from torch import nn
 
 from stabmon.errors import FixError
-from stabmon.fixes.suggest import join
+from stabmon.fixes.code import join
+from stabmon.fixes.present import norm_gain
 from stabmon.names import natural_key, own_name
 from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention
-from stabmon.records import Fix, FixKind
+from stabmon.records import Applied, Fix, FixKind
 
 _log = logging.getLogger(__name__)
+_BY_HAND = {
+    FixKind.PRE_NORM: "moving a norm changes what every weight behind it was learnt for",
+    FixKind.POSITION: "another scheme of positions changes what queries and keys were learnt for",
+}
 
 
-def apply(fix: Fix, model: nn.Module) -> None:
-    """Carry ``fix`` out on ``model``, in place.
+def apply(fix: Fix, model: nn.Module) -> Applied:
+    """Carry ``fix`` out on ``model``, in place, and return what that changed.
 
-    A bias is filled in for every head; a learnable one goes on learning from there. LayerScale and norms take the
-    device and type of the attention's weights and start as new parameters: an optimizer that exists already does not
-    know them, so apply such a fix before the optimizer (and DDP or FSDP) is made, or give them to
-    ``optimizer.add_param_group``; a logged warning names them. Wrappers (``torch.compile``, DDP, FSDP, activation
-    checkpointing) are looked through by name.
+    A bias is filled in for every head; a learnable one goes on learning from there. QK norm starts with the gain that
+    keeps the size of the present logits, where the fix names none. LayerScale and norms take the device and type of the
+    attention's weights. What is new must be learnt too: an optimizer that exists already does not know it, so apply
+    such a fix before the optimizer (and DDP or FSDP) is made, or give it to ``optimizer.add_param_group``; a logged
+    warning names it. Wrappers (``torch.compile``, DDP, FSDP, activation checkpointing) are looked through by name.
 
     Raises:
         FixError: the fix is not one of the model's, its module is missing or not stabmon's, or what it adds is there
             already.
     """
-    if fix.kind is FixKind.LEARNING_RATE:
-        raise FixError(f"the learning rate is not in the model; change it where the optimizer is made:\n{fix.code}")
+    if fix.kind.of_training:
+        raise FixError(f"{_words(fix)} is not in the model; change it where the training is written:\n{fix.code}")
     modules = {own_name(name): module for name, module in model.named_modules()}  # inside its wrappers comes last
     attention = _find(fix, modules)
     if not isinstance(attention, SigmoidAttention):
@@ -41,18 +46,82 @@ def apply(fix: Fix, model: nn.Module) -> None:
         )
     match fix.kind:
         case FixKind.BIAS:
-            with torch.no_grad():
-                attention.bias.fill_(_value(fix))
+            return _set_bias(fix, attention)
+        case FixKind.LEARNABLE_BIAS:
+            return _free_bias(fix, attention)
         case FixKind.QK_NORM:
-            _refuse_second(attention, "key_norm", fix.module)
-            for side in ("query_norm", "key_norm"):
-                _put(RMSNorm(attention.head_dim), attention, side, fix.module, attention)
+            return _norm_logits(fix, modules, attention)
         case FixKind.LAYER_SCALE:
-            name, block = _block(fix, modules, attention)
-            _put(LayerScale(attention.out.out_features, _value(fix)), block, "attention_scale", name, attention)
+            return _scale_branch(fix, *_block(fix, modules, attention), attention)
         case FixKind.HYBRID_NORM:
-            name, block = _block(fix, modules, attention)
-            _put(RMSNorm(attention.out.out_features), block, "attention_post_norm", name, attention)
+            return _norm_branch(fix, *_block(fix, modules, attention), attention)
+    raise FixError(f"{_BY_HAND[fix.kind]}: build the model with it and train it anew:\n{fix.code}")
+
+
+def _set_bias(fix: Fix, attention: SigmoidAttention) -> Applied:
+    value = _value(fix)
+    moved = value - attention.bias.detach().float().mean().item()
+    with torch.no_grad():
+        attention.bias.fill_(value)
+    changed = f"the bias moved by {moved:+.3g}, so weights that are not saturated are {_times(moved)}"
+    return Applied(
+        module=fix.module, changed=f"{changed}; what was learnt with the old bias gets that much less or more"
+    )
+
+
+def _times(moved: float) -> str:
+    return f"multiplied by {math.exp(max(-700.0, min(moved, 700.0))):.3g}"
+
+
+def _free_bias(fix: Fix, attention: SigmoidAttention) -> Applied:
+    if isinstance(attention.bias, nn.Parameter):
+        raise FixError(f"{fix.module}.bias learns already; take another fix of the finding")
+    start = attention.bias.detach().clone()
+    if fix.value is not None:
+        start.fill_(_value(fix))
+    moved = (start - attention.bias).float().mean().item()
+    del attention.bias
+    attention.bias = nn.Parameter(start)
+    what = "its value is the same" if moved == 0 else f"it starts {moved:+.3g} from where it was"
+    return _announce(fix.module, f"the bias of {fix.module} learns from now on, one number a head; {what}", "bias")
+
+
+def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> Applied:
+    _refuse_second(attention, "key_norm", fix.module)
+    block = next((block for _, block in _blocks(modules, attention)), None)
+    gain, why = (_value(fix), "as asked") if fix.value is not None else norm_gain(attention, block)
+    for side in ("query_norm", "key_norm"):
+        norm = RMSNorm(attention.head_dim)
+        nn.init.constant_(norm.weight, gain)
+        _put(norm, attention, side, fix.module, attention)
+    changed = f"every query and key now has the same length, root mean square {gain:.3g} a channel ({why})"
+    return _announce(
+        fix.module, f"{changed}; differences in length between tokens are lost", "query_norm.weight", "key_norm.weight"
+    )
+
+
+def _scale_branch(fix: Fix, name: str, block: Block, attention: SigmoidAttention) -> Applied:
+    gain = _value(fix)
+    _put(LayerScale(attention.out.out_features, gain), block, "attention_scale", name, attention)
+    changed = f"the attention branch of {name} is multiplied by {gain:.3g}, which then learns"
+    return _announce(name, f"{changed}; a trained model loses that much of the branch", "attention_scale.gain")
+
+
+def _norm_branch(fix: Fix, name: str, block: Block, attention: SigmoidAttention) -> Applied:
+    _put(RMSNorm(attention.out.out_features), block, "attention_post_norm", name, attention)
+    changed = f"the attention branch of {name} now has root mean square 1 at every token before it is added"
+    return _announce(name, f"{changed}, whatever size it had learnt", "attention_post_norm.weight")
+
+
+def _announce(module: str, changed: str, *parameters: str) -> Applied:
+    paths = tuple(join(module, parameter) for parameter in parameters)
+    _log.warning(
+        "%s: new parameters that an optimizer made before this does not train; make it afterwards, or call "
+        'optimizer.add_param_group({"params": [model.get_parameter(name) for name in %s]})',
+        module,
+        list(paths),
+    )
+    return Applied(module=module, changed=changed, parameters=paths)
 
 
 def _find(fix: Fix, modules: Mapping[str, nn.Module]) -> nn.Module:
@@ -69,13 +138,20 @@ def _find(fix: Fix, modules: Mapping[str, nn.Module]) -> nn.Module:
 
 def _block(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> tuple[str, Block]:
     """Return the Block whose attention branch is ``attention``, and its name."""
-    for name, block in modules.items():
-        if isinstance(block, Block) and any(part is attention for part in block.attention.modules()):
-            return name, block
+    for name, block in _blocks(modules, attention):
+        return name, block
     raise FixError(
         f"{fix.module} does not stand in a stabmon.nn.Block, so stabmon cannot tell where its output is added. "
         f"Write in your model:\n{fix.code}"
     )
+
+
+def _blocks(modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> list[tuple[str, Block]]:
+    return [
+        (name, block)
+        for name, block in modules.items()
+        if isinstance(block, Block) and any(part is attention for part in block.attention.modules())
+    ]
 
 
 def _refuse_second(parent: nn.Module, place: str, name: str) -> None:
@@ -91,14 +167,11 @@ def _refuse_second(parent: nn.Module, place: str, name: str) -> None:
 def _put(new: nn.Module, parent: nn.Module, place: str, name: str, like: SigmoidAttention) -> None:
     """Set ``parent.place``, an identity until now, to ``new`` with the device and type of ``like`` and its own mode."""
     _refuse_second(parent, place, name)
-    path = join(name, place)
     setattr(parent, place, new.to(like.out.weight).train(parent.training))
-    _log.warning(
-        "%s has new parameters: an optimizer made before this does not train them; make it afterwards, or call "
-        'optimizer.add_param_group({"params": list(model.get_submodule("%s").parameters())})',
-        path,
-        path,
-    )
+
+
+def _words(fix: Fix) -> str:
+    return f"the {fix.kind.replace('_', ' ')}"
 
 
 def _value(fix: Fix) -> float:

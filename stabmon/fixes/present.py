@@ -1,0 +1,32 @@
+"""How large queries and keys are now, read from the weights: what a QK norm must start with to keep the logits."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from stabmon.nn import Block, SigmoidAttention
+
+WIDE = 2.0
+"""Standard deviation of the logits above which they are not kept: there they are what the norm is to mend."""
+
+
+def norm_gain(attention: SigmoidAttention, block: Block | None) -> tuple[float, str]:
+    """Return the gain of both norms at which logits keep their present size, and in words where it comes from.
+
+    The size is that for inputs of independent channels with root mean square one, as a norm without gain gives them;
+    the gain of the block's own norm is counted in. Gains g give logits a standard deviation of g² for queries and keys
+    that point anywhere, so g stays under √``WIDE``.
+    """
+    with torch.no_grad():
+        weight = attention.qkv.weight.double().unflatten(0, (3, -1))  # [3, width, width]
+        size = (weight * _input_gain(weight, block)).square().sum(-1).mean(-1).sqrt()  # [3]
+    present = float(math.sqrt(size[0] * size[1]))
+    largest = math.sqrt(WIDE)
+    if present <= largest:
+        return present, "what their weights give now"
+    return largest, f"their weights give {present:.3g} now, too much for a bias to bear"
+
+
+def _input_gain(weight: Tensor, block: Block | None) -> Tensor:
+    return weight.new_ones(()) if block is None else block.attention_norm.weight.to(weight)

@@ -1,0 +1,104 @@
+"""Every kind of fix as a change to a run's configuration."""
+
+import pytest
+
+from stabmon import config as configuration
+from stabmon.config import RunConfig
+from stabmon.errors import FixError
+from stabmon.fixes import apply_to_config, config_diff, suggest
+from stabmon.records import Attention, Fix, FixKind
+
+ATTENTION = Attention(
+    layer="layers.0",
+    module="layers.0.attention",
+    block="layers.0",
+    branch="layers.0.attention_scale",
+    kind="sigmoid",
+    heads=2,
+    head_dim=4,
+    bias=0.0,
+)
+
+
+def run(**changes: object) -> RunConfig:
+    start = configuration.load("naive")
+    return configuration.override(start, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+CASES: dict[FixKind, tuple[Fix, dict[str, object], str, object]] = {
+    FixKind.BIAS: (suggest.bias_fix(ATTENTION, -5.5, "why"), {}, "model.bias", -5.5),
+    FixKind.LEARNABLE_BIAS: (suggest.learnable_bias_fix(ATTENTION, "why", -5.5), {}, "model.bias", "learnable"),
+    FixKind.QK_NORM: (suggest.qk_norm_fix(ATTENTION, "why"), {}, "model.qk_norm", True),
+    FixKind.LAYER_SCALE: (suggest.layer_scale_fix(ATTENTION, 1e-4, "why"), {}, "model.layer_scale", 1e-4),
+    FixKind.HYBRID_NORM: (suggest.hybrid_norm_fix(ATTENTION, "why"), {}, "model.hybrid_norm", True),
+    FixKind.PRE_NORM: (suggest.pre_norm_fix(ATTENTION, "why"), {"model__norm": "post"}, "model.norm", "pre"),
+    FixKind.POSITION: (suggest.position_fix(ATTENTION, "alibi", "why"), {}, "model.position", "alibi"),
+    FixKind.LEARNING_RATE: (suggest.learning_rate_fix(0.5, "why"), {}, "training.learning_rate", 1e-3),
+    FixKind.WARMUP: (suggest.warmup_fix(40, "why"), {}, "training.warmup", 40),
+    FixKind.CLIP: (suggest.clip_fix(0.5, "why"), {}, "training.clip", 0.5),
+    FixKind.PRECISION: (
+        suggest.precision_fix("bf16", "why"),
+        {"training__precision": "fp16"},
+        "training.precision",
+        "bf16",
+    ),
+}
+
+
+def value(config: RunConfig, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+@pytest.mark.parametrize("kind", list(FixKind))
+def test_every_kind_changes_its_own_key_of_a_configuration(kind: FixKind) -> None:
+    fix, changes, key, expected = CASES[kind]
+    before = run(**changes)
+    after = apply_to_config(fix, before)
+    assert value(after, key) == expected
+    others = {key, "model.bias_start"}
+    for section in ("model", "training"):
+        for name in type(getattr(before, section)).model_fields:
+            dotted = f"{section}.{name}"
+            assert dotted in others or value(after, dotted) == value(before, dotted)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FixKind if kind not in (FixKind.BIAS, FixKind.LEARNING_RATE)])
+def test_what_is_there_already_is_refused(kind: FixKind) -> None:
+    fix, changes, _, _ = CASES[kind]
+    mended = apply_to_config(fix, run(**changes))
+    if kind is FixKind.LEARNABLE_BIAS:
+        assert apply_to_config(fix, mended) == mended
+        return
+    with pytest.raises(FixError, match=r"already|other than the present"):
+        apply_to_config(fix, mended)
+
+
+def test_a_learnable_bias_goes_on_learning_from_the_new_value() -> None:
+    config = run(model__bias="learnable")
+    after = apply_to_config(suggest.bias_fix(ATTENTION, -5.5, "why"), config)
+    assert (after.model.bias, after.model.bias_start) == ("learnable", -5.5)
+    kept = apply_to_config(suggest.learnable_bias_fix(ATTENTION, "why"), run(model__bias=-3.0))
+    assert kept.model.bias_start == -3.0
+
+
+def test_softmax_has_no_bias_to_set() -> None:
+    with pytest.raises(FixError, match="softmax"):
+        apply_to_config(suggest.bias_fix(ATTENTION, -5.5, "why"), run(model__attention="softmax"))
+
+
+def test_a_value_that_no_configuration_takes_is_refused_with_the_key() -> None:
+    with pytest.raises(FixError, match=r"training\.clip"):
+        apply_to_config(suggest.clip_fix(-1.0, "why"), run(training__clip=None))
+
+
+def test_a_narrower_precision_is_refused() -> None:
+    with pytest.raises(FixError, match="overflows later"):
+        apply_to_config(suggest.precision_fix("bf16", "why"), run())
+
+
+def test_the_difference_is_shown_as_a_diff_of_the_configuration() -> None:
+    before = run()
+    shown = config_diff(before, apply_to_config(suggest.bias_fix(ATTENTION, -5.5, "why"), before))
+    assert "-  bias: 0.0\n+  bias: -5.5\n" in shown
+    assert config_diff(before, before) == ""
