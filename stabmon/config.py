@@ -3,6 +3,7 @@
 No torch is imported here, so ``stabmon serve`` and the rules can read a configuration too.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The byte-level transformer."""
+    """The transformer: the same knobs in every workload."""
 
     layers: Count
     """Number of blocks."""
@@ -34,17 +35,25 @@ class ModelConfig(Section):
     heads: Count
     """Attention heads of each block."""
     context: Count
-    """Longest sequence in bytes; -log(context) is the bias "length"."""
+    """Longest sequence: bytes of text, patches of an image, frames of speech; -log(context) is the bias "length"."""
+    attention: Literal["sigmoid", "softmax"] = "sigmoid"
+    """What turns logits into weights; softmax takes no bias, so its twin of a sigmoid model ignores the one given."""
     bias: FiniteFloat | Literal["length", "learnable"] = "length"
-    """Added to every logit: a number, "length" (-log context), or "learnable" (starts there and trains)."""
+    """Added to every logit: a number, "length" (-log context), or "learnable" (starts at bias_start and trains)."""
+    bias_start: FiniteFloat | None = None
+    """First value of a learnable bias, or null for -log context."""
+    norm: Literal["pre", "post"] = "pre"
+    """Where each branch is normed: x + f(norm(x)), or norm(x + f(x)) as the first transformers did."""
     qk_norm: bool = False
     """RMS norm per head on queries and keys."""
     layer_scale: Positive | None = None
     """First gain of a LayerScale on both branches, or null for none."""
     hybrid_norm: bool = False
     """A second norm on both branches: x + norm(f(norm(x)))."""
-    position: Literal["learned", "rope", "alibi"] = "rope"
-    """How the model knows positions."""
+    position: Literal["learned", "rope", "alibi", "none"] = "rope"
+    """How the model knows positions; "none": a causal model still tells them apart by how much it sees."""
+    pooling: Literal["mean", "token"] = "mean"
+    """What a vision model classifies: the mean over patches, or a class token before them, one more key."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -53,7 +62,15 @@ class ModelConfig(Section):
         if self.position == "rope" and (self.width // self.heads) % 2:
             raise ValueError(
                 f"rope turns pairs of channels, so width / heads must be even, got {self.width // self.heads}; "
-                "change heads, or take position 'alibi' or 'learned'"
+                "change heads, or take position 'alibi', 'learned' or 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bias_starts(self) -> Self:
+        if self.bias_start is not None and self.bias != "learnable":
+            raise ValueError(
+                f"bias_start is where bias 'learnable' starts, got bias {self.bias!r}; leave bias_start out"
             )
         return self
 
@@ -75,8 +92,12 @@ class TrainingConfig(Section):
     """Decay of the matrices; gains, biases and norms do not decay."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides the first weights and, apart from them, the data."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast: weights stay in fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast, fp16 with a GradScaler: weights stay in fp32."""
+    bad_batch: Annotated[int, Field(ge=0)] | None = None
+    """Step (from 0) whose batch is replaced by a corrupt one, noise with targets that do not belong to it, or null."""
+    evaluate_length: Count | None = None
+    """Length of a validation pass after the training, as model.context counts it, or null for none."""
 
 
 class MonitorConfig(Section):
@@ -95,14 +116,30 @@ class RunConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Name of the run and of its folder: letters, digits and '_', from the second on '.' and '-' too."""
-    workload: Literal["language"] = "language"
-    """What is trained; "language" reads the standard library's own source, byte by byte."""
+    workload: Literal["language", "vision", "speech"] = "language"
+    """What is trained: the next byte of Python's own source, ten kinds of scanned digits, or segments of sound."""
     model: ModelConfig
     """The model."""
     training: TrainingConfig
     """The training."""
     monitor: MonitorConfig = MonitorConfig()
     """The sampling."""
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        longer = self.training.evaluate_length or 0
+        if self.workload == "vision":
+            for key, length in (("model.context", self.model.context), ("training.evaluate_length", longer)):
+                if math.isqrt(length) ** 2 != length:
+                    raise ValueError(
+                        f"vision cuts a square image: {key} must be a square number of patches, got {length}"
+                    )
+        elif self.model.position == "learned" and longer > self.model.context:
+            raise ValueError(
+                f"learned positions end at model.context {self.model.context}, got training.evaluate_length {longer}; "
+                "take another position"
+            )
+        return self
 
 
 def documented() -> dict[str, Path]:

@@ -22,7 +22,7 @@ from stabmon.config import RunConfig
 from stabmon.monitor import Monitor, watch
 from stabmon.schedule import Schedule
 from stabmon.workloads import training
-from stabmon.workloads.language import next_byte_loss
+from stabmon.workloads.workload import Batch, workload
 
 Times = npt.NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class _Training(NamedTuple):
     config: RunConfig
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    data: Iterator[tuple[Tensor, Tensor]]
+    data: Iterator[Batch]
     device: torch.device
 
     def watched(self, folder: Path, name: str) -> Monitor:
@@ -69,10 +69,10 @@ class _Training(NamedTuple):
     def turn(self, monitor: Monitor | None) -> Times:
         """Take ``TURN`` steps and return the seconds of those that count, [TURN - UNCOUNTED]."""
         seconds = np.zeros(TURN)
-        for index, (inputs, targets) in enumerate([next(self.data) for _ in range(TURN)]):
+        for index, batch in enumerate([next(self.data) for _ in range(TURN)]):
             _wait(self.device)
             began = time.perf_counter()
-            loss = _step(self.config, self.model, self.optimizer, inputs, targets)
+            loss = _step(self.config, self.model, self.optimizer, batch)
             if monitor is not None:
                 monitor.log(loss=loss)
             _wait(self.device)
@@ -80,11 +80,9 @@ class _Training(NamedTuple):
         return seconds[UNCOUNTED:]
 
 
-def _step(
-    config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor
-) -> Tensor:
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=config.training.precision == "bf16"):
-        loss = next_byte_loss(model(inputs), targets)
+def _step(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    with training.autocast(config.training, batch.inputs[0].device):
+        loss = workload(config).loss(model, batch)
     torch.autograd.backward(loss)
     if config.training.clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), config.training.clip)

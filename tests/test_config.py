@@ -56,7 +56,7 @@ def test_every_shipped_configuration_says_what_it_shows() -> None:
         ("model.layers", True, "model.layers must be a valid integer, got True of type bool .Number of blocks"),
         ("model.width", "8", "model.width must be a valid integer, got '8' of type str"),
         ("model.bias", "lenght", r"a valid number or 'length' or 'learnable', got 'lenght' .*did you mean 'length'\?"),
-        ("model.position", "ropee", r"'learned', 'rope' or 'alibi', got 'ropee' .*did you mean 'rope'\?"),
+        ("model.position", "ropee", r"'learned', 'rope', 'alibi' or 'none', got 'ropee' .*did you mean 'rope'\?"),
         ("model.bias", float("inf"), "model.bias must be a finite number"),
         ("model.heads", 3, "model: width must be a multiple of heads, got width 8 and 3 heads"),
         ("model.width", 6, "width / heads must be even, got 3; change heads"),

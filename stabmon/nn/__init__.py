@@ -5,5 +5,6 @@ from stabmon.nn.block import Block
 from stabmon.nn.layer_scale import LayerScale
 from stabmon.nn.norm import RMSNorm
 from stabmon.nn.position import alibi_slopes, rotate
+from stabmon.nn.softmax import SoftmaxAttention
 
-__all__ = ["Block", "LayerScale", "RMSNorm", "SigmoidAttention", "alibi_slopes", "rotate"]
+__all__ = ["Block", "LayerScale", "RMSNorm", "SigmoidAttention", "SoftmaxAttention", "alibi_slopes", "rotate"]

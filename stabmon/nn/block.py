@@ -1,4 +1,6 @@
-"""A pre-norm transformer block with a place for each knob that steadies sigmoid attention."""
+"""A transformer block with a place for each knob that steadies sigmoid attention."""
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -9,6 +11,9 @@ from stabmon.nn.norm import RMSNorm
 class Block(nn.Module):
     """Attention, then a feed-forward network, each as x + scale(post_norm(branch(norm(x)))).
 
+    With ``norm`` "post" each is norm(x + scale(post_norm(branch(x)))): the stream itself is normed, as in the first
+    transformers (arXiv 1706.03762).
+
     ``attention_post_norm`` and ``feed_forward_post_norm`` are identities unless ``hybrid_norm`` is asked for,
     ``attention_scale`` and ``feed_forward_scale`` unless ``layer_scale`` is: fixes are put in their places.
 
@@ -18,6 +23,10 @@ class Block(nn.Module):
         expansion: hidden channels of the feed-forward network, in multiples of ``width``.
         layer_scale: first gain of a LayerScale on both branches; None for no LayerScale.
         hybrid_norm: whether both branches are normed again before they are added (arXiv 2409.04431).
+        norm: "pre" or "post".
+
+    Raises:
+        ValueError: another ``norm``.
     """
 
     def __init__(
@@ -28,8 +37,12 @@ class Block(nn.Module):
         expansion: int = 4,
         layer_scale: float | None = None,
         hybrid_norm: bool = False,
+        norm: Literal["pre", "post"] = "pre",
     ) -> None:
         super().__init__()
+        if norm not in ("pre", "post"):
+            raise ValueError(f"norm must be 'pre' or 'post', got {norm!r}")
+        self.norm = norm
         self.attention_norm = RMSNorm(width)
         self.attention = attention
         self.attention_post_norm = _post_norm(width, hybrid_norm)
@@ -41,11 +54,25 @@ class Block(nn.Module):
         self.feed_forward_post_norm = _post_norm(width, hybrid_norm)
         self.feed_forward_scale = _scale(width, layer_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the residual stream [B, N, width] after both branches were added to ``x``."""
-        x = x + self.attention_scale(self.attention_post_norm(self.attention(self.attention_norm(x))))
-        x = x + self.feed_forward_scale(self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x))))
-        return x
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the residual stream [B, N, width] after both branches were added to ``x``.
+
+        lengths: [B], passed to the attention where it is given: the tokens after them are padding.
+        """
+        given = () if lengths is None else (lengths,)
+        if self.norm == "post":
+            x = self.attention_norm(x + self.attention_scale(self.attention_post_norm(self.attention(x, *given))))
+            return self.feed_forward_norm(x + self._feed_forward(x))  # type: ignore[no-any-return]  # a module's output
+        x = x + self.attention_scale(self.attention_post_norm(self.attention(self.attention_norm(x), *given)))
+        return x + self._feed_forward(self.feed_forward_norm(x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.feed_forward_scale(self.feed_forward_post_norm(self.feed_forward(x)))
+        return out
+
+    def extra_repr(self) -> str:
+        """Return what the submodules do not show, for the model's printed form."""
+        return f"norm={self.norm!r}"
 
 
 def _post_norm(width: int, wanted: bool) -> nn.Module:

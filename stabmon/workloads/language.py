@@ -1,18 +1,26 @@
-"""A byte-level causal language model with sigmoid attention."""
+"""A byte-level causal language model with sigmoid attention, and its softmax twin."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stabmon.config import ModelConfig
-from stabmon.nn import Block, RMSNorm, SigmoidAttention
+from stabmon.config import ModelConfig, RunConfig
+from stabmon.nn import RMSNorm
+from stabmon.workloads.blocks import blocks
+from stabmon.workloads.text import standard_library
+from stabmon.workloads.workload import Batch
 
 BYTES = 256
 """Size of the vocabulary."""
+VALIDATION_BYTES = 2**15
+"""Bytes of a validation pass, evenly spread over the text that training never sees."""
+UNIT = "nats a byte"
 
 
 class ByteLanguageModel(nn.Module):
-    """Pre-norm transformer over bytes: embedding (and learned positions), blocks, norm, head.
+    """Transformer over bytes: embedding (and learned positions), blocks, norm, head.
 
     Every weight starts as PyTorch's own modules do, so the residual stream starts at root mean square one.
     """
@@ -22,7 +30,7 @@ class ByteLanguageModel(nn.Module):
         self.context = config.context
         self.embedding = nn.Embedding(BYTES, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
-        self.layers = nn.ModuleList(_block(config) for _ in range(config.layers))
+        self.layers = blocks(config, config.context, is_causal=True)
         self.norm = RMSNorm(config.width)
         self.head = nn.Linear(config.width, BYTES)
 
@@ -45,6 +53,41 @@ class ByteLanguageModel(nn.Module):
         return logits
 
 
+def build(config: ModelConfig) -> ByteLanguageModel:
+    """Return the model of ``config``."""
+    return ByteLanguageModel(config)
+
+
+def batches(config: RunConfig) -> Iterator[Batch]:
+    """Yield windows of the standard library's text, [batch, context] int64, without end."""
+    generator = torch.Generator().manual_seed(config.training.seed)
+    text = standard_library().train
+    while True:
+        inputs, targets = windows(text, config.training.batch, config.model.context, generator)
+        yield Batch((inputs,), (targets,))
+
+
+def validation(config: RunConfig, length: int) -> Iterator[Batch]:
+    """Yield windows of ``length`` bytes of the text that training never sees, one at a time, 32 KiB or one window."""
+    text = standard_library().valid
+    for part in text.split(max(length + 1, len(text) * length // VALIDATION_BYTES)):
+        if len(part) > length:
+            window = part[: length + 1].long()[None]
+            yield Batch((window[:, :-1],), (window[:, 1:],))
+
+
+def loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of the next byte in nats."""
+    return next_byte_loss(model(*batch.inputs), *batch.targets)
+
+
+def corrupt(batch: Batch, generator: torch.Generator) -> Batch:
+    """Return random bytes, and targets that are random bytes too."""
+    (inputs,), (targets,) = batch
+    noise = torch.randint(BYTES, (2, *inputs.shape), generator=generator)
+    return Batch((noise[0].to(inputs),), (noise[1].to(targets),))
+
+
 def next_byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats a byte; ``logits`` [B, N, 256] of any float dtype, ``targets`` [B, N]."""
     return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
@@ -62,16 +105,3 @@ def windows(text: Tensor, batch: int, context: int, generator: torch.Generator) 
     starts = torch.randint(last + 1, (batch, 1), generator=generator)
     taken = text[starts + torch.arange(context + 1)].long()
     return taken[:, :-1].contiguous(), taken[:, 1:].contiguous()
-
-
-def _block(config: ModelConfig) -> Block:
-    attention = SigmoidAttention(
-        config.width,
-        config.heads,
-        bias=config.bias,
-        max_length=config.context,
-        is_causal=True,
-        position=None if config.position == "learned" else config.position,
-        qk_norm=config.qk_norm,
-    )
-    return Block(config.width, attention, layer_scale=config.layer_scale, hybrid_norm=config.hybrid_norm)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stabmon.config import RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
 from stabmon.records import Finding, Record
-from stabmon.workloads.language import ByteLanguageModel, next_byte_loss, windows
-from stabmon.workloads.text import standard_library
+from stabmon.workloads.workload import Batch, workload
 
 if TYPE_CHECKING:
     from stabmon.monitor import Monitor
@@ -28,6 +28,7 @@ Progress = Callable[[int, float], None]
 FINAL = 20
 """Steps whose mean training loss is called the final loss."""
 _CUDA_REPORT = 10  # reading a loss makes the host wait for the device
+_LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingResult(Record):
@@ -37,9 +38,15 @@ class TrainingResult(Record):
     path: Path | None
     """The run's folder, or None where no files were written."""
     losses: list[float]
-    """Training loss of each step, in nats a byte."""
+    """Training loss of each step, in ``unit``."""
+    unit: str
+    """What a loss is measured in: "nats a byte", "nats an image", "nats a label"."""
     final_loss: float
     """Mean of the last 20 of them."""
+    diverged: bool
+    """Whether the final loss is not finite, or above the first step's."""
+    validation_loss: float | None
+    """Mean validation loss at the configured length after the training, or None where none is configured."""
     seconds: float
     """Duration of the loop."""
     findings: list[Finding]
@@ -56,16 +63,33 @@ def build(config: RunConfig, device: str | torch.device = "cpu") -> nn.Module:
     """Return the model of ``config``; the seed alone decides its weights, and the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.training.seed)
-        return ByteLanguageModel(config.model).to(device)
+        return workload(config).build(config.model).to(device)
 
 
-def batches(config: RunConfig, device: str | torch.device = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and targets [batch, context] without end; seed, batch and context alone decide them."""
-    generator = torch.Generator().manual_seed(config.training.seed)
-    text = standard_library().train
-    while True:
-        inputs, targets = windows(text, config.training.batch, config.model.context, generator)
-        yield inputs.to(device), targets.to(device)
+def batches(config: RunConfig, device: str | torch.device = "cpu") -> Iterator[Batch]:
+    """Yield training batches without end; workload, seed, batch and context alone decide them, and a bad one's step."""
+    for step, batch in enumerate(workload(config).batches(config)):
+        if step == config.training.bad_batch:
+            batch = workload(config).corrupt(batch, torch.Generator().manual_seed(config.training.seed))
+        yield batch.to(device)
+
+
+def validate(config: RunConfig, model: nn.Module, length: int, device: str | torch.device = "cpu") -> float:
+    """Return the mean validation loss of ``model``, in eval mode without gradients, on sequences of ``length``."""
+    task, was = workload(config), model.training
+    model.eval()
+    try:
+        with torch.no_grad(), autocast(config.training, device):
+            losses = [task.loss(model, batch.to(device)) for batch in task.validation(config, length)]
+    finally:
+        model.train(was)
+    return torch.stack(losses).mean().item()
+
+
+def autocast(training: TrainingConfig, device: str | torch.device) -> AbstractContextManager[object]:
+    """Return the context in which ``training``'s precision computes on ``device``."""
+    lower = _LOWER.get(training.precision)
+    return nullcontext() if lower is None else torch.autocast(torch.device(device).type, lower)
 
 
 def pick_device(wanted: str | None = None) -> str:
@@ -125,22 +149,27 @@ def train(
         sinks: further sinks, beside the store and TensorBoard.
 
     Raises:
-        ConfigError: this Python ships no source files to read.
+        ConfigError: what the workload reads is not there; the message says how to get it.
         StoreError: the run's folder cannot be written, or holds a run already.
     """
     model = (build(config) if model is None else model).to(device).train()
     adam = optimizer(model, config)
-    name = name or config.name
-    with _monitor(config, model, adam, directory, name, sinks) if watch else nullcontext() as monitor:
+    scaler = GradScaler(torch.device(device).type) if config.training.precision == "fp16" else None
+    name, length = name or config.name, config.training.evaluate_length
+    with _monitor(config, model, adam, scaler, directory, name, sinks) if watch else nullcontext() as monitor:
         began = time.perf_counter()
-        losses = _loop(config, model, adam, torch.device(device), monitor, progress)
+        losses = _loop(config, model, adam, scaler, torch.device(device), monitor, progress)
         seconds = time.perf_counter() - began
     last = losses[-FINAL:]
+    final = sum(last) / len(last)
     return TrainingResult(
         name=name,
         path=None if monitor is None else monitor.path,
         losses=losses,
-        final_loss=sum(last) / len(last),
+        unit=workload(config).UNIT,
+        final_loss=final,
+        diverged=not final <= losses[0],
+        validation_loss=None if length is None else validate(config, model, length, device),
         seconds=seconds,
         findings=[] if monitor is None else list(monitor.findings),
         overhead=None if monitor is None else monitor.overhead,
@@ -151,16 +180,21 @@ def _loop(
     config: RunConfig,
     model: nn.Module,
     adam: Optimizer,
+    scaler: GradScaler | None,
     device: torch.device,
     monitor: "Monitor | None",
     progress: Progress | None,
 ) -> list[float]:
     """Train for the configured steps and return the loss of each."""
     schedule = LambdaLR(adam, partial(rate, training=config.training))
-    losses: list[Tensor] = []
-    for inputs, targets in islice(batches(config, device), config.training.steps):
-        loss = _step(config.training, model, adam, inputs, targets)
-        schedule.step()
+    task, losses = workload(config), list[Tensor]()
+    for batch in islice(batches(config, device), config.training.steps):
+        with autocast(config.training, device):
+            loss = task.loss(model, batch)
+        stepped = _step(config.training, model, adam, scaler, loss)
+        loss = loss.detach()
+        if stepped:
+            schedule.step()
         if monitor is not None:
             monitor.log(loss=loss)
         losses.append(loss)
@@ -170,22 +204,34 @@ def _loop(
     return values
 
 
-def _step(training: TrainingConfig, model: nn.Module, adam: Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Take one optimizer step and return the loss, detached."""
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-        loss = next_byte_loss(model(inputs), targets)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+def _step(training: TrainingConfig, model: nn.Module, adam: Optimizer, scaler: GradScaler | None, loss: Tensor) -> bool:
+    """Take one optimizer step down from ``loss``; return whether it was taken, which only a scaler may refuse."""
+    (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if training.clip is not None:
+        if scaler is not None:
+            scaler.unscale_(adam)
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-    adam.step()
+    if scaler is None:
+        adam.step()
+        taken = True
+    else:
+        taken = _scaled_step(scaler, adam)
     adam.zero_grad()
-    return loss.detach()
+    return taken
+
+
+def _scaled_step(scaler: GradScaler, adam: Optimizer) -> bool:
+    before = scaler.get_scale()
+    scaler.step(adam)
+    scaler.update()
+    return scaler.get_scale() >= before
 
 
 def _monitor(
     config: RunConfig,
     model: nn.Module,
     adam: Optimizer,
+    scaler: GradScaler | None,
     directory: str | Path | None,
     name: str,
     sinks: Sequence["Sink"],
@@ -195,6 +241,7 @@ def _monitor(
     return watch(
         model,
         adam,
+        scaler=scaler,
         dir=directory,
         name=name,
         schedule=Schedule(**config.monitor.model_dump()),

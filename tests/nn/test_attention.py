@@ -99,7 +99,8 @@ def test_compiles_into_one_graph() -> None:
     ("options", "message"),
     [
         ({"width": 10}, "multiple of heads, got width 10 and 3 heads"),
-        ({"heads": 0}, "at least 1, got 12, 0 and 16"),
+        ({"heads": 0}, "at least 1, got 12 and 0"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"position": "rope", "width": 9}, "must be even, got 9 / 3 = 3"),
         ({"position": "rotary"}, "'rope' or 'alibi', got 'rotary'"),
         ({"bias": "lenght"}, "'length' or 'learnable', got 'lenght'"),
