@@ -6,7 +6,7 @@ bias; n >= 4096, hybrid norm on top. Nothing is suggested that the model has, an
 
 import math
 
-from stabmon.fixes import suggest
+from stabmon.fixes import row_mass, suggest
 from stabmon.records import Attention, Fix
 from stabmon.rules.view import Run
 
@@ -46,20 +46,21 @@ def bias_excess(run: Run, attention: Attention) -> float | None:
 def best_bias(run: Run, attention: Attention) -> float | None:
     """Return the bias at which rows would sum to one.
 
-    As measured (median over heads); else -log n; where that is already in use, or ALiBi hides most keys, from the row
-    mass: a mass m at bias b means m / sigmoid(b) keys that count.
+    As measured (median over heads); else from the row mass that the present bias gives and, where the logits are near
+    normal (not under ALiBi), their mean and standard deviation; else -log n.
     """
     measured = run.value("best_bias", attention.layer)
     if measured is not None:
         return round(measured, 2)
-    excess, length = bias_excess(run, attention), length_of(run, attention)
-    if attention.position != "alibi" and length and (excess is None or abs(excess) > SAME_BIAS):
-        return round(-math.log(length), 2)
+    alibi = attention.position == "alibi"
     bias, mass = bias_of(run, attention), run.value("row_mass", attention.layer)
-    if bias is None or mass is None:
-        return None
-    keys = mass * (1 + math.exp(-bias))
-    return round(-math.log(max(keys - 1, 1e-3)), 2)
+    if bias is not None and mass is not None:
+        names = () if alibi else ("logit_mean", "logit_std")
+        found = row_mass.best_bias(mass, bias, *(run.value(name, attention.layer) or 0.0 for name in names))
+        if found is not None:
+            return round(found, 2)
+    length = length_of(run, attention)
+    return None if alibi or not length else round(-math.log(length), 2)
 
 
 def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:

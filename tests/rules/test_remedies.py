@@ -22,16 +22,30 @@ def viewed(written):
     ("series", "facts", "bias"),
     [
         ({"best_bias": -6.4321, "row_mass": 256}, {"max_length": 1024}, -6.43),
-        ({"row_mass": 256, "bias": 0.0}, {"max_length": 1024}, -6.93),
-        ({"row_mass": 256, "bias": 0.0, "keys": 512}, {}, -6.24),
+        ({"row_mass": 256, "bias": 0.0}, {"max_length": 1024}, -6.24),
+        ({"row_mass": 256, "bias": 0.0, "logit_std": 1.0}, {"max_length": 1024}, -6.73),
+        ({"row_mass": 128, "bias": 0.0, "keys": 512}, {}, -5.54),
         ({"row_mass": 116, "bias": -math.log(4096)}, {"max_length": 4096}, -13.07),
         ({"row_mass": 0.003, "bias": -math.log(2048)}, {"max_length": 2048, "position": "alibi"}, -1.64),
         ({"row_mass": 1.9, "bias": 0.0}, {"max_length": 2048, "position": "alibi"}, -1.03),
+        ({"row_mass": 256}, {"max_length": 1024}, -6.93),
         ({"row_mass": 256}, {}, None),
         ({"row_mass": 256}, {"max_length": 2048, "position": "alibi"}, None),
         ({"best_bias": math.nan, "row_mass": 256}, {"max_length": 1024}, -6.93),
     ],
-    ids=["measured", "length", "keys", "length-is-set", "alibi-starved", "alibi", "unknown", "alibi-unknown", "nan"],
+    ids=[
+        "measured",
+        "row-mass",
+        "row-mass-and-logits",
+        "keys",
+        "length-is-set",
+        "alibi-starved",
+        "alibi",
+        "length",
+        "unknown",
+        "alibi-unknown",
+        "nan",
+    ],
 )
 def test_the_bias_that_is_named(series, facts, bias, viewed):
     assert remedies.best_bias(*viewed(series, **facts)) == (None if bias is None else pytest.approx(bias, abs=0.011))
@@ -68,4 +82,4 @@ def test_a_layer_that_has_layer_scale_gets_no_second_one(viewed):
 def test_a_fix_names_the_attention_module_and_the_code(viewed):
     (fix, *_) = remedies.for_large_start(*viewed({"row_mass": 256, "bias": 0.0}, max_length=1024, bias=0.0))
     assert fix.module == "layers.0.attention"
-    assert "-6.93" in fix.code
+    assert "-6.24" in fix.code
