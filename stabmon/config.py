@@ -17,6 +17,8 @@ from stabmon.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
+MATRIX = "evaluation.yaml"
+"""The file among those that ship which holds many runs: the matrix of ``stabmon evaluate``."""
 
 
 class Section(BaseModel):
@@ -145,7 +147,7 @@ class RunConfig(Section):
 def documented() -> dict[str, Path]:
     """Return the configurations that ship with stabmon, by name (the file's name without ``.yaml``)."""
     folder = Path(__file__).parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != MATRIX}
 
 
 def load(path: str | Path) -> RunConfig:
@@ -163,7 +165,7 @@ def load(path: str | Path) -> RunConfig:
             f"cannot read the configuration {file}: {error}; give a YAML file or one of {', '.join(shipped)}"
         ) from error
     try:
-        values = yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     return _validated(values, str(file))
@@ -197,11 +199,11 @@ def _validated(values: Any, source: str) -> RunConfig:
         raise ConfigError(explain(error, RunConfig, source)) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-3`` as text, because it has no dot; people mean a number."""
+class Loader(yaml.SafeLoader):
+    """YAML as people write it: YAML 1.1 reads ``1e-3`` as text, because it has no dot; people mean a number."""
 
 
-_Loader.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
+Loader.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

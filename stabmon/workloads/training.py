@@ -1,6 +1,5 @@
 """A real training loop over a ``RunConfig``, with the monitor attached or without it: the same bits either way."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from stabmon.config import RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
 from stabmon.records import Finding, Record
+from stabmon.workloads.intervention import Intervention
+from stabmon.workloads.rate import rate
 from stabmon.workloads.workload import Batch, workload
 
 if TYPE_CHECKING:
@@ -117,14 +118,6 @@ def optimizer(model: nn.Module, config: RunConfig) -> Optimizer:
     return AdamW(groups, lr=config.training.learning_rate, betas=(0.9, 0.95))
 
 
-def rate(step: int, training: TrainingConfig) -> float:
-    """Return the learning rate at ``step`` (from 0) over its peak: linear warm-up, then a cosine down to 0.1."""
-    if step < training.warmup:
-        return (step + 1) / training.warmup
-    done = (step - training.warmup) / max(1, training.steps - 1 - training.warmup)
-    return 0.55 + 0.45 * math.cos(math.pi * min(1.0, done))
-
-
 def train(
     config: RunConfig,
     *,
@@ -135,6 +128,7 @@ def train(
     progress: Progress | None = None,
     watch: bool = True,
     sinks: Sequence["Sink"] = (),
+    intervention: Intervention | None = None,
 ) -> TrainingResult:
     """Train ``model`` (default: built from ``config``) and return how it went.
 
@@ -147,6 +141,7 @@ def train(
         progress: called with the number of steps done and the loss; every step on the CPU, one in ten on a GPU.
         watch: whether stabmon records the run.
         sinks: further sinks, beside the store and TensorBoard.
+        intervention: what is changed on the way.
 
     Raises:
         ConfigError: what the workload reads is not there; the message says how to get it.
@@ -158,7 +153,7 @@ def train(
     name, length = name or config.name, config.training.evaluate_length
     with _monitor(config, model, adam, scaler, directory, name, sinks) if watch else nullcontext() as monitor:
         began = time.perf_counter()
-        losses = _loop(config, model, adam, scaler, torch.device(device), monitor, progress)
+        losses = _loop(config, model, adam, scaler, torch.device(device), monitor, progress, intervention)
         seconds = time.perf_counter() - began
     last = losses[-FINAL:]
     final = sum(last) / len(last)
@@ -184,14 +179,18 @@ def _loop(
     device: torch.device,
     monitor: "Monitor | None",
     progress: Progress | None,
+    intervention: Intervention | None,
 ) -> list[float]:
     """Train for the configured steps and return the loss of each."""
-    schedule = LambdaLR(adam, partial(rate, training=config.training))
+    training = config.training
+    schedule = LambdaLR(adam, partial(rate, training=training))
     task, losses = workload(config), list[Tensor]()
-    for batch in islice(batches(config, device), config.training.steps):
-        with autocast(config.training, device):
+    for batch in islice(batches(config, device), training.steps):
+        if intervention is not None and len(losses) == intervention.step:
+            schedule, training = intervention.carry_out(model, adam), intervention.training
+        with autocast(training, device):
             loss = task.loss(model, batch)
-        stepped = _step(config.training, model, adam, scaler, loss)
+        stepped = _step(training, model, adam, scaler, loss)
         loss = loss.detach()
         if stepped:
             schedule.step()

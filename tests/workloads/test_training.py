@@ -9,6 +9,7 @@ from stabmon.config import ModelConfig, MonitorConfig, RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
 from stabmon.store import open_run
 from stabmon.workloads import training
+from stabmon.workloads.rate import rate
 
 
 def config(**options: object) -> RunConfig:
@@ -59,7 +60,7 @@ def test_progress_tells_every_step_and_its_loss() -> None:
 
 
 def test_rate_warms_up_and_ends_at_a_tenth() -> None:
-    rates = [training.rate(step, config(steps=12, warmup=4).training) for step in range(12)]
+    rates = [rate(step, config(steps=12, warmup=4).training) for step in range(12)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0.1)
@@ -72,7 +73,7 @@ def test_the_optimizer_steps_with_the_scheduled_rate(monkeypatch: pytest.MonkeyP
         torch.optim.AdamW, "step", lambda self: (seen.append(self.param_groups[0]["lr"]), original(self))[1]
     )
     training.train(config(), watch=False)
-    assert seen == pytest.approx([1e-2 * training.rate(step, config().training) for step in range(6)])
+    assert seen == pytest.approx([1e-2 * rate(step, config().training) for step in range(6)])
 
 
 def test_only_matrices_decay() -> None:
