@@ -7,12 +7,13 @@ after the other, in the worst of a few orders, since one may be lucky where a re
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import reference
+from .api import sigmoid_attention
 
 NAMES = ("output", "query", "key", "value", "bias")
 ALLOWED = 1.5
@@ -31,11 +32,19 @@ class Case(NamedTuple):
     grad: Tensor
     is_causal: bool = False
     alibi_slopes: Tensor | None = None
+    window: int | None = None
+    key_lengths: Tensor | None = None
 
     @property
     def scale(self) -> float:
         """The default factor of q·k."""
         return float(self.query.size(-1) ** -0.5)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the call but the bias."""
+        names = ("is_causal", "alibi_slopes", "window", "key_lengths")
+        return {"enable_gqa": True, **{name: getattr(self, name) for name in names}}
 
 
 Results = Mapping[str, Tensor]
@@ -49,7 +58,7 @@ def exact(case: Case, dtype: torch.dtype = torch.float64) -> Results:
         bias = bias.detach().to(dtype).requires_grad_()
         leaves.append(bias)
     query, key, value = leaves[:3]
-    output = reference.sigmoid_attention(query, key, value, bias, case.scale, case.is_causal, case.alibi_slopes)
+    output = sigmoid_attention(query, key, value, bias=bias, backend="eager", **case.options)
     grads = torch.autograd.grad(output, leaves, case.grad.to(dtype))
     return dict(zip(NAMES, (output.detach(), *grads), strict=False))
 
@@ -112,9 +121,17 @@ def _weights_and_slopes(case: Case, group: int, product: Product) -> tuple[Tenso
         )
     bias = case.bias.to(z.dtype)[:, None, None] if isinstance(case.bias, Tensor) else case.bias
     weights = torch.sigmoid(z + bias)
-    if case.is_causal:
-        weights = weights.tril(key.size(2) - case.query.size(2))
+    valid = _visible(case)
+    if valid is not None:
+        weights = weights.masked_fill(~valid, 0.0)
     return weights, weights * (1 - weights) * product(case.grad, value)
+
+
+def _visible(case: Case) -> Tensor | None:
+    n_q, n_k = case.query.size(2), case.key.size(2)
+    positions = torch.arange(n_q, device=case.query.device) + (n_k - n_q)
+    stop = None if case.key_lengths is None else case.key_lengths[:, None, None]
+    return reference.visible_keys(positions, n_k, case.is_causal, case.window, stop=stop)
 
 
 def ratios(case: Case, results: Results) -> dict[str, float]:
@@ -166,9 +183,7 @@ def run(attention: Callable[..., Tensor], case: Case) -> Results:
     if isinstance(bias, Tensor):
         bias = bias.detach().requires_grad_()
         leaves.append(bias)
-    output = attention(
-        *leaves[:3], bias=bias, is_causal=case.is_causal, alibi_slopes=case.alibi_slopes, enable_gqa=True
-    )
+    output = attention(*leaves[:3], bias=bias, **case.options)
     grads = torch.autograd.grad(output, leaves, case.grad)
     return dict(zip(NAMES, (output.detach(), *grads), strict=False))
 

@@ -1,25 +1,12 @@
-"""The public function: checks, defaults, autocast, the observer, and the way to a backend."""
+"""The public function on sequences of one padded length, [B, H, N, D]; ``varlen`` holds the one on packed sequences."""
 
-import math
-from typing import NamedTuple, overload
+from typing import overload
 
-import torch
 from torch import Tensor
 
-from . import launch, observe, reference, validation
-from .auxiliary import STATISTICS, AuxOutput, AuxRequest
-
-
-class _Problem(NamedTuple):
-    """A checked call with every default filled in."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    bias: Tensor | float
-    scale: float
-    is_causal: bool
-    alibi_slopes: Tensor | None
+from . import dispatch, launch, validation
+from .auxiliary import AuxOutput, AuxRequest
+from .problem import Form
 
 
 @overload
@@ -31,10 +18,14 @@ def sigmoid_attention(
     bias: Tensor | float | None = ...,
     scale: float | None = ...,
     is_causal: bool = ...,
+    window: int | None = ...,
     alibi_slopes: Tensor | None = ...,
+    key_lengths: Tensor | None = ...,
     enable_gqa: bool = ...,
+    deterministic: bool | None = ...,
     return_aux: None = ...,
     backend: launch.Backend = ...,
+    form: Form = ...,
 ) -> Tensor: ...
 @overload
 def sigmoid_attention(
@@ -45,10 +36,14 @@ def sigmoid_attention(
     bias: Tensor | float | None = ...,
     scale: float | None = ...,
     is_causal: bool = ...,
+    window: int | None = ...,
     alibi_slopes: Tensor | None = ...,
+    key_lengths: Tensor | None = ...,
     enable_gqa: bool = ...,
+    deterministic: bool | None = ...,
     return_aux: AuxRequest,
     backend: launch.Backend = ...,
+    form: Form = ...,
 ) -> tuple[Tensor, AuxOutput]: ...
 def sigmoid_attention(
     query: Tensor,
@@ -58,10 +53,14 @@ def sigmoid_attention(
     bias: Tensor | float | None = None,
     scale: float | None = None,
     is_causal: bool = False,
+    window: int | None = None,
     alibi_slopes: Tensor | None = None,
+    key_lengths: Tensor | None = None,
     enable_gqa: bool = False,
+    deterministic: bool | None = None,
     return_aux: AuxRequest | None = None,
     backend: launch.Backend = "auto",
+    form: Form = "auto",
 ) -> Tensor | tuple[Tensor, AuxOutput]:
     """Compute sigmoid attention, out = sigmoid(scale·q kᵀ + b) v over each row's valid keys.
 
@@ -69,18 +68,27 @@ def sigmoid_attention(
         query: [B, H, N_q, D], any strides with the last dimension contiguous.
         key: [B, H_k, N_k, D]; H_k is H, or divides it with ``enable_gqa``.
         value: like ``key``.
-        bias: added to every logit: None for -log N_k, a number, or a tensor [H] that receives its gradient. A model
-            that sees several lengths should pass -log of its longest training length.
+        bias: added to every logit: None for −log of the most keys that a row may see (N_k, each sequence's own number
+            with ``key_lengths``, no more than the window holds), a number, or a tensor [H] that receives its gradient.
+            A model that sees several lengths should pass -log of its longest training length.
         scale: factor of q·k; 1/√D by default.
-        is_causal: query i sees keys j <= i + N_k - N_q: the sequences end together, the last query sees every key,
+        is_causal: query i sees keys j <= i' = i + N_k - N_q: the sequences end together, the last query sees every key,
             and a query without a key gives 0.
-        alibi_slopes: [H], subtracts slope·|i + N_k - N_q - j| from the logit; receives no gradient.
+        window: how far a query sees: keys i' - window < j <= i' if causal, |i' - j| < window if not. At least 1.
+        alibi_slopes: [H], subtracts slope·|i' - j| from the logit; receives no gradient.
+        key_lengths: [B] integers, only keys j < key_lengths[b] are valid: padding on the right, of keys. Positions
+            stay those of the padded tensors. A length above N_k counts as N_k, one of 0 makes the sequence's output 0.
+            What the padding holds must be finite.
         enable_gqa: allow fewer key heads than query heads; consecutive query heads share one.
+        deterministic: whether the gradients are to be the same bits in every run; None follows
+            ``torch.use_deterministic_algorithms``. eager and triton always are, on one device and version.
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
-            bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, float16 and
-            bfloat16, head dims 40 to 128 in multiples of 8, no ALiBi; its backward is triton's), or "auto": hopper
-            where it can, else triton, else eager.
+            bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, what
+            ``hopper.launch.refusal`` lets through), or "auto": hopper where it can, else triton, else eager.
+        form: how a fused forward computes sigmoid: "accurate", "tanh" (one special-function operation, loses small
+            weights), or "auto": tanh only where type and bias keep its error within the bound under Numerics. Which one
+            was taken is in ``AuxOutput.form``.
 
     Returns:
         The output [B, H, N_q, D] in the inputs' type, or with ``return_aux`` a pair of it and an ``AuxOutput``.
@@ -96,56 +104,12 @@ def sigmoid_attention(
 
     References: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431.
     """
+    options = dispatch.Options(
+        bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
+    )
     validation.check_tensors(query, key, value)
-    query, key, value = _autocast(query, key, value)
-    validation.check(query, key, value, bias, alibi_slopes, scale, enable_gqa, return_aux, backend)
-    bias = -math.log(key.size(2)) if bias is None else bias
-    bias = bias.float() if isinstance(bias, Tensor) and query.dtype != torch.float64 else bias
-    scale = 1.0 / math.sqrt(query.size(3)) if scale is None else scale
-    problem = _Problem(query, key, value, bias, scale, is_causal, alibi_slopes)
-    chosen = launch.choose(backend, query.device, query.dtype, query.size(3), alibi_slopes is not None, scale)
-    observer = observe.current()
-    observed = None if observer is None else observer.request(query, key)
-    output, sums = _attend(problem, chosen, return_aux is not None or observed is not None)
-    if observer is not None:
-        observer.record(observe.Call(*problem, output, _aux(problem, chosen, observed, sums)))
-    aux = _aux(problem, chosen, return_aux, sums)
+    validation.check_shapes(query, key, value, enable_gqa)
+    validation.check_key_lengths(key_lengths, query)
+    lengths = dispatch.Lengths(key_lengths)
+    output, aux = dispatch.attend(query, key, value, options, lengths)
     return output if aux is None else (output, aux)
-
-
-def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    kind = query.device.type
-    if query.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
-        return query, key, value
-    dtype = torch.get_autocast_dtype(kind)
-    return query.to(dtype), key.to(dtype), value.to(dtype)
-
-
-def _attend(problem: _Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
-    if backend == "eager":
-        output = reference.sigmoid_attention(*problem)
-        return output, reference.output_square_sum(output) if with_sums else None
-    from . import ops
-
-    output, sums = ops.attend(*problem, with_sums, backend)
-    return output, sums if with_sums else None
-
-
-def _aux(
-    problem: _Problem, backend: launch.Chosen, request: AuxRequest | None, sums: Tensor | None
-) -> AuxOutput | None:
-    if request is None or sums is None:
-        return None
-    if request.rows == 0:
-        rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
-        rest[..., -1] = -torch.inf
-        return AuxOutput(torch.cat([sums[..., None], rest], dim=-1))
-    query, key, _, bias, scale, is_causal, alibi_slopes = problem
-    bias = bias.detach() if isinstance(bias, Tensor) else bias
-    arguments = (query.detach(), key.detach(), bias, scale, is_causal, alibi_slopes, *request)
-    if backend == "eager":
-        return AuxOutput(torch.cat([sums[..., None], reference.row_statistics(*arguments)], dim=-1))
-    from . import ops
-
-    rest = ops.row_statistics(*arguments)
-    return AuxOutput(torch.cat([sums[..., None], rest], dim=-1))

@@ -39,6 +39,10 @@ class AuxOutput(NamedTuple):
         only valid keys of sampled rows count; ``rows`` counts sampled rows that have a valid key. Saturated: z + b > 0.
         Dead: a weight below 1/(100 n), with n the row's valid keys. Without sampled rows all but the first are 0 and
         ``logit_max`` is -inf.
+    backend: which backend computed the output.
+    form: "tanh" or "accurate", how it computed sigmoid.
     """
 
     statistics: Tensor
+    backend: str
+    form: str

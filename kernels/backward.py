@@ -166,6 +166,16 @@ def key_kernel(
     tiles.store(dV, (dv * (1.0 / GAIN)).to(k.dtype), b, key_head, column, n_k, gv_b, gv_h, gv_n, BLOCK_K, D, D_PAD, TMA)
 
 
+def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
+    """Write ``grads`` of query, key and value and return the bias's [H] float32, or an empty tensor.
+
+    Bitwise repeatable with and without ``problem.deterministic``: each number is summed by one program, in one order.
+    """
+    grad_bias = query_gradient(problem, grad, grads[0], bias_gradient)
+    key_value_gradient(problem, grad, grads[1], grads[2])
+    return grad_bias
+
+
 def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_gradient: bool) -> Tensor:
     """Write ``grad_query`` [B, H, N_q, D] and return the bias's gradient [H] float32, or an empty tensor."""
     query, key, value = problem.query, problem.key, problem.value

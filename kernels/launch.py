@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import descriptors
-from .problem import Problem
+from .problem import Problem, Traits
 
 Backend = Literal["auto", "eager", "triton", "hopper"]
 Chosen = Literal["eager", "triton", "hopper"]
@@ -111,8 +111,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> Refusal | None:
-    """Return why the triton backend cannot take such tensors, or None when it can."""
+def refusal(traits: Traits) -> Refusal | None:
+    """Return why the triton backend cannot take such a call, or None when it can."""
+    device, dtype, head_dim = traits[:3]
+    if traits.window or traits.key_lengths or traits.packed:
+        return Refusal("backend='triton' does not take window, key_lengths or packed sequences yet", False)
     if not _TRITON_INSTALLED:
         return Refusal("triton is not installed, backend='triton' needs it", True)
     if dtype not in TRITON_DTYPES:
@@ -129,24 +132,17 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> Refusal 
     return None
 
 
-def choose(
-    backend: Backend,
-    device: torch.device,
-    dtype: torch.dtype,
-    head_dim: int,
-    alibi: bool = False,
-    scale: float = 1.0,
-) -> Chosen:
+def choose(backend: Backend, traits: Traits) -> Chosen:
     """Return the backend for ``auto``: the fastest that takes the call on a CUDA device, eager everywhere else."""
     if backend != "auto":
         return backend
-    if device.type != "cuda":
+    if traits.device.type != "cuda":
         return "eager"
     from .hopper import launch as hopper
 
-    if hopper.preferred(device, dtype, head_dim, alibi, scale):
+    if hopper.preferred(traits):
         return "hopper"
-    return "eager" if refusal(device, dtype, head_dim) else "triton"
+    return "eager" if refusal(traits) else "triton"
 
 
 def capability(device: torch.device) -> tuple[int, int]:
@@ -193,8 +189,19 @@ def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
     dtype = problem.query.dtype
     if dtype == torch.float32 or not on_device(problem.query.device):
         return PLAIN
-    known = kernel == "forward" and problem.bias is None and problem.alibi_slopes is None
-    return TANH if known and problem.bias_value >= TANH_BIAS[dtype] else EX2
+    if kernel != "forward" or problem.form == "accurate":
+        return EX2
+    known = problem.bias is None and problem.alibi_slopes is None
+    return TANH if problem.form == "tanh" or (known and problem.bias_value >= TANH_BIAS[dtype]) else EX2
+
+
+def form_of(problem: Problem, backend: Chosen) -> str:
+    """Return the name of the form in which ``backend``'s forward computes sigmoid: "tanh" or "accurate"."""
+    if backend == "hopper":
+        from .hopper import launch as hopper
+
+        return "tanh" if hopper.sigmoid_form(problem) == hopper.TANH else "accurate"
+    return "tanh" if backend == "triton" and sigmoid_form(problem, "forward") == TANH else "accurate"
 
 
 def heads_together(shared: Tensor, is_causal: bool) -> int:

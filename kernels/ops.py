@@ -1,7 +1,7 @@
 """The fused backends as PyTorch operators: traced whole by torch.compile, with autograd; only their inputs are kept.
 
-stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics. Kernels, and with them
-triton, are imported when an operator first runs.
+stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics take the fields of a
+``Problem``, spelled in ``problem.SCHEMA``. Kernels, and with them triton, are imported when an operator first runs.
 """
 
 from typing import Any
@@ -10,179 +10,107 @@ import torch
 from torch import Tensor
 
 from .descriptors import aligned
-from .problem import Problem
+from .problem import FIELDS, SCHEMA, Problem
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | float,
-    scale: float,
-    is_causal: bool,
-    alibi_slopes: Tensor | None,
-    with_sums: bool,
-    backend: str = "triton",
-) -> tuple[Tensor, Tensor]:
+def attend(problem: Problem, with_sums: bool, backend: str) -> tuple[Tensor, Tensor]:
     """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper"."""
-    per_head, number = _split(bias)
-    slopes = None if alibi_slopes is None else alibi_slopes.detach().float()
-    arguments = (query, key, value, per_head, number, slopes, scale, is_causal, with_sums, backend)
-    output, sums = sigmoid_attention_op(*arguments)
+    output, sums = sigmoid_attention_op(*problem, with_sums, backend)
     return output, sums
 
 
-def row_statistics(
-    query: Tensor,
-    key: Tensor,
-    bias: Tensor | float,
-    scale: float,
-    is_causal: bool,
-    alibi_slopes: Tensor | None,
-    rows: int,
-    offset: float,
-) -> Tensor:
+def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
     """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, as ``reference.row_statistics`` does."""
-    per_head, number = _split(bias)
-    slopes = None if alibi_slopes is None else alibi_slopes.detach().float()
-    measured: Tensor = row_statistics_op(query, key, per_head, number, slopes, scale, is_causal, rows, offset)
+    measured: Tensor = row_statistics_op(*problem, rows, offset)
     return measured
 
 
-def _split(bias: Tensor | float) -> tuple[Tensor | None, float]:
-    return (bias, 0.0) if isinstance(bias, Tensor) else (None, bias)
-
-
-@torch.library.custom_op("stabmon::sigmoid_attention", mutates_args=())
-def sigmoid_attention_op(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    with_sums: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Return output and sums; ``bias`` is [H] float32, or None and ``bias_value`` holds for all heads."""
+@torch.library.custom_op(
+    "stabmon::sigmoid_attention",
+    mutates_args=(),
+    schema=f"({SCHEMA}, bool with_sums, str backend) -> (Tensor, Tensor)",
+)
+def sigmoid_attention_op(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Return output and sums of ``Problem``'s fields, ``with_sums`` and ``backend``."""
     from . import forward
     from .hopper import launch as hopper
 
-    output = torch.empty_like(query)
-    query, key, value = aligned(query), aligned(key), aligned(value)
-    problem = Problem(query, key, value, bias, bias_value, alibi_slopes, scale, is_causal)
+    problem, (with_sums, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    output = torch.empty_like(problem.query)
     run = hopper.forward if backend == "hopper" else forward.forward
-    return output, run(problem, output, with_sums)
+    return output, run(_readable(problem), output, with_sums)
 
 
 @sigmoid_attention_op.register_fake
-def _fake_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    with_sums: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    sums = query.new_empty(query.shape[:2] if with_sums else (0,), dtype=torch.float32)
+def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
+    problem, (with_sums, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    query = problem.query
+    sums = query.new_empty((problem.batch, query.size(1)) if with_sums else (0,), dtype=torch.float32)
     return torch.empty_like(query), sums
 
 
-@torch.library.custom_op("stabmon::sigmoid_attention_backward", mutates_args=())
-def backward_op(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "stabmon::sigmoid_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, {SCHEMA}, bool bias_gradient, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def backward_op(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of query, key, value and bias; the last is empty unless it is asked for."""
-    from .backward import key_value_gradient, query_gradient
+    from .backward import backward
 
-    grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    query, key, value = aligned(query), aligned(key), aligned(value)
-    problem = Problem(query, key, value, bias, bias_value, alibi_slopes, scale, is_causal)
+    problem, (bias_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
     grad = aligned(grad if grad.stride(-1) == 1 else grad.contiguous())
-    grad_bias = query_gradient(problem, grad, grads[0], bias_gradient)
-    key_value_gradient(problem, grad, grads[1], grads[2])
-    return *grads, grad_bias
+    return *grads, backward(_readable(problem), grad, grads, bias_gradient)
 
 
 @backward_op.register_fake
-def _fake_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    bias_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem, (bias_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    query, key, value = problem[:3]
     grad_bias = query.new_empty((query.size(1),) if bias_gradient else (0,), dtype=torch.float32)
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), grad_bias
 
 
-@torch.library.custom_op("stabmon::row_statistics", mutates_args=())
-def row_statistics_op(
-    query: Tensor,
-    key: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    rows: int,
-    offset: float,
-) -> Tensor:
+@torch.library.custom_op(
+    "stabmon::row_statistics", mutates_args=(), schema=f"({SCHEMA}, SymInt rows, float offset) -> Tensor"
+)
+def row_statistics_op(*arguments: Any) -> Tensor:
     """Return the sampled statistics [B, H, 8] float32."""
     from .statistics import row_statistics
 
-    query, key = aligned(query), aligned(key)
-    return row_statistics(Problem(query, key, key, bias, bias_value, alibi_slopes, scale, is_causal), rows, offset)
+    return row_statistics(_readable(Problem(*arguments[:FIELDS])), *arguments[FIELDS:])
 
 
 @row_statistics_op.register_fake
-def _fake_statistics(
-    query: Tensor,
-    key: Tensor,
-    bias: Tensor | None,
-    bias_value: float,
-    alibi_slopes: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    rows: int,
-    offset: float,
-) -> Tensor:
-    return query.new_empty((*query.shape[:2], 8), dtype=torch.float32)
+def _fake_statistics(*arguments: Any) -> Tensor:
+    problem = Problem(*arguments[:FIELDS])
+    return problem.query.new_empty((problem.batch, problem.query.size(1), 8), dtype=torch.float32)
+
+
+def _readable(problem: Problem) -> Problem:
+    query, key, value = (aligned(tensor) for tensor in problem[:3])
+    return problem._replace(query=query, key=key, value=value)
+
+
+_TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
+"""Where ``Problem`` has tensors."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, bias, ctx.bias_value, slopes, ctx.scale, ctx.is_causal, *_ = inputs
-    ctx.save_for_backward(query, key, value, bias, slopes)
+    ctx.save_for_backward(*(inputs[i] for i in _TENSORS))
+    ctx.rest = [None if i in _TENSORS else given for i, given in enumerate(inputs[:FIELDS])]
+    ctx.backend = inputs[-1]
     ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    query, key, value, bias, slopes = ctx.saved_tensors
-    wanted = bias is not None and ctx.needs_input_grad[3]
-    grad_query, grad_key, grad_value, grad_bias = backward_op(
-        grad, query, key, value, bias, ctx.bias_value, slopes, ctx.scale, ctx.is_causal, wanted
-    )
-    return grad_query, grad_key, grad_value, grad_bias if wanted else None, None, None, None, None, None, None
+    given = dict(zip(_TENSORS, ctx.saved_tensors, strict=True))
+    problem = Problem(*(given.get(i, value) for i, value in enumerate(ctx.rest)))
+    wanted = problem.bias is not None and ctx.needs_input_grad[3]
+    *grads, grad_bias = backward_op(grad, *problem, wanted, ctx.backend)
+    nothing = [None] * (FIELDS + 2 - 4)
+    return (*grads, grad_bias if wanted else None, *nothing)
 
 
 sigmoid_attention_op.register_autograd(_differentiate, setup_context=_keep)

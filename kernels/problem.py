@@ -1,15 +1,39 @@
-"""One checked call of the triton backend, as its launchers take it."""
+"""A checked call with every default filled in: what backends, operators and launchers are handed.
 
-from typing import NamedTuple
+``SCHEMA`` spells the same fields for ``torch.library``, which wants plain arguments; it stands nowhere else.
+"""
 
+from typing import Literal, NamedTuple
+
+import torch
 from torch import Tensor
+
+Form = Literal["auto", "tanh", "accurate"]
+"""How a fused forward computes sigmoid: by decision from type and bias, or forced."""
+
+
+class Traits(NamedTuple):
+    """What decides which backend can take a call."""
+
+    device: torch.device
+    dtype: torch.dtype
+    head_dim: int
+    alibi: bool = False
+    scale: float = 1.0
+    window: bool = False
+    key_lengths: bool = False
+    packed: bool = False
 
 
 class Problem(NamedTuple):
-    """A call with every default filled in.
+    """One call.
 
-    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: [H] float32, or None and ``bias_value`` holds for all.
-    alibi_slopes: [H] float32 or None.
+    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: float32 [H], or [B, 1] where each sequence has its own,
+    or None and ``bias_value`` holds for all. alibi_slopes: [H] float32 or None.
+    window, key_lengths: as in ``sigmoid_attention``. Packed sequences: query [1, H, T_q, D], key and value
+    [1, H_k, T_k, D], query_starts and key_starts [B + 1] where each sequence begins, max_q and max_k the longest; dense
+    calls have None and 0 there.
+    deterministic: whether the gradients must be the same bits in every run.
     """
 
     query: Tensor
@@ -20,3 +44,54 @@ class Problem(NamedTuple):
     alibi_slopes: Tensor | None
     scale: float
     is_causal: bool
+    window: int | None = None
+    key_lengths: Tensor | None = None
+    query_starts: Tensor | None = None
+    key_starts: Tensor | None = None
+    max_q: int = 0
+    max_k: int = 0
+    deterministic: bool = False
+    form: str = "auto"
+
+    @property
+    def batch(self) -> int:
+        """How many sequences there are."""
+        return self.query.size(0) if self.query_starts is None else self.query_starts.size(0) - 1
+
+    @property
+    def n_q(self) -> int:
+        """Queries of the longest sequence."""
+        return self.query.size(2) if self.query_starts is None else self.max_q
+
+    @property
+    def n_k(self) -> int:
+        """Keys of the longest sequence."""
+        return self.key.size(2) if self.key_starts is None else self.max_k
+
+    @property
+    def any_bias(self) -> Tensor | float:
+        """The bias as the caller thinks of it: a tensor or a number."""
+        return self.bias_value if self.bias is None else self.bias
+
+    @property
+    def traits(self) -> Traits:
+        """What decides which backend can take the call."""
+        return Traits(
+            device=self.query.device,
+            dtype=self.query.dtype,
+            head_dim=self.query.size(3),
+            alibi=self.alibi_slopes is not None,
+            scale=self.scale,
+            window=self.window is not None,
+            key_lengths=self.key_lengths is not None,
+            packed=self.query_starts is not None,
+        )
+
+
+SCHEMA = (
+    "Tensor query, Tensor key, Tensor value, Tensor? bias, float bias_value, Tensor? alibi_slopes, float scale, "
+    "bool is_causal, SymInt? window, Tensor? key_lengths, Tensor? query_starts, Tensor? key_starts, SymInt max_q, "
+    "SymInt max_k, bool deterministic, str form"
+)
+"""``Problem`` as an operator's arguments."""
+FIELDS = len(Problem._fields)

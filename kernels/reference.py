@@ -1,36 +1,46 @@
 """The eager backend and the specification: sigmoid attention and its statistics in plain, differentiable PyTorch.
 
 out[i] = Σ_j w[i, j] v[j],  w[i, j] = sigmoid(scale·q[i]·k[j] + b − slope·|i' − j|) over the row's valid keys,
-with i' = i + N_k − N_q (sequences end together) and, if causal, j <= i'. A row without a valid key is 0.
+with i' = i + N_k − N_q (sequences end together). ``visible_keys`` says which keys are valid. A row without a valid key
+is 0. Packed sequences are one long sequence whose rows see the keys of their own sequence alone.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .auxiliary import OFFSET_STEPS
+from .problem import Problem
 
 DEAD = 0.01
 """A weight below DEAD / n is dead: a hundredth of what a row of n equal weights that sums to one would have."""
 
 
-def sigmoid_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | float,
-    scale: float,
-    is_causal: bool,
-    alibi_slopes: Tensor | None,
-) -> Tensor:
-    """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32.
+class _Rows(NamedTuple):
+    """Query rows [R], or [B, R] of packed sequences, and what decides which keys they see.
 
-    query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D], H a multiple of H_k. bias: a number or [H]. alibi_slopes: [H].
+    positions: i', the place of each row among the keys. first, stop: where the keys of its sequence begin and end, or
+    None for all keys. sequence: which sequence it belongs to, or None where that is the batch index.
     """
+
+    rows: Tensor
+    positions: Tensor
+    first: Tensor | None
+    stop: Tensor | None
+    sequence: Tensor | None
+
+
+def sigmoid_attention(problem: Problem) -> Tensor:
+    """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32."""
+    query, key, value = problem[:3]
     with torch.autocast(query.device.type, enabled=False):
-        z = logits(query, key, scale, alibi_slopes)
-        weights = torch.sigmoid(z + _over_heads(bias, z))
-        if is_causal:
-            weights = weights.tril(key.size(2) - query.size(2))
+        rows = _rows(problem, torch.arange(query.size(2), device=query.device))
+        z = logits(query, key, problem.scale, problem.alibi_slopes, rows.positions)
+        weights = torch.sigmoid(z + _bias(problem, rows, z))
+        valid = _visible(problem, rows)
+        if valid is not None:
+            weights = weights.masked_fill(~valid, 0.0)
         return (weights @ _for_each_head(value.to(z.dtype), query)).to(query.dtype)
 
 
@@ -39,7 +49,7 @@ def logits(
 ) -> Tensor:
     """Return z = scale·q kᵀ − slope·|i' − j|, [B, H, N_q, N_k], before bias and mask, in float32 or wider.
 
-    positions: [N_q] key position i' of each query; by default the queries end where the keys end.
+    positions: [N_q] or [B, N_q], key position i' of each query; by default the queries end where the keys end.
     """
     work = torch.promote_types(query.dtype, torch.float32)
     z = (query.to(work) * scale) @ _for_each_head(key.to(work), query).transpose(-1, -2)
@@ -48,43 +58,77 @@ def logits(
     columns = torch.arange(key.size(2), device=key.device)
     if positions is None:
         positions = torch.arange(query.size(2), device=key.device) + (key.size(2) - query.size(2))
-    return z - alibi_slopes.detach().to(work)[:, None, None] * (positions[:, None] - columns).abs()
+    distance = (positions[..., None] - columns).abs()
+    distance = distance if distance.dim() == 2 else distance[:, None]
+    return z - alibi_slopes.detach().to(work)[:, None, None] * distance
 
 
-def row_statistics(
-    query: Tensor,
-    key: Tensor,
-    bias: Tensor | float,
-    scale: float,
+def visible_keys(
+    positions: Tensor,
+    keys: int,
     is_causal: bool,
-    alibi_slopes: Tensor | None,
-    rows: int,
-    offset: float,
-) -> Tensor:
-    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` sampled query rows."""
+    window: int | None = None,
+    first: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> Tensor | None:
+    """Return which of ``keys`` keys each row sees, bool [..., R, N_k], or None when every row sees every key.
+
+    positions: [..., R], i' of each row. Causal: j <= i', and with a window j > i' − window; else |i' − j| < window.
+    first, stop: [..., R] or broadcastable, only first <= j < stop are valid.
+    """
+    columns = torch.arange(keys, device=positions.device)
+    ahead = columns - positions[..., None]
+    rules = []
+    if is_causal:
+        rules.append(ahead <= 0)
+    if window is not None:
+        rules.append(ahead > -window)
+        if not is_causal:
+            rules.append(ahead < window)
+    if first is not None:
+        rules.append(columns >= first[..., None])
+    if stop is not None:
+        rules.append(columns < stop[..., None])
+    if not rules:
+        return None
+    valid = rules[0]
+    for rule in rules[1:]:
+        valid = valid & rule
+    return valid
+
+
+def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
+    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` sampled query rows a sequence."""
+    query, key = problem.query, problem.key
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        sampled = sampled_rows(query.size(2), rows, offset, query.device)
-        positions = sampled + (key.size(2) - query.size(2))
-        z = logits(query.index_select(2, sampled), key, scale, alibi_slopes, positions)
-        valid = torch.ones_like(z, dtype=torch.bool)
-        if is_causal:
-            valid = valid & (torch.arange(key.size(2), device=z.device) <= positions[:, None])
-        shifted = z + _over_heads(bias, z)
-        weights = torch.where(valid, torch.sigmoid(shifted), 0)
-        keys = valid.sum(-1, keepdim=True)
-        known = torch.where(valid, z, 0)
-        sums = (
-            weights,
-            keys[..., 0] > 0,
-            known,
-            known.square(),
-            valid,
-            valid & (shifted > 0),
-            valid & (weights * keys < DEAD),
-        )
-        totals = [part.flatten(2).sum(-1, dtype=z.dtype) for part in sums]
-        largest = torch.where(valid, z, -torch.inf).amax((-1, -2))
-        return torch.stack([*totals, largest], dim=-1).float()
+        sampled = _sample(problem, rows, offset)
+        if sampled.sequence is None:
+            query = query.index_select(2, sampled.rows)
+        else:
+            query = query[0][:, sampled.rows].transpose(0, 1)  # [B, H, R, D] of packed sequences
+        z = logits(query, key, problem.scale, problem.alibi_slopes, sampled.positions)
+        valid = _visible(problem, sampled)
+        valid = torch.ones_like(z, dtype=torch.bool) if valid is None else valid.expand_as(z)
+        return _measure(z, z + _bias(problem, sampled, z), valid)
+
+
+def _measure(z: Tensor, shifted: Tensor, valid: Tensor) -> Tensor:
+    """Return the columns [B, H, 8] of logits z and z + b over the ``valid`` pairs, all [B, H, R, N_k]."""
+    weights = torch.where(valid, torch.sigmoid(shifted), 0)
+    keys = valid.sum(-1, keepdim=True)
+    known = torch.where(valid, z, 0)
+    sums = (
+        weights,
+        keys[..., 0] > 0,
+        known,
+        known.square(),
+        valid,
+        valid & (shifted > 0),
+        valid & (weights * keys < DEAD),
+    )
+    totals = [part.flatten(2).sum(-1, dtype=z.dtype) for part in sums]
+    largest = torch.where(valid, z, -torch.inf).amax((-1, -2))
+    return torch.stack([*totals, largest], dim=-1).float()
 
 
 def sampled_rows(length: int, rows: int, offset: float, device: torch.device) -> Tensor:
@@ -94,13 +138,69 @@ def sampled_rows(length: int, rows: int, offset: float, device: torch.device) ->
     return steps * length // (count * OFFSET_STEPS)
 
 
-def output_square_sum(output: Tensor) -> Tensor:
-    """Return Σ out² over sequence and head dim, [B, H] float32."""
-    return output.detach().to(torch.promote_types(output.dtype, torch.float32)).square().sum((-1, -2)).float()
+def output_square_sum(problem: Problem, output: Tensor) -> Tensor:
+    """Return Σ out² over each sequence and head dim, [B, H] float32."""
+    squares = output.detach().to(torch.promote_types(output.dtype, torch.float32)).square().sum(-1)
+    if problem.query_starts is None:
+        return squares.sum(-1).float()
+    sequence = _sequence(problem.query_starts, torch.arange(output.size(2), device=output.device))
+    sums = squares.new_zeros(squares.size(1), problem.batch).index_add(1, sequence, squares[0])
+    return sums.T.float()
 
 
-def _over_heads(bias: Tensor | float, like: Tensor) -> Tensor | float:
-    return bias.to(like.dtype)[:, None, None] if isinstance(bias, Tensor) else bias
+def _rows(problem: Problem, index: Tensor) -> _Rows:
+    if problem.query_starts is None or problem.key_starts is None:
+        positions = index + (problem.key.size(2) - problem.query.size(2))
+        stop = None if problem.key_lengths is None else problem.key_lengths[:, None]
+        return _Rows(index, positions, None, stop, None)
+    sequence = _sequence(problem.query_starts, index)
+    ends = problem.key_starts[1:] - problem.query_starts[1:]
+    return _Rows(
+        index, index + ends[sequence], problem.key_starts[:-1][sequence], problem.key_starts[1:][sequence], sequence
+    )
+
+
+def _sequence(starts: Tensor, index: Tensor) -> Tensor:
+    """Return the sequence [...] that each row of ``index`` belongs to."""
+    return torch.searchsorted(starts[1:].to(index.dtype), index, right=True).clamp(max=starts.size(0) - 2)
+
+
+def _sample(problem: Problem, rows: int, offset: float) -> _Rows:
+    """Return the sampled rows: [R], or [B, R] of packed sequences, where those too many see no key."""
+    device = problem.query.device
+    if problem.query_starts is None or problem.key_starts is None:
+        return _rows(problem, sampled_rows(problem.query.size(2), rows, offset, device))
+    starts = problem.query_starts.to(torch.int64)
+    lengths = (starts[1:] - starts[:-1])[:, None]
+    counts = lengths.clamp(max=rows)
+    number = torch.arange(min(rows, problem.max_q), device=device)
+    steps = number * OFFSET_STEPS + int(offset * OFFSET_STEPS)
+    index = starts[:-1, None] + steps * lengths // (counts * OFFSET_STEPS).clamp(min=1)
+    sequence = torch.arange(problem.batch, device=device)[:, None].expand_as(index)
+    ends = (problem.key_starts - problem.query_starts)[1:, None]
+    first, stop = (edge[:, None].expand_as(index) for edge in (problem.key_starts[:-1], problem.key_starts[1:]))
+    stop = torch.where(number < counts, stop, 0)
+    return _Rows(index.clamp(max=problem.query.size(2) - 1), index + ends, first, stop, sequence)
+
+
+def _visible(problem: Problem, rows: _Rows) -> Tensor | None:
+    """Return the valid pairs [R, N_k] or [B, 1, R, N_k], or None for all."""
+    valid = visible_keys(rows.positions, problem.key.size(2), problem.is_causal, problem.window, rows.first, rows.stop)
+    return valid if valid is None or valid.dim() == 2 else valid[:, None]
+
+
+def _bias(problem: Problem, rows: _Rows, like: Tensor) -> Tensor | float:
+    """Return the bias as it is added to ``like`` [B, H, R, N_k]."""
+    bias = problem.bias
+    if bias is None:
+        return problem.bias_value
+    bias = bias.to(like.dtype)
+    if bias.dim() == 1:
+        return bias[:, None, None]
+    if rows.sequence is None:
+        return bias[:, :, None, None]
+    of_row = bias[:, 0][rows.sequence][..., None]  # [R, 1] or [B, R, 1]
+    return of_row if of_row.dim() == 2 else of_row[:, None]
 
 
 def _for_each_head(tensor: Tensor, query: Tensor) -> Tensor:

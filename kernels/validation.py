@@ -1,52 +1,73 @@
 """What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+import torch
 from torch import Tensor
 
 from .auxiliary import AuxRequest
 from .launch import Backend, refusal
+from .problem import Form, Traits
+
+if TYPE_CHECKING:
+    from .dispatch import Options
 
 
-def check(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | float | None,
-    alibi_slopes: Tensor | None,
-    scale: float | None,
-    enable_gqa: bool,
-    return_aux: AuxRequest | None,
-    backend: str,
-) -> None:
-    """Refuse a call that no backend, or not the one that is asked for, can answer.
+def check_options(query: Tensor, key: Tensor, value: Tensor, options: "Options") -> None:
+    """Refuse options that do not fit tensors [B, H, N, D] whose shapes fit together.
 
     Raises:
         TypeError: an argument of the wrong type, or tensors whose dtypes differ.
         ValueError: shapes, strides, devices or names that do not fit.
-        RuntimeError: the machine cannot run the backend that is asked for.
     """
-    check_backend_name(backend)
+    _check_name("backend", options.backend, get_args(Backend))
+    _check_name("form", options.form, get_args(Form))
     for name, tensor in (("key", key), ("value", value)):
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have dtype {query.dtype} to match query, got {tensor.dtype}")
-    _check_shapes(query, key, value, enable_gqa)
     _check_strides(query, key, value)
-    _check_per_head("bias", bias, query)
-    _check_per_head("alibi_slopes", alibi_slopes, query)
-    check_request(return_aux)
-    _check_named(backend, query, alibi_slopes is not None, 1.0 if scale is None else scale)
+    _check_per_head("bias", options.bias, query)
+    _check_per_head("alibi_slopes", options.alibi_slopes, query)
+    _check_window(options.window)
+    _check_request(options.return_aux)
 
 
-def check_backend_name(backend: str) -> None:
-    """Refuse a backend that does not exist."""
-    known = get_args(Backend)
-    if backend not in known:
-        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(map(repr, known))}")
+def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise ValueError(f"unknown {argument} {given!r}; expected one of {', '.join(map(repr, known))}")
 
 
-def check_request(request: AuxRequest | None) -> None:
+def _check_window(window: int | None) -> None:
+    if window is None:
+        return
+    if isinstance(window, bool) or not isinstance(window, (int, torch.SymInt)):
+        raise TypeError(f"window must be None or a whole number of keys, got {type(window).__name__}")
+    if window < 1:
+        raise ValueError(f"window must be at least 1 key, got {window}")
+
+
+def check_key_lengths(key_lengths: Tensor | None, query: Tensor) -> None:
+    """Refuse lengths that are no integers [B]; their values are not read, since that would wait for the device."""
+    if key_lengths is None:
+        return
+    _check_integers("key_lengths", key_lengths, query)
+    if key_lengths.shape != query.shape[:1]:
+        raise ValueError(
+            f"key_lengths must have shape [{query.size(0)}], one a sequence, got {list(key_lengths.shape)}"
+        )
+
+
+def _check_integers(name: str, given: Tensor, query: Tensor) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a Tensor of int32 or int64, got {type(given).__name__}")
+    if given.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{name} must be of int32 or int64, got {given.dtype}")
+    if given.device != query.device:
+        raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
+
+
+def _check_request(request: AuxRequest | None) -> None:
     """Refuse a request for statistics that cannot be sampled."""
     if request is None:
         return
@@ -69,7 +90,8 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
             raise ValueError(f"{name} must be on {query.device} to match query, got {tensor.device}")
 
 
-def _check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
+def check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
+    """Refuse tensors that are not [B, H, N_q, D] and twice [B, H_k, N_k, D]."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.dim() != 4:
             raise ValueError(f"{name} must have 4 dimensions [B, H, N, D], got shape {list(tensor.shape)}")
@@ -113,13 +135,18 @@ def _check_per_head(name: str, given: Tensor | float | None, query: Tensor) -> N
         raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
 
 
-def _check_named(backend: str, query: Tensor, alibi: bool, scale: float) -> None:
+def check_backend(backend: str, traits: Traits) -> None:
+    """Say why the backend that is asked for cannot take a call of these ``traits``.
+
+    Raises:
+        RuntimeError: the machine cannot run it.
+        ValueError: it does not take such arguments.
+    """
     if backend not in ("triton", "hopper"):
         return
     from .hopper import launch as hopper
 
-    call = query.device, query.dtype, query.size(-1)
-    reason = refusal(*call) if backend == "triton" else hopper.refusal(*call, alibi, scale)
+    reason = refusal(traits) if backend == "triton" else hopper.refusal(traits)
     if reason is None:
         return
     kind = RuntimeError if reason.of_machine else ValueError

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import logits, sampled_rows
+from stabmon.kernels.reference import logits, sampled_rows, visible_keys
 
 CHUNK = 2**22
 """Logits that are held in memory at once."""
@@ -26,9 +26,9 @@ def softmax_square_sum(call: Call) -> Tensor:
     total = torch.zeros(heads, device=call.query.device)
     for positions in torch.split(torch.arange(queries, device=call.query.device), rows):
         weights = _masked_logits(call, positions).softmax(-1)
-        total += (
-            (torch.nan_to_num(weights, nan=0.0) if call.is_causal else weights).matmul(value).square().sum((0, 2, 3))
-        )
+        if call.is_causal or call.window is not None or call.key_lengths is not None:
+            weights = torch.nan_to_num(weights, nan=0.0)
+        total += weights.matmul(value).square().sum((0, 2, 3))
     return total
 
 
@@ -67,6 +67,6 @@ def _masked_logits(call: Call, rows: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] float32 of the queries ``rows`` [R], -inf where a key is not valid."""
     positions = rows + (call.key.size(2) - call.query.size(2))
     z = logits(call.query.index_select(2, rows), call.key, call.scale, call.alibi_slopes, positions).float()
-    if call.is_causal:
-        z = z.masked_fill(torch.arange(call.key.size(2), device=z.device) > positions[:, None], -torch.inf)
-    return z
+    stop = None if call.key_lengths is None else call.key_lengths[:, None, None]
+    valid = visible_keys(positions, call.key.size(2), call.is_causal, call.window, stop=stop)
+    return z if valid is None else z.masked_fill(~valid, -torch.inf)

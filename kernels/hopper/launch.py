@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import descriptors
 from .. import launch as backends
 from ..launch import Refusal
-from ..problem import Problem
+from ..problem import Problem, Traits
 
 IN_AUTO = True
 """Whether ``auto`` chooses this backend: its tests marked gpu have passed on an H100."""
@@ -73,8 +73,9 @@ def _installed_release() -> tuple[int, ...] | None:
 RELEASE = _installed_release()
 
 
-def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool, scale: float) -> Refusal | None:
+def refusal(traits: Traits) -> Refusal | None:
     """Return why the backend cannot take such a call, or None when it can; strides do not matter."""
+    device, dtype, head_dim, alibi, scale = traits[:5]
     if device.type != "cuda":
         return Refusal(f"no CUDA device for backend='hopper', tensors are on {device}", True)
     major, minor = backends.capability(device)
@@ -88,18 +89,24 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool
         return Refusal(f"backend='hopper' takes head dims 40 to 128 in multiples of 8, got {head_dim}", False)
     if alibi:
         return Refusal("backend='hopper' does not take alibi_slopes", False)
+    for name in ("window", "key_lengths"):
+        if getattr(traits, name):
+            return Refusal(f"backend='hopper' does not take {name}", False)
+    if traits.packed:
+        return Refusal("backend='hopper' does not take packed sequences", False)
     if abs(scale) < SMALLEST_SCALE:
         return Refusal(f"backend='hopper' needs a scale of at least {SMALLEST_SCALE} either way, got {scale}", False)
     return None
 
 
-def preferred(device: torch.device, dtype: torch.dtype, head_dim: int, alibi: bool, scale: float) -> bool:
+def preferred(traits: Traits) -> bool:
     """Say whether ``auto`` gives such a call to this backend."""
+    device = traits.device
     if not IN_AUTO or device.type != "cuda" or backends.capability(device) != CAPABILITY:
         return False
     if not torch.compiler.is_compiling():
         _report_release()
-    return refusal(device, dtype, head_dim, alibi, scale) is None
+    return refusal(traits) is None
 
 
 def _knows_release() -> bool:
@@ -126,6 +133,8 @@ def padded(head_dim: int) -> int:
 
 def sigmoid_form(problem: Problem) -> int:
     """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is known and large enough."""
+    if problem.form != "auto":
+        return TANH if problem.form == "tanh" else MIXED
     known = problem.bias is None
     return TANH if known and problem.bias_value >= TANH_BIAS[problem.query.dtype] else MIXED
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stabmon.kernels import AuxRequest, launch, ops, sigmoid_attention
+from stabmon.kernels.problem import Problem
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() and not launch.interpreted(), reason="needs a CUDA device or Triton's interpreter"
@@ -24,24 +25,22 @@ def per_head(heads=2, requires_grad=True):
     ids=["bias-causal-sums", "alibi-full"],
 )
 def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
-    arguments = (
-        *draw(),
-        per_head() if bias else None,
-        -1.5,
-        per_head(requires_grad=False) if slopes else None,
-        0.25,
-        causal,
-        with_sums,
-        "triton",
-    )
-    torch.library.opcheck(ops.sigmoid_attention_op, arguments)
+    per_query_head = per_head() if bias else None
+    alibi_slopes = per_head(requires_grad=False) if slopes else None
+    problem = Problem(*draw(), per_query_head, -1.5, alibi_slopes, 0.25, causal)
+    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton"))
 
 
 def test_the_other_operators_keep_their_word():
     query, key, value = draw(requires_grad=False)
-    bias = per_head(requires_grad=False)
-    torch.library.opcheck(ops.backward_op, (query.clone(), query, key, value, bias, 0.0, None, 0.25, True, True))
-    torch.library.opcheck(ops.row_statistics_op, (query, key, bias, 0.0, None, 0.25, True, 4, 0.5))
+    problem = Problem(query, key, value, per_head(requires_grad=False), 0.0, None, 0.25, True)
+    torch.library.opcheck(ops.backward_op, (query.clone(), *problem, True, "triton"))
+    torch.library.opcheck(ops.row_statistics_op, (*problem, 4, 0.5))
+
+
+def test_the_schema_spells_the_fields_of_a_problem():
+    arguments = ops.sigmoid_attention_op._opoverload._schema.arguments
+    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend")
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

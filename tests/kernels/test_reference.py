@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from stabmon.kernels import STATISTICS, AuxRequest, reference, sigmoid_attention
+from stabmon.kernels.problem import Problem
 
 
 def draw(*shape):
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def by_hand(query, key, value, bias, is_causal, slopes):
+def sees(position, j, is_causal, window):
+    if is_causal and j > position:
+        return False
+    return window is None or (position - window < j if is_causal else abs(position - j) < window)
+
+
+def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=None):
     """One row at a time, keys a row may see counted from the end."""
     batch, heads, n_q, dim = query.shape
     n_k, group = key.size(2), heads // key.size(1)
@@ -21,7 +28,9 @@ def by_hand(query, key, value, bias, is_causal, slopes):
         for h in range(heads):
             for i in range(n_q):
                 position = i + n_k - n_q
-                for j in range(min(n_k, max(0, position + 1)) if is_causal else n_k):
+                for j in range(n_k if lengths is None else int(lengths[b])):
+                    if not sees(position, j, is_causal, window):
+                        continue
                     z = float(query[b, h, i] @ key[b, h // group, j]) / math.sqrt(dim) - slopes[h] * abs(position - j)
                     output[b, h, i] += value[b, h // group, j] / (1 + math.exp(-z - bias[h]))
     return output
@@ -36,6 +45,38 @@ def test_eager_is_the_formula(n_q, n_k, is_causal):
         query, key, value, bias=bias, is_causal=is_causal, alibi_slopes=slopes, enable_gqa=True, backend="eager"
     )
     torch.testing.assert_close(output, by_hand(query, key, value, bias, is_causal, slopes))
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize(("n_q", "n_k"), [(5, 5), (3, 6), (6, 3)])
+def test_windows_and_lengths_are_the_formula(n_q, n_k, window, is_causal):
+    query, key, value, lengths = draw(3, 2, n_q, 3), draw(3, 2, n_k, 3), draw(3, 2, n_k, 3), torch.tensor([n_k, 2, 0])
+    bias, slopes = draw(2), draw(2).abs()
+    options = {"is_causal": is_causal, "window": window}
+    output = sigmoid_attention(
+        query, key, value, bias=bias, alibi_slopes=slopes, key_lengths=lengths, backend="eager", **options
+    )
+    expected = by_hand(query, key, value, bias, slopes=slopes, lengths=lengths, **options)
+    torch.testing.assert_close(output, expected)
+    assert torch.equal(output[2], torch.zeros(2, n_q, 3, dtype=torch.float64))
+
+
+def test_no_bias_follows_each_sequences_own_length():
+    query, key, value = (draw(3, 2, 6, 4) for _ in range(3))
+    lengths = torch.tensor([6, 2, 0])
+    output = sigmoid_attention(query, key, value, key_lengths=lengths)
+    for b, n in enumerate([6, 2]):
+        alone = sigmoid_attention(query[b : b + 1], key[b : b + 1, :, :n], value[b : b + 1, :, :n])
+        torch.testing.assert_close(output[b : b + 1], alone)
+    assert torch.equal(output[2], torch.zeros(2, 6, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("is_causal", "most"), [(True, 3), (False, 5)], ids=["causal", "full"])
+def test_no_bias_follows_the_most_keys_that_a_window_holds(is_causal, most):
+    query, key, value = (draw(1, 2, 9, 4) for _ in range(3))
+    found = sigmoid_attention(query, key, value, window=3, is_causal=is_causal)
+    assert torch.equal(found, sigmoid_attention(query, key, value, window=3, is_causal=is_causal, bias=-math.log(most)))
 
 
 def test_a_query_without_a_key_gives_zero():
@@ -62,7 +103,7 @@ def test_statistics_are_those_of_the_sampled_rows():
     bias = torch.tensor([-1.0, -2.0], dtype=torch.float64)
     rows = reference.sampled_rows(12, 4, 0.5, query.device)
     assert rows.tolist() == [1, 4, 7, 10]
-    found = reference.row_statistics(query, key, bias, 0.5, True, None, 4, 0.5)
+    found = reference.row_statistics(Problem(query, key, key, bias, 0.0, None, 0.5, True), 4, 0.5)
     for h in range(2):
         z = [0.5 * query[0, h, row] @ key[0, h, : int(row) + 9].T for row in rows]
         w = [torch.sigmoid(row + bias[h]) for row in z]

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stabmon.kernels import AuxRequest, launch, sigmoid_attention
+from stabmon.kernels.problem import Traits
 
 
 def tensor(*shape, dtype=torch.float32):
@@ -40,6 +41,13 @@ REFUSED = [
     ({"bias": "length"}, TypeError, r"bias must be None, a number or a Tensor \[H\], got str"),
     ({"alibi_slopes": 0.5}, TypeError, r"alibi_slopes must be None or a Tensor \[H\], got float"),
     ({"alibi_slopes": tensor(4, 1)}, ValueError, r"alibi_slopes must have shape \[4\], .* got \[4, 1\]"),
+    ({"window": 2.5}, TypeError, r"window must be None or a whole number of keys, got float"),
+    ({"window": True}, TypeError, r"window must be None or a whole number of keys, got bool"),
+    ({"window": 0}, ValueError, r"window must be at least 1 key, got 0"),
+    ({"key_lengths": [8, 8]}, TypeError, r"key_lengths must be a Tensor of int32 or int64, got list"),
+    ({"key_lengths": tensor(2)}, TypeError, r"key_lengths must be of int32 or int64, got torch\.float32"),
+    ({"key_lengths": tensor(4).int()}, ValueError, r"key_lengths must have shape \[2\], one a sequence, got \[4\]"),
+    ({"form": "ex2"}, ValueError, r"unknown form 'ex2'; expected one of 'auto', 'tanh', 'accurate'"),
     ({"return_aux": True}, TypeError, r"return_aux must be an AuxRequest or None, got bool"),
     ({"return_aux": AuxRequest(rows=-1)}, ValueError, r"AuxRequest\.rows must be 0 or more, got -1"),
     ({"return_aux": AuxRequest(offset=1.0)}, ValueError, r"AuxRequest\.offset must lie in \[0, 1\), got 1\.0"),
@@ -80,16 +88,16 @@ def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
 
 
 def test_auto_takes_what_triton_cannot():
-    assert launch.choose("auto", torch.device("cpu"), torch.float32, 64) == "eager"
+    assert launch.choose("auto", Traits(torch.device("cpu"), torch.float32, 64)) == "eager"
     given = tensor(2, 4, 8, 20)
     assert sigmoid_attention(given, given, given).shape == (2, 4, 8, 20)
 
 
 def test_an_old_device_is_named_with_its_capability(monkeypatch):
     monkeypatch.setattr(launch, "capability", lambda device: (7, 5))
-    refusal = launch.refusal(torch.device("cuda", 0), torch.float16, 64)
+    refusal = launch.refusal(Traits(torch.device("cuda", 0), torch.float16, 64))
     assert refusal == ("backend='triton' needs CUDA capability 8.0 or newer, cuda:0 has 7.5", True)
-    assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "eager"
+    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
     monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
-    assert launch.choose("auto", torch.device("cuda", 0), torch.float16, 64) == "triton"
-    assert launch.choose("auto", torch.device("cuda", 0), torch.float64, 64) == "eager"
+    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float64, 64)) == "eager"

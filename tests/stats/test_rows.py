@@ -5,6 +5,7 @@ import torch
 
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
+from stabmon.kernels.problem import Problem
 from stabmon.kernels.reference import row_statistics as specification
 from stabmon.stats.rows import row_statistics
 
@@ -22,7 +23,7 @@ def test_the_quick_statistics_are_the_specifications(causal, alibi, queries, key
     slopes = torch.tensor([0.5, 0.25, 0.1, 0.05]) if alibi else None
     bias = torch.tensor([-1.0, 0.0, 1.0, -5.0])
     head = (query, key, bias, 8**-0.5, causal, slopes)
-    expected = specification(*head, rows, 0.3)
+    expected = specification(Problem(query, key, key, bias, 0.0, slopes, 8**-0.5, causal), rows, 0.3)
     got = row_statistics(Call(query, key, key, *head[2:], query, None), AuxRequest(rows, 0.3))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 

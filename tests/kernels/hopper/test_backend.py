@@ -6,6 +6,7 @@ import torch
 from stabmon.kernels import launch as backends
 from stabmon.kernels import sigmoid_attention
 from stabmon.kernels.hopper import launch
+from stabmon.kernels.problem import Traits
 
 
 def test_asked_for_by_name_it_says_why_it_cannot():
@@ -28,4 +29,4 @@ def test_auto_gives_it_what_it_takes(in_auto, alibi, dtype, chosen, monkeypatch)
     monkeypatch.setattr(launch, "IN_AUTO", in_auto)
     monkeypatch.setattr(launch, "RELEASE", (3, 6))
     monkeypatch.setattr(backends, "capability", lambda device: (9, 0))
-    assert backends.choose("auto", torch.device("cuda", 0), dtype, 64, alibi, 0.1) == chosen
+    assert backends.choose("auto", Traits(torch.device("cuda", 0), dtype, 64, alibi, 0.1)) == chosen

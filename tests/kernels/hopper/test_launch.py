@@ -5,7 +5,7 @@ import torch
 
 from stabmon.kernels import launch as backends
 from stabmon.kernels.hopper import launch
-from stabmon.kernels.problem import Problem
+from stabmon.kernels.problem import Problem, Traits
 
 
 def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal=False):
@@ -61,8 +61,8 @@ def an_h100(monkeypatch):
 @pytest.mark.parametrize("dim", [40, 64, 80, 96, 128])
 @pytest.mark.parametrize("dtype", launch.DTYPES, ids=["fp16", "bf16"])
 def test_it_takes_what_it_was_made_for(dtype, dim):
-    assert launch.refusal(DEVICE, dtype, dim, False, 0.1) is None
-    assert launch.preferred(DEVICE, dtype, dim, False, 0.1)
+    assert launch.refusal(Traits(DEVICE, dtype, dim, False, 0.1)) is None
+    assert launch.preferred(Traits(DEVICE, dtype, dim, False, 0.1))
 
 
 @pytest.mark.usefixtures("an_h100")
@@ -80,14 +80,14 @@ def test_it_takes_what_it_was_made_for(dtype, dim):
     ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
 )
 def test_it_says_why_it_cannot(call, reason):
-    assert reason in launch.refusal(*call).text
-    assert not launch.preferred(*call)
+    assert reason in launch.refusal(Traits(*call)).text
+    assert not launch.preferred(Traits(*call))
 
 
 @pytest.mark.usefixtures("an_h100")
 def test_it_says_which_device_it_needs(monkeypatch):
     monkeypatch.setattr(backends, "capability", lambda device: (8, 0))
-    refusal = launch.refusal(DEVICE, torch.bfloat16, 64, False, 0.1)
+    refusal = launch.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert refusal.of_machine
     assert "cuda:0 has 8.0" in refusal.text
 
@@ -97,9 +97,9 @@ def test_it_says_which_device_it_needs(monkeypatch):
 def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, monkeypatch, caplog):
     monkeypatch.setattr(launch, "RELEASE", release)
     launch._report_release.cache_clear()
-    assert "knows triton 3.6 to 3.9" in launch.refusal(DEVICE, torch.bfloat16, 64, False, 0.1).text
-    assert not launch.preferred(DEVICE, torch.bfloat16, 64, False, 0.1)
-    assert not launch.preferred(DEVICE, torch.bfloat16, 64, False, 0.1)
+    assert "knows triton 3.6 to 3.9" in launch.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1)).text
+    assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert caplog.text.count("backend='auto' uses 'triton'") == 1
 
 

@@ -1,0 +1,131 @@
+"""From a call's arguments to its output: defaults, autocast, the choice of a backend, the observer, the statistics."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import launch, observe, ops, reference, validation
+from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+from .problem import Form, Problem
+
+
+class Options(NamedTuple):
+    """The keyword arguments that every function of the interface shares, as they were given."""
+
+    bias: Tensor | float | None
+    scale: float | None
+    is_causal: bool
+    window: int | None
+    alibi_slopes: Tensor | None
+    enable_gqa: bool
+    deterministic: bool | None
+    return_aux: AuxRequest | None
+    backend: launch.Backend
+    form: Form
+
+
+class Lengths(NamedTuple):
+    """What a call says about the lengths of its sequences; the fields of ``Problem``."""
+
+    key_lengths: Tensor | None = None
+    query_starts: Tensor | None = None
+    key_starts: Tensor | None = None
+    max_q: int = 0
+    max_k: int = 0
+
+    def keys(self) -> Tensor | None:
+        """Return how many valid keys each sequence has, [B], or None where all have the same number."""
+        if self.key_starts is not None:
+            return self.key_starts[1:] - self.key_starts[:-1]
+        return self.key_lengths
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths
+) -> tuple[Tensor, AuxOutput | None]:
+    """Return the output [B, H, N_q, D] of a call whose tensors fit together, and the statistics it asks for."""
+    query, key, value = _autocast(query, key, value)
+    validation.check_options(query, key, value, options)
+    problem = _complete(query, key, value, options, lengths)
+    validation.check_backend(options.backend, problem.traits)
+    chosen = launch.choose(options.backend, problem.traits)
+    observer = observe.current()
+    observed = None if observer is None else observer.request(query, key)
+    output, sums = _attend(problem, chosen, options.return_aux is not None or observed is not None)
+    if observer is not None:
+        observer.record(observe.call_of(problem, output, _aux(problem, chosen, observed, sums)))
+    return output, _aux(problem, chosen, options.return_aux, sums)
+
+
+def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    kind = query.device.type
+    if query.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return query, key, value
+    dtype = torch.get_autocast_dtype(kind)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
+
+
+def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Problem:
+    """Fill in every default."""
+    bias = _bias(query, key, options, lengths)
+    deterministic, slopes = options.deterministic, options.alibi_slopes
+    return Problem(
+        query,
+        key,
+        value,
+        bias if isinstance(bias, Tensor) else None,
+        0.0 if isinstance(bias, Tensor) else bias,
+        None if slopes is None else slopes.detach().to(_working_type(query)),
+        1.0 / math.sqrt(query.size(3)) if options.scale is None else options.scale,
+        options.is_causal,
+        options.window,
+        *lengths,
+        torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+        options.form,
+    )
+
+
+def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Tensor | float:
+    """Return the bias: the caller's, or −log of the most keys that a row of each sequence may see."""
+    if isinstance(options.bias, Tensor):
+        return options.bias.to(_working_type(query))
+    if options.bias is not None:
+        return options.bias
+    most = key.size(2)
+    if options.window is not None:
+        most = min(most, options.window if options.is_causal else 2 * options.window - 1)
+    keys = lengths.keys()
+    return -math.log(most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
+
+
+def _working_type(query: Tensor) -> torch.dtype:
+    return torch.promote_types(query.dtype, torch.float32)
+
+
+def _attend(problem: Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
+    if backend == "eager":
+        output = reference.sigmoid_attention(problem)
+        return output, reference.output_square_sum(problem, output) if with_sums else None
+    output, sums = ops.attend(problem, with_sums, backend)
+    return output, sums if with_sums else None
+
+
+def _aux(problem: Problem, backend: launch.Chosen, request: AuxRequest | None, sums: Tensor | None) -> AuxOutput | None:
+    if request is None or sums is None:
+        return None
+    if request.rows == 0:
+        rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
+        rest[..., -1] = -torch.inf
+    else:
+        measure = reference.row_statistics if backend == "eager" else ops.row_statistics
+        rest = measure(_detached(problem), *request)
+    return AuxOutput(torch.cat([sums[..., None], rest], dim=-1), backend, launch.form_of(problem, backend))
+
+
+def _detached(problem: Problem) -> Problem:
+    query, key, value = (tensor.detach() for tensor in problem[:3])
+    return problem._replace(
+        query=query, key=key, value=value, bias=None if problem.bias is None else problem.bias.detach()
+    )
