@@ -52,8 +52,20 @@ class Call(NamedTuple):
     def problem(self) -> Problem:
         """The call as ``reference`` takes it."""
         bias, number = (self.bias, 0.0) if isinstance(self.bias, Tensor) else (None, self.bias)
-        rest = self[self._fields.index("window") :]
-        return Problem(*self[:3], bias, number, self.alibi_slopes, self.scale, self.is_causal, *rest)
+        return Problem(
+            *self[:3],
+            bias,
+            number,
+            self.alibi_slopes,
+            self.scale,
+            self.is_causal,
+            self.window,
+            self.key_lengths,
+            self.query_starts,
+            self.key_starts,
+            self.max_q,
+            self.max_k,
+        )
 
 
 def call_of(problem: Problem, output: Tensor, aux: AuxOutput | None) -> Call:

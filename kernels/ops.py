@@ -56,12 +56,14 @@ def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
 )
 def backward_op(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of query, key, value and bias; the last is empty unless it is asked for."""
-    from .backward import backward
+    from . import backward
+    from .hopper import launch as hopper
 
-    problem, (bias_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    problem, (bias_gradient, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
     grad = aligned(grad if grad.stride(-1) == 1 else grad.contiguous())
-    return *grads, backward(_readable(problem), grad, grads, bias_gradient)
+    run = hopper.backward if backend == "hopper" else backward.backward
+    return *grads, run(_readable(problem), grad, grads, bias_gradient)
 
 
 @backward_op.register_fake

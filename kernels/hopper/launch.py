@@ -176,6 +176,13 @@ def forward(
     return sums.sum(-1) if with_sums else sums
 
 
+def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
+    """Write ``grads`` of query, key and value and return the bias's [H] float32 or an empty tensor, as triton does."""
+    from ..backward import backward
+
+    return backward(problem, grad, grads, bias_gradient)
+
+
 def _readable(tensor: Tensor) -> Tensor:
     return tensor if descriptors.fit(CAPABILITY, (tensor,)) else tensor.clone(memory_format=torch.contiguous_format)
 
