@@ -12,14 +12,12 @@ from stabmon.errors import FixError
 from stabmon.fixes.code import join
 from stabmon.fixes.present import norm_gain
 from stabmon.names import natural_key, own_name
-from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention
+from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention, alibi_slopes
+from stabmon.nn.self_attention import SelfAttention
 from stabmon.records import Applied, Fix, FixKind
 
 _log = logging.getLogger(__name__)
-_BY_HAND = {
-    FixKind.PRE_NORM: "moving a norm changes what every weight behind it was learnt for",
-    FixKind.POSITION: "another scheme of positions changes what queries and keys were learnt for",
-}
+_POSITIONS = {"rope": "rope", "alibi": "alibi", "none": None}
 
 
 def apply(fix: Fix, model: nn.Module) -> Applied:
@@ -39,23 +37,30 @@ def apply(fix: Fix, model: nn.Module) -> Applied:
         raise FixError(f"{_words(fix)} is not in the model; change it where the training is written:\n{fix.code}")
     modules = {own_name(name): module for name, module in model.named_modules()}  # inside its wrappers comes last
     attention = _find(fix, modules)
-    if not isinstance(attention, SigmoidAttention):
+    if not isinstance(attention, SelfAttention):
         kind = f"{type(attention).__module__}.{type(attention).__qualname__}"
-        raise FixError(
-            f"{fix.module} is a {kind}; stabmon changes only its own SigmoidAttention. Write in your model:\n{fix.code}"
-        )
+        raise FixError(f"{fix.module} is a {kind}; stabmon changes only its own. Write in your model:\n{fix.code}")
     match fix.kind:
         case FixKind.BIAS:
-            return _set_bias(fix, attention)
+            return _set_bias(fix, _with_bias(fix, attention))
         case FixKind.LEARNABLE_BIAS:
-            return _free_bias(fix, attention)
+            return _free_bias(fix, _with_bias(fix, attention))
         case FixKind.QK_NORM:
             return _norm_logits(fix, modules, attention)
+        case FixKind.POSITION:
+            return _place(fix, attention)
         case FixKind.LAYER_SCALE:
             return _scale_branch(fix, *_block(fix, modules, attention), attention)
         case FixKind.HYBRID_NORM:
             return _norm_branch(fix, *_block(fix, modules, attention), attention)
-    raise FixError(f"{_BY_HAND[fix.kind]}: build the model with it and train it anew:\n{fix.code}")
+        case _:
+            return _norm_before(*_block(fix, modules, attention))
+
+
+def _with_bias(fix: Fix, attention: SelfAttention) -> SigmoidAttention:
+    if not isinstance(attention, SigmoidAttention):
+        raise FixError(f"{fix.module} is a {type(attention).__name__}, which has no bias to set; take another fix")
+    return attention
 
 
 def _set_bias(fix: Fix, attention: SigmoidAttention) -> Applied:
@@ -86,7 +91,7 @@ def _free_bias(fix: Fix, attention: SigmoidAttention) -> Applied:
     return _announce(fix.module, f"the bias of {fix.module} learns from now on, one number a head; {what}", "bias")
 
 
-def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> Applied:
+def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SelfAttention) -> Applied:
     _refuse_second(attention, "key_norm", fix.module)
     block = next((block for _, block in _blocks(modules, attention)), None)
     gain, why = (_value(fix), "as asked") if fix.value is not None else norm_gain(attention, block)
@@ -100,17 +105,38 @@ def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidA
     )
 
 
-def _scale_branch(fix: Fix, name: str, block: Block, attention: SigmoidAttention) -> Applied:
+def _scale_branch(fix: Fix, name: str, block: Block, attention: SelfAttention) -> Applied:
     gain = _value(fix)
     _put(LayerScale(attention.out.out_features, gain), block, "attention_scale", name, attention)
     changed = f"the attention branch of {name} is multiplied by {gain:.3g}, which then learns"
     return _announce(name, f"{changed}; a trained model loses that much of the branch", "attention_scale.gain")
 
 
-def _norm_branch(fix: Fix, name: str, block: Block, attention: SigmoidAttention) -> Applied:
+def _norm_branch(fix: Fix, name: str, block: Block, attention: SelfAttention) -> Applied:
     _put(RMSNorm(attention.out.out_features), block, "attention_post_norm", name, attention)
     changed = f"the attention branch of {name} now has root mean square 1 at every token before it is added"
     return _announce(name, f"{changed}, whatever size it had learnt", "attention_post_norm.weight")
+
+
+def _norm_before(name: str, block: Block) -> Applied:
+    if block.norm == "pre":
+        raise FixError(f"{name} norms before its branches already; take another fix of the finding")
+    block.norm = "pre"
+    changed = f"{name} is x + f(norm(x)) now; its stream is no longer normed"
+    return Applied(module=name, changed=f"{changed}, which every weight behind it was learnt for")
+
+
+def _place(fix: Fix, attention: SelfAttention) -> Applied:
+    if fix.setting not in _POSITIONS or _POSITIONS[fix.setting] == attention.position:
+        raise FixError(
+            f"{fix.module} has position {attention.position!r}; stabmon sets one of {', '.join(_POSITIONS)} in place, "
+            f"other than that, got {fix.setting!r}. Write in your model:\n{fix.code}"
+        )
+    before, attention.position = attention.position, _POSITIONS[fix.setting]  # type: ignore[assignment]
+    slopes = alibi_slopes(attention.heads).to(attention.out.weight.device) if fix.setting == "alibi" else None
+    attention.alibi_slopes = slopes
+    changed = f"{fix.module} has position {fix.setting!r} in place of {before!r}"
+    return Applied(module=fix.module, changed=f"{changed}; its queries and keys were learnt for the old one")
 
 
 def _announce(module: str, changed: str, *parameters: str) -> Applied:
@@ -127,16 +153,16 @@ def _announce(module: str, changed: str, *parameters: str) -> Applied:
 def _find(fix: Fix, modules: Mapping[str, nn.Module]) -> nn.Module:
     if fix.module in modules:
         return modules[fix.module]
-    attentions = [name for name, module in modules.items() if isinstance(module, SigmoidAttention)]
+    attentions = [name for name, module in modules.items() if isinstance(module, SelfAttention)]
     near = difflib.get_close_matches(fix.module, attentions or list(modules), n=1, cutoff=0.0)
     known = ", ".join(sorted(attentions, key=natural_key)) or "none"
     raise FixError(
         f"the model has no module {fix.module!r}; the nearest name is {near[0]!r}, "
-        f"its sigmoid attentions are: {known}. Apply the fix to the model in which it was found"
+        f"its attentions are: {known}. Apply the fix to the model in which it was found"
     )
 
 
-def _block(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> tuple[str, Block]:
+def _block(fix: Fix, modules: Mapping[str, nn.Module], attention: SelfAttention) -> tuple[str, Block]:
     """Return the Block whose attention branch is ``attention``, and its name."""
     for name, block in _blocks(modules, attention):
         return name, block
@@ -146,7 +172,7 @@ def _block(fix: Fix, modules: Mapping[str, nn.Module], attention: SigmoidAttenti
     )
 
 
-def _blocks(modules: Mapping[str, nn.Module], attention: SigmoidAttention) -> list[tuple[str, Block]]:
+def _blocks(modules: Mapping[str, nn.Module], attention: SelfAttention) -> list[tuple[str, Block]]:
     return [
         (name, block)
         for name, block in modules.items()
@@ -164,7 +190,7 @@ def _refuse_second(parent: nn.Module, place: str, name: str) -> None:
         )
 
 
-def _put(new: nn.Module, parent: nn.Module, place: str, name: str, like: SigmoidAttention) -> None:
+def _put(new: nn.Module, parent: nn.Module, place: str, name: str, like: SelfAttention) -> None:
     """Set ``parent.place``, an identity until now, to ``new`` with the device and type of ``like`` and its own mode."""
     _refuse_second(parent, place, name)
     setattr(parent, place, new.to(like.out.weight).train(parent.training))

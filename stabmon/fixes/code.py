@@ -16,18 +16,17 @@ def code_for(kind: FixKind, attention: Attention | None, value: float | None, se
         return _training_code(kind, value, setting)
     if attention is None:
         raise ValueError(f"a {kind.value} fix changes an attention, got none; pass the attention's record")
-    if kind is FixKind.PRE_NORM:
-        return "x = x + self.attention(self.norm(x))  # in forward, in place of self.norm(x + self.attention(x))"
     if kind is FixKind.POSITION:
         return _position_code(attention, setting)
     return (_own_code if is_ours(kind, attention) else _foreign_code)(kind, attention, value)
 
 
 def is_ours(kind: FixKind, attention: Attention) -> bool:
-    """Say whether the place that ``kind`` changes stands in a module of stabmon's: SigmoidAttention, or Block."""
-    if kind in (FixKind.LAYER_SCALE, FixKind.HYBRID_NORM):
-        return attention.kind == "sigmoid" and attention.branch == join(attention.block, "attention_scale")
-    return attention.kind == "sigmoid"
+    """Say whether the place that ``kind`` changes stands in a module of stabmon's: an attention of ours, or Block."""
+    in_block = attention.kind != "functional" and attention.branch == join(attention.block, "attention_scale")
+    if kind in (FixKind.LAYER_SCALE, FixKind.HYBRID_NORM, FixKind.PRE_NORM):
+        return in_block
+    return attention.kind == "sigmoid" or (in_block and kind in (FixKind.QK_NORM, FixKind.POSITION))
 
 
 def join(name: str, child: str) -> str:
@@ -78,7 +77,7 @@ def _training_code(kind: FixKind, value: float | None, setting: str | None) -> s
 
 def _position_code(attention: Attention, setting: str | None) -> str:
     wanted = name_of(FixKind.POSITION, setting)
-    if attention.kind == "sigmoid":
+    if is_ours(FixKind.POSITION, attention):
         position = f'"{wanted}"' if wanted in ("rope", "alibi") else "None"
         return f"SigmoidAttention(..., position={position})  # where the model is built"
     if wanted == "rope":
@@ -105,6 +104,8 @@ def _own_code(kind: FixKind, attention: Attention, value: float | None) -> str:
         case FixKind.LAYER_SCALE:
             scale = f"stabmon.nn.LayerScale({width}, {number(kind, value)}){here}"
             return f"{early}\n{block}\nblock.attention_scale = {scale}"
+        case FixKind.PRE_NORM:
+            return f'{block}\nblock.norm = "pre"'
         case _:
             return f"{early}\n{block}\nblock.attention_post_norm = stabmon.nn.RMSNorm({width}){here}"
 
@@ -116,6 +117,8 @@ def _foreign_code(kind: FixKind, attention: Attention, value: float | None) -> s
             return "# softmax makes every row sum to one: it has no bias to set"
         case FixKind.BIAS:
             return f"sigmoid_attention(query, key, value, bias={number(kind, value)})"
+        case FixKind.PRE_NORM:
+            return "x = x + self.attention(self.norm(x))  # in forward, in place of self.norm(x + self.attention(x))"
         case FixKind.LEARNABLE_BIAS:
             start = "-math.log(max_length)" if value is None else number(kind, value)
             made = f"self.bias = torch.nn.Parameter(torch.full(({attention.heads},), {start}))"

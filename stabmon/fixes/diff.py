@@ -16,9 +16,6 @@ def diff_for(kind: FixKind, attention: Attention | None, value: float | None, se
         return _training(kind, value, setting)
     if attention is None:
         raise ValueError(f"a {kind.value} fix changes an attention, got none; pass the attention's record")
-    if kind is FixKind.PRE_NORM:
-        old, new = "x = self.norm(x + self.attention(x))", "x = x + self.attention(self.norm(x))"
-        return _hunk(f"forward of {attention.block or 'the block'}", [old], [new])
     if kind is FixKind.POSITION:
         return _position(attention, name_of(kind, setting))
     return (_own if is_ours(kind, attention) else _foreign)(kind, attention, value)
@@ -55,7 +52,7 @@ def _after_step(line: str) -> str:
 def _position(attention: Attention, wanted: str) -> str:
     there = repr(attention.position)
     value = repr(wanted) if wanted in ("rope", "alibi") else "None"
-    call = "SigmoidAttention(..., position={})" if attention.kind == "sigmoid" else "positions = {}"
+    call = "SigmoidAttention(..., position={})" if is_ours(FixKind.POSITION, attention) else "positions = {}"
     return _hunk(
         f"where {attention.module or 'the attention'} is built", [call.format(there)], [call.format(value)]
     ).replace("'", '"')
@@ -75,6 +72,8 @@ def _own(kind: FixKind, attention: Attention, value: float | None) -> str:
             return _hunk(where, [old], [f'SigmoidAttention({size}, bias="learnable"{start}, ...)'])
         case FixKind.QK_NORM:
             return _hunk(where, [f"SigmoidAttention({size}, ...)"], [f"SigmoidAttention({size}, qk_norm=True, ...)"])
+        case FixKind.PRE_NORM:
+            return _hunk(block, ['Block(width, attention, norm="post", ...)'], ["Block(width, attention, ...)"])
         case _:
             knob = f"layer_scale={number(kind, value)}" if kind is FixKind.LAYER_SCALE else "hybrid_norm=True"
             return _hunk(block, ["Block(width, attention, ...)"], [f"Block(width, attention, {knob}, ...)"])
@@ -90,6 +89,7 @@ def _foreign(kind: FixKind, attention: Attention, value: float | None) -> str:
     width, head_dim = attention.heads * attention.head_dim, attention.head_dim
     init, forward = f"__init__ of {attention.module or 'the model'}", f"forward of {attention.module or 'the model'}"
     call, add = "sigmoid_attention(query, key, value", "x = x + self.attention(self.norm(x))"
+    block = attention.block or "the block"
     match kind:
         case FixKind.BIAS | FixKind.LEARNABLE_BIAS if attention.kind == "softmax":
             return ""
@@ -100,14 +100,15 @@ def _foreign(kind: FixKind, attention: Attention, value: float | None) -> str:
             made = f"self.bias = torch.nn.Parameter(torch.full(({attention.heads},), {start}))"
             return "\n".join((_hunk(init, [], [made]), _hunk(forward, [f"{call}, ...)"], [f"{call}, bias=self.bias)"])))
         case FixKind.QK_NORM:
-            made = [f"self.{side}_norm = torch.nn.RMSNorm({head_dim})" for side in ("query", "key")]
+            norms = [f"self.{side}_norm = torch.nn.RMSNorm({head_dim})" for side in ("query", "key")]
             used = "query, key = self.query_norm(query), self.key_norm(key)"
-            return "\n".join((_hunk(init, [], made), _hunk(forward, [], [used], ("query, key, value = ...",))))
+            return "\n".join((_hunk(init, [], norms), _hunk(forward, [], [used], ("query, key, value = ...",))))
+        case FixKind.PRE_NORM:
+            return _hunk(f"forward of {block}", ["x = self.norm(x + self.attention(x))"], [add])
         case FixKind.LAYER_SCALE:
             name, made_of = "attention_scale", f"stabmon.nn.LayerScale({width}, {number(kind, value)})"
         case _:
             name, made_of = "attention_post_norm", f"torch.nn.RMSNorm({width})"
-    block = attention.block or "the block"
     used = f"x = x + self.{name}(self.attention(self.norm(x)))"
     return "\n".join(
         (_hunk(f"__init__ of {block}", [], [f"self.{name} = {made_of}"]), _hunk(f"forward of {block}", [add], [used]))

@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from stabmon.nn import Block, SigmoidAttention
+from stabmon.nn import Block
+from stabmon.nn.self_attention import SelfAttention
 
 WIDE = 2.0
 """Standard deviation of the logits above which they are not kept: there they are what the norm is to mend."""
 
 
-def norm_gain(attention: SigmoidAttention, block: Block | None) -> tuple[float, str]:
+def norm_gain(attention: SelfAttention, block: Block | None) -> tuple[float, str]:
     """Return the gain of both norms at which logits keep their present size, and in words where it comes from.
 
     The size is that for inputs of independent channels with root mean square one, as a norm without gain gives them;
@@ -19,7 +20,7 @@ def norm_gain(attention: SigmoidAttention, block: Block | None) -> tuple[float, 
     that point anywhere, so g stays under √``WIDE``.
     """
     with torch.no_grad():
-        weight = attention.qkv.weight.double().unflatten(0, (3, -1))  # [3, width, width]
+        weight = torch.stack(attention.qkv.weight.double().chunk(3))  # [3, width, width]
         size = (weight * _input_gain(weight, block)).square().sum(-1).mean(-1).sqrt()  # [3]
     present = float(math.sqrt(size[0] * size[1]))
     largest = math.sqrt(WIDE)
@@ -29,4 +30,4 @@ def norm_gain(attention: SigmoidAttention, block: Block | None) -> tuple[float, 
 
 
 def _input_gain(weight: Tensor, block: Block | None) -> Tensor:
-    return weight.new_ones(()) if block is None else block.attention_norm.weight.to(weight)
+    return weight.new_ones(()) if block is None or block.norm == "post" else block.attention_norm.weight.to(weight)

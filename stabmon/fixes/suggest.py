@@ -30,8 +30,8 @@ def learnable_bias_fix(
 def qk_norm_fix(attention: Attention, why: str, value: float | None = None, *, effect: Effect | None = None) -> Fix:
     """Suggest an RMS norm per head on queries and keys, which bounds the logits by √head_dim times the gains.
 
-    ``value`` is the first gain of both norms; None takes one for a new model and what keeps the logits for a trained
-    one.
+    ``value`` is the first gain of both norms; None takes what keeps the size of the present logits where it is put into
+    a model, and 1 where a model is built with it.
     """
     return _fix(FixKind.QK_NORM, attention, value, why, Safety.BEFORE_TRAINING, effect)
 
@@ -48,7 +48,7 @@ def hybrid_norm_fix(attention: Attention, why: str, *, effect: Effect | None = N
 
 def pre_norm_fix(attention: Attention, why: str, *, effect: Effect | None = None) -> Fix:
     """Suggest x + f(norm(x)) in place of norm(x + f(x))."""
-    return _fix(FixKind.PRE_NORM, attention, None, why, Safety.BY_HAND, effect)
+    return _fix(FixKind.PRE_NORM, attention, None, why, Safety.BEFORE_TRAINING, effect)
 
 
 def position_fix(
@@ -59,7 +59,8 @@ def position_fix(
     effect: Effect | None = None,
 ) -> Fix:
     """Suggest another scheme of positions."""
-    return _fix(FixKind.POSITION, attention, None, why, Safety.BY_HAND, effect, setting)
+    safety = Safety.BY_HAND if setting == "learned" else Safety.BEFORE_TRAINING
+    return _fix(FixKind.POSITION, attention, None, why, safety, effect, setting)
 
 
 def learning_rate_fix(factor: float, why: str, *, effect: Effect | None = None) -> Fix:

@@ -6,7 +6,7 @@ from torch import nn
 
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
-from stabmon.nn import Block, LayerScale, SigmoidAttention
+from stabmon.nn import Block, LayerScale, SigmoidAttention, SoftmaxAttention
 from stabmon.records import Attention, Fix
 
 WIDTH, HEADS = 8, 2
@@ -127,7 +127,7 @@ def test_a_missing_module_is_answered_with_the_nearest_name() -> None:
 def test_a_foreign_attention_is_answered_with_code() -> None:
     target = nn.ModuleDict({"attention": nn.MultiheadAttention(WIDTH, HEADS)})
     fix = suggest.qk_norm_fix(record("block", "softmax").model_copy(update={"module": "attention"}), "logits grow")
-    with pytest.raises(FixError, match="MultiheadAttention; stabmon changes only") as caught:
+    with pytest.raises(FixError, match="MultiheadAttention; stabmon changes only its own") as caught:
         fix.apply(target)
     assert fix.code in str(caught.value)
 
@@ -152,3 +152,108 @@ def test_a_bias_that_is_no_number_is_refused(value: float) -> None:
     with pytest.raises(FixError, match="finite value"):
         suggest.bias_fix(record(), value, "why").apply(target)
     assert target["layers"][1].attention.bias.tolist() == [0.0] * HEADS
+
+
+def test_a_bias_that_did_not_learn_learns_from_where_it_was() -> None:
+    target = model(bias=-1.5)
+    x = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(0))
+    before = target["layers"][1](x)
+    done = suggest.learnable_bias_fix(record(), "why").apply(target)
+    attention = target["layers"][1].attention
+    assert torch.equal(target["layers"][1](x), before)
+    assert done.parameters == ("layers.1.attention.bias",)
+    assert target.get_parameter(done.parameters[0]) is attention.bias
+    target["layers"][1](x).sum().backward()
+    assert attention.bias.grad is not None
+    assert "bias" in dict(attention.named_parameters())
+    with pytest.raises(FixError, match="learns already"):
+        suggest.learnable_bias_fix(record(), "why").apply(target)
+
+
+def test_a_bias_fix_says_by_how_much_it_rescales_what_was_learnt() -> None:
+    done = suggest.bias_fix(record(), -2.0, "why").apply(model())
+    assert "multiplied by 0.135" in done.changed
+    assert done.parameters == ()
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0])
+def test_qk_norm_starts_with_the_gain_that_keeps_the_size_of_the_logits(scale: float) -> None:
+    torch.manual_seed(0)
+    width, heads = 256, 4
+    block = Block(width, SigmoidAttention(width, heads, bias=-3.0, max_length=64))
+    with torch.no_grad():
+        block.attention_norm.weight.fill_(1.7)
+        block.attention.qkv.weight.mul_(scale)
+    target = nn.ModuleDict({"layers": nn.ModuleList([block])}).double()
+    x = block.attention_norm(torch.randn(2, 64, width, dtype=torch.float64))
+    before = logit_spread(block.attention, x)
+    there = record("layers.0").model_copy(update={"heads": heads, "head_dim": width // heads})
+    suggest.qk_norm_fix(there, "why").apply(target)
+    assert logit_spread(block.attention, x) == pytest.approx(before, rel=0.05)
+
+
+def logit_spread(attention: SigmoidAttention, x: torch.Tensor) -> float:
+    query, key, _ = attention._project(x)
+    return float((query @ key.mT / query.shape[-1] ** 0.5).detach().std())
+
+
+def test_qk_norm_does_not_keep_logits_that_are_too_wide_already() -> None:
+    target = model()
+    with torch.no_grad():
+        target["layers"][1].attention.qkv.weight.mul_(20)
+    done = suggest.qk_norm_fix(record(), "why").apply(target)
+    assert target["layers"][1].attention.key_norm.weight.tolist() == pytest.approx([2**0.5] * (WIDTH // HEADS))
+    assert "too much for a bias to bear" in done.changed
+
+
+def test_qk_norm_takes_the_gain_it_is_given() -> None:
+    target = model()
+    suggest.qk_norm_fix(record(), "why", 0.75).apply(target)
+    assert target["layers"][1].attention.query_norm.weight.tolist() == [0.75] * (WIDTH // HEADS)
+
+
+def test_pre_norm_moves_the_norm_before_the_branches() -> None:
+    target = model(norm="post")
+    other = model()
+    suggest.pre_norm_fix(record(), "why").apply(target)
+    x = torch.randn(1, 3, WIDTH, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(target["layers"][1](x), other["layers"][1](x))
+    assert not torch.equal(target["layers"][0](x), other["layers"][0](x))
+    with pytest.raises(FixError, match="already"):
+        suggest.pre_norm_fix(record(), "why").apply(target)
+
+
+@pytest.mark.parametrize("setting", ["rope", "alibi"])
+def test_positions_are_those_of_a_model_built_with_them(setting: str) -> None:
+    torch.manual_seed(0)
+    built = SigmoidAttention(WIDTH, HEADS, bias=0.0, max_length=4, position=setting)
+    torch.manual_seed(0)
+    target = nn.ModuleDict({"mixer": SigmoidAttention(WIDTH, HEADS, bias=0.0, max_length=4)})
+    there = record().model_copy(update={"module": "mixer", "block": "", "branch": "mixer"})
+    suggest.position_fix(there, setting, "why").apply(target)
+    x = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(target["mixer"](x), built(x))
+    suggest.position_fix(there, "none", "why").apply(target)
+    assert target["mixer"].position is None
+    with pytest.raises(FixError, match="stabmon sets one of"):
+        suggest.position_fix(there, "learned", "why").apply(target)
+
+
+def test_softmax_of_ours_gets_norms_but_no_bias() -> None:
+    block = Block(WIDTH, SoftmaxAttention(WIDTH, HEADS))
+    target = nn.ModuleDict({"layers": nn.ModuleList([block])})
+    there = record("layers.0", "softmax")
+    suggest.qk_norm_fix(there, "why").apply(target)
+    suggest.hybrid_norm_fix(there, "why").apply(target)
+    assert isinstance(block.attention.key_norm, nn.RMSNorm)
+    with pytest.raises(FixError, match="no bias to set"):
+        suggest.bias_fix(there, 0.0, "why").apply(target)
+
+
+@pytest.mark.parametrize(
+    "fix", [suggest.warmup_fix(10, "why"), suggest.clip_fix(1.0, "why"), suggest.precision_fix("bf16", "why")]
+)
+def test_what_belongs_to_the_training_is_answered_with_code(fix: Fix) -> None:
+    with pytest.raises(FixError, match="not in the model") as caught:
+        fix.apply(model())
+    assert fix.code in str(caught.value)

@@ -95,3 +95,65 @@ def test_code_that_lacks_what_it_needs_is_refused() -> None:
 def test_suggesting_loads_no_torch() -> None:
     code = "import sys, stabmon.fixes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def every(record: Attention) -> tuple[Fix, ...]:
+    return (
+        *fixes(record).values(),
+        suggest.learnable_bias_fix(record, "one bias does not fit all heads", -2.0),
+        suggest.pre_norm_fix(record, "post-norm is hard to train"),
+        suggest.position_fix(record, "alibi", "RoPE is bad at this length"),
+        suggest.learning_rate_fix(0.3, "logits grow"),
+        suggest.warmup_fix(100, "the first steps are too large"),
+        suggest.clip_fix(1.0, "gradients spike"),
+        suggest.precision_fix("bf16", "fp16 overflows"),
+    )
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "functional"])
+def test_every_kind_of_fix_comes_with_code_and_a_diff(kind: str) -> None:
+    made = every(attention(kind))
+    assert {fix.kind for fix in made} == set(FixKind)
+    for fix in made:
+        assert fix.code
+        lines = fix.diff.splitlines()
+        assert lines[0].startswith("@@ ")
+        assert any(line.startswith("+") for line in lines), fix.diff
+        assert all(line[0] in "@ +-" for line in lines), fix.diff
+
+
+def test_the_diff_of_a_bias_is_the_argument_where_the_attention_is_built() -> None:
+    record = attention().model_copy(update={"bias": 0.0})
+    assert suggest.bias_fix(record, -2.0, "why").diff == (
+        "@@ where layers.1.attention is built @@\n"
+        "-SigmoidAttention(8, 2, bias=0, ...)\n"
+        "+SigmoidAttention(8, 2, bias=-2, ...)"
+    )
+
+
+def test_the_code_of_a_learnable_bias_and_of_pre_norm_does_what_apply_does() -> None:
+    learnable = run(suggest.learnable_bias_fix(attention(), "why", -2.0), model())
+    assert learnable.attention.bias.tolist() == [-2.0] * HEADS
+    assert isinstance(learnable.attention.bias, torch.nn.Parameter)
+    post = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([model()["layers"][0] for _ in range(2)])})
+    post["layers"][1].norm = "post"
+    assert run(suggest.pre_norm_fix(attention(), "why"), post).norm == "pre"
+
+
+def test_the_code_of_the_training_runs() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.4)
+    names = {"torch": torch, "optimizer": optimizer, "model": torch.nn.ParameterList([weight])}
+    made, stepped = suggest.warmup_fix(10, "why").code.splitlines()
+    exec(made, names)
+    optimizer.step()
+    exec(stepped, names)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4 * 2 / 10)
+    weight.grad = torch.full((2,), 10.0)
+    exec(suggest.clip_fix(1.0, "why").code, names)
+    assert weight.grad.norm() == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(("depth", "gain"), [(1, 0.1), (18, 0.1), (19, 1e-5), (24, 1e-5), (25, 1e-6), (100, 1e-6)])
+def test_layer_scale_starts_smaller_in_deeper_models(depth: int, gain: float) -> None:
+    assert suggest.layer_scale_gain(depth) == gain
