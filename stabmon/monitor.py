@@ -249,6 +249,7 @@ class Monitor:
     def _seal(self) -> None:
         """Set the open step aside for ``log``, and make the buffer ready for the next."""
         recording = self._recording
+        recording.settle()
         self._sealed.copy_(recording.buffer)
         recording.buffer.copy_(recording.initial)
         self._sealed_step = self._steps

@@ -92,6 +92,7 @@ def measure(
     finally:
         for handle in handles:
             handle.remove()
+    recording.settle()
     _softmax_is_its_own_twin(recording)
     row = finalise(recording.buffer.cpu().numpy(), plan)
     return Start(new_run.describe(model, model_map, "preflight", config), plan.layout, row)

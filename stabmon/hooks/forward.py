@@ -9,7 +9,6 @@ from stabmon.errors import ModelError
 from stabmon.hooks.recording import Guarded, Recording
 from stabmon.kernels import AuxRequest, observe
 from stabmon.stats import Slots
-from stabmon.stats.accumulate import add_call, add_power, set_gain
 from stabmon.stats.softmax import add_softmax
 
 
@@ -51,9 +50,9 @@ class StreamHook(Hook):
     def add(self, x: Tensor | None) -> None:
         """Add ``x``; a module without a tensor leaves its slots uncounted."""
         if x is not None:
-            add_power(self.recording.buffer, self.at, x.detach())
+            self.recording.writer.power(self.at, x)
         if self.gain is not None:
-            set_gain(self.recording.buffer, self.gain_at, self.gain)
+            self.recording.writer.gain(self.gain_at, self.gain)
 
 
 class SigmoidObserver(Hook):
@@ -97,7 +96,7 @@ class SigmoidObserver(Hook):
             read, request = self.recording.reading(call.query.size(0))
         else:
             read = slice(None)
-        add_call(self.recording.buffer, self.slots, call, read, request)
+        self.recording.writer.call(self.slots, call, read, request)
 
     def enter(self) -> None:
         """Take the observer slot."""
@@ -149,7 +148,7 @@ class SoftmaxHook(Hook):
 
     def add(self, module: nn.MultiheadAttention, args: Any, kwargs: Any) -> None:
         """Add the call with the inputs ``args`` and ``kwargs``."""
-        add_softmax(self.recording.buffer, self.slots, module, args, kwargs, self.recording.request)
+        add_softmax(self.recording.writer, self.slots, module, args, kwargs, self.recording.request)
 
 
 def first_tensor(value: Any) -> Tensor | None:

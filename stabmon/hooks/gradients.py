@@ -25,6 +25,7 @@ class GradientNorms(Guarded):
         self.groups = list(groups)
         self.scaler = scaler
         self._changed: set[int] = set()
+        self._tables: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
         self._task = -1
 
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
@@ -54,17 +55,31 @@ class GradientNorms(Guarded):
         self._changed.clear()
 
     def _write(self) -> None:
-        changed = [
+        found = [
             (at, _gradients(parameters)) for index, (at, parameters) in enumerate(self.groups) if index in self._changed
         ]
-        scale = None if self.scaler is None else self.scaler._get_scale_async()
-        norms = torch._foreach_norm([grad for _, gradients in changed for grad in gradients], 2, torch.float32)
-        first = 0
-        for at, gradients in changed:
-            last = first + len(gradients)
-            norm = torch.linalg.vector_norm(torch.stack(norms[first:last]))
-            self.recording.buffer[at.start].copy_(norm if scale is None else norm / scale)
-            first = last
+        norms = torch._foreach_norm([gradient for _, group in found for gradient in group], 2, torch.float32)
+        table, places = self._table(tuple((at.start, len(group)) for at, group in found))
+        # A row for each group; 0 fills it up.
+        each = torch.stack([*norms, norms[0].new_zeros(())])[table]
+        total = torch.linalg.vector_norm(each, dim=1)
+        if self.scaler is not None:
+            total /= self.scaler._get_scale_async()
+        self.recording.buffer.index_copy_(0, places, total)
+
+    def _table(self, groups: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+        """Return which norms belong to each group of (place, size), [groups, largest size], and the places [groups]."""
+        if groups not in self._tables:
+            last = sum(size for _, size in groups)
+            table = torch.full((len(groups), max(size for _, size in groups)), last)
+            first = 0
+            for row, (_, size) in enumerate(groups):
+                table[row, :size] = torch.arange(first, first + size)
+                first += size
+            places = torch.tensor([place for place, _ in groups])
+            device = self.recording.buffer.device
+            self._tables[groups] = table.to(device), places.to(device)
+        return self._tables[groups]
 
 
 class _Note:

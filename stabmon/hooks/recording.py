@@ -10,6 +10,9 @@ from torch import nn
 
 from stabmon.kernels import AuxRequest
 from stabmon.stats import Plan
+from stabmon.stats.direct import Direct
+from stabmon.stats.stage import Stage
+from stabmon.stats.writer import Writer
 
 ROWS_A_SEQUENCE = 16
 """Query rows that are read of a sequence, on the CPU, before another sequence is."""
@@ -19,7 +22,8 @@ _log = logging.getLogger("stabmon")
 class Recording:
     """The open step of a monitor.
 
-    buffer: [plan.width] float32 on the model's device, written by hooks, reset to ``initial`` after a recorded step.
+    buffer: [plan.width] float32 on the model's device, written through ``writer``, whole after ``settle``, reset to
+        ``initial`` after a recorded step.
     active: whether the open step is recorded.
     begun: whether a forward pass in training mode has run since the last optimizer step.
     offset: where in its stratum each sampled row lies.
@@ -32,12 +36,24 @@ class Recording:
         self.initial = torch.tensor(plan.initial, device=device)
         self.buffer = self.initial.clone()
         self.rows = rows
+        self._stage, self._direct = Stage(plan, self.buffer), Direct(self.buffer)
         self.active = False
         self.begun = False
         self.offset = 0.5
         self.seconds = 0.0
         self.traced = False
         self.failures: list[str] = []
+
+    @property
+    def writer(self) -> Writer:
+        """The way into the buffer: at once where a graph is traced or captured, else staged."""
+        if torch.compiler.is_compiling() or (self.buffer.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return self._direct
+        return self._stage
+
+    def settle(self) -> None:
+        """Bring what is staged to the buffer: the open step is over."""
+        self._stage.settle()
 
     def counts(self, module: nn.Module) -> bool:
         """Return whether this pass through ``module`` is to be recorded.

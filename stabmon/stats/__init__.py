@@ -5,4 +5,4 @@ from stabmon.stats.plan import Plan
 from stabmon.stats.slots import Slots
 
 __all__ = ["Plan", "Slots", "finalise"]
-"""Nothing here imports torch; ``accumulate`` and ``softmax`` beside it do."""
+"""Nothing here imports torch; ``stage``, ``direct`` and ``softmax`` beside it do."""

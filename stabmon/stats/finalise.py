@@ -33,8 +33,8 @@ def _heads(row: Floats, raw: Floats, plan: Plan) -> None:
     _put(row, plan, "logit_std", np.sqrt(np.where(variance < 0, 0.0, variance)), pairs)
     _put(row, plan, "saturated_fraction", value["saturated"] / pairs, pairs)
     _put(row, plan, "dead_fraction", value["dead"] / pairs, pairs)
-    _put(row, plan, "query_norm", np.sqrt(value["query_square_sum"] / value["query_tokens"]), value["query_tokens"])
-    _put(row, plan, "key_norm", np.sqrt(value["key_square_sum"] / value["key_tokens"]), value["key_tokens"])
+    _put(row, plan, "query_norm", np.sqrt(value["query_squares"] / value["query_tokens"]), value["query_tokens"])
+    _put(row, plan, "key_norm", np.sqrt(value["key_squares"] / value["key_tokens"]), value["key_tokens"])
     _put_set(row, plan, "bias", raw[plan.gather.sigmoid])
     if "twin_ratio" in plan.columns:
         _put(row, plan, "twin_ratio", np.sqrt(power / value["twin"]), samples)
@@ -60,7 +60,7 @@ def _layers(row: Floats, raw: Floats, plan: Plan) -> None:
 
 def _run_wide(row: Floats, raw: Floats, plan: Plan) -> None:
     if "total_gradient_norm" in plan.columns:
-        norms = np.concatenate([raw[at] for at in plan.gradients])
+        norms = raw[plan.gradients]
         known = norms[~is_missing(norms)].astype(np.float64)
         _put(row, plan, "total_gradient_norm", np.sqrt((known**2).sum()), np.array(known.size))
     if "learning_rate" in plan.columns:

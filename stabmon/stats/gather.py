@@ -10,6 +10,7 @@ from stabmon.records import Attention
 from stabmon.stats.slots import COUNTS, SUMS, Slots
 
 Index = npt.NDArray[np.intp]
+_ONE_A_HEAD = ("query_squares", "key_squares", "logit_max", "twin")
 
 
 class Gather(NamedTuple):
@@ -27,15 +28,15 @@ class Gather(NamedTuple):
     @classmethod
     def of(cls, attentions: Sequence[Attention], sites: Sequence[Slots]) -> "Gather":
         """Return the indices for ``attentions`` and their slots."""
-        head: dict[str, list[int]] = {name: [] for name in (*SUMS, *COUNTS, "logit_max", "twin")}
+        head: dict[str, list[int]] = {name: [] for name in (*SUMS, *COUNTS, *_ONE_A_HEAD)}
         for slots in sites:
             for heads in range(slots.heads):
                 for column, name in enumerate(SUMS):
                     head[name].append(slots.sums.start + heads * len(SUMS) + column)
                 for column, name in enumerate(COUNTS):
                     head[name].append(slots.counts.start + column)
-                head["logit_max"].append(slots.logit_max.start + heads)
-                head["twin"].append(slots.twin.start + heads)
+                for name in _ONE_A_HEAD:
+                    head[name].append(getattr(slots, name).start + heads)
         layer = {"keys": [slots.keys.start for slots in sites], "gradient": [slots.gradient.start for slots in sites]}
         for name in ("stream_in", "stream_out", "branch"):
             starts = [getattr(slots, name).start for slots in sites]

@@ -1,7 +1,8 @@
 """Which element of the device buffer holds which raw number, fixed when a monitor attaches.
 
-The buffer is one float32 vector. Most of its elements are sums that start at 0; maxima start at -inf; numbers that are
-set (a bias, a learning rate, a gradient norm, a logged loss) start as ``MISSING``.
+The buffer is one float32 vector in three sections: sums, which start at 0; maxima, which start at -inf; and numbers
+that are set (a bias, a learning rate, a gradient norm, a logged loss), which start as ``MISSING``. Within a section the
+same number of all attentions lies together, so that one operation reaches every layer.
 """
 
 from collections.abc import Sequence
@@ -50,9 +51,10 @@ class Plan:
         self.attentions = tuple(attentions)
         self._initial: list[Floats] = []
         self._width = 0
-        self._blocks: dict[str, tuple[slice, slice, slice]] = {}
-        self.slots = tuple(self._site(attention) for attention in attentions)
+        self.slots = self._sites()
         self.rest = self._set(1)
+        self.gradients = slice(self.slots[0].gradient.start, self.rest.stop)
+        """Gradient norms: one a block, in the order of their first attentions, and last the rest of the model's."""
         self.learning_rate = self._set(1)
         self.logged = {name: self._set(1) for name in logged}
         self.initial: Floats = np.concatenate(self._initial)
@@ -70,33 +72,55 @@ class Plan:
         return Gather.of(self.attentions, self.slots)
 
     @property
-    def gradients(self) -> list[slice]:
-        """Where the gradient norms are: one slot a block, and last the rest of the model."""
-        return [gradient for _, _, gradient in self._blocks.values()] + [self.rest]
+    def sums(self) -> slice:
+        """The first section: numbers that add."""
+        return slice(0, self.slots[0].logit_max.start)
+
+    @property
+    def maxima(self) -> slice:
+        """The second section."""
+        return slice(self.slots[0].logit_max.start, self.slots[0].bias.start)
 
     def block(self, name: str) -> tuple[slice, slice, slice]:
         """Return the slots of the block ``name``: stream in, stream out, gradient."""
-        return self._blocks[name]
+        slots = next(
+            slots for attention, slots in zip(self.attentions, self.slots, strict=True) if attention.block == name
+        )
+        return slots.stream_in, slots.stream_out, slots.gradient
 
-    def _site(self, attention: Attention) -> Slots:
-        heads = attention.heads
-        if attention.block not in self._blocks:
-            self._blocks[attention.block] = (self._sum(2), self._sum(2), self._set(1))
-        stream_in, stream_out, gradient = self._blocks[attention.block]
-        return Slots(
-            heads=heads,
-            sums=self._sum(heads * len(SUMS)),
-            counts=self._sum(len(COUNTS)),
-            logit_max=self._take(heads, -np.inf),
-            keys=self._take(1, -np.inf),
-            bias=self._set(heads),
-            gain=self._set(1),
-            branch=self._sum(2),
-            stream_in=stream_in,
-            stream_out=stream_out,
-            gradient=gradient,
-            twin=self._sum(heads),
-            best_bias=self._set(heads),
+    def _sites(self) -> tuple[Slots, ...]:
+        """Take the slots of every attention, number by number; those of one block are taken once."""
+        heads = [attention.heads for attention in self.attentions]
+        blocks = [attention.block for attention in self.attentions]
+        one = [1] * len(heads)
+        sums = [self._sum(number * len(SUMS)) for number in heads]
+        query, key = ([self._sum(number) for number in heads] for _ in range(2))
+        counts = [self._sum(len(COUNTS)) for _ in heads]
+        branch = [self._sum(2) for _ in heads]
+        stream_in, stream_out = ({block: self._sum(2) for block in dict.fromkeys(blocks)} for _ in range(2))
+        twin = [self._sum(number) for number in heads]
+        logit_max, keys = ([self._take(number, -np.inf) for number in numbers] for numbers in (heads, one))
+        bias, best_bias, gain = ([self._set(number) for number in numbers] for numbers in (heads, heads, one))
+        gradient = {block: self._set(1) for block in dict.fromkeys(blocks)}
+        return tuple(
+            Slots(
+                heads=number,
+                sums=sums[index],
+                query_squares=query[index],
+                key_squares=key[index],
+                counts=counts[index],
+                branch=branch[index],
+                stream_in=stream_in[block],
+                stream_out=stream_out[block],
+                twin=twin[index],
+                logit_max=logit_max[index],
+                keys=keys[index],
+                bias=bias[index],
+                gain=gain[index],
+                gradient=gradient[block],
+                best_bias=best_bias[index],
+            )
+            for index, (number, block) in enumerate(zip(heads, blocks, strict=True))
         )
 
     def _sum(self, size: int) -> slice:

@@ -1,20 +1,41 @@
 """The sampled-row statistics of ``kernels.reference.row_statistics`` in a fraction of its time, for the CPU.
 
-What it does otherwise: what depends on shapes alone is made once for all layers of a step, the mask is added and
-multiplied, not selected, and comparisons write floats in place. A logit that is not finite thereby makes the numbers of
-its head NaN even where the mask hides it.
+What it does otherwise: rows are taken out first and measured later, those of all layers at once as if they were heads;
+what depends on shapes alone is made once; the mask is added and multiplied, not selected, and comparisons write floats
+in place. A logit that is not finite thereby makes the numbers of its head NaN even where the mask hides it. Calls with
+a window, key lengths or packed sequences are left to the reference.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stabmon.kernels import AuxRequest
+from stabmon.kernels import AuxRequest, reference
 from stabmon.kernels.auxiliary import OFFSET_STEPS
 from stabmon.kernels.observe import Call
 from stabmon.kernels.reference import DEAD, logits, sampled_rows
+
+
+class Rows(NamedTuple):
+    """Sampled queries of one call and all keys: query [B, H, R, D], key [B, H_k, N_k, D]; ``length`` is N_q."""
+
+    query: Tensor
+    key: Tensor
+    bias: Tensor | float
+    scale: float
+    is_causal: bool
+    alibi_slopes: Tensor | None
+    length: int
+    request: AuxRequest
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What must be equal of rows that are joined."""
+        tensors = (self.query.shape, self.key.shape, self.query.dtype, isinstance(self.bias, Tensor))
+        return (*tensors, self.scale, self.is_causal, self.alibi_slopes is None, self.length, self.request)
 
 
 class _Sample(NamedTuple):
@@ -35,20 +56,48 @@ class _Sample(NamedTuple):
     hidden: int
 
 
+def plain(call: Call) -> bool:
+    """Return whether ``call`` has nothing that only the reference knows."""
+    return call.window is None and call.key_lengths is None and call.query_starts is None
+
+
 def row_statistics(call: Call, request: AuxRequest) -> Tensor:
     """Return ``kernels.STATISTICS`` but the output's, [B, H, 8] float32."""
-    queries, count = call.query.size(2), call.key.size(2)
-    make = _sample if torch.compiler.is_compiling() else _kept_sample
-    work = torch.promote_types(call.query.dtype, torch.float32)
-    sample = make(queries, count, call.is_causal, request, work, call.query.device)
-    with torch.autocast(call.query.device.type, enabled=False):
-        query = call.query.index_select(2, sample.rows)
-        z = logits(query, call.key, call.scale, call.alibi_slopes, sample.positions)  # [B, H, R, N]
-        bias = call.bias.to(work)[:, None, None] if isinstance(call.bias, Tensor) else call.bias
-        masked = z + sample.mask if call.is_causal else z
+    return measure(take(call, request)) if plain(call) else reference.row_statistics(call.problem, *request)
+
+
+def take(call: Call, request: AuxRequest) -> Rows:
+    """Return the rows of ``request``; the keys are the call's own, not a copy."""
+    sample = _sample_of(call.query, call.key, call.query.size(2), call.is_causal, request)
+    query = call.query.index_select(2, sample.rows)
+    rest = (call.bias, call.scale, call.is_causal, call.alibi_slopes)
+    return Rows(query, call.key, *rest, call.query.size(2), request)
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """Return rows of one kind as those of one call with all their heads."""
+    if len(parts) == 1:
+        return parts[0]
+    query, key = (torch.cat([part[field] for part in parts], dim=1) for field in (0, 1))
+    return parts[0]._replace(
+        query=query,
+        key=key,
+        bias=_per_head(parts, [part.bias for part in parts]),
+        alibi_slopes=None if parts[0].alibi_slopes is None else torch.cat([part.alibi_slopes for part in parts]),  # type: ignore[misc]
+    )
+
+
+def measure(rows: Rows) -> Tensor:
+    """Return ``kernels.STATISTICS`` but the output's, [B, H, 8] float32."""
+    sample = _sample_of(rows.query, rows.key, rows.length, rows.is_causal, rows.request)
+    work = sample.seen.dtype
+    with torch.autocast(rows.query.device.type, enabled=False):
+        z = logits(rows.query, rows.key, rows.scale, rows.alibi_slopes, sample.positions)  # [B, H, R, N]
+        bias = rows.bias.to(work)[:, None, None] if isinstance(rows.bias, Tensor) else rows.bias
+        masked = z + sample.mask if rows.is_causal else z
         largest = masked.flatten(2).amax(-1)
         shifted = masked + bias
-        z = (z.mul_(sample.seen) if call.is_causal else z).flatten(2)
+        z = (z.mul_(sample.seen) if rows.is_causal else z).flatten(2)
         logit_sum, logit_norm = z.sum(-1), torch.linalg.vector_norm(z, dim=-1)
         saturated = torch.gt(shifted.flatten(2), 0, out=z).sum(-1)
         weights = shifted.sigmoid_()
@@ -57,6 +106,20 @@ def row_statistics(call: Call, request: AuxRequest) -> Tensor:
         counted, pairs = (torch.full_like(mass, number) for number in (sample.counted, sample.pairs))
         columns = (mass, counted, logit_sum, logit_norm.square_(), pairs, saturated, below, largest)
         return torch.stack(columns, dim=-1).float()
+
+
+def _per_head(parts: Sequence[Rows], biases: Sequence[Tensor | float]) -> Tensor | float:
+    tensors = [bias for bias in biases if isinstance(bias, Tensor)]
+    if tensors:
+        return torch.cat(tensors)
+    heads = [float(bias) for bias, part in zip(biases, parts, strict=True) for _ in range(part.query.size(1))]
+    return heads[0] if len(set(heads)) == 1 else torch.tensor(heads)
+
+
+def _sample_of(query: Tensor, key: Tensor, length: int, is_causal: bool, request: AuxRequest) -> _Sample:
+    make = _sample if torch.compiler.is_compiling() else _kept_sample
+    work = torch.promote_types(query.dtype, torch.float32)
+    return make(length, key.size(2), is_causal, request, work, query.device)
 
 
 def _sample(

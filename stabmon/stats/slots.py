@@ -11,10 +11,8 @@ SUMS = (
     "pairs",
     "saturated",
     "dead",
-    "query_square_sum",
-    "key_square_sum",
 )
-"""Columns of a site's [heads, 10] matrix of sums; the first eight are the kernel's, in its order."""
+"""Columns of a site's [heads, 8] matrix of sums: those of the kernel's statistics that add, in its order."""
 COUNTS = ("samples", "output_elements", "query_tokens", "key_tokens")
 """A site's counts: sequences; output elements of one head; tokens whose query and key norms were added."""
 
@@ -22,19 +20,22 @@ COUNTS = ("samples", "output_elements", "query_tokens", "key_tokens")
 class Slots(NamedTuple):
     """Where one attention keeps its numbers; a power is a pair (sum of squares, number of elements).
 
-    gradient and the stream's two powers belong to the block and are shared by its attentions.
+    query_squares, key_squares: [heads], sums of squares of the tokens that were counted. gradient and the stream's two
+    powers belong to the block and are shared by its attentions.
     """
 
     heads: int
     sums: slice
+    query_squares: slice
+    key_squares: slice
     counts: slice
+    branch: slice
+    stream_in: slice
+    stream_out: slice
+    twin: slice
     logit_max: slice
     keys: slice
     bias: slice
     gain: slice
-    branch: slice
-    stream_in: slice
-    stream_out: slice
     gradient: slice
-    twin: slice
     best_bias: slice

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.reference import DEAD, sampled_rows
-from stabmon.stats.accumulate import add_counts, add_statistics
 from stabmon.stats.slots import Slots
+from stabmon.stats.writer import Writer
 
 _ARGUMENTS = tuple(inspect.signature(nn.MultiheadAttention.forward).parameters)[1:]
 
@@ -44,7 +44,7 @@ class Weights(NamedTuple):
 
 
 def add_softmax(
-    buffer: Tensor,
+    writer: Writer,
     slots: Slots,
     module: nn.MultiheadAttention,
     args: tuple[Any, ...],
@@ -66,8 +66,8 @@ def add_softmax(
     query = _heads(F.linear(inputs.query.index_select(1, rows), weights.query, weights.query_bias), slots.heads)
     key = _project(inputs.key.index_select(1, keys), weights.key, weights.key_bias)
     statistics = _statistics(inputs, weights, query, rows)
-    add_statistics(buffer, slots, statistics, query, key, wanted.rows)
-    add_counts(buffer, slots, batch, queries * query.size(3), inputs.key.size(1))
+    writer.statistics(slots, statistics, query, key)
+    writer.counts(slots, batch, queries * query.size(3), inputs.key.size(1))
 
 
 def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -> Tensor:

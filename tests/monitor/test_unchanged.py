@@ -136,7 +136,7 @@ def test_nothing_is_written_on_steps_that_the_schedule_skips(tiny, quiet, kept, 
 
 
 def test_a_failure_in_a_hook_is_reported_once_and_training_goes_on(tiny, quiet, kept, loss, monkeypatch, caplog):
-    monkeypatch.setattr("stabmon.hooks.forward.add_call", lambda *_: 1 / 0)
+    monkeypatch.setattr("stabmon.stats.stage.Stage.call", lambda *_: 1 / 0)
     model = tiny()
     with watch(model, **quiet) as monitor:
         for step in range(3):

@@ -35,7 +35,8 @@ def test_sums_become_means_roots_and_shares():
     plan = Plan([_attention()])
     raw, slots = plan.initial.copy(), plan.slots[0]
     sums = raw[slots.sums].reshape(2, len(SUMS))
-    sums[:] = [[8, 6, 4, 20, 60, 10, 1, 5, 18, 32]] * 2
+    sums[:] = [[8, 6, 4, 20, 60, 10, 1, 5]] * 2
+    raw[slots.query_squares], raw[slots.key_squares] = 18, 32
     raw[slots.counts] = [2, 4, 2, 8]
     raw[slots.logit_max] = [3, 7]
     row = finalise(raw, plan)
@@ -58,14 +59,15 @@ def test_sums_become_means_roots_and_shares():
 def test_a_variance_that_rounding_made_negative_is_zero():
     plan = Plan([_attention(heads=1)])
     raw, slots = plan.initial.copy(), plan.slots[0]
-    raw[slots.sums] = [0, 0, 1, 10, 9.99999, 10, 0, 0, 0, 0]
+    raw[slots.sums] = [0, 0, 1, 10, 9.99999, 10, 0, 0]
     assert _of(plan, finalise(raw, plan), "logit_std") == 0
 
 
 def test_nan_sums_are_measured_and_stay_nan():
     plan = Plan([_attention(heads=1)])
     raw, slots = plan.initial.copy(), plan.slots[0]
-    raw[slots.sums] = [np.nan, np.nan, 1, np.nan, np.nan, 1, 0, 0, np.inf, 0]
+    raw[slots.sums] = [np.nan, np.nan, 1, np.nan, np.nan, 1, 0, 0]
+    raw[slots.query_squares] = np.inf
     raw[slots.counts] = [1, 1, 1, 1]
     row = finalise(raw, plan)
     for metric in ("attention_norm", "row_mass", "logit_mean", "logit_std"):

@@ -1,0 +1,56 @@
+"""What hooks add to the device buffer at once: for graphs, which replay device work and no Python."""
+
+import torch
+from torch import Tensor
+
+from stabmon.kernels import AuxRequest
+from stabmon.kernels.observe import Call
+from stabmon.stats.measured import set_bias, set_gain, spread, square_norm, wide, with_output
+from stabmon.stats.rows import row_statistics
+from stabmon.stats.slots import SUMS, Slots
+
+
+class Direct:
+    """Writes to ``buffer`` [plan.width] with device operations alone: no synchronisation, nothing that grows as n²."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
+
+    def power(self, at: slice, x: Tensor) -> None:
+        """Add the sum of squares of ``x`` and its number of elements to the pair ``at``."""
+        norm = torch.linalg.vector_norm(x, dtype=wide(x))
+        self.buffer[at.start].addcmul_(norm, norm)
+        self.buffer[at.start + 1].add_(x.numel())
+
+    def gain(self, at: slice, gain: Tensor) -> None:
+        """Set the mean absolute value of a LayerScale's ``gain``."""
+        set_gain(self.buffer, at, gain)
+
+    def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
+        """Add one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
+        query, key = call.query[read], call.key[read]
+        if call.aux is not None:
+            statistics = call.aux.statistics
+        else:
+            lengths = None if call.key_lengths is None else call.key_lengths[read]
+            part = call._replace(query=query, key=key, value=call.value[read], key_lengths=lengths)
+            statistics = with_output(call.output, row_statistics(part, request))
+        set_bias(self.buffer, slots, call.bias)
+        self.statistics(slots, statistics, spread(query, request.rows), spread(key, request.rows))
+        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
+
+    def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
+        """Add the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""
+        self.buffer[slots.sums].view(-1, len(SUMS)).add_(statistics[..., :-1].sum(0))
+        largest = self.buffer[slots.logit_max]
+        largest.copy_(torch.maximum(largest, statistics[..., -1].amax(0)))
+        self.buffer[slots.query_squares].add_(square_norm(query, slots.heads))
+        self.buffer[slots.key_squares].add_(square_norm(key, slots.heads))
+        self.buffer[slots.counts.start + 2].add_(query.size(0) * query.size(2))
+        self.buffer[slots.counts.start + 3].add_(key.size(0) * key.size(2))
+
+    def counts(self, slots: Slots, samples: int, elements: int, keys: int) -> None:
+        """Count ``samples`` sequences with ``elements`` output elements a head each, over ``keys`` keys."""
+        self.buffer[slots.counts.start].add_(samples)
+        self.buffer[slots.counts.start + 1].add_(samples * elements)
+        self.buffer[slots.keys].clamp_(min=keys)

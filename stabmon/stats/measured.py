@@ -1,0 +1,54 @@
+"""What both ways into the buffer have in common: the measures of one tensor, and numbers that are set at once."""
+
+import torch
+from torch import Tensor
+
+from stabmon.stats.slots import Slots
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """Return the type that norms of ``x`` are accumulated in: float32, or float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def spread(x: Tensor, rows: int) -> Tensor:
+    """Return every k-th token of ``x`` [B, H, N, D], at least ``rows`` of them where there are as many."""
+    step = max(1, x.size(2) // rows)
+    return x[:, :, step // 2 :: step]
+
+
+def square_norm(x: Tensor, heads: int) -> Tensor:
+    """Return Σ x² per head of ``x`` [B, H, N, D], [heads] float32; a key head that queries share counts for each."""
+    squares: Tensor = torch.linalg.vector_norm(x, dim=(0, 2, 3), dtype=wide(x)).square().float()
+    return squares if squares.numel() == heads else squares.repeat_interleave(heads // squares.numel())
+
+
+def output_squares(output: Tensor) -> Tensor:
+    """Return Σ out² of ``output`` [B, H, N, D] per sequence and head, [B, H]."""
+    squares: Tensor = torch.linalg.vector_norm(output.flatten(2), dim=-1, dtype=wide(output)).square_()
+    return squares
+
+
+def with_output(output: Tensor, rest: Tensor) -> Tensor:
+    """Return all of the kernel's statistics, [1, H, 9], of the ``rest`` [S, H, 8] of some of ``output``'s sequences."""
+    return with_squares(output_squares(output), rest)
+
+
+def with_squares(squares: Tensor, rest: Tensor) -> Tensor:
+    """Put Σ out² [B, H] before the ``rest`` [S, H, 8], both over their sequences: [1, H, 9]."""
+    sums = squares.sum(0)[:, None].to(rest.dtype), rest[..., :-1].sum(0), rest[..., -1].amax(0)[:, None]
+    return torch.cat(sums, dim=-1)[None]
+
+
+def set_bias(buffer: Tensor, slots: Slots, bias: Tensor | float) -> None:
+    """Set the bias of each head; of a bias for each sequence, [B, 1], the mean."""
+    place = buffer[slots.bias]
+    if isinstance(bias, Tensor):
+        place.copy_(bias.detach() if bias.dim() == 1 else bias.detach().mean())
+    else:
+        place.fill_(bias)
+
+
+def set_gain(buffer: Tensor, at: slice, gain: Tensor) -> None:
+    """Set the mean absolute value of a LayerScale's ``gain``."""
+    buffer[at.start].copy_(gain.detach().abs().mean())
