@@ -1,14 +1,17 @@
 """Rules: pure functions of a run's series that say what is wrong, where, since when, and what mends it. No torch."""
 
-from stabmon.rules import attention, configuration, gradient, loss, numeric, residual
+from stabmon.rules import attention, configuration, gradient, loss, numeric, residual, update
 from stabmon.rules.engine import Engine
+from stabmon.rules.grouping import Group, grouped
 from stabmon.rules.limits import Limits
+from stabmon.rules.own import load, resolve
 from stabmon.rules.registry import Rule, RuleDocument, Sighting, Told, catalogue, document, find, markdown_table, rule
 from stabmon.rules.replay import replay
 from stabmon.rules.view import Hit, Run, Series
 
 __all__ = [
     "Engine",
+    "Group",
     "Hit",
     "Limits",
     "Rule",
@@ -23,10 +26,14 @@ __all__ = [
     "document",
     "find",
     "gradient",
+    "grouped",
+    "load",
     "loss",
     "markdown_table",
     "numeric",
     "replay",
     "residual",
+    "resolve",
     "rule",
+    "update",
 ]

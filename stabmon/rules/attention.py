@@ -7,8 +7,8 @@ import numpy as np
 
 from stabmon.records import Attention, Cell, Evidence, Severity
 from stabmon.rules import remedies
-from stabmon.rules.limits import AttentionLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import HOLD, Hit, Limit, Run
 from stabmon.rules.words import beside, number, over_limit
 from stabmon.series import Spot

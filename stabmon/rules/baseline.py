@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stabmon.rules.limits import SpikeLimits
-from stabmon.rules.view import Hit, Run
+from stabmon.rules.thresholds import SpikeLimits
+from stabmon.rules.view import HOLD, Hit, Run
 
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -37,17 +37,19 @@ def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Sp
     series = run.series(metric)
     if not series.spots or not series.now[0] > 0:
         return None
-    past = series.past(limits.window)[:, 0]
+    now, past = float(series.now[0]), series.past(limits.window)[:, 0]
     usable = past[np.isfinite(past)].astype(np.float64)
-    if len(usable) < limits.samples_min:
+    # Cheap first: where most of the window is above this, so is its median, and the newest value is no spike.
+    nearest = now / (1 + HOLD * limits.deviations_max * spread_floor)
+    if len(usable) < limits.samples_min or 2 * np.count_nonzero(usable >= nearest) > len(usable):
         return None
-    usual = _median(usable)
-    spread = max(NORMAL * _median(np.abs(usable - usual)), spread_floor * abs(usual))
+    usual = median(usable)
+    spread = max(NORMAL * median(np.abs(usable - usual)), spread_floor * abs(usual))
     distance = limits.deviations_max * spread
     if distance <= 0:
         return None
     # In deviations, not in the value: 0.8 of a loss's limit is below its usual value, and no spike would ever be over.
-    hits = series.over((series.now.astype(np.float64) - usual) / distance, usual + distance)
+    hits = series.over(np.array([(now - usual) / distance]), usual + distance)
     return Spike(hits[0], usual, spread, _is_isolated(usable, usual + distance, limits)) if hits else None
 
 
@@ -60,7 +62,7 @@ def _is_isolated(past: npt.NDArray[np.float64], limit: float, limits: SpikeLimit
     return not lasted and rises < limits.isolated_max
 
 
-def _median(values: npt.NDArray[np.float64]) -> float:
+def median(values: npt.NDArray[np.float64]) -> float:
     """Return the median of at least one number; np.median takes ten times as long for a window of 128."""
     ordered = np.sort(values)
     middle = len(ordered) // 2

@@ -8,8 +8,8 @@ import numpy as np
 
 from stabmon.records import Evidence, Severity
 from stabmon.rules import remedies
-from stabmon.rules.limits import ConfigurationLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import ConfigurationLimits
 from stabmon.rules.view import HOLD, Hit, Run
 from stabmon.rules.words import number
 

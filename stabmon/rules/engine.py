@@ -4,186 +4,114 @@ The engine is fed one sample at a time, live and in a replay alike, so both end 
 """
 
 import logging
-import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from stabmon.records import Cell, Finding, Fix, RunInfo, Severity
+from stabmon.errors import ConfigError
+from stabmon.names import natural_key
+from stabmon.records import Finding, RunInfo
+from stabmon.rules.causes import Causes
+from stabmon.rules.event import Event
+from stabmon.rules.judge import Change, Judge
 from stabmon.rules.limits import Limits
-from stabmon.rules.registry import Rule, Sighting, catalogue, find, sighted
+from stabmon.rules.registry import Rule, catalogue, find
 from stabmon.rules.view import Run
 from stabmon.series import Floats, Layout
 
+if TYPE_CHECKING:
+    from stabmon.store import RunReader
+
 logger = logging.getLogger("stabmon")
-
-QUIET = 3
-"""Consecutive measured samples without a sighting after which an event is over."""
-GROWN = 1.25
-"""How much worse an open event must get before it is told again."""
-
-Place = tuple[str, str | None]
-"""Code and layer of an event; the layer is None where a rule has one event for the whole run."""
-
-
-@dataclass(slots=True)
-class _Event:
-    """One event while it changes; ``finding`` makes the record of how it stands."""
-
-    rule: Rule
-    first: Sighting
-    opened: int
-    severity: Severity
-    worst: Sighting
-    peak: int
-    last: int
-    message: str = ""
-    cause: str = ""
-    cells: tuple[Cell, ...] = ()
-    fixes: tuple[Fix, ...] = ()
-    told: float = 0.0
-    quiet: int = 0
-    quiet_since: int = 0
-    cleared: int | None = None
-    _record: Finding | None = field(default=None, repr=False)
-
-    def adopt(self, sighting: Sighting, step: int) -> None:
-        """Make ``sighting`` the worst so far."""
-        self.worst, self.peak = sighting, step
-        self.message, self.cause, self.cells = sighting.tell()
-        self.touch()
-
-    def touch(self) -> None:
-        self._record = None
-
-    @property
-    def finding(self) -> Finding:
-        if self._record is None:
-            hit = self.worst.hit
-            self._record = Finding(
-                code=self.rule.code,
-                name=self.rule.name,
-                severity=self.severity,
-                evidence=self.rule.evidence,
-                layer=self.first.hit.layer,
-                head=hit.head,
-                metric=hit.metric,
-                value=hit.value,
-                limit=hit.limit,
-                message=self.message,
-                cause=self.cause,
-                opened=self.opened,
-                peak=self.peak,
-                last=self.last,
-                cleared=self.cleared,
-                cells=self.cells,
-                fixes=self.fixes,
-            )
-        return self._record
 
 
 class Engine:
     """Runs every rule on each sample and keeps the run's findings.
 
-    silence: codes (or names) of rules that are not to speak.
+    silence: codes (or names) of rules that are not to speak, beside those of ``limits``.
+    rules: a user's own rules, as ``stabmon.rules.load`` reads them, beside the catalogue.
 
     Raises:
-        ConfigError: ``silence`` names a rule that does not exist.
+        ConfigError: ``silence`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
     """
 
     def __init__(
-        self, info: RunInfo, layout: Layout, limits: Limits | None = None, silence: Collection[str] = ()
+        self,
+        info: RunInfo,
+        layout: Layout,
+        limits: Limits | None = None,
+        silence: Collection[str] = (),
+        rules: Sequence[Rule] = (),
     ) -> None:
-        silent = {find(code).code for code in silence}
-        self._rules = [rule for rule in catalogue() if rule.code not in silent]
-        self._tells_non_finite = "NUM001" not in silent
-        self._limits = limits or Limits()
+        limits = limits or Limits()
+        known = catalogue(rules)
+        silent = {find(code, known).code for code in (*limits.silence, *silence)}
+        speaking = [rule for rule in known if rule.code not in silent]
+        layers = sorted({column.layer for column in layout.columns if column.layer}, key=natural_key)
+        _check_patterns(limits, layers)
+        says_non_finite = "NUM001" not in silent
+        self._judges = [Judge(rule, limits, layers, says_non_finite=says_non_finite) for rule in _in_order(speaking)]
         self._run = Run(info, layout)
-        self._events: list[_Event] = []
-        self._open: dict[Place, _Event] = {}
-        self._pending: dict[Place, int] = {}
+        self._causes = Causes()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Every event so far, in the order in which they opened."""
-        return tuple(event.finding for event in self._events)
+        return tuple(event.finding for event in self._causes.events)
 
     def observe(self, step: int, values: Floats) -> list[Finding]:
         """Take the sample of ``step``, one row of the layout, float32 [width]; return what opened, grew or cleared."""
         self._run.add(step, values)
-        changed: list[_Event] = []
-        for rule in tuple(self._rules):
+        changed: list[Event] = []
+        for judge in tuple(self._judges):
             try:
-                changed += self._apply(rule)
+                changed += self._judged(judge)
             except Exception:  # a bug in a rule must not stop a training: it is reported once and the rule is dropped
-                logger.exception("rule %s failed at step %d and is switched off for this run", rule.code, step)
-                self._rules.remove(rule)
-        return [event.finding for event in changed]
+                code = judge.rule.code
+                logger.exception("rule %s failed at step %d and is switched off for this run", code, step)
+                self._judges.remove(judge)
+        return [event.finding for event in dict.fromkeys(changed)]
 
-    def _apply(self, rule: Rule) -> Iterator[_Event]:
-        seen: set[Place] = set()
-        for sighting in sighted(rule, self._run, self._limits):
-            place = (rule.code, None if sighting.one_for_the_run else sighting.hit.layer)
-            seen.add(place)
-            event = self._open.get(place)
-            if event is not None:
-                if self._goes_on(event, sighting):
-                    yield event
-            elif self._may_open(rule, sighting):
-                self._pending[place] = self._pending.get(place, 0) + 1
-                if self._pending[place] >= sighting.confirmations:
-                    yield self._opened(place, rule, sighting)
-            else:
-                self._pending.pop(place, None)
-        self._forget_pending(rule, seen)
-        yield from self._cleared(rule, seen)
+    def catch_up(self, reader: "RunReader") -> None:
+        """Take all samples of a stored run, so that baselines and open events are those of the run that goes on.
 
-    def _may_open(self, rule: Rule, sighting: Sighting) -> bool:
-        if not sighting.opens or sighting.hit.excess <= 1:
-            return False
-        if self._tells_non_finite and rule.code != "NUM001" and not math.isfinite(sighting.hit.value):
-            return False
-        return not any((code, sighting.hit.layer) in self._open for code in rule.symptom_of)
+        Raises:
+            StoreError: the run cannot be read.
+        """
+        cursor, more = 0, True
+        while more:
+            cursor, steps, rows = reader.after(cursor)
+            for step, row in zip(steps, rows, strict=True):
+                self.observe(int(step), row)
+            more = len(steps) > 0
 
-    def _opened(self, place: Place, rule: Rule, sighting: Sighting) -> _Event:
-        step = self._run.step
-        severity = sighting.severity or rule.severity
-        event = _Event(rule, sighting, step, severity, sighting, step, step, told=sighting.hit.excess)
-        event.adopt(sighting, step)
-        event.fixes = sighting.fixes()
-        self._events.append(event)
-        self._open[place] = event
-        del self._pending[place]
-        return event
+    def _judged(self, judge: Judge) -> list[Event]:
+        changed: list[Event] = []
+        for event, change in judge.look(self._run):
+            others: list[Event] = []
+            if change is Change.OPENED:
+                others = self._causes.opened(event, self._run.samples)
+            elif change is Change.GRAVER:
+                others = self._causes.graver(event, self._run.samples)
+            changed += [event, *others]
+        return changed
 
-    def _goes_on(self, event: _Event, sighting: Sighting) -> bool:
-        """Take a sighting of an open event; return whether it must be told again."""
-        event.last, event.quiet = self._run.step, 0
-        event.touch()
-        excess, severity = sighting.hit.excess, sighting.severity or event.rule.severity
-        graver = severity.rank > event.severity.rank and sighting.opens
-        if graver:
-            event.severity, event.fixes = severity, sighting.fixes()
-        if excess > event.worst.hit.excess:
-            event.adopt(sighting, self._run.step)
-        if not graver and excess <= event.told * GROWN:
-            return False
-        event.told = max(excess, event.told)
-        return True
 
-    def _forget_pending(self, rule: Rule, seen: set[Place]) -> None:
-        for place in [place for place in self._pending if place[0] == rule.code and place not in seen]:
-            del self._pending[place]
+def _in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rules in the order of the codes, but each after those whose symptoms it may describe."""
+    waiting, placed = sorted(rules, key=lambda rule: rule.code), []
+    while waiting:
+        codes = {rule.code for rule in waiting}
+        free = next((rule for rule in waiting if not codes & set(rule.symptom_of) - {rule.code}), waiting[0])
+        waiting.remove(free)
+        placed.append(free)
+    return placed
 
-    def _cleared(self, rule: Rule, seen: set[Place]) -> Iterator[_Event]:
-        for place in [place for place in self._open if place[0] == rule.code and place not in seen]:
-            event, run = self._open[place], self._run
-            if not run.was_measured(event.worst.hit.metric, event.first.hit.layer):
-                continue
-            if event.quiet == 0:
-                event.quiet_since = run.step
-            event.quiet += 1
-            if event.quiet >= QUIET:
-                event.cleared = event.quiet_since
-                event.touch()
-                del self._open[place]
-                yield event
+
+def _check_patterns(limits: Limits, layers: Sequence[str]) -> None:
+    for pattern in limits.layers:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            near = get_close_matches(pattern, layers, n=1, cutoff=0.3)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(layers) or 'none'}"
+            raise ConfigError(f"no layer is called {pattern!r}, for which limits are set; {hint}")

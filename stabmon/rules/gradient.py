@@ -8,8 +8,8 @@ import numpy as np
 from stabmon.records import Cell, Evidence, Fix, Severity
 from stabmon.rules import remedies
 from stabmon.rules.baseline import Spike, spike
-from stabmon.rules.limits import GradientLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Run
 from stabmon.rules.words import number
 

@@ -1,143 +1,32 @@
-"""Every threshold of every rule: one model per family, each field with its meaning, unit and source.
+"""What the rules of a run go by: thresholds, exceptions for some layers, and rules that are not to speak.
 
-All are positive numbers; ``inf`` switches an upper limit off. ``Limits.from_mapping`` reads what a user wrote.
+``Limits.from_mapping``, ``read`` (a YAML file) and ``set_`` (``att.row_mass_max=6``) take what a user wrote; the
+thresholds themselves, each with its meaning, unit and source, stand in ``stabmon.rules.thresholds``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field, ValidationError
 
 from stabmon.errors import ConfigError
 from stabmon.records import Record
+from stabmon.rules.thresholds import (
+    AttentionLimits,
+    ConfigurationLimits,
+    GradientLimits,
+    LossLimits,
+    NumericLimits,
+    ResidualLimits,
+    UpdateLimits,
+)
 
-
-def limit(default: float, *, unit: str, source: str) -> Any:
-    """Declare a threshold: a positive number with its unit and where the number comes from."""
-    return Field(default, gt=0, json_schema_extra={"unit": unit, "source": source})
-
-
-class AttentionLimits(Record):
-    """Limits of the attention rules, ATT."""
-
-    twin_ratio_max: float = limit(10, unit="1", source="measured: 0.5 to 1.7 with b = -log n, 8 to 700 with b = 0")
-    """Attention norm over that of softmax on the same q, k, v, at the start of a run."""
-    row_mass_max: float = limit(10, unit="1", source="measured: 0.8 to 1.7 with b = -log n, 16 to 1024 with b = 0")
-    """Mean sum of a row's weights in the first steps, where the twin ratio was not measured."""
-    first_steps: int = limit(
-        3, unit="steps", source="measured: at learning rate 2e-2 healthy rows had outgrown their bias by step 9"
-    )
-    """How many steps count as the start of a run, whose rows show the bias and not what was learnt."""
-    tamed_branch_ratio_max: float = limit(
-        0.03,
-        unit="1",
-        source="measured: at 0.1 (LayerScale 1e-2, b = 0, n = 256) a run ended 0.15 nats worse; "
-        "as remembered from arXiv 2409.04431, vision trains with LayerScale 1e-4 and no bias",
-    )
-    """Branch ratio up to which a LayerScale makes a large attention norm harmless."""
-    row_mass_min: float = limit(
-        0.05, unit="1", source="measured: 0.77 with b = -log n, 0.015 four lower, 0.004 at b = -10"
-    )
-    """Mean sum of a row's weights below which a head adds almost nothing."""
-    starved_heads_min: float = limit(
-        0.5, unit="1", source="stabmon's choice: with ALiBi and -log n its flat heads are not starved"
-    )
-    """Share of a layer's heads that must be starved before the layer is called so."""
-    logit_std_max: float = limit(
-        2, unit="1", source="measured: the row mass is exp(s²/2), 6.8 at s = 2; 2.4 in a healthy run"
-    )
-    """Standard deviation of the logits above which rows outgrow the bias."""
-    logit_std_error: float = limit(4, unit="1", source="measured: row mass 116 at s = 4, n = 4096")
-    """Standard deviation of the logits from which logit growth is an error."""
-    logit_max: float = limit(100, unit="1", source="Kimi K2, arXiv 2507.20534: QK clip at 100 per head")
-    """Largest logit of a sigmoid attention."""
-    softmax_logit_max: float = limit(1000, unit="1", source="Wortsman et al., arXiv 2309.14322: damage from about 1e3")
-    """Largest logit of a softmax attention, which renormalises its rows."""
-    logit_growth_min: float = limit(2, unit="1", source="stabmon's choice, to be calibrated")
-    """Growth over the run's own start before large logits are called growth."""
-    grown_row_mass_min: float = limit(4, unit="1", source="measured: 0.8 to 2.4 in healthy runs; high from 4 to 10")
-    """Row mass from which a wide logit distribution does harm."""
-    saturated_fraction_max: float = limit(0.1, unit="1", source="stabmon's choice: 51 keys of a causal row at n = 1024")
-    """Share of weights above 0.5; it must also have doubled since the start of the run."""
-    norm_growth_max: float = limit(
-        300, unit="1", source="measured at high learning rates: 1,000 to 15,000 without QK norm, 8 to 80 with it"
-    )
-    """Attention norm over its own value at the start of the run."""
-    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
-    """Consecutive samples that must agree before a finding opens after the first step."""
-
-
-class ResidualLimits(Record):
-    """Limits of the residual-stream rules, RES."""
-
-    branch_ratio_max: float = limit(
-        20,
-        unit="1",
-        source="measured in block 0 at step 0: 2.1 to 3.8 healthy, 103 at b = -3; 20 is their geometric middle",
-    )
-    """Rms of the attention branch over rms of the stream it is added to, without hybrid norm."""
-    hybrid_branch_ratio_max: float = limit(
-        75, unit="1", source="measured in block 0 at step 0: 49 in a healthy run with hybrid norm, 103 when b is wrong"
-    )
-    """The same with hybrid norm, whose branch has unit rms whatever the embedding's scale is."""
-    first_steps: int = limit(
-        3, unit="steps", source="measured: block 0 of a run that QK norm had mended learnt its way to a ratio of 63"
-    )
-    """How many steps count as the start of a run, whose ratios show the model's design and not what was learnt."""
-
-
-class SpikeLimits(Record):
-    """What counts as a spike against the recent past of a series."""
-
-    deviations_max: float = limit(6, unit="robust standard deviations", source="OLMo-core: mean + 6σ of the last 128")
-    """Distance from the median of the window, in 1.4826 times its median absolute deviation."""
-    window: int = limit(128, unit="samples", source="OLMo-core: the last 128 steps")
-    """Length of the recent past."""
-    samples_min: int = limit(32, unit="samples", source="stabmon's choice: a quarter of the window")
-    """How much past there must be before anything is called a spike."""
-    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
-    """Consecutive samples above the limit that make a spike more than isolated."""
-    isolated_max: int = limit(5, unit="spikes", source="arXiv 2409.04431 as remembered: 2 to 5 isolated spikes a run")
-    """Spikes within the window that still count as isolated."""
-
-
-class GradientLimits(SpikeLimits):
-    """Limits of the gradient rules, GRD."""
-
-    spread_floor: float = limit(
-        0.1, unit="share of the median", source="stabmon's choice: 6 of them are 1.6 times the median"
-    )
-    """Smallest robust standard deviation, so that a very quiet series does not make noise a spike."""
-
-
-class LossLimits(SpikeLimits):
-    """Limits of the loss rules, LOS."""
-
-    spread_floor: float = limit(
-        0.01, unit="share of the median", source="stabmon's choice: 6 of them are 6 % of the loss"
-    )
-    """Smallest robust standard deviation, so that a very quiet loss does not make noise a spike."""
-
-
-class NumericLimits(Record):
-    """Limits of the numeric rules, NUM: a number is finite or it is not, so there is only one of time."""
-
-    scaler_samples_max: int = limit(
-        10, unit="samples", source="stabmon's choice: 2^10 from torch's initial loss scale, 65536"
-    )
-    """Samples in a row in which gradients alone may be infinite while a GradScaler looks for its scale."""
-
-
-class ConfigurationLimits(Record):
-    """Limits of the configuration rules, CFG."""
-
-    bias_length_factor_max: float = limit(
-        4, unit="1", source="measured: twin ratio healthy from 0.3 to 3; 51 at b = -3, n = 1024"
-    )
-    """How many times exp(b)·n may differ from 1, either way."""
-    first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
-    """How many steps count as the start of a run."""
+_EXAMPLE = "write att.row_mass_max: 6, or for some layers layers.0/att.row_mass_max: 6"
 
 
 class LimitDocument(Record):
@@ -152,40 +41,119 @@ class LimitDocument(Record):
 
 
 class Limits(Record):
-    """All thresholds, by family."""
+    """All thresholds, by family, with the exceptions."""
 
     att: AttentionLimits = AttentionLimits()
     """Attention."""
     res: ResidualLimits = ResidualLimits()
     """Residual stream."""
+    upd: UpdateLimits = UpdateLimits()
+    """Updates of the weights."""
     grd: GradientLimits = GradientLimits()
     """Gradients."""
-    los: LossLimits = LossLimits()
-    """Loss."""
     num: NumericLimits = NumericLimits()
     """Numbers."""
+    los: LossLimits = LossLimits()
+    """Loss."""
     cfg: ConfigurationLimits = ConfigurationLimits()
     """Configuration."""
+    layers: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Thresholds of some layers: shell pattern of layer names -> name -> value; of patterns that fit, the last wins."""
+    silence: tuple[str, ...] = ()
+    """Codes or names of rules that are not to speak."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "Limits":
-        """Read ``{"att": {"row_mass_max": 6}}`` or ``{"att.row_mass_max": 6}``; what is not named keeps its default.
+        """Read ``{"att": {"row_mass_max": 6}}``; what is not named keeps its default.
+
+        A name may be dotted (``att.row_mass_max``), and begin with the pattern of the layers that it is for
+        (``layers.0/att.row_mass_max``); ``layers`` holds such patterns too, and ``silence`` codes of rules.
 
         Raises:
             ConfigError: a name that does not exist (the nearest one is named) or a value that is no positive number.
         """
-        nested: dict[str, dict[str, Any]] = {}
-        for name, value in _flat(mapping):
-            family, _, field = name.partition(".")
-            if name not in _documents():
-                raise ConfigError(f"unknown limit {name!r}{_nearest(name)}")
-            nested.setdefault(family, {})[field] = value
+        return cls().changed(mapping)
+
+    def changed(self, mapping: Mapping[str, Any]) -> "Limits":
+        """Return these limits with those of ``mapping``, as ``from_mapping`` reads it, in their place.
+
+        Raises:
+            ConfigError: as ``from_mapping``.
+        """
+        values = self.model_dump()
+        for pattern, name, value in _settings(mapping):
+            if name == "silence":
+                values["silence"] = tuple(dict.fromkeys((*values["silence"], *_codes(value))))
+            elif pattern is None:
+                family, _, field = _known(name).partition(".")
+                values[family][field] = value
+            else:
+                values["layers"].setdefault(pattern, {})[_known(name)] = _checked(name, value)
         try:
-            return cls.model_validate(nested)
+            return Limits.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{name} must be a positive number, got {first['input']!r}") from None
+            raise _wrong(".".join(str(part) for part in first["loc"]), first["input"]) from None
+
+    def of_layer(self, layer: str) -> "Limits":
+        """Return the limits of one layer, without exceptions."""
+        own = {
+            name: value
+            for pattern, own in self.layers.items()
+            if fnmatchcase(layer, pattern)
+            for name, value in own.items()
+        }
+        plain = self.model_copy(update={"layers": {}})
+        return plain.changed(own) if own else plain
+
+    @property
+    def differences(self) -> dict[str, Any]:
+        """What is not the default, as ``from_mapping`` reads it."""
+        default = Limits()
+        found: dict[str, Any] = {}
+        for name in _documents():
+            family, _, field = name.partition(".")
+            value = getattr(getattr(self, family), field)
+            if value != getattr(getattr(default, family), field):
+                found[name] = value
+        found |= {f"{pattern}/{name}": value for pattern, own in self.layers.items() for name, value in own.items()}
+        return found | ({"silence": list(self.silence)} if self.silence else {})
+
+
+def read(path: str | Path) -> Limits:
+    """Read limits from a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else than limits.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the limits {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return Limits()
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} must hold names and numbers, got {type(values).__name__}; {_EXAMPLE}")
+    try:
+        return Limits.from_mapping(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def set_(limits: Limits, *assignments: str) -> Limits:
+    """Return ``limits`` changed by assignments such as ``att.row_mass_max=6`` and ``layers.0*/res.branch_ratio_max=9``.
+
+    Raises:
+        ConfigError: an assignment without "=", a name that does not exist, a value that is no positive number.
+    """
+    for assignment in assignments:
+        name, sign, value = assignment.rpartition("=")
+        if not sign or not name.strip():
+            raise ConfigError(f"a limit is set as NAME=NUMBER, such as att.row_mass_max=6, got {assignment!r}")
+        limits = limits.changed({name.strip(): value.strip()})
+    return limits
 
 
 def documents() -> tuple[LimitDocument, ...]:
@@ -193,10 +161,16 @@ def documents() -> tuple[LimitDocument, ...]:
     return tuple(_documents().values())
 
 
+def families() -> dict[str, Any]:
+    """Return the model of each family's thresholds by the family's name."""
+    return {name: field.default for name, field in Limits.model_fields.items() if isinstance(field.default, Record)}
+
+
+@cache
 def _documents() -> dict[str, LimitDocument]:
     found = {}
-    for family, outer in Limits.model_fields.items():
-        for field, inner in type(outer.default).model_fields.items():
+    for family, default in families().items():
+        for field, inner in type(default).model_fields.items():
             extra = inner.json_schema_extra
             assert isinstance(extra, dict)
             name = f"{family}.{field}"
@@ -210,16 +184,48 @@ def _documents() -> dict[str, LimitDocument]:
     return found
 
 
-def _flat(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for name, value in mapping.items():
+def _settings(mapping: Mapping[str, Any], pattern: str | None = None) -> Iterable[tuple[str | None, str, Any]]:
+    """Yield (pattern of layers or None, dotted name, value) for everything that ``mapping`` sets."""
+    for key, value in mapping.items():
+        before, slash, name = str(key).rpartition("/")
+        where = before if slash else pattern
         if isinstance(value, Mapping):
-            pairs += [(f"{name}.{field}", inner) for field, inner in value.items()]
+            if name == "layers" and where is None:
+                for layers, own in value.items():
+                    if not isinstance(own, Mapping):
+                        raise ConfigError(f"layers: {layers!r} must hold names and numbers, got {own!r}; {_EXAMPLE}")
+                    yield from _settings(own, str(layers))
+            else:
+                yield from ((where, f"{name}.{field}", inner) for field, inner in value.items())
         else:
-            pairs.append((str(name), value))
-    return pairs
+            yield where, name, value
 
 
-def _nearest(name: str) -> str:
+def _known(name: str) -> str:
+    if name in _documents():
+        return name
     near = get_close_matches(name, _documents(), n=1, cutoff=0.3)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(_documents())}"
+    hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(_documents())}"
+    raise ConfigError(f"unknown limit {name!r}{hint}")
+
+
+def _checked(name: str, value: Any) -> float:
+    """Return the value of a limit of some layers, checked against the family's own model."""
+    family, _, field = name.partition(".")
+    try:
+        return float(getattr(type(families()[family]).model_validate({field: value}), field))
+    except ValidationError:
+        raise _wrong(name, value) from None
+
+
+def _wrong(name: str, value: Any) -> ConfigError:
+    whole = isinstance(_documents()[name].default, int) if name in _documents() else False
+    return ConfigError(f"{name} must be a positive {'whole ' if whole else ''}number, got {value!r}")
+
+
+def _codes(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, list | tuple) and all(isinstance(code, str) for code in value):
+        return tuple(value)
+    raise ConfigError(f"silence must hold codes of rules, such as [GRD001], got {value!r}")

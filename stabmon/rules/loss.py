@@ -6,8 +6,8 @@ from functools import partial
 from stabmon.records import Evidence, Fix, Severity
 from stabmon.rules import remedies
 from stabmon.rules.baseline import Spike, spike
-from stabmon.rules.limits import LossLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import LossLimits
 from stabmon.rules.view import Run
 from stabmon.rules.words import beside, number
 

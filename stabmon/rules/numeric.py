@@ -6,8 +6,8 @@ import numpy as np
 
 from stabmon.names import natural_key
 from stabmon.records import Cell, Evidence, Severity
-from stabmon.rules.limits import NumericLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
 from stabmon.series import Spot
 
@@ -35,7 +35,7 @@ FORWARD = (
 BACKWARD = ("gradient_norm", "total_gradient_norm")
 
 
-@rule("NUM001", "non-finite", severity=Severity.ERROR, evidence=Evidence.LITERATURE)
+@rule("NUM001", "non-finite", severity=Severity.ERROR, evidence=Evidence.LITERATURE, judges_non_finite=True)
 def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     """Flag the first NaN or infinity of a run, in the order of the data's path.
 

@@ -6,14 +6,16 @@ something now. Its docstring holds the sections that the command line, the page 
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from stabmon.errors import ConfigError
 from stabmon.records import Cell, Evidence, Fix, Record, Severity
-from stabmon.rules.limits import LimitDocument, Limits, documents
+from stabmon.rules.limits import LimitDocument, Limits, documents, families
 from stabmon.rules.view import Hit, Run
 
 GROUPS = {
@@ -24,6 +26,7 @@ GROUPS = {
     "RES": "residual",
     "UPD": "update",
     "CFG": "configuration",
+    "USR": "user",
 }
 SECTIONS = ("What it checks", "Why it matters", "Suggested fix", "When the fix is wrong", "References")
 
@@ -71,14 +74,11 @@ class Rule:
     title: str
     sections: dict[str, str]
     symptom_of: tuple[str, ...]
-    """Codes whose open event in the same layer already says what this one would."""
+    """Codes of the rules whose findings, in the same layer or of the run as a whole, explain those of this one."""
+    judges_non_finite: bool
+    """It may open on a NaN or an infinity; other rules leave those to NUM001."""
     limits: tuple[LimitDocument, ...]
     """The thresholds that "What it checks" and the other sections name."""
-
-    @property
-    def family(self) -> str:
-        """Name of its limits in ``Limits``: "att" for ATT001."""
-        return self.code[:3].lower()
 
 
 class RuleDocument(Record):
@@ -100,54 +100,92 @@ class RuleDocument(Record):
 
 
 _RULES: dict[str, Rule] = {}
+_own: ContextVar[dict[str, Rule] | None] = ContextVar("_own", default=None)
+"""Where ``rule`` puts what it registers, while a user's file is read."""
 
 
 def rule(
-    code: str, name: str, *, severity: Severity, evidence: Evidence, symptom_of: Iterable[str] = ()
+    code: str,
+    name: str,
+    *,
+    severity: Severity,
+    evidence: Evidence,
+    symptom_of: Iterable[str] = (),
+    judges_non_finite: bool = False,
 ) -> Callable[[Check], Check]:
-    """Register a rule; ``symptom_of`` lists the codes whose open event in the same layer already tells it.
+    """Register a rule.
+
+    symptom_of: codes whose findings, in the same layer or of the run as a whole, explain those of this rule.
+    judges_non_finite: the rule may open on a NaN or an infinity; other rules leave those to NUM001.
 
     Raises:
         ValueError: a malformed or taken code or name, or a docstring that lacks a section or names an unknown limit.
     """
 
     def register(check: Check) -> Check:
-        _check_names(code, name)
+        place = _own.get()
+        _check_names(code, name, _RULES | (place or {}))
         title, sections = _parse(code, inspect.getdoc(check) or "")
         limits = _limits_named(code, " ".join(sections.values()))
-        _RULES[code] = Rule(code, name, severity, evidence, check, title, sections, tuple(symptom_of), limits)
+        made = Rule(
+            code, name, severity, evidence, check, title, sections, tuple(symptom_of), judges_non_finite, limits
+        )
+        (_RULES if place is None else place)[code] = made
         return check
 
     return register
 
 
-def catalogue() -> tuple[Rule, ...]:
-    """Return every registered rule in the order of the codes."""
-    return tuple(_RULES[code] for code in sorted(_RULES))
+@contextmanager
+def collected() -> Iterator[dict[str, Rule]]:
+    """Keep the rules that are registered in this block apart from the catalogue."""
+    place: dict[str, Rule] = {}
+    token = _own.set(place)
+    try:
+        yield place
+    finally:
+        _own.reset(token)
 
 
-def find(code: str) -> Rule:
-    """Return the rule called ``code``, in any case, or by its kebab name.
+def catalogue(own: Sequence[Rule] = ()) -> tuple[Rule, ...]:
+    """Return every registered rule, and a user's ``own``, in the order of the codes.
+
+    Raises:
+        ConfigError: a code or name of ``own`` is taken.
+    """
+    known = dict(_RULES)
+    for rule in own:
+        try:
+            _check_names(rule.code, rule.name, known)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        known[rule.code] = rule
+    return tuple(known[code] for code in sorted(known))
+
+
+def find(code: str, known: Sequence[Rule] | None = None) -> Rule:
+    """Return the rule called ``code``, in any case, or by its kebab name; among ``known``, or the catalogue.
 
     Raises:
         ConfigError: there is none; the nearest code is named.
     """
-    by_name = {rule.name: rule for rule in _RULES.values()}
-    found = _RULES.get(code.upper()) or by_name.get(code.lower())
+    rules = catalogue() if known is None else known
+    by_code, by_name = ({getattr(rule, key): rule for rule in rules} for key in ("code", "name"))
+    found = by_code.get(code.upper()) or by_name.get(code.lower())
     if found is None:
-        near = get_close_matches(code.upper(), _RULES, n=1, cutoff=0.5) or get_close_matches(code.lower(), by_name, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(_RULES))}"
+        near = get_close_matches(code.upper(), by_code, 1, 0.5) or get_close_matches(code.lower(), by_name, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(by_code))}"
         raise ConfigError(f"unknown rule {code!r}; {hint}")
     return found
 
 
-def document(code: str) -> RuleDocument:
-    """Return the documentation of the rule called ``code``.
+def document(code: str, known: Sequence[Rule] | None = None) -> RuleDocument:
+    """Return the documentation of the rule called ``code``, among ``known`` or in the catalogue.
 
     Raises:
         ConfigError: there is no such rule; the nearest code is named.
     """
-    rule = find(code)
+    rule = find(code, known)
     checks, matters, fix, wrong, references = (rule.sections[section] for section in SECTIONS)
     return RuleDocument(
         code=rule.code,
@@ -167,7 +205,7 @@ def document(code: str) -> RuleDocument:
 
 
 def markdown_table() -> str:
-    """Return the table of all rules as the README shows it, one rule a line."""
+    """Return the table of stabmon's rules as the README shows it, one rule a line."""
     lines = ["| rule | name | severity | evidence | what it flags |", "|---|---|---|---|---|"]
     for rule in catalogue():
         title = rule.title.removeprefix("Flag ").removesuffix(".").replace("``", "`")
@@ -175,14 +213,14 @@ def markdown_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_names(code: str, name: str) -> None:
+def _check_names(code: str, name: str, known: Mapping[str, Rule]) -> None:
     if not re.fullmatch(r"[A-Z]{3}[0-9]{3}", code) or code[:3] not in GROUPS:
         raise ValueError(f"a rule's code is three letters of {', '.join(GROUPS)} and three digits, got {code!r}")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(f"a rule's name is in kebab case, got {name!r} for {code}")
-    if code in _RULES:
-        raise ValueError(f"{code} is taken by {_RULES[code].name!r}; give {name!r} the next free number")
-    if name in {rule.name for rule in _RULES.values()}:
+    if code in known:
+        raise ValueError(f"{code} is taken by {known[code].name!r}; give {name!r} the next free number")
+    if name in {rule.name for rule in known.values()}:
         raise ValueError(f"the name {name!r} is taken; give {code} its own")
 
 
@@ -205,6 +243,7 @@ def _limits_named(code: str, text: str) -> tuple[LimitDocument, ...]:
     return tuple(known[f"{family}.{field}"] for field in fields)
 
 
-def sighted(rule: Rule, run: Run, limits: Limits) -> Iterator[Sighting]:
-    """Run one rule on ``run`` with its family's limits; a family without limits gets all of them."""
-    yield from rule.check(run, getattr(limits, rule.family, limits))
+def limits_of(rule: Rule, limits: Limits) -> Any:
+    """Return the limits of the rule's family; a family without any, such as a user's own, gets all of them."""
+    family = rule.code[:3].lower()
+    return getattr(limits, family) if family in families() else limits

@@ -16,6 +16,8 @@ GAIN = 1e-4
 """Initial LayerScale gain; that of the published vision runs with sigmoid attention."""
 LEARNING_RATE_FACTOR = 0.3
 """First step down for a learning rate that is too high; measured runs failed at 6e-3 and held at 1e-3."""
+WARMUP = 100
+"""Steps of a warm-up where there was none; published runs with sigmoid attention took 5,000 of 300,000."""
 SAME_BIAS = 0.5
 """A bias nearer than this to -log n has been set for this length."""
 
@@ -113,6 +115,18 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
 def slower(why: str) -> tuple[Fix, ...]:
     """Return the fix that lowers the learning rate."""
     return (suggest.learning_rate_fix(LEARNING_RATE_FACTOR, why),)
+
+
+def warmer(why: str) -> tuple[Fix, ...]:
+    """Return the fix that makes the first updates small, and the one that makes all of them smaller."""
+    return (suggest.warmup_fix(WARMUP, why), *slower("where a warm-up is not enough, the rate itself is too high"))
+
+
+def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
+    """Return the fixes for updates that are large beside the weights."""
+    attention = run.attention(layer)
+    rate = slower("the stream has outgrown its start many times over")
+    return rate if attention is None else (*rate, *_qk_norm(attention, "it lets a higher learning rate stand"))
 
 
 def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:

@@ -1,28 +1,35 @@
 """The same rules over a stored run."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from stabmon.records import Finding
 from stabmon.rules.engine import Engine
 from stabmon.rules.limits import Limits
+from stabmon.rules.registry import Rule
 
 if TYPE_CHECKING:
     from stabmon.store import RunReader
 
 
-def replay(reader: "RunReader", limits: Limits | None = None, silence: Collection[str] = ()) -> tuple[Finding, ...]:
+def replay(
+    reader: "RunReader",
+    limits: Limits | None = None,
+    silence: Collection[str] = (),
+    rules: Sequence[Rule] = (),
+) -> tuple[Finding, ...]:
     """Feed a stored run to a new engine, sample by sample, and return its findings: those of the live run, bit for bit.
 
+    limits: None for those that the run went by when it was recorded; ``Limits.from_mapping(reader.info.limits)`` are
+        the same, to be changed.
+    silence: codes or names of rules that are not to speak.
+    rules: a user's own rules, beside the catalogue.
+
     Raises:
-        ConfigError: ``silence`` names a rule that does not exist.
+        ConfigError: ``silence`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
         StoreError: the run cannot be read.
     """
-    engine = Engine(reader.info, reader.layout, limits, silence)
-    cursor, more = 0, True
-    while more:
-        cursor, steps, rows = reader.after(cursor)
-        for step, row in zip(steps, rows, strict=True):
-            engine.observe(int(step), row)
-        more = len(steps) > 0
+    own = Limits.from_mapping(reader.info.limits) if limits is None else limits
+    engine = Engine(reader.info, reader.layout, own, silence, rules)
+    engine.catch_up(reader)
     return engine.findings

@@ -7,8 +7,8 @@ import numpy as np
 
 from stabmon.records import Evidence, Severity
 from stabmon.rules import remedies
-from stabmon.rules.limits import ResidualLimits
 from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import ResidualLimits
 from stabmon.rules.view import Hit, Run
 from stabmon.rules.words import beside, over_limit
 

@@ -60,7 +60,8 @@ class Series:
         self.spots = [
             Spot(column.layer, head if column.size > 1 else None) for column in columns for head in range(column.size)
         ]
-        self._at = np.array([column.start + i for column in columns for i in range(column.size)], dtype=np.intp)
+        at = np.array([column.start + i for column in columns for i in range(column.size)], dtype=np.intp)
+        self._at: slice | npt.NDArray[np.intp] = _as_slice(at)
         self._sizes = [column.size for column in columns]
         self._starts = np.cumsum([0, *self._sizes[:-1]], dtype=np.intp)
         self._slices: dict[str | None, slice] = {}
@@ -73,8 +74,13 @@ class Series:
 
     @property
     def now(self) -> Floats:
-        """Newest sample, [columns]."""
+        """Newest sample, [columns]; not to be written to."""
         return self._run.row[self._at]
+
+    @property
+    def first(self) -> npt.NDArray[np.float64]:
+        """First finite value of each column, [columns]; NaN before there is one."""
+        return self._run.first[self._at]
 
     @property
     def start(self) -> npt.NDArray[np.float64]:
@@ -88,7 +94,14 @@ class Series:
     def of(self, layer: str | None) -> Floats:
         """Return the newest values of one layer's heads, [heads]; empty where the layer does not record this metric."""
         where = self._slices.get(layer)
-        return self._run.row[self._at[where]] if where is not None else np.empty(0, dtype=np.float32)
+        return self.now[where] if where is not None else np.empty(0, dtype=np.float32)
+
+    def columns_of(self, layer: str | None) -> npt.NDArray[np.intp]:
+        """Return where in a row one layer's heads are, [heads]."""
+        found = [
+            np.arange(c.start, c.start + c.size) for c in self._run.layout.of_metric(self.metric) if c.layer == layer
+        ]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.intp)
 
     def above(self, limit: Limit) -> list[Hit]:
         """Return the layers with a head above ``limit`` (positive; one number or one a column), worst head named."""
@@ -172,8 +185,11 @@ class Run:
         self._rows = np.empty((2 * HISTORY, layout.width), dtype=np.float32)
         self._steps = np.empty(2 * HISTORY, dtype=np.int64)
         self._end = 0
+        self.first = np.full(layout.width, np.nan)
+        """First finite value of each column, [width]; NaN before there is one."""
         self._start_sum = np.zeros(layout.width)
         self._start_count = np.zeros(layout.width, dtype=np.int64)
+        self._started = False
         self.row: Floats = np.empty(layout.width, dtype=np.float32)
         self.finite = np.zeros(layout.width, dtype=bool)
         self.not_finite = self.finite
@@ -204,10 +220,17 @@ class Run:
         self.step, self.samples = step, self.samples + 1
         self.finite = np.isfinite(self.row)
         self._find_not_finite()
+        if not self._started:
+            self._take_start()
+
+    def _take_start(self) -> None:
         early = self.finite & (self._start_count < START)
         if early.any():
+            new = early & (self._start_count == 0)
+            self.first[new] = self.row[new]
             self._start_sum[early] += self.row[early]
             self._start_count[early] += 1
+        self._started = bool((self._start_count == START).all())
 
     def _find_not_finite(self) -> None:
         self.not_finite = ~self.finite
@@ -225,7 +248,7 @@ class Run:
         last = self._end - 1
         return [int(step) for step in self._steps[max(0, last - min(samples, HISTORY - 1)) : last]]
 
-    def start_of(self, at: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def start_of(self, at: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return the mean of the first ``START`` finite values of the columns ``at``; NaN before there is one."""
         count = self._start_count[at]
         return np.where(count > 0, self._start_sum[at] / np.maximum(count, 1), np.nan)
@@ -250,3 +273,10 @@ class Run:
                 named = at if values.size > 1 else None
                 found.append(Cell(metric=metric, layer=layer, head=named, step=self.step, value=float(values[at])))
         return tuple(found)
+
+
+def _as_slice(at: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
+    """Return ``at`` as a slice where its columns lie side by side, so that reading them copies nothing."""
+    if len(at) and bool((np.diff(at) == 1).all()):
+        return slice(int(at[0]), int(at[-1]) + 1)
+    return at

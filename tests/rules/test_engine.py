@@ -9,7 +9,7 @@ import pytest
 
 from stabmon.errors import ConfigError
 from stabmon.records import Evidence, Severity
-from stabmon.rules import Engine, Limits, Told, registry
+from stabmon.rules import Engine, Limits, Told, grouped, registry
 from stabmon.rules.view import HISTORY, Run
 from stabmon.series import MISSING
 
@@ -121,10 +121,19 @@ def test_a_large_start_stays_open_after_the_first_steps_until_it_is_over(written
     assert late.findings() == ()
 
 
-def test_a_symptom_is_told_only_where_its_cause_is_not(written):
+def test_a_symptom_stands_under_its_cause_and_alone_where_the_cause_is_silenced(written):
     run = written({"model": FACTS, "series": {"row_mass": 256, "branch_ratio": 1000}})
-    assert {finding.code for finding in run.findings()} == {"ATT001"}
-    assert {finding.code for finding in run.findings(silence=("ATT001",))} == {"RES001"}
+    groups = grouped(run.findings())
+    assert [(group.cause.code, group.cause.layer) for group in groups] == [
+        ("ATT001", "layers.0"),
+        ("ATT001", "layers.1"),
+    ]
+    assert [[(one.code, one.layer) for one in group.symptoms] for group in groups] == [
+        [("RES001", "layers.0")],
+        [("RES001", "layers.1")],
+    ]
+    alone = run.findings(silence=("ATT001",))
+    assert {(finding.code, finding.follows) for finding in alone} == {("RES001", None)}
 
 
 def test_silence_by_code_or_name_and_an_unknown_one_names_the_nearest(written):

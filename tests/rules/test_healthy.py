@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from stabmon.rules import grouped
+
 
 def run_of(written, *, model=(), steps=1, **series):
     facts = {"layers": 2, "heads": 4, "is_causal": True, **dict(model)}
@@ -98,7 +100,7 @@ UNHEALTHY = {
 @pytest.mark.parametrize("name", UNHEALTHY)
 def test_an_unhealthy_start_is_one_finding_a_layer_with_the_bias_that_mends_it(name, written):
     facts, code, bias = UNHEALTHY[name]
-    found = run_of(written, **facts).findings()
+    found = [group.cause for group in grouped(run_of(written, **facts).findings())]
     assert [(finding.code, finding.layer) for finding in found] == [(code, "layers.0"), (code, "layers.1")]
     assert (found[0].fix.kind.value, found[0].fix.value) == ("bias", pytest.approx(bias))
 

@@ -1,0 +1,93 @@
+"""One event while it changes, and the record of how it stands."""
+
+from dataclasses import dataclass, field
+
+from stabmon.records import Cell, Finding, Fix, Key, Severity
+from stabmon.rules.registry import Rule, Sighting
+
+AGREEING = 8
+"""Samples beyond which more of them make an event no surer."""
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One event, from the sample at which it opened to the one at which it cleared."""
+
+    rule: Rule
+    layer: str | None
+    opened: int
+    sample: int
+    """Number of the sample at which it opened, from 1."""
+    began: int
+    """Number of the sample at which its rule first saw it; it opens when enough samples in a row agree."""
+    severity: Severity
+    worst: Sighting
+    peak: int
+    last: int
+    agreeing: int
+    """Samples over the limit so far."""
+    message: str = ""
+    cause: str = ""
+    cells: tuple[Cell, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    told: float = 0.0
+    """How far over the limit it was when it was last told."""
+    quiet: int = 0
+    quiet_since: int = 0
+    cleared: int | None = None
+    ended: int | None = None
+    """Number of the sample at which it was found to be over."""
+    follows: "Event | None" = None
+    """The event whose symptom this one is; never one that follows another itself."""
+    lead: int | None = None
+    _record: Finding | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> Key:
+        """What tells it from other events of the run."""
+        return (self.rule.code, self.layer, self.opened)
+
+    @property
+    def confidence(self) -> float:
+        """How sure it is: odds of (times over the limit) x (samples that agree, at most ``AGREEING``) to 1."""
+        odds = self.worst.hit.excess * min(self.agreeing, AGREEING)
+        return 1.0 if odds == float("inf") else odds / (1 + odds)
+
+    def adopt(self, sighting: Sighting, step: int) -> None:
+        """Make ``sighting`` the worst so far."""
+        self.worst, self.peak = sighting, step
+        self.message, self.cause, self.cells = sighting.tell()
+        self.touch()
+
+    def touch(self) -> None:
+        """Note that the record must be made anew."""
+        self._record = None
+
+    @property
+    def finding(self) -> Finding:
+        """The record of how it stands."""
+        if self._record is None:
+            hit = self.worst.hit
+            self._record = Finding(
+                code=self.rule.code,
+                name=self.rule.name,
+                severity=self.severity,
+                evidence=self.rule.evidence,
+                layer=self.layer,
+                head=hit.head,
+                metric=hit.metric,
+                value=hit.value,
+                limit=hit.limit,
+                message=self.message,
+                cause=self.cause,
+                opened=self.opened,
+                peak=self.peak,
+                last=self.last,
+                cleared=self.cleared,
+                cells=self.cells,
+                fixes=self.fixes,
+                confidence=round(self.confidence, 3),
+                follows=self.follows.key if self.follows is not None else None,
+                lead=self.lead,
+            )
+        return self._record
