@@ -72,6 +72,7 @@ class SigmoidAttention(SelfAttention):
             bias=self.bias,
             is_causal=self.is_causal,
             alibi_slopes=self.alibi_slopes,
+            key_lengths=lengths,
             backend=self.backend,
         )
 

@@ -25,9 +25,8 @@ class SoftmaxAttention(SelfAttention):
         )
         observer = observe.current()
         if observer is not None:
-            call = observe.Call(
-                query, key, value, 0.0, 1 / math.sqrt(self.head_dim), self.is_causal, self.alibi_slopes, output, None
-            )
+            scale, slopes = 1 / math.sqrt(self.head_dim), self.alibi_slopes
+            call = observe.Call(query, key, value, 0.0, scale, self.is_causal, slopes, output, None, None, lengths)
             observer.record(call)
         return output
 

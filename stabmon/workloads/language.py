@@ -70,7 +70,7 @@ def batches(config: RunConfig) -> Iterator[Batch]:
 def validation(config: RunConfig, length: int) -> Iterator[Batch]:
     """Yield windows of ``length`` bytes of the text that training never sees, one at a time, 32 KiB or one window."""
     text = standard_library().valid
-    for part in text.split(max(length + 1, len(text) * length // VALIDATION_BYTES)):
+    for part in torch.split(text, max(length + 1, len(text) * length // VALIDATION_BYTES)):
         if len(part) > length:
             window = part[: length + 1].long()[None]
             yield Batch((window[:, :-1],), (window[:, 1:],))
