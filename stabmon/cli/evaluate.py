@@ -1,0 +1,87 @@
+"""``stabmon evaluate``: how well rules, causes and fixes fit runs of known outcome."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from stabmon.evaluation.report import Evaluation
+
+Half = Literal["tuning", "held-out", "all"]
+
+
+def evaluate(
+    matrix: Annotated[
+        Path | None, typer.Argument(help="A YAML file of configurations; the one that ships where none is given.")
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Folder for runs and results; finished runs in it are not repeated.")
+    ] = Path("runs/evaluation"),
+    subset: Annotated[
+        Literal["all", "cpu"], typer.Option(help="cpu: the 30 runs that two cores finish in 15 minutes.")
+    ] = "all",
+    half: Annotated[Half, typer.Option(help="Which half's figures are printed.")] = "held-out",
+    limits: Annotated[Path | None, typer.Option(help="A YAML file of thresholds, instead of the defaults.")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Search thresholds on the tuning half and write limits.yaml.")
+    ] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend/--no-mend", help="Train failed runs again with their first fix.")
+    ] = True,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Print a stored result again, from its folder or file, without any training.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures and verdicts as one JSON object.")] = False,
+) -> None:
+    """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
+    from stabmon.evaluation import report as reports
+
+    console = Console(stderr=as_json)
+    if report is not None:
+        _print(reports.read(report), half, as_json)
+        return
+    from stabmon.config import MATRIX
+    from stabmon.evaluation import evaluate as carried_out
+    from stabmon.evaluation import matrix as matrices
+    from stabmon.rules import Limits
+    from stabmon.rules.limits import read
+    from stabmon.workloads.training import pick_device
+
+    shipped = Path(matrices.__file__).parent.parent / "configs" / MATRIX
+    planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
+    with _bars(console) as progress:
+        place = carried_out.Place(directory, pick_device(device), jobs, progress)
+        found = carried_out.evaluate(planned, place, read(limits) if limits else Limits(), tune=tune, mend=mend)
+    _print(found, half, as_json)
+
+
+def _print(found: "Evaluation", half: Half, as_json: bool) -> None:
+    from stabmon.evaluation import report
+
+    chosen = None if half == "all" else half
+    if as_json:
+        typer.echo(report.as_json(found, chosen))
+    else:
+        Console().print(report.tables(found, chosen))
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each part of the work while the block runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield show

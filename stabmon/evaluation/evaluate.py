@@ -1,0 +1,119 @@
+"""``stabmon evaluate``: train the matrix, label, replay, mend, judge; what is finished is never done twice."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from stabmon.evaluation import judge, outcome, repairs, report, tuning
+from stabmon.evaluation.judge import Ends, Found, Mended
+from stabmon.evaluation.matrix import Planned, halves
+from stabmon.evaluation.outcome import Outcome
+from stabmon.evaluation.pool import Pool
+from stabmon.evaluation.repairs import Repair
+from stabmon.evaluation.report import Evaluation
+from stabmon.evaluation.runs import Job, record
+from stabmon.rules import Limits
+
+Given = TypeVar("Given")
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+class Place(NamedTuple):
+    """Where and how an evaluation is carried out."""
+
+    folder: Path
+    device: str
+    jobs: int
+    progress: Progress
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the matrix's own runs."""
+        return self.folder / "runs"
+
+    @property
+    def mended(self) -> Path:
+        """Folder of the runs with a fix."""
+        return self.folder / "mended"
+
+
+def evaluate(
+    planned: Sequence[Planned], place: Place, limits: Limits, *, tune: bool = False, mend: bool = True
+) -> Evaluation:
+    """Carry out the evaluation of ``planned`` and store it.
+
+    limits: thresholds to judge with, or to begin the search at.
+    tune: whether thresholds are searched on the tuning half; they are written beside the result.
+    mend: whether failed runs are trained again with their first fix.
+    """
+    with Pool(place.jobs) as pool:
+        outcomes = train(planned, place, pool)
+        ended = judge.ends(planned, outcomes)
+        if tune:
+            limits = tuning.tune(_tuning_half(planned, ended, place), limits, pool)
+            tuning.write(limits, place.folder)
+        found = judge.find(outcomes.values(), place.runs, limits, pool)
+        mended = repair(outcomes, ended, found, place, pool) if mend else []
+    evaluation = Evaluation(
+        device=place.device,
+        versions=next(iter(found.values())).versions if found else {},
+        limits=limits.differences,
+        spreads=ended.spreads,
+        verdicts=judge.verdicts(planned, outcomes, ended, found, mended),
+    )
+    report.write(evaluation, place.folder)
+    return evaluation
+
+
+def train(planned: Sequence[Planned], place: Place, pool: Pool) -> dict[str, Outcome]:
+    """Train what is not finished, and return every outcome, in the matrix's order."""
+    jobs = [Job(run.config, place.runs / run.name, place.device) for run in planned]
+    _do(record, [job for job in jobs if outcome.read(job.folder) is None], "training", len(jobs), place, pool)
+    return {job.config.name: _read(job.folder) for job in jobs}
+
+
+def repair(
+    outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, Found], place: Place, pool: Pool
+) -> list[Mended]:
+    """Train every failed run again with its first fix, from step 0 and live, and return how that ended."""
+    wanted: list[Repair] = []
+    for name, label in ended.labels.items():
+        if label.failed:
+            wanted += _repairs(outcomes[name], found[name], place.mended)
+    open_ones = [one for one in wanted if outcome.read(one.job.folder) is None]
+    _do(repairs.carry_out, open_ones, "mending", len(wanted), place, pool)
+    return [Mended(one.run, one.kind, one.step is not None, _read(one.job.folder)) for one in wanted]
+
+
+def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
+    both = (
+        repairs.from_start(run, (*found.at_start, *found.in_samples), folder),
+        repairs.live(run, found.in_samples, folder),
+    )
+    return [one for one in both if one is not None]
+
+
+def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Place) -> list[tuning.Tried]:
+    half = halves({run.configuration: run.kind for run in planned})
+    return [
+        tuning.Tried(place.runs / run.name, ended.labels[run.name].failed)
+        for run in planned
+        if half[run.configuration] == "tuning"
+    ]
+
+
+def _do(
+    task: Callable[[Given], Outcome], given: Sequence[Given], what: str, total: int, place: Place, pool: Pool
+) -> None:
+    done = total - len(given)
+    place.progress(what, done, total)
+    for _ in pool.each(task, given):
+        done += 1
+        place.progress(what, done, total)
+
+
+def _read(folder: Path) -> Outcome:
+    found = outcome.read(folder)
+    assert found is not None, folder
+    return found

@@ -1,0 +1,120 @@
+"""From finished runs to verdicts: labels by outcome, alarms by replay, and the lead between them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from stabmon.evaluation import labels, lead
+from stabmon.evaluation.causes import mending
+from stabmon.evaluation.labels import Label, Reference
+from stabmon.evaluation.matrix import Half, Planned, halves
+from stabmon.evaluation.outcome import Outcome
+from stabmon.evaluation.pool import Pool
+from stabmon.evaluation.recorded import Recorded
+from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, knob, of_baselines
+from stabmon.records import Finding
+from stabmon.rules import Limits
+
+
+class Found(NamedTuple):
+    """What was found in one run, before and during the training, and by the baselines."""
+
+    name: str
+    at_start: tuple[Finding, ...]
+    in_samples: tuple[Finding, ...]
+    baselines: dict[str, BaselineAlarms]
+    versions: dict[str, str]
+    """What the run was trained with."""
+
+
+class Ends(NamedTuple):
+    """How the runs of a matrix ended."""
+
+    references: dict[str, Reference]
+    """What each group is held to."""
+    labels: dict[str, Label]
+    spreads: dict[str, float]
+
+
+class Mended(NamedTuple):
+    """A run trained again with its first fix."""
+
+    run: str
+    kind: str
+    live: bool
+    outcome: Outcome
+
+
+def ends(planned: Sequence[Planned], outcomes: Mapping[str, Outcome]) -> Ends:
+    """Label every run by its outcome."""
+    by_configuration: dict[str, list[Outcome]] = defaultdict(list)
+    for run in planned:
+        by_configuration[run.configuration].append(outcomes[run.name])
+    references = labels.references(by_configuration)
+    found = {name: labels.label(run, references.get(run.group)) for name, run in outcomes.items()}
+    return Ends(references, found, labels.spreads(by_configuration))
+
+
+def find(runs: Iterable[Outcome], folder: Path, limits: Limits | None, pool: Pool) -> dict[str, Found]:
+    """Run rules and baselines over what was recorded in the runs below ``folder``."""
+    return {found.name: found for found in pool.each(partial(_find, folder=folder, limits=limits), runs)}
+
+
+def verdicts(
+    planned: Sequence[Planned],
+    outcomes: Mapping[str, Outcome],
+    ended: Ends,
+    found: Mapping[str, Found],
+    mended: Sequence[Mended],
+) -> tuple[Verdict, ...]:
+    """Put together what is known of each run."""
+    half = halves({run.configuration: run.kind for run in planned})
+    healthy = [outcomes[name] for name, label in ended.labels.items() if not label.failed]
+    return tuple(
+        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], mended, healthy) for run in planned
+    )
+
+
+def _find(run: Outcome, folder: Path, limits: Limits | None) -> Found:
+    recorded = Recorded(folder / run.name)
+    return Found(
+        run.name,
+        recorded.at_the_start(limits),
+        recorded.in_the_samples(limits),
+        of_baselines(run, recorded),
+        recorded.info.versions,
+    )
+
+
+def _verdict(
+    run: Planned,
+    half: Half,
+    outcomes: Mapping[str, Outcome],
+    ended: Ends,
+    found: Found,
+    mended: Sequence[Mended],
+    healthy: Sequence[Outcome],
+) -> Verdict:
+    outcome, label = outcomes[run.name], ended.labels[run.name]
+    reference = ended.references.get(outcome.group)
+    usual = [outcomes[name] for name in reference.names] if reference else []
+    own = [one for one in mended if one.run == run.name]
+    ok = {one.live: not labels.label(one.outcome, reference).failed for one in own}
+    knobs = set(mending(outcome, healthy)) if label.failed else set()
+    knobs |= {knob(one.kind) for one in own if ok[one.live]}
+    return Verdict(
+        name=run.name,
+        configuration=run.configuration,
+        workload=run.config.workload,
+        kind=run.kind,
+        half=half,
+        label=label,
+        shown=lead.shown(outcome, usual, reference.margin if reference else 0.0),
+        alarms=alarms(found.at_start, found.in_samples),
+        baselines=found.baselines,
+        knobs=tuple(sorted(knobs)),
+        mended=ok.get(False),
+        mended_live=ok.get(True),
+    )

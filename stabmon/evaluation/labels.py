@@ -1,0 +1,152 @@
+"""Which runs failed, by how they ended and by nothing else.
+
+A run failed where a loss was not finite, where it ended above its own start, or where its final loss is worse than that
+of the best configuration of the same workload, size, length of training and learning rate by more than the margin; the
+two are compared on the same seed, and so on the same data. Where a run is evaluated on longer input, that loss is held
+to the best validation loss of the group in the same way. The margin is ``SPREADS`` times the spread between replicates
+of the workload, and at least ``SHARE`` of the best loss.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from statistics import mean, median
+from typing import Literal
+
+from stabmon.evaluation.outcome import Outcome
+from stabmon.records import Record
+
+SPREADS = 4.0
+"""Robust standard deviations between replicates that two healthy runs may differ by."""
+SHARE = 0.05
+"""Share of the best loss that two healthy runs may differ by: healthy designs differ by more than seeds do."""
+
+Why = Literal["healthy", "not finite", "diverged", "worse", "worse on longer input"]
+
+
+class Reference(Record):
+    """What the runs of a group are held to: its best configuration."""
+
+    configuration: str
+    loss: float
+    """Mean final loss of its replicates."""
+    by_seed: dict[int, float]
+    """Final loss of each replicate."""
+    names: tuple[str, ...]
+    """Its replicates."""
+    margin: float
+    validation: float | None
+    """Lowest validation loss of the group, or None where no run has one."""
+
+
+class Label(Record):
+    """How a run ended."""
+
+    why: Why
+    loss: float
+    reference: Reference | None
+    """None where no run of the group ended with a finite loss."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run is to be found by a monitor."""
+        return self.why != "healthy"
+
+
+def broke(run: Outcome) -> bool:
+    """Return whether a run ended without a loss to compare: not finite, or above its own start."""
+    return _broken(run) is not None
+
+
+def spreads(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
+    """Return each workload's spread between replicates; ``outcomes`` are the replicates of each configuration.
+
+    That is the robust standard deviation, 1.4826 times the median absolute deviation, of what a replicate loses to the
+    best configuration of its group on the same seed, about the mean of its own configuration. Runs that broke are left
+    out, and so are the best configurations themselves.
+    """
+    away: dict[str, list[float]] = defaultdict(list)
+    for members in _groups(outcomes).values():
+        best = _best(members)
+        usual = {run.seed: run.final_loss for run in members[best]} if best else {}
+        for name, replicates in members.items():
+            behind = [run.final_loss - usual[run.seed] for run in replicates if run.seed in usual and not broke(run)]
+            if name != best and len(behind) > 1:
+                correction = (len(behind) / (len(behind) - 1)) ** 0.5
+                away[replicates[0].run_config.workload] += [abs(x - mean(behind)) * correction for x in behind]
+    return {workload: 1.4826 * median(values) for workload, values in away.items()}
+
+
+def references(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Reference]:
+    """Return what each group is held to; ``outcomes`` are the replicates of each configuration."""
+    spread, found = spreads(outcomes), {}
+    for group, members in _groups(outcomes).items():
+        best = _best(members)
+        if best is not None:
+            found[group] = _reference(best, members, spread)
+    return found
+
+
+def label(run: Outcome, reference: Reference | None) -> Label:
+    """Return how ``run`` ended, beside the reference of its group."""
+    why: Why = "healthy"
+    broken = _broken(run)
+    if broken is not None:
+        why = broken
+    elif reference is not None and run.final_loss > _usual(run, reference) + reference.margin:
+        why = "worse"
+    elif reference is not None and _worse_on_longer_input(run, reference):
+        why = "worse on longer input"
+    return Label(why=why, loss=run.final_loss, reference=reference)
+
+
+def _broken(run: Outcome) -> Why | None:
+    if not run.finite:
+        return "not finite"
+    if run.diverged or run.final_loss > mean(run.losses[:3]):
+        return "diverged"
+    return None
+
+
+def _groups(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, dict[str, Sequence[Outcome]]]:
+    groups: dict[str, dict[str, Sequence[Outcome]]] = defaultdict(dict)
+    for name, replicates in outcomes.items():
+        if replicates:
+            groups[replicates[0].group][name] = replicates
+    return groups
+
+
+def _best(members: Mapping[str, Sequence[Outcome]]) -> str | None:
+    """Return the configuration with the lowest mean final loss, all of whose replicates ended well."""
+    finals = {
+        name: mean(run.final_loss for run in runs)
+        for name, runs in members.items()
+        if not any(broke(run) for run in runs)
+    }
+    return min(finals, key=lambda name: finals[name], default=None)
+
+
+def _reference(best: str, members: Mapping[str, Sequence[Outcome]], spread: Mapping[str, float]) -> Reference:
+    runs = members[best]
+    loss = mean(run.final_loss for run in runs)
+    validations = [run.validation_loss for each in members.values() for run in each]
+    return Reference(
+        configuration=best,
+        loss=loss,
+        by_seed={run.seed: run.final_loss for run in runs},
+        names=tuple(run.name for run in runs),
+        margin=max(SPREADS * spread.get(runs[0].run_config.workload, 0.0), SHARE * loss),
+        validation=min((loss for loss in validations if loss is not None and isfinite(loss)), default=None),
+    )
+
+
+def _usual(run: Outcome, reference: Reference) -> float:
+    return reference.by_seed.get(run.seed, reference.loss)
+
+
+def _worse_on_longer_input(run: Outcome, reference: Reference) -> bool:
+    training = run.run_config.training
+    if run.validation_loss is None or training.evaluate_length == run.run_config.model.context:
+        return False
+    best = reference.loss if reference.validation is None else reference.validation
+    return not run.validation_loss <= best + reference.margin

@@ -1,0 +1,119 @@
+"""The evaluation's result: what is stored, and its tables for a terminal and for a README."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from stabmon.errors import StoreError
+from stabmon.evaluation.matrix import Half
+from stabmon.evaluation.metrics import BaselineRow, Row, baseline_rows, rows
+from stabmon.evaluation.verdict import Verdict
+from stabmon.records import Record
+
+FILE = "evaluation.json"
+"""Name of the file in an evaluation's folder."""
+HEADS = ("runs", "failed", "recall", "precision", "false alarms", "lead", "at step 0", "cause", "mended", "live")
+
+
+class Evaluation(Record):
+    """Every run of a matrix, judged, and with what."""
+
+    device: str
+    versions: dict[str, str]
+    limits: dict[str, Any]
+    """Thresholds that differ from the defaults."""
+    spreads: dict[str, float]
+    """Each workload's spread of the final loss between replicates."""
+    verdicts: tuple[Verdict, ...]
+
+    def of(self, half: Half | None) -> list[Verdict]:
+        """Return the verdicts of one half, or all."""
+        return [one for one in self.verdicts if half in (None, one.half)]
+
+
+class Figures(Record):
+    """The figures of some runs, as ``--json`` prints them."""
+
+    half: Half | None
+    rules: tuple[Row, ...]
+    baselines: tuple[BaselineRow, ...]
+
+
+def write(evaluation: Evaluation, folder: Path) -> Path:
+    """Store ``evaluation`` in ``folder``."""
+    path = folder / FILE
+    path.write_text(evaluation.model_dump_json(exclude_defaults=False))
+    return path
+
+
+def read(path: Path) -> Evaluation:
+    """Read a stored evaluation: its file, or the folder that holds it.
+
+    Raises:
+        StoreError: there is none.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        return Evaluation.model_validate_json(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} holds no stored evaluation ({error}); `stabmon evaluate` writes one") from error
+
+
+def as_json(evaluation: Evaluation, half: Half | None) -> str:
+    """Return figures and verdicts of one half, or of all runs, as one JSON object."""
+    verdicts = evaluation.of(half)
+    figures = Figures(half=half, rules=tuple(rows(verdicts)), baselines=tuple(baseline_rows(verdicts)))
+    kept = evaluation.model_copy(update={"verdicts": tuple(verdicts)})
+    return f'{{"figures": {figures.model_dump_json()}, "evaluation": {kept.model_dump_json()}}}'
+
+
+def tables(evaluation: Evaluation, half: Half | None) -> Group:
+    """Return the tables of one half, or of all runs, for a terminal."""
+    verdicts = evaluation.of(half)
+    return Group(_table(rows(verdicts), half or "all runs"), _baselines(baseline_rows(verdicts)))
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return the tables as a README shows them."""
+    lines = [*_markdown_head("", *HEADS), *(_markdown_line(_cells(row)) for row in rows(verdicts)), ""]
+    lines += _markdown_head(
+        "baseline", "recall", "precision", "alarms a healthy run", "lead", "recall at our precision"
+    )
+    lines += [_markdown_line(_baseline_cells(row)) for row in baseline_rows(verdicts)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_head(*cells: str) -> list[str]:
+    return [_markdown_line(cells), f"|{'---|' * len(cells)}"]
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(found: Sequence[Row], title: str) -> Table:
+    table = Table("", *HEADS, title=f"Rules, {title}", title_justify="left")
+    for row in found:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _baselines(found: Sequence[BaselineRow]) -> Table:
+    heads = ("baseline", "recall", "precision", "alarms per\nhealthy run", "lead", "recall at the\nrules' precision")
+    table = Table(*heads, title="Baselines on the same series", title_justify="left")
+    for row in found:
+        table.add_row(*_baseline_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    figures = (row.recall, row.precision, row.false_alarms, row.lead, row.at_start, row.cause, row.mended)
+    return [row.title, str(row.runs), str(row.failed), *map(str, figures), str(row.mended_live)]
+
+
+def _baseline_cells(row: BaselineRow) -> list[str]:
+    figures = (row.recall, row.precision, row.false_alarms, row.lead)
+    return [row.title, *map(str, figures), f"{row.recall_at_our_precision:.2f}"]

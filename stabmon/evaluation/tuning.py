@@ -1,0 +1,120 @@
+"""Thresholds from the tuning half: one limit after another, replayed over what was recorded, without training.
+
+Each limit is tried at ``FACTORS`` times its default. A run is decided rightly where it has an alarm and failed, or has
+none and is healthy; of values that decide as many, the one with fewer rules that speak in healthy runs wins, then the
+one nearest the default: a limit that decides nothing stays where its source put it. The held-out half is never read.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from stabmon.evaluation.pool import Pool
+from stabmon.evaluation.recorded import Recorded
+from stabmon.evaluation.verdict import loud
+from stabmon.rules import Limits, catalogue
+from stabmon.rules.limits import documents
+
+FACTORS = (0.25, 0.5, 0.71, 1.41, 2.0, 4.0)
+"""What a default is multiplied with; whole numbers are rounded."""
+ROUNDS = 2
+"""Times the list of limits is gone through, where the first changed any."""
+FILE = "limits.yaml"
+"""Name of the file in an evaluation's folder."""
+
+Spoken = list[frozenset[str]]
+"""Codes of the rules that have an alarm, by run."""
+
+
+class Tried(NamedTuple):
+    """One run of the tuning half: where it is recorded, and whether it failed."""
+
+    folder: Path
+    failed: bool
+
+
+class Score(NamedTuple):
+    """How good limits are; the greater the better."""
+
+    right: int
+    quiet: int
+    """Minus the number of rules that speak in healthy runs."""
+    near: float
+    """Minus the distance from the default, in octaves."""
+
+
+class Search:
+    """A coordinate search; it keeps what each rule says of each run, so that only the rules of a limit are replayed."""
+
+    def __init__(self, runs: Sequence[Tried], limits: Limits, pool: Pool) -> None:
+        self.runs, self.limits, self._pool = runs, limits, pool
+        self.spoken = self._replayed(limits, {rule.code for rule in catalogue()})
+
+    def improve(self, name: str) -> bool:
+        """Try the values of one limit and keep the best; return whether that changed it."""
+        codes = {rule.code for rule in catalogue() if any(limit.name == name for limit in rule.limits)}
+        best, changed = self._score(self.spoken, name, self.limits), False
+        for limits in self._candidates(name) if codes else ():
+            new = self._replayed(limits, codes)
+            spoken = [(old - codes) | said for old, said in zip(self.spoken, new, strict=True)]
+            score = self._score(spoken, name, limits)
+            if score > best:
+                best, changed, self.limits, self.spoken = score, True, limits, spoken
+        return changed
+
+    def _candidates(self, name: str) -> Iterator[Limits]:
+        default = value_of(Limits(), name)
+        for factor in FACTORS:
+            value = max(1, round(default * factor)) if isinstance(default, int) else float(f"{default * factor:.3g}")
+            if value != value_of(self.limits, name):
+                yield self.limits.changed({name: value})
+
+    def _score(self, spoken: Spoken, name: str, limits: Limits) -> Score:
+        right = sum(bool(codes) == run.failed for codes, run in zip(spoken, self.runs, strict=True))
+        loudness = sum(len(codes) for codes, run in zip(spoken, self.runs, strict=True) if not run.failed)
+        near = -abs(math.log2(value_of(limits, name) / value_of(Limits(), name)))
+        return Score(right, -loudness, near)
+
+    def _replayed(self, limits: Limits, codes: Collection[str]) -> Spoken:
+        silence = tuple(rule.code for rule in catalogue() if rule.code not in codes)
+        task = partial(_speaks, limits=limits, silence=silence)
+        found = dict(self._pool.each(task, [run.folder for run in self.runs]))
+        return [found[run.folder] for run in self.runs]
+
+
+def tune(runs: Sequence[Tried], limits: Limits, pool: Pool) -> Limits:
+    """Return limits that decide ``runs`` better, or as well and nearer the defaults."""
+    names = [document.name for document in documents() if math.isfinite(document.default)]
+    search = Search(runs, limits, pool)
+    for _ in range(ROUNDS):
+        improved = [search.improve(name) for name in names]
+        if not any(improved):
+            break
+    return search.limits
+
+
+def write(limits: Limits, folder: Path) -> Path:
+    """Write what differs from the defaults, as ``Limits.from_mapping`` reads it."""
+    path = folder / FILE
+    path.write_text(yaml.safe_dump(limits.differences or {}, sort_keys=True))
+    return path
+
+
+def value_of(limits: Limits, name: str) -> Any:
+    """Return the limit called ``name``, such as ``att.row_mass_max``."""
+    family, _, field = name.partition(".")
+    return getattr(getattr(limits, family), field)
+
+
+def _speaks(folder: Path, limits: Limits, silence: Collection[str]) -> tuple[Path, frozenset[str]]:
+    found = _recorded(folder).findings(limits, silence)
+    return folder, frozenset(one.code for one in loud(found))
+
+
+@cache
+def _recorded(folder: Path) -> Recorded:
+    return Recorded(folder)

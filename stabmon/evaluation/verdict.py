@@ -1,0 +1,121 @@
+"""What is known of one run: how it ended, what was found and when, and whether the fix mended it."""
+
+from collections.abc import Iterable, Sequence
+
+from stabmon.evaluation.baselines import BASELINES
+from stabmon.evaluation.labels import Label
+from stabmon.evaluation.matrix import Half
+from stabmon.evaluation.outcome import Outcome
+from stabmon.evaluation.recorded import Recorded
+from stabmon.records import Finding, Record, Severity
+
+
+class Alarm(Record):
+    """A rule that spoke at warning level or above, for itself; its layers are one alarm."""
+
+    code: str
+    severity: Severity
+    opened: int
+    """First step, 0 for what preflight found."""
+    at_start: bool
+    """Whether preflight found it, before the first step."""
+    fix: str | None
+    """Kind of its first fix."""
+
+
+class BaselineAlarms(Record):
+    """What a baseline said of one run."""
+
+    peak: float
+    """Highest score, which any threshold can be held against."""
+    first: int | None
+    """First step above the baseline's own threshold."""
+    events: int
+    """Times the score rose above it."""
+
+
+class Verdict(Record):
+    """One run of the matrix, judged."""
+
+    name: str
+    configuration: str
+    workload: str
+    kind: str
+    half: Half
+    label: Label
+    shown: int
+    """First step at which the loss itself shows the failure; the number of steps where it never does."""
+    alarms: tuple[Alarm, ...]
+    baselines: dict[str, BaselineAlarms]
+    knobs: tuple[str, ...] = ()
+    """Knobs that are known to mend it: a healthy run of the matrix or a mended one differs in nothing else."""
+    mended: bool | None = None
+    """Whether it is healthy with its first fix from step 0; None where it had none, or needed none."""
+    mended_live: bool | None = None
+    """Whether it is healthy when the first fix that the monitor names is applied at that step."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended badly."""
+        return self.label.failed
+
+    @property
+    def found(self) -> bool:
+        """Whether there was any alarm."""
+        return bool(self.alarms)
+
+    @property
+    def first(self) -> int | None:
+        """Step of the first alarm."""
+        return min((alarm.opened for alarm in self.alarms), default=None)
+
+    @property
+    def named(self) -> str | None:
+        """The knob that the first alarm with a fix would turn."""
+        return next((alarm.fix for alarm in self.alarms if alarm.fix is not None), None)
+
+
+def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding]) -> tuple[Alarm, ...]:
+    """Return the alarms among findings, in the order in which a user would see them."""
+    found: dict[str, Alarm] = {}
+    for finding, early in [*_loud(at_start, True), *_loud(in_samples, False)]:
+        if finding.code not in found:
+            found[finding.code] = Alarm(
+                code=finding.code,
+                severity=finding.severity,
+                opened=finding.opened,
+                at_start=early,
+                fix=knob(finding.fixes[0].kind) if finding.fixes else None,
+            )
+    return tuple(found.values())
+
+
+def loud(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings at warning level and above that stand for themselves, first and gravest first."""
+    own = [one for one in findings if one.follows is None and one.severity.rank >= Severity.WARNING.rank]
+    return sorted(own, key=lambda one: (one.opened, -one.severity.rank))
+
+
+def knob(kind: str) -> str:
+    """Return the knob that a kind of fix turns; a learnable bias and a fixed one are the same."""
+    return "bias" if kind == "learnable_bias" else str(kind)
+
+
+def of_baselines(run: Outcome, recorded: Recorded) -> dict[str, BaselineAlarms]:
+    """Return what each baseline says of a run; it reads every loss, and the gradient norms that were sampled."""
+    steps = len(run.losses)
+    losses = recorded.series("loss", steps)
+    losses[:] = run.losses
+    gradients = recorded.series("total_gradient_norm", steps)
+    found = {}
+    for baseline in BASELINES:
+        scores = baseline.scores(losses, gradients)
+        over = scores > baseline.threshold
+        rises = int(over[:1].sum() + (over[1:] & ~over[:-1]).sum())
+        first = int(over.argmax()) if over.any() else None
+        found[baseline.name] = BaselineAlarms(peak=float(scores.max(initial=-1e30)), first=first, events=rises)
+    return found
+
+
+def _loud(findings: Sequence[Finding], early: bool) -> list[tuple[Finding, bool]]:
+    return [(finding, early) for finding in loud(findings)]
