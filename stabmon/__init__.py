@@ -11,9 +11,22 @@ if TYPE_CHECKING:
     from stabmon.records import Finding, Fix, Severity
     from stabmon.schedule import Schedule
     from stabmon.step_zero import PreflightReport, preflight
+    from stabmon.trials import TrialReport, trial
 
 __version__ = "0.1.0"
-__all__ = ["Finding", "Fix", "Monitor", "PreflightReport", "Schedule", "Severity", "__version__", "preflight", "watch"]
+__all__ = [
+    "Finding",
+    "Fix",
+    "Monitor",
+    "PreflightReport",
+    "Schedule",
+    "Severity",
+    "TrialReport",
+    "__version__",
+    "preflight",
+    "trial",
+    "watch",
+]
 
 _HOME = {
     "Finding": "records",
@@ -22,7 +35,9 @@ _HOME = {
     "PreflightReport": "step_zero",
     "Schedule": "schedule",
     "Severity": "records",
+    "TrialReport": "trials",
     "preflight": "step_zero",
+    "trial": "trials",
     "watch": "monitor",
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from stabmon import config as configuration
 from stabmon.config import RunConfig
+from stabmon.fixes.propose import gravest
 from stabmon.records import Finding, Record
 from stabmon.step_zero import PreflightReport, preflight
 from stabmon.store import fresh_name
@@ -59,23 +60,13 @@ def default_config(device: str) -> RunConfig:
     return configuration.load(name)
 
 
-def mend(model: nn.Module, report: PreflightReport) -> None:
-    """Apply to ``model`` the first fix of the gravest rule in ``report``, in every layer it names.
-
-    One cause at a time: what other rules say may be a symptom of it, and the next preflight tells.
-    """
-    gravest = max(report.findings, key=lambda finding: finding.severity.rank).code
-    for finding in report.findings:
-        if finding.code == gravest:
-            finding.fix.apply(model)
-
-
 def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Stage]:
     """Build the naive model and its mended twin, with the same seed, and run preflight on both."""
     inputs, _ = next(iter(training.batches(config, device)))
     naive, fixed = training.build(config, device), training.build(config, device)
     before = preflight(naive, inputs)
-    mend(fixed, before)
+    for fix in gravest(before.findings):
+        fix.apply(fixed)
     return (
         Stage(fresh_name(directory, "naive"), naive, before),
         Stage(fresh_name(directory, "fixed"), fixed, preflight(fixed, inputs)),

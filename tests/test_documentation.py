@@ -38,7 +38,7 @@ def test_every_python_snippet_of_the_readme_runs(snippet: str, tmp_path: Path) -
 
 
 def test_every_command_of_the_command_line_is_in_the_readme_and_the_other_way_round() -> None:
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     named = set(re.findall(r"^\| `stabmon (\w+)", README, flags=re.MULTILINE))
     assert named == commands
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stabmon import __version__
-from stabmon.cli import bench, demo, findings, preflight, rules, serve, train
+from stabmon.cli import bench, demo, findings, preflight, rules, serve, train, try_
 from stabmon.errors import StabmonError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 for command in (demo.demo, train.train, preflight.preflight, serve.serve, findings.findings, rules.rules, bench.bench):
     app.command()(command)
+app.command("try")(try_.try_)
 
 
 @app.callback(invoke_without_command=True)
