@@ -3,7 +3,8 @@
 import atexit
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from stabmon import new_run
 from stabmon.discover.find import Site, map_of, sites
 from stabmon.errors import WatchError
-from stabmon.hooks import Recording, attach, gradient_norms
+from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
 from stabmon.hooks.recording import Guarded
 from stabmon.records import Finding, ModelMap, RunState
 from stabmon.schedule import Schedule
@@ -116,6 +117,7 @@ class Monitor:
         """The step just completed, which ``log`` may still add to."""
         self._sealed_step: int | None = None
         self._optimizer: Optimizer | None = None
+        self._gradients: GradientNorms | None = None
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
@@ -128,11 +130,9 @@ class Monitor:
     ) -> None:
         """Put the hooks on; ``watch`` calls this."""
         self._sites, self._optimizer = found, optimizer
+        self._gradients = gradient_norms(model, self._recording, found, scaler, self._backward_began)
         try:
-            self._handles += attach(self._recording, found)
-            self._handles += gradient_norms(model, self._recording, found, scaler).attach()
-            if optimizer is not None:
-                self._handles.append(optimizer.register_step_post_hook(self._stepped))
+            self._put_on()
         except BaseException:
             self.close(failed=True)
             raise
@@ -160,6 +160,11 @@ class Monitor:
         """What the rules found so far; waits for the writer thread, which is milliseconds behind."""
         self.flush()
         return self._recorder.findings
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in stabmon's code on the training thread so far."""
+        return self._recording.seconds
 
     @property
     def overhead(self) -> float | None:
@@ -192,6 +197,17 @@ class Monitor:
             raise WatchError(f"{wrong[0]} must be a single number, got a tensor of shape {shape}; log its mean")
         self._recording.guard(self._own, self._log, values)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the hooks off for a block: steps in it run as if nobody watched, and are not counted."""
+        self._refuse_closed("paused")
+        self._take_off()
+        try:
+            yield
+        finally:
+            if not self._closed:
+                self._put_on()
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until all rows have reached sinks and rules; return whether that took less than ``timeout`` s."""
         return self._recorder.flush(timeout)
@@ -218,16 +234,32 @@ class Monitor:
         self._closed = True
         atexit.unregister(self._at_exit)
         self._recording.active = False
-        for handle in self._handles:
-            handle.remove()
+        self._take_off()
         release(self._sites)
-        self._handles, self._sites, self._optimizer = [], [], None
+        self._sites, self._optimizer, self._gradients = [], None, None
         self._recorder.overhead = self._overhead
         self._recorder.close(RunState.FAILED if failed else RunState.FINISHED)
 
     def _at_exit(self) -> None:
         """Close a monitor that its user forgot to close, before the recorder closes itself."""
         self.close(failed=hasattr(sys, "last_value"))
+
+    def _put_on(self) -> None:
+        self._handles += attach(self._recording, self._sites)
+        if self._gradients is not None:
+            self._handles += self._gradients.attach()
+        if self._optimizer is not None:
+            self._handles.append(self._optimizer.register_step_post_hook(self._stepped))
+
+    def _take_off(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _backward_began(self) -> None:
+        """Submit the last step's row: during a backward pass the interpreter is free for the writer thread."""
+        if self._own.enabled:
+            self._recording.guard(self._own, self._submit)
 
     def _stepped(self, *_: object) -> None:
         """Run as the optimizer's post-hook."""

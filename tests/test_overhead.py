@@ -6,13 +6,13 @@ from stabmon import config
 from stabmon.overhead import measure
 
 
-def test_both_copies_are_stepped_and_compared():
+def test_steps_with_and_without_the_monitor_are_compared():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     small = {"model.layers": 1, "model.width": 16, "model.heads": 2, "model.context": 32, "training.batch": 2}
     result = measure(config.override(config.load("naive"), small), steps=8)
     torch.set_num_threads(threads)
-    assert result["steps"] == 10
+    assert result["steps"] == 8
     assert result["ratio_low"] <= result["ratio"] <= result["ratio_high"]
     assert result["milliseconds_with"] > 0
     assert 0 < result["self_measured"] < 1

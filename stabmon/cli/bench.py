@@ -12,7 +12,7 @@ def bench(
         bool, typer.Option("--overhead", help="Measure the monitor's step-time overhead instead.")
     ] = False,
     config: Annotated[str, typer.Option(help="The run whose steps are timed, with --overhead.")] = "demo",
-    steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 80,
+    steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 120,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """Put every hook on a model, and take all of them off again."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,8 @@ from stabmon.discover import Site
 from stabmon.hooks.forward import EnterHook, LeaveHook, SigmoidObserver, SoftmaxHook, StreamHook
 from stabmon.hooks.gradients import GradientNorms
 from stabmon.hooks.recording import Recording
+from stabmon.hooks.softmax import SoftmaxObserver
+from stabmon.nn import SoftmaxAttention
 from stabmon.stats import Slots
 
 Handle = Any
@@ -35,7 +38,9 @@ def attach(recording: Recording, sites: list[Site], observer: type[SigmoidObserv
 
 def _on_attention(recording: Recording, site: Site, slots: Slots, observer: type[SigmoidObserver]) -> list[Handle]:
     name, module = site.attention.module, site.module
-    if site.attention.kind == "softmax":
+    if isinstance(module, SoftmaxAttention):
+        observer = SoftmaxObserver
+    elif site.attention.kind == "softmax":
         return [module.register_forward_hook(SoftmaxHook(recording, name, slots), with_kwargs=True)]
     seen = observer(recording, name, slots)
     return [
@@ -45,9 +50,15 @@ def _on_attention(recording: Recording, site: Site, slots: Slots, observer: type
 
 
 def gradient_norms(
-    model: nn.Module, recording: Recording, sites: list[Site], scaler: GradScaler | None
+    model: nn.Module,
+    recording: Recording,
+    sites: list[Site],
+    scaler: GradScaler | None,
+    began: Callable[[], None],
 ) -> GradientNorms:
     """Return the gradient norms of ``model``: one group a block, and one for all other parameters.
+
+    ``began`` is called when the first gradient of a backward pass arrives.
 
     A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
     (DTensor) are left out: the norm of a local part would be wrong.
@@ -61,4 +72,4 @@ def gradient_norms(
     for parameter, owner in owners.items():
         if parameter.requires_grad and not hasattr(parameter, "placements"):
             (rest if owner is None else groups[owner])[1].append(parameter)
-    return GradientNorms(recording, [*groups.values(), rest], scaler)
+    return GradientNorms(recording, [*groups.values(), rest], scaler, began)

@@ -1,6 +1,6 @@
 """Gradient norms of each block and of the rest, after each backward pass and before anything clips them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,22 @@ class GradientNorms(Guarded):
     """Works out the norms in a callback that runs when the backward pass is over.
 
     A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass
-    stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device.
+    stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device. ``began`` is
+    called at the first gradient of a pass.
     """
 
     def __init__(
-        self, recording: Recording, groups: Iterable[tuple[slice, list[nn.Parameter]]], scaler: GradScaler | None
+        self,
+        recording: Recording,
+        groups: Iterable[tuple[slice, list[nn.Parameter]]],
+        scaler: GradScaler | None,
+        began: Callable[[], None],
     ) -> None:
         super().__init__("gradient norms")
         self.recording = recording
         self.groups = list(groups)
         self.scaler = scaler
+        self._began = began
         self._changed: set[int] = set()
         self._tables: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
         self._task = -1
@@ -42,6 +48,7 @@ class GradientNorms(Guarded):
         task = torch._C._current_graph_task_id()
         if task != self._task:
             self._task = task
+            self._began()
             Variable._execution_engine.queue_callback(self._queue_last)
 
     def _queue_last(self) -> None:

@@ -163,3 +163,21 @@ monitor.step()
     with open_run(tmp_path / "left") as run:
         assert run.heartbeat().state == "finished"
         assert list(run.read("row_mass").steps) == [0]
+
+
+def test_steps_in_a_pause_are_neither_counted_nor_hooked(tiny, quiet, kept, loss):
+    model = tiny()
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step():
+        loss(model, 0).backward()
+        optimizer.step()
+
+    with watch(model, optimizer, **quiet) as monitor:
+        step()
+        with monitor.paused():
+            assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+            step()
+        step()
+        assert monitor.steps == 2
+    assert sorted(kept.rows) == [0, 1]
