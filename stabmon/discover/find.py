@@ -9,7 +9,7 @@ from torch import nn
 from stabmon.discover import calls, heads, structure
 from stabmon.errors import ModelError
 from stabmon.names import natural_key, own_name
-from stabmon.nn import Block, SigmoidAttention
+from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 from stabmon.records import Attention, ModelMap
 
 Kind = Literal["sigmoid", "softmax", "functional"]
@@ -66,7 +66,7 @@ def _attentions(model: nn.Module) -> Iterator[tuple[str, nn.Module, Kind]]:
     for name, module in model.named_modules():
         if isinstance(module, SigmoidAttention):
             yield name, module, "sigmoid"
-        elif isinstance(module, nn.MultiheadAttention):
+        elif isinstance(module, SoftmaxAttention | nn.MultiheadAttention):
             yield name, module, "softmax"
         elif calls.calls_sigmoid_attention(module.__class__):
             yield name, module, "functional"
@@ -115,7 +115,7 @@ def _acts(norm: object) -> bool:
 
 def _nothing(model: nn.Module) -> str:
     return (
-        f"found no attention in {type(model).__name__}: looked for stabmon.nn.SigmoidAttention, "
+        f"found no attention in {type(model).__name__}: looked for stabmon.nn.SigmoidAttention and SoftmaxAttention, "
         "torch.nn.MultiheadAttention, and modules whose own methods call stabmon.kernels.sigmoid_attention; "
         "let the attention module call sigmoid_attention, or pass the part of the model that does"
     )

@@ -1,7 +1,7 @@
 """Real recorded speech that a package ships: nine men saying the vowels /ae/, strung together into turns.
 
-sktime ships the UCI collection "Japanese Vowels" (Kudo, Toyama and Shimbo, 1999): 640 recordings of 7 to 29 frames, each
-with 12 cepstrum coefficients from linear prediction, and the speaker's number. The recordings are real. That they follow
+sktime ships the UCI collection "Japanese Vowels" (Kudo, Toyama, Shimbo, 1999): 640 recordings of 7 to 29 frames, each
+with 12 cepstrum coefficients from linear prediction, and the speaker's number. They are real; that they follow
 one another is ours: a sequence is turns of random speakers, nobody twice in a row; its transcript is who speaks.
 """
 

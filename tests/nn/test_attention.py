@@ -65,6 +65,12 @@ def test_bias_is_a_tensor_per_head_that_learns_only_on_request(bias: float | str
     assert "bias" in module.state_dict()
 
 
+def test_a_learnable_bias_may_start_anywhere() -> None:
+    module = SigmoidAttention(WIDTH, HEADS, bias="learnable", bias_start=-10.0, max_length=16)
+    assert isinstance(module.bias, nn.Parameter)
+    assert module.bias.tolist() == [-10.0] * HEADS
+
+
 def test_a_learnable_bias_gets_the_gradient_of_the_formula() -> None:
     module = attention(bias="learnable", is_causal=True)
     module(tokens()).square().sum().backward()
@@ -104,6 +110,7 @@ def test_compiles_into_one_graph() -> None:
         ({"position": "rope", "width": 9}, "must be even, got 9 / 3 = 3"),
         ({"position": "rotary"}, "'rope' or 'alibi', got 'rotary'"),
         ({"bias": "lenght"}, "'length' or 'learnable', got 'lenght'"),
+        ({"bias_start": -3.0}, "bias_start is where bias 'learnable' starts, got bias 'length'"),
     ],
 )
 def test_impossible_arguments_are_refused(options: dict, message: str) -> None:

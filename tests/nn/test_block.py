@@ -49,3 +49,16 @@ def test_layer_scale_multiplies_each_channel_and_learns() -> None:
     scale(torch.tensor([[2.0, 3.0, 4.0]])).sum().backward()
     assert scale(torch.tensor([[2.0, 3.0, 4.0]])).tolist() == [[1.0, 6.0, 2.0]]
     assert scale.gain.grad.tolist() == [2.0, 3.0, 4.0]
+
+
+def test_post_norm_norms_the_stream_itself() -> None:
+    module, x = block(norm="post", layer_scale=0.1), tokens()
+    expected = x
+    for branch in (module.attention, module.feed_forward):
+        expected = unit(expected + 0.1 * branch(expected))
+    torch.testing.assert_close(module(x), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="norm must be 'pre' or 'post', got 'both'"):
+        block(norm="both")
