@@ -3,5 +3,6 @@
 from . import observe
 from .api import sigmoid_attention
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+from .varlen import sigmoid_attention_varlen
 
-__all__ = ["STATISTICS", "AuxOutput", "AuxRequest", "observe", "sigmoid_attention"]
+__all__ = ["STATISTICS", "AuxOutput", "AuxRequest", "observe", "sigmoid_attention", "sigmoid_attention_varlen"]

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The backward kernels of the triton backend: one for dQ and the bias, one for dK and dV, no atomics.
 
-Q, dO, dQ [B, H, n_q, D]; K, V, dK, dV [B, H_k, n_k, D]; bias, slopes [H]; dB [B·H, tiles] float32.
+Q, dO, dQ [B, H, n_q, D]; K, V, dK, dV [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; dB [B·H, tiles] float32.
 With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP, dV = Pᵀ dO, dK = scale·dSᵀ Q, dQ = scale·dS K,
 db = Σ dS. Keys and queries past the end are zero in K, V, Q and dO, so their dS is 0 and they add nothing.
 """
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import descriptors, launch, tiles
+from . import descriptors, launch, tiles, visible
 from .problem import Problem
 
 
@@ -27,10 +27,10 @@ def _logit_gradient(p, dp, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr):
 
 @triton.jit
 def _accumulate_query(
-    dq, db, q, do, K, V, b, h, start, stop, row, n_k, shift, slope,
+    dq, db, q, do, K, V, b, h, start, stop, row, n_k, limit, window, shift, slope,
     k_b, k_h, k_n, v_b, v_h, v_n, c_scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASKED: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
+    MASK: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """Add dS k to dq and Σ_j dS to db over keys start .. stop."""
@@ -43,8 +43,7 @@ def _accumulate_query(
         s = tl.dot(q, k.T, input_precision="ieee")
         dp = tl.dot(do, v.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        if MASKED:
-            p = tl.where(columns <= rows, p, 0.0)
+        p = visible.keep(p, rows, columns, limit, window, MASK)
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
         if BIAS_GRADIENT:
             db += tl.sum(ds, 1)
@@ -52,41 +51,47 @@ def _accumulate_query(
     return dq, db
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
 def query_kernel(
-    Q, K, V, dO, dQ, bias, slopes, dB,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n,
-    heads, group, n_q, n_k, pairs, query_tiles, together,
+    Q, K, V, dO, dQ, bias, slopes, lengths, q_starts, k_starts, dB,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n, bias_b, bias_h,
+    heads, group, n_q, n_k, window, pairs, query_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """dQ[i] = scale·Σ_j dS[i, j] k_j and dB[tile] = Σ_ij dS[i, j]; grid (B·H·query_tiles,), walks like the forward."""
-    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, CAUSAL)
+    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
+    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+    b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
+    Q, dO = visible.begin(Q, first_q, q_n, RULES), visible.begin(dO, first_q, o_n, RULES)
+    K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)
+    dQ = visible.begin(dQ, first_q, g_n, RULES)
     first = tile * BLOCK_Q
     row = first + n_k - n_q
     q = tiles.load(Q, b, h, first, n_q, q_b, q_h, q_n, BLOCK_Q, D, D_PAD, TMA)
     do = tiles.load(dO, b, h, first, n_q, o_b, o_h, o_n, BLOCK_Q, D, D_PAD, TMA)
-    shift, slope = tiles.head_terms(bias, slopes, h, c_bias, factor, HAS_BIAS, ALIBI)
     dq = tl.zeros([BLOCK_Q, D_PAD], tl.float32)
     db = tl.zeros([BLOCK_Q], tl.float32)
-    stop = n_k
-    unmasked = n_k
-    if CAUSAL:
-        stop = tl.maximum(0, tl.minimum(n_k, row + BLOCK_Q))
-        unmasked = tl.maximum(0, tl.minimum(n_k, row + 1)) // BLOCK_K * BLOCK_K
-    dq, db = _accumulate_query(
-        dq, db, q, do, K, V, b, h // group, 0, unmasked, row, n_k, shift, slope,
-        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-        False, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
-    )  # fmt: skip
-    if CAUSAL:
+    edges = visible.keys_of(row, limit, window, BLOCK_Q, BLOCK_K, RULES)
+    if visible.WINDOW & RULES:
         dq, db = _accumulate_query(
-            dq, db, q, do, K, V, b, h // group, unmasked, stop, row, n_k, shift, slope,
+            dq, db, q, do, K, V, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
             k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-            True, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+            RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+        )  # fmt: skip
+    dq, db = _accumulate_query(
+        dq, db, q, do, K, V, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
+        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
+        0, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+    )  # fmt: skip
+    if (visible.CAUSAL | visible.WINDOW | visible.LENGTHS) & RULES:
+        dq, db = _accumulate_query(
+            dq, db, q, do, K, V, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
+            RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
     dq = dq * (scale / GRADIENT_GAIN)
     tiles.store(dQ, dq.to(q.dtype), b, h, first, n_q, g_b, g_h, g_n, BLOCK_Q, D, D_PAD, TMA)
@@ -96,10 +101,10 @@ def query_kernel(
 
 @triton.jit
 def _accumulate_key(
-    dk, dv, k, v, Q, dO, b, h, start, stop, column, offset, n_q, shift, slope,
+    dk, dv, k, v, Q, dO, b, h, start, stop, column, offset, n_q, limit, window, shift, slope,
     q_b, q_h, q_n, o_b, o_h, o_n, c_scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASKED: tl.constexpr, ALIBI: tl.constexpr,
+    MASK: tl.constexpr, ALIBI: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """Add Pᵀ do to dv and dSᵀ q to dk over queries start .. stop, on transposed tiles [BLOCK_K, BLOCK_Q]."""
@@ -112,55 +117,64 @@ def _accumulate_key(
         s = tl.dot(k, q.T, input_precision="ieee")
         dp = tl.dot(v, do.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        if MASKED:
-            p = tl.where(columns <= rows, p, 0.0)
+        p = visible.keep(p, rows, columns, limit, window, MASK)
         dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together", "window", "bias_b", "bias_h"])
 def key_kernel(
-    Q, K, V, dO, dK, dV, bias, slopes,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n,
-    key_heads, group, n_q, n_k, pairs, key_tiles, together,
+    Q, K, V, dO, dK, dV, bias, slopes, lengths, q_starts, k_starts,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n, bias_b, bias_h,
+    key_heads, group, n_q, n_k, window, pairs, key_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """dV[j] = Σ_i P[i, j] dO_i and dK[j] = scale·Σ_i dS[i, j] q_i; grid (B·H_k·key_tiles,).
 
-    The query heads that share a key head are summed here, in float32. Causal: queries before the tile are not visited.
+    The query heads that share a key head are summed here, in float32. Padding keys are computed and stored as 0.
     """
     pair, tile = tiles.place(tl.program_id(0), key_tiles, pairs, together, False)
-    b, key_head = pair // key_heads, pair % key_heads
+    sequence, key_head = pair // key_heads, pair % key_heads
+    b, first_q, n_q, first_k, n_k, limit = visible.sequence(sequence, n_q, n_k, lengths, q_starts, k_starts, RULES)
+    Q, dO = visible.begin(Q, first_q, q_n, RULES), visible.begin(dO, first_q, o_n, RULES)
+    K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)
+    dK, dV = visible.begin(dK, first_k, gk_n, RULES), visible.begin(dV, first_k, gv_n, RULES)
     column = tile * BLOCK_K
     offset = n_k - n_q
     k = tiles.load(K, b, key_head, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
     v = tiles.load(V, b, key_head, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
     dk = tl.zeros([BLOCK_K, D_PAD], tl.float32)
     dv = tl.zeros([BLOCK_K, D_PAD], tl.float32)
-    start = 0
-    unmasked = 0
-    if CAUSAL:
-        start = tl.minimum(n_q, tl.maximum(0, column - offset)) // BLOCK_Q * BLOCK_Q
-        unmasked = tl.cdiv(tl.minimum(n_q, tl.maximum(0, column + BLOCK_K - 1 - offset)), BLOCK_Q) * BLOCK_Q
+    MASK: tl.constexpr = (visible.CAUSAL | visible.WINDOW) & RULES
+    edges = visible.queries_of(column, offset, n_q, limit, window, BLOCK_Q, BLOCK_K, RULES)
     for member in range(0, group):
         h = key_head * group + member
-        shift, slope = tiles.head_terms(bias, slopes, h, c_bias, factor, HAS_BIAS, ALIBI)
-        if CAUSAL:
+        shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+        if MASK:
             dk, dv = _accumulate_key(
-                dk, dv, k, v, Q, dO, b, h, start, unmasked, column, offset, n_q, shift, slope,
+                dk, dv, k, v, Q, dO, b, h, edges[0], edges[1], column, offset, n_q, limit, window, shift, slope,
                 q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-                True, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+                MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
             )  # fmt: skip
         dk, dv = _accumulate_key(
-            dk, dv, k, v, Q, dO, b, h, unmasked, n_q, column, offset, n_q, shift, slope,
+            dk, dv, k, v, Q, dO, b, h, edges[1], edges[2], column, offset, n_q, limit, window, shift, slope,
             q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-            False, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+            0, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
+        if visible.WINDOW & RULES:
+            dk, dv = _accumulate_key(
+                dk, dv, k, v, Q, dO, b, h, edges[2], edges[3], column, offset, n_q, limit, window, shift, slope,
+                q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
+                MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+            )  # fmt: skip
+    if visible.LENGTHS & RULES:
+        counts = (column + tl.arange(0, BLOCK_K) < limit)[:, None]
+        dk, dv = tl.where(counts, dk, 0.0), tl.where(counts, dv, 0.0)
     dk = dk * (scale / GRADIENT_GAIN)
     tiles.store(dK, dk.to(k.dtype), b, key_head, column, n_k, gk_b, gk_h, gk_n, BLOCK_K, D, D_PAD, TMA)
     tiles.store(dV, (dv * (1.0 / GAIN)).to(k.dtype), b, key_head, column, n_k, gv_b, gv_h, gv_n, BLOCK_K, D, D_PAD, TMA)
@@ -178,17 +192,17 @@ def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor
 
 def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_gradient: bool) -> Tensor:
     """Write ``grad_query`` [B, H, N_q, D] and return the bias's gradient [H] float32, or an empty tensor."""
-    query, key, value = problem.query, problem.key, problem.value
+    query, key, value = problem[:3]
     plan = launch.query_plan(problem, grad, grad_query)
-    batch, heads, n_q, _ = query.shape
-    query_tiles = triton.cdiv(n_q, plan.block_q)
+    batch, heads = problem.batch, query.size(1)
+    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
     partial = torch.empty((batch, heads, query_tiles) if bias_gradient else 0, dtype=torch.float32, device=query.device)
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_query, bq))
     query_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, partial,
-        *descriptors.strides(plan.tma, tensors),
-        heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles,
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem), partial,
+        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem),
+        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem), problem.scale,
         BIAS_GRADIENT=bias_gradient, GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
     )  # fmt: skip
@@ -197,16 +211,16 @@ def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_grad
 
 def key_value_gradient(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
     """Write ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
-    query, key, value = problem.query, problem.key, problem.value
+    query, key, value = problem[:3]
     plan = launch.key_plan(problem, grad, grad_key, grad_value)
-    batch, key_heads, n_k, _ = key.shape
-    key_tiles = triton.cdiv(n_k, plan.block_k)
+    batch, key_heads = problem.batch, key.size(1)
+    key_tiles = triton.cdiv(problem.n_k, plan.block_k)
     bq, bk = plan.block_q, plan.block_k
     tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_key, bk), (grad_value, bk))
     key_kernel[(batch * key_heads * key_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes,
-        *descriptors.strides(plan.tma, tensors),
-        key_heads, query.size(1) // key_heads, query.size(2), n_k, batch * key_heads, key_tiles,
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem),
+        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem), key_heads,
+        query.size(1) // key_heads, problem.n_q, problem.n_k, problem.window or 0, batch * key_heads, key_tiles,
         launch.heads_together(query, problem.is_causal), *plan.constants(problem), problem.scale,
         GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
     )  # fmt: skip

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .problem import Problem
+
 TMA_CAPABILITY = (9, 0)
 ALIGNMENT = 16
 """Bytes to which TMA wants addresses and strides aligned."""
@@ -49,3 +51,15 @@ def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> 
 def strides(tma: bool, tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:
     """Return the strides of B, H and N of each tensor in turn; zeros beside descriptors, which hold their own."""
     return [0 if tma else step for tensor, _ in tensors for step in tensor.stride()[:3]]
+
+
+def per_sequence(problem: Problem) -> list[Tensor | None]:
+    """Return what a kernel reads one number of a head or sequence from: bias, slopes, lengths, starts."""
+    return [
+        problem.bias, problem.alibi_slopes, problem.key_lengths, problem.query_starts, problem.key_starts
+    ]  # fmt: skip
+
+
+def bias_strides(problem: Problem) -> tuple[int, int]:
+    """Return the strides of sequence and head of the bias, [H] or [B, 1]."""
+    return (0, 1) if problem.bias is None or problem.bias.dim() == 1 else (1, 0)

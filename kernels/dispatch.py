@@ -93,7 +93,7 @@ def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Ten
         return options.bias.to(_working_type(query))
     if options.bias is not None:
         return options.bias
-    most = key.size(2)
+    most = lengths.max_k or key.size(2)
     if options.window is not None:
         most = min(most, options.window if options.is_causal else 2 * options.window - 1)
     keys = lengths.keys()

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The forward kernel of the triton backend.
 
-Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias, slopes [H]; sums [B·H, tiles] float32.
+Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B·H, tiles] float32.
 One program computes one tile of BLOCK_Q queries of one head; q [BLOCK_Q, D_PAD], k and v [BLOCK_K, D_PAD].
 """
 
@@ -10,16 +10,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import descriptors, launch, tiles
+from . import descriptors, launch, tiles, visible
 from .problem import Problem
 
 
 @triton.jit
 def _accumulate(
-    acc, q, K, V, b, h, start, stop, row, n_k, shift, slope,
+    acc, q, K, V, b, h, start, stop, row, n_k, limit, window, shift, slope,
     k_b, k_h, k_n, v_b, v_h, v_n, c_scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASKED: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
+    MASK: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """Add GAIN·sigmoid(z + b) v to acc over keys start .. stop; keys past n_k are zero in V and add nothing."""
     rows = row + tl.arange(0, BLOCK_Q)[:, None]
@@ -29,47 +29,47 @@ def _accumulate(
         k = tiles.load(K, b, h, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        if MASKED:
-            p = tl.where(columns <= rows, p, 0.0)
+        p = visible.keep(p, rows, columns, limit, window, MASK)
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
 def forward_kernel(
-    Q, K, V, O, bias, slopes, sums,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n,
-    heads, group, n_q, n_k, pairs, query_tiles, together,
+    Q, K, V, O, bias, slopes, lengths, q_starts, k_starts, sums,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h,
+    heads, group, n_q, n_k, window, pairs, query_tiles, together,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, SUMS: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, SUMS: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """O[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j; grid (B·H·query_tiles,).
-
-    Causal: tiles wholly below the diagonal first, unmasked; then those that it crosses; those above are never visited.
-    """
-    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, CAUSAL)
+    """O[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j over the valid keys; grid (B·H·query_tiles,)."""
+    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
+    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+    b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
+    Q, O = visible.begin(Q, first_q, q_n, RULES), visible.begin(O, first_q, o_n, RULES)
+    K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)
     first = tile * BLOCK_Q
     row = first + n_k - n_q
     q = tiles.load(Q, b, h, first, n_q, q_b, q_h, q_n, BLOCK_Q, D, D_PAD, TMA)
-    shift, slope = tiles.head_terms(bias, slopes, h, c_bias, factor, HAS_BIAS, ALIBI)
     acc = tl.zeros([BLOCK_Q, D_PAD], tl.float32)
-    stop = n_k
-    unmasked = n_k
-    if CAUSAL:
-        stop = tl.maximum(0, tl.minimum(n_k, row + BLOCK_Q))
-        unmasked = tl.maximum(0, tl.minimum(n_k, row + 1)) // BLOCK_K * BLOCK_K
-    acc = _accumulate(
-        acc, q, K, V, b, h // group, 0, unmasked, row, n_k, shift, slope,
-        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, False, ALIBI, FORM, GAIN, TMA,
-    )  # fmt: skip
-    if CAUSAL:
+    edges = visible.keys_of(row, limit, window, BLOCK_Q, BLOCK_K, RULES)
+    if visible.WINDOW & RULES:
         acc = _accumulate(
-            acc, q, K, V, b, h // group, unmasked, stop, row, n_k, shift, slope,
-            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, True, ALIBI, FORM, GAIN, TMA,
+            acc, q, K, V, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, RULES, ALIBI, FORM, GAIN, TMA,
+        )  # fmt: skip
+    acc = _accumulate(
+        acc, q, K, V, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
+        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, 0, ALIBI, FORM, GAIN, TMA,
+    )  # fmt: skip
+    if (visible.CAUSAL | visible.WINDOW | visible.LENGTHS) & RULES:
+        acc = _accumulate(
+            acc, q, K, V, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, RULES, ALIBI, FORM, GAIN, TMA,
         )  # fmt: skip
     o = (acc * (1.0 / GAIN)).to(q.dtype)
     tiles.store(O, o, b, h, first, n_q, o_b, o_h, o_n, BLOCK_Q, D, D_PAD, TMA)
@@ -81,16 +81,16 @@ def forward_kernel(
 
 def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
     """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums."""
-    query, key, value = problem.query, problem.key, problem.value
+    query, key, value = problem[:3]
     plan = launch.forward_plan(problem, output)
-    batch, heads, n_q, _ = query.shape
-    query_tiles = triton.cdiv(n_q, plan.block_q)
+    batch, heads = problem.batch, query.size(1)
+    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
     sums = torch.empty((batch, heads, query_tiles) if with_sums else 0, dtype=torch.float32, device=query.device)
     tensors = ((query, plan.block_q), (key, plan.block_k), (value, plan.block_k), (output, plan.block_q))
     forward_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), problem.bias, problem.alibi_slopes, sums,
-        *descriptors.strides(plan.tma, tensors),
-        heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles,
+        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem), sums,
+        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem),
+        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal), *plan.constants(problem),
         SUMS=with_sums, **plan.switches(problem),
     )  # fmt: skip

@@ -21,6 +21,8 @@ _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 PLAIN, EX2, TANH = 0, 1, 2
 """How sigmoid is computed; the same numbers as in tiles.py."""
+CAUSAL, WINDOW, LENGTHS, PACKED = 1, 2, 4, 8
+"""Which keys a query sees; the same numbers as in visible.py."""
 TANH_BIAS = {torch.bfloat16: -9.2, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used; README.md holds the measurement."""
 WEIGHT_GAIN = {torch.float16: 2.0**15}
@@ -64,7 +66,7 @@ class Plan(NamedTuple):
             "D_PAD": self.d_pad,
             "BLOCK_Q": self.block_q,
             "BLOCK_K": self.block_k,
-            "CAUSAL": problem.is_causal,
+            "RULES": rules(problem),
             "HAS_BIAS": problem.bias is not None,
             "ALIBI": problem.alibi_slopes is not None,
             "FORM": self.form,
@@ -114,8 +116,6 @@ def interpreted() -> bool:
 def refusal(traits: Traits) -> Refusal | None:
     """Return why the triton backend cannot take such a call, or None when it can."""
     device, dtype, head_dim = traits[:3]
-    if traits.window or traits.key_lengths or traits.packed:
-        return Refusal("backend='triton' does not take window, key_lengths or packed sequences yet", False)
     if not _TRITON_INSTALLED:
         return Refusal("triton is not installed, backend='triton' needs it", True)
     if dtype not in TRITON_DTYPES:
@@ -204,6 +204,16 @@ def form_of(problem: Problem, backend: Chosen) -> str:
     return "tanh" if backend == "triton" and sigmoid_form(problem, "forward") == TANH else "accurate"
 
 
+def rules(problem: Problem) -> int:
+    """Return which rules of visibility the kernels are compiled for."""
+    return (
+        CAUSAL * problem.is_causal
+        + WINDOW * (problem.window is not None)
+        + LENGTHS * (problem.key_lengths is not None)
+        + PACKED * (problem.query_starts is not None)
+    )
+
+
 def heads_together(shared: Tensor, is_causal: bool) -> int:
     """Return how many (batch, head) pairs take turns: long rows come first and the cache still holds their keys."""
     if not is_causal:
@@ -220,7 +230,8 @@ def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:
     query, key, value = problem.query, problem.key, problem.value
     found = capability(query.device)
     dtype, d_pad = query.dtype, padded(query.size(3))
-    tma = kernel != "statistics" and descriptors.fit(found, (query, key, value, *others))
+    packed = problem.query_starts is not None  # a TMA store would write on into the next sequence
+    tma = kernel != "statistics" and not packed and descriptors.fit(found, (query, key, value, *others))
     block_q, block_k, warps, stages = tiles(kernel, found, dtype, d_pad, tma)
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     form, gain = sigmoid_form(problem, kernel), WEIGHT_GAIN.get(dtype, 1.0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import flops
 from .descriptors import aligned
 from .problem import FIELDS, SCHEMA, Problem
 
@@ -116,3 +117,4 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
 
 
 sigmoid_attention_op.register_autograd(_differentiate, setup_context=_keep)
+flops.offer()

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The kernel that measures logits and weights over sampled query rows, apart from the forward.
 
-Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias, slopes [H]; partial [B·H, row_tiles, splits, 8] float32, columns: row mass,
-rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query floor((r + offset)·n_q / count), exactly.
+Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; partial [B·H, row_tiles, splits, 8] float32,
+columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query
+floor((r + offset)·n_q / count), exactly.
 """
 
 import torch
@@ -10,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import launch, tiles
+from . import descriptors, launch, tiles, visible
 from .auxiliary import OFFSET_STEPS
 from .problem import Problem
 from .reference import DEAD
@@ -18,40 +19,52 @@ from .reference import DEAD
 NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "count", "offset_steps", "split_keys", "splits"])
+@triton.jit(
+    do_not_specialize=["n_q", "n_k", "window", "count", "offset_steps", "split_keys", "splits", "bias_b", "bias_h"]
+)
 def statistics_kernel(
-    Q, K, bias, slopes, partial,
-    q_b, q_h, q_n, k_b, k_h, k_n,
-    heads, group, n_q, n_k, count, offset_steps, split_keys, splits,
+    Q, K, bias, slopes, lengths, q_starts, k_starts, partial,
+    q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
+    heads, group, n_q, n_k, window, count, offset_steps, split_keys, splits,
     scale, c_bias, dead,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
 ):  # fmt: skip
     """Measure BLOCK_Q sampled rows against one stretch of keys; grid (B·H, row_tiles, splits). All parts add."""
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     b, h = pair // heads, pair % heads
+    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
+    b, first_q, n_q, first_k, n_k, length = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
+    Q, K = visible.begin(Q, first_q, q_n, RULES), visible.begin(K, first_k, k_n, RULES)
+    count = tl.minimum(count, n_q)
     index = row_tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    strata = (tl.zeros([BLOCK_Q], tl.int64) + count) * STEPS
+    strata = (tl.zeros([BLOCK_Q], tl.int64) + tl.maximum(count, 1)) * STEPS
     sampled = (index.to(tl.int64) * STEPS + offset_steps) * n_q // strata
     rows = sampled + n_k - n_q
-    limit = tl.full([BLOCK_Q], 0, tl.int64) + n_k
-    if CAUSAL:
+    lowest = tl.full([BLOCK_Q], 0, tl.int64)
+    limit = lowest + length
+    if visible.CAUSAL & RULES:
         limit = tl.minimum(limit, rows + 1)
-    limit = tl.where(index < count, tl.maximum(limit, 0), 0)
+    if visible.WINDOW & RULES:
+        lowest = tl.maximum(lowest, rows - window + 1)
+        if not (visible.CAUSAL & RULES):
+            limit = tl.minimum(limit, rows + window)
+    limit = tl.where(index < count, tl.maximum(limit, lowest), lowest)
     features = tl.arange(0, D_PAD)
     inside = (index < count)[:, None] & (features < D)[None, :]
     start = Q + b.to(tl.int64) * q_b + h.to(tl.int64) * q_h
     q = tl.load(start + sampled[:, None] * q_n + features[None, :], mask=inside, other=0.0)
-    shift, slope = tiles.head_terms(bias, slopes, h, c_bias, 1.0, HAS_BIAS, ALIBI)
     zero = tl.zeros([BLOCK_Q], tl.float32)
     mass, total, squares, saturated, pale = zero, zero, zero, zero, zero
     largest = zero - float("inf")
-    threshold = dead / tl.maximum(limit, 1).to(tl.float32)
+    threshold = dead / tl.maximum(limit - lowest, 1).to(tl.float32)
     first = split * split_keys
     for column in range(first, tl.minimum(first + split_keys, n_k), BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         valid = columns < limit[:, None]
+        if visible.WINDOW & RULES:
+            valid = valid & (columns >= lowest[:, None])
         k = tiles.load(K, b, h // group, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
         s = tl.dot(q, k.T, input_precision="ieee")
         z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
@@ -64,8 +77,8 @@ def statistics_kernel(
         saturated += tl.sum((valid & (y > 0)).to(tl.float32), 1)
         pale += tl.sum((valid & (w < threshold[:, None])).to(tl.float32), 1)
         largest = tl.maximum(largest, tl.max(tl.where(valid, z, float("-inf")), 1))
-    pairs_seen = tl.maximum(0, tl.minimum(limit, first + split_keys) - first).to(tl.float32)
-    rows_seen = tl.where(split == 0, 1.0, 0.0) * (limit > 0).to(tl.float32)
+    pairs_seen = tl.maximum(0, tl.minimum(limit, first + split_keys) - tl.maximum(lowest, first)).to(tl.float32)
+    rows_seen = tl.where(split == 0, 1.0, 0.0) * (limit > lowest).to(tl.float32)
     out = partial + ((pair * tl.num_programs(1) + row_tile) * splits + split).to(tl.int64) * 8
     tl.store(out, tl.sum(mass))
     tl.store(out + 1, tl.sum(rows_seen))
@@ -84,19 +97,19 @@ def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
     """Return the statistics of ``rows`` sampled query rows per batch and head, [B, H, 8] float32."""
     query, key = problem.query, problem.key
     plan = launch.statistics_plan(problem)
-    batch, heads, n_q, dim = query.shape
-    n_k = key.size(2)
-    count = min(rows, n_q)
+    batch, heads, dim = problem.batch, query.size(1), query.size(3)
+    count = min(rows, problem.n_q)
     row_tiles = triton.cdiv(count, plan.block_q)
-    split_keys = launch.split_keys(n_k, plan.block_k)
-    splits = triton.cdiv(n_k, split_keys)
+    split_keys = launch.split_keys(problem.n_k, plan.block_k)
+    splits = triton.cdiv(problem.n_k, split_keys)
     partial = torch.empty((batch, heads, row_tiles * splits, 8), dtype=torch.float32, device=query.device)
     statistics_kernel[(batch * heads, row_tiles, splits)](
-        query, key, problem.bias, problem.alibi_slopes, partial, *query.stride()[:3], *key.stride()[:3],
-        heads, heads // key.size(1), n_q, n_k, count, int(offset * OFFSET_STEPS), split_keys, splits,
+        query, key, *descriptors.per_sequence(problem), partial, *query.stride()[:3], *key.stride()[:3],
+        *descriptors.bias_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0,
+        count, int(offset * OFFSET_STEPS), split_keys, splits,
         problem.scale, problem.bias_value, DEAD,
         D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, STEPS=OFFSET_STEPS,
-        CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None,
+        RULES=launch.rules(problem), HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None,
         **plan.options,
     )  # fmt: skip
     sums, largest = partial[..., :7].sum(2), partial[..., 7:].amax(2)

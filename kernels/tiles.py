@@ -83,11 +83,11 @@ def store(
 
 
 @triton.jit
-def head_terms(bias, slopes, h, c_bias, factor, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr):
-    """Return what head h adds to factor·(z + b): the constant factor·b, and −factor·slope for each key of distance."""
+def head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr):
+    """Return what head h of sequence b adds to factor·(z + b): factor·b, and −factor·slope for each key of distance."""
     shift = c_bias
     if HAS_BIAS:
-        shift = tl.load(bias + h) * factor
+        shift = tl.load(bias + b * bias_b + h * bias_h) * factor
     slope = 0.0
     if ALIBI:
         slope = -factor * tl.load(slopes + h)

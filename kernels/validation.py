@@ -39,12 +39,15 @@ def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _check_window(window: int | None) -> None:
-    if window is None:
-        return
-    if isinstance(window, bool) or not isinstance(window, (int, torch.SymInt)):
-        raise TypeError(f"window must be None or a whole number of keys, got {type(window).__name__}")
-    if window < 1:
-        raise ValueError(f"window must be at least 1 key, got {window}")
+    if window is not None:
+        _check_count("window", window)
+
+
+def _check_count(name: str, given: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be a whole number, got {type(given).__name__}")
+    if given < 1:
+        raise ValueError(f"{name} must be at least 1, got {given}")
 
 
 def check_key_lengths(key_lengths: Tensor | None, query: Tensor) -> None:
@@ -56,6 +59,28 @@ def check_key_lengths(key_lengths: Tensor | None, query: Tensor) -> None:
         raise ValueError(
             f"key_lengths must have shape [{query.size(0)}], one a sequence, got {list(key_lengths.shape)}"
         )
+
+
+def check_packed(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuse tensors that are not [T, H, D]."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() != 3:
+            raise ValueError(f"{name} must have 3 dimensions [T, H, D], got shape {list(tensor.shape)}")
+
+
+def check_starts(query: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_q: int, max_k: int) -> None:
+    """Refuse starts that are no integers [B + 1], and longest lengths below 1; the tensors' values are not read."""
+    for name, starts in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
+        _check_integers(name, starts, query)
+        if starts.dim() != 1 or starts.size(0) < 2:
+            raise ValueError(f"{name} must have shape [B + 1], one more than sequences, got {list(starts.shape)}")
+    if cu_seqlens_k.shape != cu_seqlens_q.shape:
+        raise ValueError(
+            f"cu_seqlens_k must have shape {list(cu_seqlens_q.shape)} to match cu_seqlens_q, "
+            f"got {list(cu_seqlens_k.shape)}"
+        )
+    for name, longest in (("max_seqlen_q", max_q), ("max_seqlen_k", max_k)):
+        _check_count(name, longest)
 
 
 def _check_integers(name: str, given: Tensor, query: Tensor) -> None:
@@ -79,11 +104,11 @@ def _check_request(request: AuxRequest | None) -> None:
         raise ValueError(f"AuxRequest.offset must lie in [0, 1), got {request.offset}")
 
 
-def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H, N, D]") -> None:
     """Refuse what is no floating tensor, or tensors on several devices; runs before autocast looks at them."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a Tensor [B, H, N, D], got {type(tensor).__name__}")
+            raise TypeError(f"{name} must be a Tensor {shape}, got {type(tensor).__name__}")
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be of a floating type, got {tensor.dtype}")
         if tensor.device != query.device:

@@ -26,7 +26,9 @@ from stabmon.kernels.problem import Problem
 
 CALLS = {
     "forward": lambda p, grad: forward.forward(p, torch.empty_like(p.query), True),
-    "query": lambda p, grad: backward.query_gradient(p, grad, torch.empty_like(p.query), p.bias is not None),
+    "query": lambda p, grad: backward.query_gradient(
+        p, grad, torch.empty_like(p.query), p.bias is not None and p.bias.dim() == 1
+    ),
     "key": lambda p, grad: backward.key_value_gradient(p, grad, torch.empty_like(p.key), torch.empty_like(p.value)),
     "statistics": lambda p, grad: statistics.row_statistics(p, 64, 0.5),
 }
@@ -39,10 +41,15 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 80, "bias": None, "causal": True, "alibi": True}, ATTENTION),
         ({"dim": 256, "bias": "tensor", "causal": True}, tuple(CALLS)),
         ({"dim": 128, "bias": None, "causal": True, "broadcast": True}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": True, "window": 128}, tuple(CALLS)),
+        ({"dim": 128, "bias": None, "causal": False, "window": 128}, ATTENTION),
+        ({"dim": 128, "bias": "sequence", "causal": False, "lengths": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, tuple(CALLS)),
     ],
     (8, 0): [
         ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
         ({"dim": 128, "bias": None, "causal": True, "alibi": True}, ATTENTION),
+        ({"dim": 128, "bias": None, "causal": True, "window": 128, "packed": True}, ATTENTION),
         ({"dim": 64, "bias": "tensor", "causal": True, "dtype": torch.float32}, ATTENTION),
     ],
     (10, 0): [
@@ -69,15 +76,20 @@ class Device:
 
 
 def problem(
-    dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False
-) -> tuple[Problem, torch.Tensor]:
+    dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False, window=None, lengths=False,
+    packed=False,
+) -> tuple[Problem, torch.Tensor]:  # fmt: skip
     def tensor(heads):
         return torch.empty(1, 1 if broadcast else heads, 256, dim, dtype=dtype).expand(1, heads, 256, dim)
 
-    per_head = torch.zeros(4) if bias == "tensor" else None
+    per_head = {"tensor": torch.zeros(4), "sequence": torch.zeros(1, 1), None: None}[bias]
     slopes = torch.ones(4) if alibi else None
-    key = tensor(key_heads)
-    return Problem(tensor(4), key, tensor(key_heads), per_head, -math.log(256), slopes, dim**-0.5, causal), tensor(4)
+    key_lengths = torch.ones(1, dtype=torch.int32) if lengths else None
+    starts = torch.zeros(2, dtype=torch.int32) if packed else None
+    longest = 256 if packed else 0
+    tensors = tensor(4), tensor(key_heads), tensor(key_heads)
+    rules = (causal, window, key_lengths, starts, starts, longest, longest)
+    return Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules), tensor(4)
 
 
 compiled: list[Any] = []

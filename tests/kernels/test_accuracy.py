@@ -13,9 +13,10 @@ NAMES = {FP32: "fp32", FP16: "fp16", BF16: "bf16"}
 LENGTHS = [(1, 1), (63, 63), (64, 64), (100, 100), (257, 257), (1000, 1000), (1, 257), (37, 100), (100, 37)]
 
 
-def make(n_q, n_k, dim, dtype, *, causal=False, heads=2, key_heads=2, bias="tensor", alibi=False, device="cpu"):
+def make(n_q, n_k, dim, dtype, *, causal=False, heads=2, key_heads=2, bias="tensor", alibi=False, device="cpu",
+         window=None, lengths=None):  # fmt: skip
     def tensor(h, n):
-        return torch.randn(1, h, n, dim, device=device).to(dtype)
+        return torch.randn(1 if lengths is None else len(lengths), h, n, dim, device=device).to(dtype)
 
     level = -math.log(max(n_k, 4))
     return accuracy.Case(
@@ -26,6 +27,8 @@ def make(n_q, n_k, dim, dtype, *, causal=False, heads=2, key_heads=2, bias="tens
         tensor(heads, n_q),
         causal,
         torch.tensor([0.25, 0.0625] * (heads // 2), device=device) if alibi else None,
+        window,
+        None if lengths is None else torch.tensor(lengths, device=device),
     )
 
 
@@ -53,6 +56,15 @@ INTERPRETED = [
     pytest.param(
         {"n_q": 65, "n_k": 70, "dim": 32, "dtype": FP32, "heads": 4, "key_heads": 1, "causal": True},
         id="N70-fp32-mqa-causal",
+    ),
+    pytest.param(
+        {"n_q": 70, "n_k": 100, "dim": 16, "dtype": FP16, "causal": True, "window": 40}, id="N70x100-fp16-causal-window"
+    ),
+    pytest.param({"n_q": 100, "n_k": 70, "dim": 16, "dtype": FP32, "window": 9}, id="N100x70-fp32-window"),
+    pytest.param({"n_q": 40, "n_k": 70, "dim": 16, "dtype": FP32, "lengths": [70, 33, 0]}, id="N40x70-fp32-lengths"),
+    pytest.param(
+        {"n_q": 70, "n_k": 70, "dim": 16, "dtype": FP16, "lengths": [1, 64], "causal": True, "window": 30},
+        id="N70-fp16-lengths-causal-window",
     ),
 ]
 
@@ -92,6 +104,23 @@ def test_a_fixed_bias_is_exact_in_whichever_form_the_sigmoid_takes(length, dtype
 @pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
 def test_grouped_heads_and_alibi_are_exact(dtype, poisoned):
     check(make(257, 300, 64, dtype, causal=True, heads=8, key_heads=2, alibi=True, device="cuda"))
+
+
+RULES = [
+    pytest.param({"window": 100, "causal": True}, id="causal-window"),
+    pytest.param({"window": 100}, id="window"),
+    pytest.param({"window": 1, "causal": True}, id="one-key"),
+    pytest.param({"lengths": [300, 129, 1, 0]}, id="lengths"),
+    pytest.param({"lengths": [300, 129, 1, 0], "causal": True, "window": 65}, id="lengths-causal-window"),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("rules", RULES)
+def test_windows_and_lengths_are_exact(rules, dim, dtype, poisoned):
+    check(make(257, 300, dim, dtype, heads=4, key_heads=2, device="cuda", **rules))
 
 
 def in_sequence_first(tensor):

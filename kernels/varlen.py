@@ -1,0 +1,114 @@
+"""The public function on packed sequences of several lengths, [T, H, D], one after the other without padding."""
+
+from typing import overload
+
+from torch import Tensor
+
+from . import dispatch, launch, validation
+from .auxiliary import AuxOutput, AuxRequest
+from .problem import Form
+
+
+@overload
+def sigmoid_attention_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    bias: Tensor | float | None = ...,
+    scale: float | None = ...,
+    is_causal: bool = ...,
+    window: int | None = ...,
+    alibi_slopes: Tensor | None = ...,
+    enable_gqa: bool = ...,
+    deterministic: bool | None = ...,
+    return_aux: None = ...,
+    backend: launch.Backend = ...,
+    form: Form = ...,
+) -> Tensor: ...
+@overload
+def sigmoid_attention_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    bias: Tensor | float | None = ...,
+    scale: float | None = ...,
+    is_causal: bool = ...,
+    window: int | None = ...,
+    alibi_slopes: Tensor | None = ...,
+    enable_gqa: bool = ...,
+    deterministic: bool | None = ...,
+    return_aux: AuxRequest,
+    backend: launch.Backend = ...,
+    form: Form = ...,
+) -> tuple[Tensor, AuxOutput]: ...
+def sigmoid_attention_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    *,
+    bias: Tensor | float | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int | None = None,
+    alibi_slopes: Tensor | None = None,
+    enable_gqa: bool = False,
+    deterministic: bool | None = None,
+    return_aux: AuxRequest | None = None,
+    backend: launch.Backend = "auto",
+    form: Form = "auto",
+) -> Tensor | tuple[Tensor, AuxOutput]:
+    """Compute sigmoid attention within each of B packed sequences, as ``sigmoid_attention`` would on each alone.
+
+    Args:
+        query: [T_q, H, D], the sequences one after the other, the last dimension contiguous.
+        key: [T_k, H_k, D].
+        value: like ``key``.
+        cu_seqlens_q: [B + 1] int32 or int64, where each sequence of ``query`` begins: 0 first, T_q last, never falling.
+        cu_seqlens_k: the same of ``key``; a sequence without keys gives 0.
+        max_seqlen_q: queries of the longest sequence. The tensors' values are not read, since that would wait for the
+            device: rows beyond a number that is too small are not computed.
+        max_seqlen_k: keys of the longest sequence.
+        bias: None for −log of the most keys that a row of each sequence may see, a number, or a tensor [H].
+        scale: factor of q·k; 1/√D by default.
+        is_causal: as in ``sigmoid_attention``; query and key of each sequence end together.
+        window: as in ``sigmoid_attention``.
+        alibi_slopes: [H], as in ``sigmoid_attention``.
+        enable_gqa: allow fewer key heads than query heads.
+        deterministic: as in ``sigmoid_attention``.
+        return_aux: also return the statistics it asks for, [B, H, 9], rows sampled from each sequence.
+        backend: as in ``sigmoid_attention``. "eager" holds T_q · T_k weights a head: it is the specification.
+        form: as in ``sigmoid_attention``.
+
+    Returns:
+        The output [T_q, H, D] in the inputs' type, or with ``return_aux`` a pair of it and an ``AuxOutput``.
+
+    Raises:
+        TypeError, ValueError: the arguments do not fit together; the message says which and how.
+        RuntimeError: the machine cannot run the backend that was asked for.
+    """
+    options = dispatch.Options(
+        bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
+    )
+    validation.check_tensors(query, key, value, "[T, H, D]")
+    validation.check_packed(query, key, value)
+    validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    validation.check_shapes(query, key, value, enable_gqa)
+    lengths = dispatch.Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    output, aux = dispatch.attend(query, key, value, options, lengths)
+    output = output[0].transpose(0, 1)
+    return output if aux is None else (output, aux)

@@ -1,0 +1,96 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""Which keys a tile of queries sees, and which queries see a tile of keys: what to visit, what to mask.
+
+``RULES`` says what a kernel is compiled for: the sum of CAUSAL, WINDOW, LENGTHS and PACKED, the numbers of launch.py.
+i' is a query's place among the keys; a key j is valid if j < limit, j <= i' (CAUSAL), and j > i' − window (WINDOW and
+CAUSAL) or |i' − j| < window (WINDOW alone). Tiles are visited in three stretches between four edges: masked, clear and
+masked again; nothing outside them is visited.
+"""
+
+import triton
+import triton.language as tl
+
+CAUSAL, WINDOW, LENGTHS, PACKED = tl.constexpr(1), tl.constexpr(2), tl.constexpr(4), tl.constexpr(8)
+
+
+@triton.jit
+def sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES: tl.constexpr):
+    """Return (batch index, its first query, its queries, its first key, its keys, its valid keys)."""
+    limit = n_k
+    first_q, first_k = 0, 0
+    if PACKED & RULES:
+        first_q = tl.load(q_starts + b).to(tl.int32)
+        first_k = tl.load(k_starts + b).to(tl.int32)
+        n_q = tl.load(q_starts + b + 1).to(tl.int32) - first_q
+        n_k = tl.load(k_starts + b + 1).to(tl.int32) - first_k
+        limit = n_k
+        b = b * 0
+    if LENGTHS & RULES:
+        limit = tl.maximum(0, tl.minimum(tl.load(lengths + b), n_k)).to(tl.int32)
+    return b, first_q, n_q, first_k, n_k, limit
+
+
+@triton.jit
+def begin(x, first, s_n, RULES: tl.constexpr):
+    """Return the pointer ``x`` moved to row ``first``; only packed sequences begin elsewhere than at 0."""
+    if PACKED & RULES:
+        return x + first.to(tl.int64) * tl.multiple_of(s_n, 128 // x.dtype.element_ty.primitive_bitwidth)
+    else:
+        return x
+
+
+@triton.jit
+def keys_of(row, limit, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RULES: tl.constexpr):
+    """Return the edges of the keys that queries at places row .. row + BLOCK_Q see."""
+    start, clear, stop = 0, limit, limit
+    masked = 0
+    if CAUSAL & RULES:
+        clear = tl.minimum(clear, row + 1)
+        stop = tl.minimum(stop, row + BLOCK_Q)
+    elif WINDOW & RULES:
+        clear = tl.minimum(clear, row + window)
+        stop = tl.minimum(stop, row + BLOCK_Q - 1 + window)
+    if (CAUSAL | WINDOW | LENGTHS) & RULES:
+        clear = tl.maximum(0, clear) // BLOCK_K * BLOCK_K
+    if WINDOW & RULES:
+        start = tl.maximum(0, row - window + 1) // BLOCK_K * BLOCK_K
+        clear = tl.maximum(clear, start)
+        masked = tl.cdiv(tl.maximum(0, row + BLOCK_Q - window), BLOCK_K) * BLOCK_K
+        masked = tl.minimum(tl.maximum(masked, start), clear)
+    return start, masked, clear, stop
+
+
+@triton.jit
+def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RULES: tl.constexpr):
+    """Return the edges of the queries, by their index i = i' − offset, that see keys column .. column + BLOCK_K."""
+    start, masked, clear, stop = 0, 0, n_q, n_q
+    if CAUSAL & RULES:
+        start, masked = column - offset, column + BLOCK_K - 1 - offset
+    elif WINDOW & RULES:
+        start, masked = column - window + 1 - offset, column + BLOCK_K - window - offset
+    if (CAUSAL | WINDOW) & RULES:
+        start = tl.minimum(n_q, tl.maximum(0, start)) // BLOCK_Q * BLOCK_Q
+        masked = tl.cdiv(tl.minimum(n_q, tl.maximum(0, masked)), BLOCK_Q) * BLOCK_Q
+    if WINDOW & RULES:
+        stop = tl.minimum(n_q, column + BLOCK_K - 1 + window - offset)
+        clear = tl.maximum(0, tl.minimum(n_q, column + window - offset)) // BLOCK_Q * BLOCK_Q
+        clear = tl.maximum(clear, start)
+        masked = tl.minimum(masked, clear)
+    if LENGTHS & RULES:  # a tile of padding is seen by nobody
+        seen = column < limit
+        masked, clear, stop = tl.where(seen, masked, start), tl.where(seen, clear, start), tl.where(seen, stop, start)
+    return start, masked, clear, stop
+
+
+@triton.jit
+def keep(p, rows, columns, limit, window, RULES: tl.constexpr):
+    """Return ``p`` where the key ``columns`` is valid for the query at place ``rows``, else 0."""
+    if CAUSAL & RULES:
+        p = tl.where(columns <= rows, p, 0.0)
+    if WINDOW & RULES:
+        p = tl.where(rows - columns < window, p, 0.0)
+        if not (CAUSAL & RULES):
+            p = tl.where(columns - rows < window, p, 0.0)
+    if LENGTHS & RULES:
+        p = tl.where(columns < limit, p, 0.0)
+    return p
