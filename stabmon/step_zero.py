@@ -1,19 +1,18 @@
 """``preflight``: one forward pass, no training, and the model is left as it was."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stabmon import new_run
 from stabmon.discover.find import map_of, sites
-from stabmon.errors import ModelError, StabmonError
 from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
 from stabmon.kernels import AuxRequest, observe
+from stabmon.one_pass import Batch, run, undisturbed
 from stabmon.preflight_report import LayerStart, PreflightReport
 from stabmon.records import ModelMap, RunInfo
 from stabmon.series import Floats, Layout, over_heads
@@ -29,7 +28,6 @@ __all__ = ["PreflightReport", "preflight"]
 
 ROWS = 256
 """Query rows a head over the batch whose logits are read."""
-Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 class Start(NamedTuple):
@@ -87,8 +85,8 @@ def measure(
     recording = _StepZero(plan, new_run.device_of(model), ROWS)
     handles = attach(recording, found, _TwinObserver)
     try:
-        with torch.no_grad(), _undisturbed(model):
-            _run(model, batch)
+        with torch.no_grad(), undisturbed(model):
+            run(model, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -121,52 +119,6 @@ def _softmax_is_its_own_twin(recording: Recording) -> None:
     for attention, slots in zip(recording.plan.attentions, recording.plan.slots, strict=True):
         if attention.kind == "softmax":
             recording.buffer[slots.twin].copy_(recording.buffer[slots.sums].view(-1, len(SUMS))[:, 0])
-
-
-def _run(model: nn.Module, batch: Batch) -> None:
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
-    if isinstance(batch, Mapping):
-        kwargs = batch
-    else:
-        args = batch if isinstance(batch, tuple) else (batch,)
-    try:
-        model(*args, **kwargs)
-    except StabmonError:
-        raise
-    except Exception as error:
-        given = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
-        raise ModelError(
-            f"{type(model).__name__} does not take this batch: it was called with ({given}) and raised "
-            f"{type(error).__name__}: {error}; pass a tensor, a tuple of arguments or a mapping of keyword arguments"
-        ) from error
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
-    return type(value).__name__
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run the block in eval mode, and put flags, buffers and torch's random state back; fused fast paths are off."""
-    flags = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    cuda = sorted({tensor.device.index for tensor in model.parameters() if tensor.is_cuda})
-    with torch.random.fork_rng(devices=cuda):
-        try:
-            model.eval()
-            torch.backends.mha.set_fastpath_enabled(False)  # it runs past the hooks
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-            for module, flag in flags:
-                module.training = flag
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
 
 
 def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerStart, ...]:
