@@ -78,16 +78,21 @@ class PreflightReport(Record):
         return text.getvalue()
 
     def _said(self) -> Iterator[Text | Padding]:
-        """Say what each rule sees in the first layer it names, and the first fix there."""
+        """Say what each rule sees in the first layer it names, the first fix there, and which rules follow from it."""
         by_code: dict[str, list[Finding]] = {}
+        symptoms: dict[str, dict[str, None]] = {}
         for finding in sorted(self.findings, key=lambda finding: -finding.severity.rank):
-            by_code.setdefault(finding.code, []).append(finding)
+            if finding.follows is None:
+                by_code.setdefault(finding.code, []).append(finding)
+            else:
+                symptoms.setdefault(finding.follows[0], {})[f"{finding.code} {finding.name}"] = None
         for code, found in by_code.items():
             first, more = found[0], len(found) - 1
             others = f" and {more} more layer{'s' * (more > 1)}" if more else ""
             yield Text.assemble((f"{code} {first.name}", first.severity.style), f", {first.layer or 'run'}{others}:")
             lines = [f"{first.message}.", f"Cause: {first.cause}."]
             lines += [f"Fix: {first.fix}: {first.fix.why}."] if first.fixes else []
+            lines += [f"With it: {', '.join(symptoms[code])}."] if code in symptoms else []
             yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
 
 

@@ -92,7 +92,7 @@ class Recorder:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All findings of the samples that were looked at so far; ``flush`` first for those of all submitted ones."""
+        """All findings as they stood when one last changed; ``flush`` first for how they stand now."""
         return self._findings
 
     def submit(self, step: int, buffer: torch.Tensor) -> None:
@@ -165,11 +165,24 @@ class Recorder:
             if isinstance(item, _Sample):
                 self._record(item)
             elif isinstance(item, threading.Event):
+                self._take_findings()
                 item.set()
             else:
                 self._send_beat()
+                self._tell_how_findings_end()
                 self._close_sinks(item)
                 return
+
+    def _take_findings(self) -> None:
+        if self._engine is not None:
+            self._findings = tuple(self._engine.findings)
+
+    def _tell_how_findings_end(self) -> None:
+        """Hand every finding to the sinks as it stands at the end: while one goes on, its last step is not written."""
+        self._take_findings()
+        if self._findings:
+            for sink in self._sinks:
+                self._try(sink, sink.findings, list(self._findings))
 
     def _close_sinks(self, state: RunState) -> None:
         """Close every sink; what is lost at the end is said even where the sink's failure was reported before."""
@@ -200,11 +213,12 @@ class Recorder:
             return ()
         try:
             changed = self._engine.observe(step, values)
-            self._findings = tuple(self._engine.findings)
         except Exception as error:  # a bug in a rule must not end the recording
             advice = "recording goes on; look at it again with `stabmon findings RUN --replay`, and report the bug"
             self._report("a rule", f"failed at step {step}: {error!r}", advice)
             return ()
+        if changed:
+            self._take_findings()
         return changed
 
     def _send_beat(self) -> None:

@@ -105,6 +105,22 @@ def test_findings_reach_every_sink_and_the_caller():
     assert [found.opened for found in record.findings] == [2]
     assert one.changed == two.changed == [[record.findings[0]]]
     record.close()
+    assert one.changed[1:] == [list(record.findings)]
+
+
+def test_the_sinks_are_told_at_the_end_until_when_an_open_finding_went_on():
+    class Ongoing(Rules):
+        def observe(self, step, values):
+            changed = [] if self.findings else [finding(step)]
+            self.findings = (finding(0).model_copy(update={"last": step}),)
+            return changed
+
+    sink = ListSink()
+    record = recorder(sink, engine=Ongoing())
+    for step in range(4):
+        record.submit(step, torch.ones(3))
+    record.close()
+    assert [[found.last for found in changed] for changed in sink.changed] == [[0], [3]]
 
 
 def test_a_full_queue_drops_counts_and_says_so_once(caplog):

@@ -14,7 +14,13 @@ from stabmon.rules.words import beside, number, over_limit
 from stabmon.series import Spot
 
 
-@rule("ATT001", "large-initial-attention-norm", severity=Severity.ERROR, evidence=Evidence.MEASURED)
+@rule(
+    "ATT001",
+    "large-initial-attention-norm",
+    severity=Severity.ERROR,
+    evidence=Evidence.MEASURED,
+    symptom_of=("UPD001",),
+)
 def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag sigmoid attention whose output is many times softmax's from the first step on.
 
@@ -122,7 +128,7 @@ def _tell_starved(run: Run, hit: Hit, attention: Attention) -> Told:
     return Told(message, cause, _cells(run, hit, "row_mass", "attention_norm", "bias", "best_bias"))
 
 
-@rule("ATT003", "logit-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED)
+@rule("ATT003", "logit-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("UPD001"))
 def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag logits that grow as the run goes on, until the bias no longer keeps the rows small.
 
@@ -199,7 +205,7 @@ def _since_start(run: Run, hit: Hit) -> str:
     "saturated-attention",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("ATT001", "ATT003"),
+    symptom_of=("UPD001", "ATT001", "ATT003"),
 )
 def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag attention whose weights become large as the run goes on.
@@ -242,7 +248,7 @@ def _tell_saturated(run: Run, hit: Hit, attention: Attention) -> Told:
     "attention-norm-growth",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("ATT003",),
+    symptom_of=("UPD001", "UPD002", "ATT003"),
 )
 def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag an attention norm that grows far beyond its value at the start of the run.

@@ -69,7 +69,7 @@ def _explains(cause: Event, event: Event) -> bool:
     """Return whether ``event`` is a symptom of what ``cause`` says, in the same layer or of the run as a whole."""
     if cause.rule.code not in event.rule.symptom_of:
         return False
-    return cause.layer == event.layer or cause.layer is None or event.layer is None
+    return cause.run_wide or event.run_wide or cause.layer == event.layer
 
 
 def _weighs(cause: Event, event: Event) -> bool:

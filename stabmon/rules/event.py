@@ -15,6 +15,8 @@ class Event:
 
     rule: Rule
     layer: str | None
+    run_wide: bool
+    """It speaks of the run as a whole, and its layer names the first place only."""
     opened: int
     sample: int
     """Number of the sample at which it opened, from 1."""

@@ -95,6 +95,7 @@ class Judge:
         event = Event(
             rule=self.rule,
             layer=sighting.hit.layer,
+            run_wide=sighting.one_for_the_run or sighting.hit.layer is None,
             opened=run.step,
             sample=run.samples,
             began=pending.began,

@@ -18,7 +18,7 @@ from stabmon.rules.words import beside, over_limit
     "branch-dominates-residual",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("ATT001",),
+    symptom_of=("UPD001", "ATT001"),
 )
 def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
     """Flag an attention branch that drowns the residual stream it is added to.

@@ -35,13 +35,14 @@ class ConsoleSink:
         """Print nothing."""
 
     def findings(self, changed: Sequence[Finding]) -> None:
-        """Print what opened, one line a rule and step; what only grew or cleared is not printed."""
-        opened: dict[tuple[str, int], list[Finding]] = {}
+        """Print what opened, one line a rule and step, symptoms after causes; what grew or cleared is not printed."""
+        opened: dict[tuple[str, int, str], list[Finding]] = {}
         for finding in changed:
             if finding.key not in self._seen and finding.severity.rank >= self._least.rank:
                 self._seen.add(finding.key)
-                opened.setdefault((finding.code, finding.opened), []).append(finding)
-        for group in sorted(opened.values(), key=lambda group: -group[0].severity.rank):
+                cause = finding.follows[0] if finding.follows else ""
+                opened.setdefault((finding.code, finding.opened, cause), []).append(finding)
+        for group in sorted(opened.values(), key=lambda group: (bool(group[0].follows), -group[0].severity.rank)):
             self._print(group)
 
     def close(self, state: RunState) -> None:
@@ -57,9 +58,13 @@ class ConsoleSink:
         if self._lines[worst.code] > LINES_A_RULE:
             return
         line = Text("stabmon: ")
+        if worst.follows:
+            line.append("  └ ")
         line.append(f"{worst.severity.value} {worst.code} {worst.name}", style=worst.severity.style)
         line.append(f" at step {worst.opened}{_where(group)}: {worst.message}")
-        if worst.fixes:
+        if worst.follows:
+            line.append(f" It follows from {worst.follows[0]} of step {worst.follows[2]}.")
+        elif worst.fixes:
             line.append(f" Fix: {worst.fix.code.splitlines()[0] if worst.fix.code else worst.fix.why}", style="bold")
         if self._lines[worst.code] == LINES_A_RULE:
             line.append(f" (more of {worst.code} are not printed)", style="dim")

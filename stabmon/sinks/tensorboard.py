@@ -20,6 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from stabmon.metrics import METRICS, Place
 from stabmon.names import padded
 from stabmon.records import Finding, RunInfo, RunState
+from stabmon.rules.grouping import grouped
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
 from stabmon.store.select import Selection, selection
@@ -209,13 +210,18 @@ def _about(info: RunInfo, layout: Layout) -> str:
 
 
 def _table(findings: Iterable[Finding]) -> str:
-    """Return the findings as a markdown table, the latest first."""
-    rows = sorted(findings, key=lambda finding: -finding.opened)
+    """Return the findings as a markdown table: the latest cause first, its symptoms beneath it."""
     lines = ["| severity | rule | where | steps | what | fix |", "|---|---|---|---|---|---|"]
-    for found in rows:
-        where = f"{found.layer or 'run'}" + (f" head {found.head}" if found.head is not None else "")
-        until = "open" if found.cleared is None else str(found.cleared)
-        fix = f"`{found.fix.code.splitlines()[0]}`" if found.fixes and found.fix.code else ""
-        cells = (found.severity, f"{found.code} {found.name}", where, f"{found.opened} to {until}", found.message, fix)
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    for group in sorted(grouped(findings), key=lambda group: -group.cause.opened):
+        lines.append(_line(group.cause, ""))
+        lines += [_line(symptom, "↳ ") for symptom in group.symptoms]
     return "\n".join(lines)
+
+
+def _line(found: Finding, indent: str) -> str:
+    where = f"{found.layer or 'run'}" + (f" head {found.head}" if found.head is not None else "")
+    until = "open" if found.cleared is None else str(found.cleared)
+    fix = f"`{found.fix.code.splitlines()[0]}`" if found.fixes and found.fix.code else ""
+    steps = f"{found.opened} to {until}"
+    cells = (f"{indent}{found.severity}", f"{found.code} {found.name}", where, steps, found.message, fix)
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

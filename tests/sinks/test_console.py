@@ -75,3 +75,14 @@ def test_errors_come_first_and_a_finding_of_the_run_names_no_layer(printed):
     lines = printed([mild, finding()])
     assert lines[0].startswith("stabmon: error ATT001")
     assert lines[1] == "stabmon: warning LOS001 loss-spike at step 0: the norm is [9.0], limit 2.0"
+
+
+def test_a_symptom_is_printed_beneath_its_cause_without_a_fix_of_its_own(printed):
+    follows = ("ATT001", "layers.0", 0)
+    symptom = finding(code="RES001", name="branch-dominates-residual", severity=Severity.WARNING, follows=follows)
+    lines = printed([symptom, finding()])
+    assert lines[0].startswith("stabmon: error ATT001")
+    assert lines[1] == (
+        "stabmon:   └ warning RES001 branch-dominates-residual at step 0 in layers.0 head 5: "
+        "the norm is [9.0], limit 2.0 It follows from ATT001 of step 0."
+    )
