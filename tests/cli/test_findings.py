@@ -1,0 +1,107 @@
+"""``stabmon findings``: as stored, and as the rules say when they are run again."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stabmon.cli import app
+from stabmon.errors import ConfigError
+from stabmon.records import Attention, ModelMap, RunInfo, RunState
+from stabmon.series import Layout
+from stabmon.store import RunWriter
+
+OWN = '''
+from stabmon.records import Evidence, Severity
+from stabmon.rules import Sighting, Told, rule
+
+@rule("USR001", "loss-below-two", severity=Severity.INFO, evidence=Evidence.MEASURED)
+def loss_below_two(run, limits):
+    """Flag a loss below two.
+
+    What it checks: the loss.
+    Why it matters: it is good.
+    Suggested fix: none.
+    When the fix is wrong: never.
+    References: none.
+    """
+    for hit in run.series("loss").below(2.0):
+        yield Sighting(hit, lambda: Told("the loss is low", "it learns", run.cells(None, "loss")))
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write a run whose first layer's rows sum to 8, by limits of its own, and whose loss falls below 2."""
+    attentions = tuple(
+        Attention(
+            layer=f"layers.{i}",
+            module=f"layers.{i}.attention",
+            block=f"layers.{i}",
+            branch=f"layers.{i}.scale",
+            kind="sigmoid",
+            heads=2,
+            head_dim=8,
+            max_length=64,
+        )
+        for i in range(2)
+    )
+    info = RunInfo(
+        name="lm",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        model=ModelMap(attentions=attentions, parameters=1),
+        limits={"att.row_mass_max": 7.0, "silence": ["RES001"]},
+    )
+    layout = Layout.of([("row_mass", "layers.0", 2), ("row_mass", "layers.1", 2), ("loss", None, 1)])
+    writer = RunWriter.create(tmp_path / "lm", info, layout)
+    for step in range(4):
+        writer.sample(step, 1e9 + step, np.array([8, 8, 1, 1, 3 - step], np.float32))
+    writer.close(RunState.FINISHED)
+    return tmp_path / "lm"
+
+
+def codes(*arguments: str | Path, code: int = 0) -> list[tuple[str, str | None]]:
+    done = CliRunner().invoke(app, ["findings", *map(str, arguments), "--json"])
+    assert done.exit_code == code, done.output
+    return [(one["code"], one["layer"]) for one in json.loads(done.stdout)]
+
+
+def test_a_replay_goes_by_the_run_s_own_limits_until_others_are_given(folder: Path, tmp_path: Path) -> None:
+    assert codes(folder) == []
+    assert codes(folder, "--replay", code=1) == [("ATT001", "layers.0")]
+    assert codes(folder, "--replay", "--set", "att.row_mass_max=9") == []
+    assert codes(folder, "--set", "layers.1/att.row_mass_max=0.5", code=1) == [
+        ("ATT001", "layers.0"),
+        ("ATT001", "layers.1"),
+    ]
+    assert codes(folder, "--silence", "ATT001") == []
+    (tmp_path / "limits.yaml").write_text("att: {row_mass_max: 20}\nlayers:\n  'layers.*': {att.row_mass_max: 0.9}\n")
+    assert len(codes(folder, "--limits", tmp_path / "limits.yaml", code=1)) == 2
+
+
+def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    assert codes(folder, "--rules", tmp_path / "own.py", "--silence", "ATT001") == [("USR001", None)]
+    assert codes(folder, "--silence", "ATT001") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "att.row_mas_max=6"), "unknown limit 'att.row_mas_max'; did you mean 'att.row_mass_max'"),
+        (("--set", "att.row_mass_max"), "NAME=NUMBER"),
+        (("--set", "layer.9/att.row_mass_max=6"), "no layer is called 'layer.9'.*did you mean 'layers\."),
+        (("--silence", "ATT01"), "unknown rule 'ATT01'; did you mean 'ATT001'"),
+        (("--limits", "nowhere.yaml"), "cannot read the limits nowhere.yaml"),
+        (("--rules", "nowhere.py"), "there is no such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_limits_and_rules_are_refused_in_words(arguments: tuple[str, str], message: str, folder: Path) -> None:
+    done = CliRunner().invoke(app, ["findings", str(folder), *arguments])
+    assert isinstance(done.exception, ConfigError)
+    with pytest.raises(ConfigError, match=message):
+        raise done.exception
