@@ -221,7 +221,7 @@ def _table(findings: Iterable[Finding]) -> str:
 def _line(found: Finding, indent: str) -> str:
     where = f"{found.layer or 'run'}" + (f" head {found.head}" if found.head is not None else "")
     until = "open" if found.cleared is None else str(found.cleared)
-    fix = f"`{found.fix.code.splitlines()[0]}`" if found.fixes and found.fix.code else ""
+    fix = f"{found.fix}: {found.fix.why}" if found.fixes else ""
     steps = f"{found.opened} to {until}"
     cells = (f"{indent}{found.severity}", f"{found.code} {found.name}", where, steps, found.message, fix)
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
