@@ -225,6 +225,18 @@ class Monitor:
             )
         self._recording.guard(self._own, self._advance)
 
+    def skipped(self) -> None:
+        """Count a step that a GradScaler refused because the loss itself was not finite: no optimizer hook saw it.
+
+        Without this a forward pass that overflows in fp16 is never recorded, however often it repeats. Refusals while
+        the scaler looks for its scale, with a finite loss, are no steps and need no call.
+
+        Raises:
+            WatchError: the monitor is closed.
+        """
+        self._refuse_closed("skipped")
+        self._recording.guard(self._own, self._advance)
+
     def close(self, *, failed: bool = False) -> None:
         """Take the hooks off, write what is left and end the run; a second call does nothing."""
         if self._closed:

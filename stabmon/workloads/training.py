@@ -195,6 +195,8 @@ def _loop(
         if stepped:
             schedule.step()
         if monitor is not None:
+            if not stepped and not loss.isfinite():
+                monitor.skipped()
             monitor.log(loss=loss)
         losses.append(loss)
         if progress is not None and (device.type == "cpu" or len(losses) % _CUDA_REPORT == 0):
