@@ -129,7 +129,7 @@ def test_findings_are_one_table_that_grows(tmp_path):
     assert [text.count("ATT002") for text in texts] == [1, 1]
     assert "0 to open" in texts[0]
     assert "0 to 1" in texts[1]
-    assert "rows sum to 0.01 \\| not 1 | `model.bias.fill_(-5.5)` |" in texts[0]
+    assert f"rows sum to 0.01 \\| not 1 | {fix}: {fix.why} |" in texts[0]
 
 
 def test_the_custom_scalars_page_has_a_chart_a_metric(tmp_path):
