@@ -56,8 +56,8 @@ class Stage:
     def __init__(self, plan: Plan, buffer: Tensor) -> None:
         self.buffer = buffer
         self._sums, self._maxima = plan.sums, plan.maxima
-        self._norms = torch.zeros_like(buffer)
-        """Square roots of what is to be added to ``buffer``."""
+        self._norms = torch.zeros_like(buffer[plan.sums])
+        """Square roots of what is to be added; of sums alone, since arithmetic on a GPU loses the bits of MISSING."""
         self._places: dict[int, Tensor] = {}
         self._taken: set[int] = set()
         self._measured: list[_Measured] = []
@@ -111,7 +111,7 @@ class Stage:
     def fold(self) -> None:
         """Add what was noted to the buffer."""
         if self._taken:
-            self.buffer.addcmul_(self._norms, self._norms)
+            self.buffer[self._sums].addcmul_(self._norms, self._norms)
             self._norms.zero_()
         for measured in _runs(self._measured):
             self._add(measured, torch.cat([call.statistics for call in measured], dim=1))
