@@ -9,7 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from stabmon.jacobian_report import JacobianBound, jacobian_table
 from stabmon.records import Finding, ModelMap, Record, Severity
+from stabmon.sweep_report import LengthStart, sentences, sweep_table
 
 _COLUMNS = (
     "attention_norm",
@@ -45,6 +47,10 @@ class PreflightReport(Record):
     rows: tuple[LayerStart, ...]
     findings: tuple[Finding, ...]
     map: ModelMap
+    sweep: tuple[LengthStart, ...] = ()
+    """Each sigmoid attention of stabmon's at each of the lengths that were asked for."""
+    jacobian: tuple[JacobianBound, ...] = ()
+    """Each attention of stabmon's, where it was asked for."""
 
     @property
     def healthy(self) -> bool:
@@ -70,7 +76,12 @@ class PreflightReport(Record):
         return table
 
     def __rich__(self) -> Group:
-        return Group(self.table(), *self._said())
+        more: list[Table | Text] = []
+        if self.sweep:
+            more += [sweep_table(self.sweep), *map(Text, sentences(self.sweep))]
+        if self.jacobian:
+            more.append(jacobian_table(self.jacobian))
+        return Group(self.table(), *self._said(), *more)
 
     def __str__(self) -> str:
         text = StringIO()

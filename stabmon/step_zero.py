@@ -1,23 +1,28 @@
 """``preflight``: one forward pass, no training, and the model is left as it was."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stabmon import new_run
 from stabmon.discover.find import map_of, sites
 from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
+from stabmon.jacobian import jacobian_bound
 from stabmon.kernels import AuxRequest, observe
+from stabmon.nn import SigmoidAttention
+from stabmon.nn.self_attention import SelfAttention
 from stabmon.one_pass import Batch, run, undisturbed
 from stabmon.preflight_report import LayerStart, PreflightReport
 from stabmon.records import ModelMap, RunInfo
 from stabmon.series import Floats, Layout, over_heads
 from stabmon.stats import Plan, finalise
 from stabmon.stats.slots import SUMS
+from stabmon.sweep import sweep
 from stabmon.twin import best_bias, softmax_square_sum
 from stabmon.watched import refuse_compiled
 
@@ -28,6 +33,8 @@ __all__ = ["PreflightReport", "preflight"]
 
 ROWS = 256
 """Query rows a head over the batch whose logits are read."""
+SEQUENCES = 4
+"""Sequences of the batch that the length sweep and the Jacobian bound look at."""
 
 
 class Start(NamedTuple):
@@ -45,6 +52,8 @@ def preflight(
     heads: Mapping[str, int] | None = None,
     limits: "Limits | None" = None,
     config: Mapping[str, Any] | None = None,
+    lengths: Sequence[int] = (),
+    jacobian: bool = False,
 ) -> PreflightReport:
     """Say whether ``model`` starts healthy, from one forward pass in eval mode without gradients.
 
@@ -56,6 +65,9 @@ def preflight(
         heads: number of heads by module path, where a module's attributes do not say it.
         limits: thresholds of the rules.
         config: what is known of the run to come, such as its workload; rules order their fixes by it.
+        lengths: numbers of tokens at which each of the model's own ``SigmoidAttention`` is looked at too, with the
+            inputs it has in ``batch``; see ``stabmon.sweep``.
+        jacobian: bound the Jacobian of each attention of stabmon's too; see ``stabmon.jacobian``.
 
     Raises:
         ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
@@ -66,8 +78,33 @@ def preflight(
     start = measure(model, batch, heads=heads, config=config)
     engine = Engine(start.info, start.layout, limits)
     engine.observe(0, start.row)
-    rows = _rows(start.info.model, start.layout, start.row)
-    return PreflightReport(rows=rows, findings=tuple(engine.findings), map=start.info.model)
+    inputs = _inputs(model, batch, heads) if lengths or jacobian else {}
+    swept = [sweep(layer, of, x, lengths) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]
+    return PreflightReport(
+        rows=_rows(start.info.model, start.layout, start.row),
+        findings=tuple(engine.findings),
+        map=start.info.model,
+        sweep=tuple(row for rows in swept for row in rows) if lengths else (),
+        jacobian=tuple(jacobian_bound(layer, of, x) for layer, (of, x) in inputs.items()) if jacobian else (),
+    )
+
+
+def _inputs(model: nn.Module, batch: Batch, heads: Mapping[str, int] | None) -> dict[str, tuple[SelfAttention, Tensor]]:
+    """Return each attention of stabmon's in ``model``, by layer, with its input [<= SEQUENCES, N, width] in a pass."""
+    seen: dict[str, tuple[SelfAttention, Tensor]] = {}
+
+    def note(layer: str, module: nn.Module, given: tuple[Any, ...]) -> None:
+        seen[layer] = (module, given[0][:SEQUENCES].detach())  # type: ignore[assignment]
+
+    ours = [site for site in sites(model, heads) if isinstance(site.module, SelfAttention)]
+    handles = [site.module.register_forward_pre_hook(partial(note, site.attention.layer)) for site in ours]
+    try:
+        with torch.no_grad(), undisturbed(model):
+            run(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {site.attention.layer: seen[site.attention.layer] for site in ours if site.attention.layer in seen}
 
 
 def measure(

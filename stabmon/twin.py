@@ -25,7 +25,7 @@ def softmax_square_sum(call: Call) -> Tensor:
     rows = max(1, CHUNK // (batch * heads * call.key.size(2)))
     total = torch.zeros(heads, device=call.query.device)
     for positions in torch.split(torch.arange(queries, device=call.query.device), rows):
-        weights = _masked_logits(call, positions).softmax(-1)
+        weights = masked_logits(call, positions).softmax(-1)
         if call.is_causal or call.window is not None or call.key_lengths is not None:
             weights = torch.nan_to_num(weights, nan=0.0)
         total += weights.matmul(value).square().sum((0, 2, 3))
@@ -38,7 +38,7 @@ def best_bias(call: Call, rows: int) -> Tensor:
     NaN where the logits are not finite, and where rows see too few keys for a root to exist.
     """
     positions = sampled_rows(call.query.size(2), rows, 0.5, call.query.device)
-    z = _masked_logits(call, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
+    z = masked_logits(call, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
     return torch.stack([_root(head[(head != -torch.inf).any(-1)]) for head in z])
 
 
@@ -63,7 +63,7 @@ def _root(z: Tensor) -> Tensor:
     return torch.where(found.isfinite(), found, nothing)
 
 
-def _masked_logits(call: Call, rows: Tensor) -> Tensor:
+def masked_logits(call: Call, rows: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] float32 of the queries ``rows`` [R], -inf where a key is not valid."""
     positions = rows + (call.key.size(2) - call.query.size(2))
     z = logits(call.query.index_select(2, rows), call.key, call.scale, call.alibi_slopes, positions).float()

@@ -1,0 +1,80 @@
+"""What the length sweep says: one row a layer and length, and where the bias stops being right. No torch."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from stabmon.records import Record
+
+FACTOR = 3.0
+"""Rows that sum to between 1/3 and 3 are taken for right: measured twin ratios of healthy runs are 0.3 to 3, and their
+row masses 0.5 to 1.7."""
+
+
+class LengthStart(Record):
+    """How one attention would start at one length, over its heads as the glossary says."""
+
+    layer: str
+    length: int
+    """Tokens of a sequence; without a mask the keys of every row, under a causal one those of the last."""
+    row_mass: float
+    twin_ratio: float
+    """Attention norm over that of softmax on the same q, k, v, over the sampled rows."""
+    bias: float
+    best_bias: float
+    """The bias at which rows would sum to one."""
+
+    @property
+    def right(self) -> bool:
+        """Whether rows sum to about one: within ``FACTOR`` of it."""
+        return 1 / FACTOR <= self.row_mass <= FACTOR
+
+
+def sentences(sweep: Sequence[LengthStart]) -> Iterator[str]:
+    """Say over which lengths the bias of each layer is right, layers of the same bias and lengths in one sentence."""
+    by_layer = {layer: tuple(rows) for layer, rows in groupby(sweep, key=lambda row: row.layer)}
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for layer, rows in by_layer.items():
+        alike.setdefault((f"{rows[0].bias:.3g}", tuple(row.right for row in rows)), []).append(layer)
+    for layers in alike.values():
+        where = layers[0] if len(layers) == 1 else f"{len(layers)} layers ({layers[0]} to {layers[-1]})"
+        yield f"{where}: {_span(by_layer[layers[0]])}"
+
+
+def _span(rows: Sequence[LengthStart]) -> str:
+    right = [row for row in rows if row.right]
+    if not right:
+        nearest = min(rows, key=lambda row: abs(row.bias - row.best_bias))
+        return f"b = {rows[0].bias:.3g} is right at none of these lengths; {_instead(nearest)}"
+    first, last = right[0], right[-1]
+    span = f"at n = {first.length}" if first is last else f"from n = {first.length} to {last.length}"
+    after = next((row for row in rows if row.length > last.length), None)
+    return f"b = {rows[0].bias:.3g} is right {span}" + (f"; {_instead(after)}" if after else "")
+
+
+def _instead(row: LengthStart) -> str:
+    return f"at n = {row.length} rows sum to {row.row_mass:.3g}, and to one at b* = {row.best_bias:.3g}"
+
+
+def sweep_table(sweep: Sequence[LengthStart]) -> Table:
+    """Return one row a length, each number from its least to its largest over the layers."""
+    table = Table(title="At other lengths", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("n", "row mass", "twin ratio", "bias", "b*", "right in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for length in sorted({row.length for row in sweep}):
+        rows = [row for row in sweep if row.length == length]
+        right = sum(row.right for row in rows)
+        numbers = (_range([getattr(row, name) for row in rows]) for name in _COLUMNS)
+        style = None if right == len(rows) else "yellow"
+        table.add_row(str(length), *numbers, f"{right} of {len(rows)}", style=style)
+    return table
+
+
+_COLUMNS = ("row_mass", "twin_ratio", "bias", "best_bias")
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
