@@ -26,10 +26,13 @@ class AuxRequest(NamedTuple):
 
     rows: query rows to sample per batch and head; 0 leaves only the output sums.
     offset: where in its stratum each sampled row lies, in [0, 1): row r is floor((r + offset) * N_q / rows).
+    sequences: how many of the batch's sequences to sample, in strata as rows are; None for all. The others count
+        nothing. Each costs a pass over its keys.
     """
 
     rows: int = 64
     offset: float = 0.5
+    sequences: int | None = None
 
 
 class AuxOutput(NamedTuple):

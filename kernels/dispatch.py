@@ -115,13 +115,18 @@ def _attend(problem: Problem, backend: launch.Chosen, with_sums: bool) -> tuple[
 def _aux(problem: Problem, backend: launch.Chosen, request: AuxRequest | None, sums: Tensor | None) -> AuxOutput | None:
     if request is None or sums is None:
         return None
+    sequences = problem.batch if request.sequences is None else request.sequences
+    sample = (request.rows, request.offset, sequences)
     if request.rows == 0:
         rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
         rest[..., -1] = -torch.inf
+        statistics = torch.cat([sums[..., None], rest], dim=-1)
+    elif backend == "eager":
+        rest = reference.row_statistics(_detached(problem), *sample)
+        statistics = torch.cat([sums[..., None], rest], dim=-1)
     else:
-        measure = reference.row_statistics if backend == "eager" else ops.row_statistics
-        rest = measure(_detached(problem), *request)
-    return AuxOutput(torch.cat([sums[..., None], rest], dim=-1), backend, launch.form_of(problem, backend))
+        statistics = ops.row_statistics(_detached(problem), sums, *sample)
+    return AuxOutput(statistics, backend, launch.form_of(problem, backend))
 
 
 def _detached(problem: Problem) -> Problem:

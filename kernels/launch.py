@@ -1,6 +1,5 @@
 """Which backend answers a call, and how its kernels are launched: static tables, nothing is tuned at run time."""
 
-import importlib.util
 import math
 import os
 from typing import Any, Literal, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from . import descriptors
+from . import descriptors, releases
 from .problem import Problem, Traits
 
 Backend = Literal["auto", "eager", "triton", "hopper"]
@@ -17,7 +16,6 @@ Kernel = Literal["forward", "query", "key", "statistics"]
 
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST = (8, 0)
-_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 PLAIN, EX2, TANH = 0, 1, 2
 """How sigmoid is computed; the same numbers as in tiles.py."""
@@ -116,8 +114,11 @@ def interpreted() -> bool:
 def refusal(traits: Traits) -> Refusal | None:
     """Return why the triton backend cannot take such a call, or None when it can."""
     device, dtype, head_dim = traits[:3]
-    if not _TRITON_INSTALLED:
+    if releases.INSTALLED is None:
         return Refusal("triton is not installed, backend='triton' needs it", True)
+    if releases.is_older(releases.INSTALLED):
+        oldest, found = releases.name(releases.SUPPORTED[0]), releases.name(releases.INSTALLED)
+        return Refusal(f"backend='triton' needs triton {oldest} or newer, found {found}", True)
     if dtype not in TRITON_DTYPES:
         return Refusal(f"backend='triton' takes float16, bfloat16 and float32, got {dtype}", False)
     if head_dim % 8 or not 16 <= head_dim <= 256:

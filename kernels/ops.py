@@ -20,9 +20,9 @@ def attend(problem: Problem, with_sums: bool, backend: str) -> tuple[Tensor, Ten
     return output, sums
 
 
-def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
-    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, as ``reference.row_statistics`` does."""
-    measured: Tensor = row_statistics_op(*problem, rows, offset)
+def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
+    """Return ``STATISTICS`` [B, H, 9] float32, the first of which are ``sums``, as ``reference`` specifies them."""
+    measured: Tensor = row_statistics_op(*problem, sums, rows, offset, sequences)
     return measured
 
 
@@ -76,10 +76,12 @@ def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, 
 
 
 @torch.library.custom_op(
-    "stabmon::row_statistics", mutates_args=(), schema=f"({SCHEMA}, SymInt rows, float offset) -> Tensor"
+    "stabmon::row_statistics",
+    mutates_args=(),
+    schema=f"({SCHEMA}, Tensor sums, SymInt rows, float offset, SymInt sequences) -> Tensor",
 )
 def row_statistics_op(*arguments: Any) -> Tensor:
-    """Return the sampled statistics [B, H, 8] float32."""
+    """Return the statistics [B, H, 9] float32."""
     from .statistics import row_statistics
 
     return row_statistics(_readable(Problem(*arguments[:FIELDS])), *arguments[FIELDS:])
@@ -88,7 +90,7 @@ def row_statistics_op(*arguments: Any) -> Tensor:
 @row_statistics_op.register_fake
 def _fake_statistics(*arguments: Any) -> Tensor:
     problem = Problem(*arguments[:FIELDS])
-    return problem.query.new_empty((problem.batch, problem.query.size(1), 8), dtype=torch.float32)
+    return problem.query.new_empty((problem.batch, problem.query.size(1), 9), dtype=torch.float32)
 
 
 def _readable(problem: Problem) -> Problem:

@@ -97,8 +97,8 @@ def visible_keys(
     return valid
 
 
-def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
-    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` sampled query rows a sequence."""
+def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | None = None) -> Tensor:
+    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` query rows a sampled sequence."""
     query, key = problem.query, problem.key
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         sampled = _sample(problem, rows, offset)
@@ -109,6 +109,12 @@ def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
         z = logits(query, key, problem.scale, problem.alibi_slopes, sampled.positions)
         valid = _visible(problem, sampled)
         valid = torch.ones_like(z, dtype=torch.bool) if valid is None else valid.expand_as(z)
+        if sequences is not None and sequences < problem.batch:
+            chosen = sampled_rows(problem.batch, sequences, offset, query.device)
+            valid = (
+                valid
+                & (torch.arange(problem.batch, device=query.device)[:, None] == chosen).any(1)[:, None, None, None]
+            )
         return _measure(z, z + _bias(problem, sampled, z), valid)
 
 

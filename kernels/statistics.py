@@ -19,24 +19,41 @@ from .reference import DEAD
 NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
+@triton.jit
+def _is_sampled(b, batch, sequences, offset_steps, STEPS: tl.constexpr):
+    """Say whether sequence b is floor((s + offset)·batch / sequences) for some s; s is one of two."""
+    s = b.to(tl.int64) * sequences // batch
+    low = (s * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
+    high = ((s + 1) * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
+    return (low == b) | ((high == b) & (s + 1 < sequences))
+
+
 @triton.jit(
-    do_not_specialize=["n_q", "n_k", "window", "count", "offset_steps", "split_keys", "splits", "bias_b", "bias_h"]
-)
+    do_not_specialize=[
+        "n_q", "n_k", "window", "batch", "sequences", "count", "offset_steps", "split_keys", "splits",
+        "bias_b", "bias_h",
+    ]
+)  # fmt: skip
 def statistics_kernel(
     Q, K, bias, slopes, lengths, q_starts, k_starts, partial,
     q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
-    heads, group, n_q, n_k, window, count, offset_steps, split_keys, splits,
+    heads, group, n_q, n_k, window, batch, sequences, count, offset_steps, split_keys, splits,
     scale, c_bias, dead,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
-    """Measure BLOCK_Q sampled rows against one stretch of keys; grid (B·H, row_tiles, splits). All parts add."""
+    """Measure BLOCK_Q sampled rows against one stretch of keys; grid (B·H, row_tiles, splits). All parts add.
+
+    Of a sequence that is not sampled all parts are what nothing adds up to.
+    """
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, length = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, K = visible.begin(Q, first_q, q_n, RULES), visible.begin(K, first_k, k_n, RULES)
     count = tl.minimum(count, n_q)
+    if not _is_sampled(pair // heads, batch, sequences, offset_steps, STEPS):
+        count = count * 0
     index = row_tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     strata = (tl.zeros([BLOCK_Q], tl.int64) + tl.maximum(count, 1)) * STEPS
     sampled = (index.to(tl.int64) * STEPS + offset_steps) * n_q // strata
@@ -59,7 +76,8 @@ def statistics_kernel(
     largest = zero - float("inf")
     threshold = dead / tl.maximum(limit - lowest, 1).to(tl.float32)
     first = split * split_keys
-    for column in range(first, tl.minimum(first + split_keys, n_k), BLOCK_K):
+    stop = tl.where(count > 0, tl.minimum(first + split_keys, n_k), first)
+    for column in range(first, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         valid = columns < limit[:, None]
@@ -69,7 +87,7 @@ def statistics_kernel(
         s = tl.dot(q, k.T, input_precision="ieee")
         z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
         y = z + shift
-        w = tiles.weight(y * NEGATIVE_LOG2E, tiles.PLAIN, 1.0)
+        w = tiles.weight(y * NEGATIVE_LOG2E, FORM, 1.0)
         known = tl.where(valid, z, 0.0)
         mass += tl.sum(tl.where(valid, w, 0.0), 1)
         total += tl.sum(known, 1)
@@ -93,8 +111,31 @@ def statistics_kernel(
     tl.store(out + 7, tl.where(unknown, total_logit, largest_logit))
 
 
-def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
-    """Return the statistics of ``rows`` sampled query rows per batch and head, [B, H, 8] float32."""
+@triton.jit(do_not_specialize=["parts"])
+def finish_kernel(partial, sums, out, parts, BLOCK: tl.constexpr):
+    """Add the parts of one head and put the output's sum of squares before them; grid (B·H,)."""
+    pair = tl.program_id(0)
+    columns = tl.arange(0, 8)[None, :]
+    total = tl.zeros([BLOCK, 8], tl.float32)
+    largest = tl.full([BLOCK, 8], float("-inf"), tl.float32)
+    for first in range(0, parts, BLOCK):
+        inside = (first + tl.arange(0, BLOCK) < parts)[:, None]
+        at = partial + ((pair * parts + first).to(tl.int64) + tl.arange(0, BLOCK)[:, None]) * 8 + columns
+        part = tl.load(at, mask=inside, other=0.0)
+        total += part
+        largest = tl.maximum(largest, tl.where(inside, part, float("-inf")), propagate_nan=tl.PropagateNan.ALL)
+    added = tl.sum(total, 0)
+    unknown = tl.sum((largest != largest).to(tl.int32), 0) > 0
+    result = tl.where(tl.arange(0, 8) < 7, added, tl.where(unknown, float("nan"), tl.max(largest, 0)))
+    tl.store(out + pair * 9, tl.load(sums + pair))
+    tl.store(out + pair * 9 + 1 + tl.arange(0, 8), result)
+
+
+def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
+    """Return ``STATISTICS`` [B, H, 9] float32 of ``rows`` query rows of each of ``sequences`` sampled sequences.
+
+    sums: Σ out² [B, H], the first column.
+    """
     query, key = problem.query, problem.key
     plan = launch.statistics_plan(problem)
     batch, heads, dim = problem.batch, query.size(1), query.size(3)
@@ -106,11 +147,12 @@ def row_statistics(problem: Problem, rows: int, offset: float) -> Tensor:
     statistics_kernel[(batch * heads, row_tiles, splits)](
         query, key, *descriptors.per_sequence(problem), partial, *query.stride()[:3], *key.stride()[:3],
         *descriptors.bias_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0,
-        count, int(offset * OFFSET_STEPS), split_keys, splits,
+        batch, min(sequences, batch), count, int(offset * OFFSET_STEPS), split_keys, splits,
         problem.scale, problem.bias_value, DEAD,
-        D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, STEPS=OFFSET_STEPS,
+        D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, STEPS=OFFSET_STEPS, FORM=plan.form,
         RULES=launch.rules(problem), HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None,
         **plan.options,
     )  # fmt: skip
-    sums, largest = partial[..., :7].sum(2), partial[..., 7:].amax(2)
-    return torch.cat([sums, largest], dim=-1)
+    measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
+    finish_kernel[(batch * heads,)](partial, sums, measured, row_tiles * splits, BLOCK=32, num_warps=1)
+    return measured

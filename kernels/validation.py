@@ -102,6 +102,8 @@ def _check_request(request: AuxRequest | None) -> None:
         raise ValueError(f"AuxRequest.rows must be 0 or more, got {request.rows}")
     if not 0.0 <= request.offset < 1.0:
         raise ValueError(f"AuxRequest.offset must lie in [0, 1), got {request.offset}")
+    if request.sequences is not None and request.sequences < 1:
+        raise ValueError(f"AuxRequest.sequences must be None or at least 1, got {request.sequences}")
 
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H, N, D]") -> None:

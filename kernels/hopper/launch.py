@@ -1,6 +1,5 @@
 """Which calls the hopper backend takes, and how its kernel is launched: static tables, nothing is tuned at run time."""
 
-import importlib.metadata
 import logging
 import math
 from functools import cache
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import descriptors
+from .. import descriptors, releases
 from .. import launch as backends
 from ..launch import Refusal
 from ..problem import Problem, Traits
@@ -18,8 +17,9 @@ IN_AUTO = True
 """Whether ``auto`` chooses this backend: its tests marked gpu have passed on an H100."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
-RELEASES = ((3, 6), (3, 9))
-"""The oldest and the newest Triton release that the kernels compile under; Gluon's names move between releases."""
+RELEASES = releases.SUPPORTED
+"""The oldest and the newest Triton release that the kernels compile under."""
+RELEASE = releases.INSTALLED
 SMALLEST_SCALE = 1e-30
 """Below it a mask cannot be told from a product."""
 
@@ -60,17 +60,6 @@ TABLE = {
     (128, True): Launch(2, 128, 2, 240, False),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
-
-
-def _installed_release() -> tuple[int, ...] | None:
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return tuple(int(part) for part in version.split(".")[:2])
-
-
-RELEASE = _installed_release()
 
 
 def refusal(traits: Traits) -> Refusal | None:
@@ -114,8 +103,7 @@ def _knows_release() -> bool:
 
 
 def _release_text() -> str:
-    found = "none" if RELEASE is None else ".".join(map(str, RELEASE))
-    oldest, newest = (".".join(map(str, release)) for release in RELEASES)
+    found, oldest, newest = (releases.name(release) for release in (RELEASE, *RELEASES))
     return f"backend='hopper' knows triton {oldest} to {newest}, found {found}"
 
 

@@ -30,7 +30,7 @@ CALLS = {
         p, grad, torch.empty_like(p.query), p.bias is not None and p.bias.dim() == 1
     ),
     "key": lambda p, grad: backward.key_value_gradient(p, grad, torch.empty_like(p.key), torch.empty_like(p.value)),
-    "statistics": lambda p, grad: statistics.row_statistics(p, 64, 0.5),
+    "statistics": lambda p, grad: statistics.row_statistics(p, torch.zeros(p.batch, 4), 64, 0.5, 1),
 }
 ATTENTION = ("forward", "query", "key")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
@@ -110,8 +110,8 @@ def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, An
         for name in kernels:
             compiled.clear()
             CALLS[name](*problem(**shape))
-            (kernel,) = compiled
-            yield name, shape, kernel
+            for kernel in compiled:
+                yield name, shape, kernel
 
 
 def stack(kernel) -> int | None:

@@ -17,6 +17,10 @@ SHAPES = [
     ),
     pytest.param({"n_q": 1, "n_k": 1, "dim": 16, "rows": 1, "causal": True}, id="N1"),
     pytest.param({"n_q": 5, "n_k": 9, "dim": 16, "rows": 64, "heads": 4}, id="fewer-queries-than-rows-gqa"),
+    pytest.param({"n_q": 70, "n_k": 600, "dim": 16, "rows": 9, "causal": True, "window": 100}, id="N600-causal-window"),
+    pytest.param({"n_q": 70, "n_k": 60, "dim": 16, "rows": 9, "window": 5}, id="N70x60-window"),
+    pytest.param({"n_q": 20, "n_k": 100, "dim": 16, "rows": 9, "lengths": (33, 0)}, id="N100-lengths"),
+    pytest.param({"n_q": 20, "n_k": 100, "dim": 16, "rows": 9, "sequences": 1}, id="N100-one-sequence-of-two"),
 ]
 
 
@@ -27,6 +31,7 @@ def call(shape, backend, dtype, level=0.0):
     key = torch.randn(2, 2, n_k, dim, device=DEVICE).to(dtype)
     slopes = torch.linspace(0.1, 0.5, heads, device=DEVICE) if shape.get("alibi") else None
     bias = torch.linspace(-2.0, 0.0, heads, device=DEVICE) + level
+    lengths = shape.get("lengths")
     return sigmoid_attention(
         query,
         key,
@@ -35,7 +40,9 @@ def call(shape, backend, dtype, level=0.0):
         is_causal=shape.get("causal", False),
         alibi_slopes=slopes,
         enable_gqa=True,
-        return_aux=AuxRequest(shape["rows"], 0.4),
+        window=shape.get("window"),
+        key_lengths=None if lengths is None else torch.tensor(lengths, device=DEVICE),
+        return_aux=AuxRequest(shape["rows"], 0.4, shape.get("sequences")),
         backend=backend,
     )[1].statistics
 
@@ -54,6 +61,19 @@ def test_counts_of_dead_and_saturated_weights_are_exact(level):
     found, expected = (call(shape, backend, torch.float32, level)[..., column] for backend in ("triton", "eager"))
     assert torch.equal(found, expected)
     assert found.min() > 0
+
+
+@pytest.mark.parametrize(("batch", "sequences"), [(2, 1), (5, 2), (5, 3), (7, 7), (3, 9)])
+@pytest.mark.parametrize("offset", [0.0, 0.7])
+def test_as_many_sequences_are_sampled_as_asked_for(batch, sequences, offset):
+    query, key = torch.randn(batch, 1, 4, 16, device=DEVICE), torch.randn(batch, 1, 6, 16, device=DEVICE)
+    request = AuxRequest(2, offset, sequences)
+    found, expected = (
+        sigmoid_attention(query, key, key, return_aux=request, backend=backend)[1].statistics
+        for backend in ("triton", "eager")
+    )
+    torch.testing.assert_close(found, expected)
+    assert found[:, 0, STATISTICS.index("rows")].count_nonzero() == min(batch, sequences)
 
 
 @pytest.mark.gpu

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, launch, sigmoid_attention
+from stabmon.kernels import AuxRequest, launch, releases, sigmoid_attention
+from stabmon.kernels.hopper import launch as hopper
 from stabmon.kernels.problem import Traits
 
 
@@ -51,6 +52,7 @@ REFUSED = [
     ({"return_aux": True}, TypeError, r"return_aux must be an AuxRequest or None, got bool"),
     ({"return_aux": AuxRequest(rows=-1)}, ValueError, r"AuxRequest\.rows must be 0 or more, got -1"),
     ({"return_aux": AuxRequest(offset=1.0)}, ValueError, r"AuxRequest\.offset must lie in \[0, 1\), got 1\.0"),
+    ({"return_aux": AuxRequest(sequences=0)}, ValueError, r"AuxRequest\.sequences must be None or at least 1, got 0"),
     ({"backend": "trition"}, ValueError, r"unknown backend 'trition'; expected one of 'auto', 'eager', 'triton'"),
 ]
 
@@ -78,6 +80,34 @@ def test_triton_on_request_says_why_it_cannot(given, kind, message, monkeypatch)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(kind, match=message):
         sigmoid_attention(given, given, given, backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(None, "triton is not installed"), ((3, 5), r"needs triton 3\.6 or newer, found 3\.5")],
+    ids=["none", "3.5"],
+)
+def test_a_triton_that_is_missing_or_too_old_is_said_and_left_to_eager(found, message, monkeypatch):
+    monkeypatch.setattr(releases, "INSTALLED", found)
+    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
+    with pytest.raises(RuntimeError, match=message):
+        sigmoid_attention(tensor(), tensor(), tensor(), backend="triton")
+    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
+
+
+def test_a_newer_triton_is_tried(monkeypatch):
+    monkeypatch.setattr(releases, "INSTALLED", (9, 0))
+    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
+    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+
+
+@pytest.mark.parametrize("name", ["window", "key_lengths", "packed", "alibi"])
+def test_what_hopper_refuses_auto_gives_to_triton(name, monkeypatch):
+    monkeypatch.setattr(launch, "capability", lambda device: (9, 0))
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, **{name: True})
+    reason = hopper.refusal(traits)
+    assert reason is None or (f"does not take {name}" in reason.text and not reason.of_machine)
+    assert launch.choose("auto", traits) == ("triton" if reason else "hopper")
 
 
 def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
