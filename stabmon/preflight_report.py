@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stabmon.jacobian_report import JacobianBound, jacobian_table
-from stabmon.records import Finding, ModelMap, Record, Severity
+from stabmon.records import Finding, Fix, ModelMap, Record, Severity
 from stabmon.sweep_report import LengthStart, sentences, sweep_table
 
 _COLUMNS = (
@@ -102,9 +102,14 @@ class PreflightReport(Record):
             others = f" and {more} more layer{'s' * (more > 1)}" if more else ""
             yield Text.assemble((f"{code} {first.name}", first.severity.style), f", {first.layer or 'run'}{others}:")
             lines = [f"{first.message}.", f"Cause: {first.cause}."]
-            lines += [f"Fix: {first.fix}: {first.fix.why}."] if first.fixes else []
+            lines += [_remedy(first.fix)] if first.fixes else []
             lines += [f"With it: {', '.join(symptoms[code])}."] if code in symptoms else []
             yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
+
+
+def _remedy(fix: Fix) -> str:
+    expected = "" if fix.effect is None else f" Expected: {fix.effect}."
+    return f"Fix: {fix}: {fix.why}.{expected}"
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from stabmon.rules.event import Event
 from stabmon.rules.limits import Limits
+from stabmon.rules.promise import with_effects
 from stabmon.rules.registry import Rule, Sighting, limits_of
 from stabmon.rules.view import Run
 
@@ -61,7 +62,7 @@ class Judge:
             seen.add(place)
             event = self._open.get(place)
             if event is not None:
-                change = _goes_on(event, sighting, run.step)
+                change = _goes_on(event, sighting, run)
                 if change is not None:
                     yield Changed(event, change)
             elif self._may_open(sighting):
@@ -107,7 +108,7 @@ class Judge:
             told=sighting.hit.excess,
         )
         event.adopt(sighting, run.step)
-        event.fixes = sighting.fixes()
+        event.fixes = with_effects(sighting.fixes(), run)
         self._open[place] = event
         return event
 
@@ -126,17 +127,17 @@ class Judge:
                 yield Changed(event, Change.CLEARED)
 
 
-def _goes_on(event: Event, sighting: Sighting, step: int) -> Change | None:
+def _goes_on(event: Event, sighting: Sighting, run: Run) -> Change | None:
     """Take a sighting of an open event; return what must be told of it, if anything."""
     excess, severity = sighting.hit.excess, sighting.severity or event.rule.severity
-    event.last, event.quiet = step, 0
+    event.last, event.quiet = run.step, 0
     event.agreeing += excess > 1
     event.touch()
     graver = severity.rank > event.severity.rank and sighting.opens
     if graver:
-        event.severity, event.fixes = severity, sighting.fixes()
+        event.severity, event.fixes = severity, with_effects(sighting.fixes(), run)
     if excess > event.worst.hit.excess:
-        event.adopt(sighting, step)
+        event.adopt(sighting, run.step)
     if not graver and excess <= event.told * GROWN:
         return None
     event.told = max(excess, event.told)

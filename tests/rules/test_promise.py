@@ -1,0 +1,26 @@
+"""The fixes of a finding say what they are expected to do."""
+
+import pytest
+
+
+def test_the_bias_that_a_finding_names_promises_rows_that_sum_to_one(written):
+    facts = {"layers": 1, "heads": 4, "max_length": 1024, "is_causal": True, "bias": 0.0}
+    series = {"row_mass": 256, "bias": 0.0, "logit_std": 1.0, "keys": 1024}
+    finding, *_ = written({"model": facts, "series": series}).findings()
+    assert finding.fix.effect.before == 256
+    assert finding.fix.effect.after == pytest.approx(1, abs=0.01)
+    norm = next(fix for fix in finding.fixes if fix.kind == "qk_norm")
+    assert str(norm.effect) == "logit std 1 -> 1"
+
+
+def test_a_lower_rate_promises_the_rate_itself(written):
+    series = {
+        "learning_rate": 6e-3,
+        "row_mass": [1.0] * 5 + [40.0] * 5,
+        "logit_std": [1.0] * 5 + [6.0] * 5,
+        "logit_max": [5.0] * 5 + [60.0] * 5,
+    }
+    found = written({"model": {"layers": 1, "max_length": 1024}, "steps": 10, "series": series}).findings()
+    effects = {fix.kind.value: str(fix.effect) for fix in found[0].fixes}
+    assert effects["learning_rate"] == "learning rate 0.006 -> 0.0018"
+    assert effects["qk_norm"] == "logit max 60 -> 16"
