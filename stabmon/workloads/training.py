@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, float], None]
 FINAL = 20
 """Steps whose mean training loss is called the final loss."""
+DIVERGED = 1.1
+"""A final loss of more than this many times the first step's, which is about that of guessing, has diverged."""
 _CUDA_REPORT = 10  # reading a loss makes the host wait for the device
 _LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,7 +47,7 @@ class TrainingResult(Record):
     final_loss: float
     """Mean of the last 20 of them."""
     diverged: bool
-    """Whether the final loss is not finite, or above the first step's."""
+    """Whether the final loss is not finite, or more than 1.1 times the first step's."""
     validation_loss: float | None
     """Mean validation loss at the configured length after the training, or None where none is configured."""
     seconds: float
@@ -163,7 +165,7 @@ def train(
         losses=losses,
         unit=workload(config).UNIT,
         final_loss=final,
-        diverged=not final <= losses[0],
+        diverged=not final <= DIVERGED * losses[0],
         validation_loss=None if length is None else validate(config, model, length, device),
         seconds=seconds,
         findings=[] if monitor is None else list(monitor.findings),

@@ -40,7 +40,7 @@ def test_watching_changes_no_bit_and_records_every_layer(workload: str, attentio
     one = config(workload, {"attention": attention})
     watched = training.train(one, directory=tmp_path)
     assert watched.losses == training.train(one, watch=False).losses
-    assert (watched.diverged, watched.validation_loss) == (watched.final_loss > watched.losses[0], None)
+    assert (watched.diverged, watched.validation_loss) == (False, None)
     assert watched.unit.startswith("nats a")
     with open_run(watched.path) as run:
         assert [found.kind for found in run.info.model.attentions] == [attention] * 2
