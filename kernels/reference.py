@@ -63,6 +63,15 @@ def logits(
     return z - alibi_slopes.detach().to(work)[:, None, None] * distance
 
 
+def masked_logits(problem: Problem, index: Tensor) -> Tensor:
+    """Return z [B, H, R, N_k] of the query rows ``index`` [R], in float32 or wider, -inf where a key is not valid."""
+    rows = _rows(problem, index)
+    query = problem.query.index_select(2, index)
+    z = logits(query, problem.key, problem.scale, problem.alibi_slopes, rows.positions)
+    valid = _visible(problem, rows)
+    return z if valid is None else z.masked_fill(~valid, -torch.inf)
+
+
 def visible_keys(
     positions: Tensor,
     keys: int,

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from stabmon.kernels import reference
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import logits, sampled_rows, visible_keys
+from stabmon.kernels.reference import sampled_rows
 
 CHUNK = 2**22
 """Logits that are held in memory at once."""
@@ -25,9 +26,7 @@ def softmax_square_sum(call: Call) -> Tensor:
     rows = max(1, CHUNK // (batch * heads * call.key.size(2)))
     total = torch.zeros(heads, device=call.query.device)
     for positions in torch.split(torch.arange(queries, device=call.query.device), rows):
-        weights = masked_logits(call, positions).softmax(-1)
-        if call.is_causal or call.window is not None or call.key_lengths is not None:
-            weights = torch.nan_to_num(weights, nan=0.0)
+        weights = torch.nan_to_num(masked_logits(call, positions).softmax(-1), nan=0.0)  # a row without a key
         total += weights.matmul(value).square().sum((0, 2, 3))
     return total
 
@@ -65,8 +64,4 @@ def _root(z: Tensor) -> Tensor:
 
 def masked_logits(call: Call, rows: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] float32 of the queries ``rows`` [R], -inf where a key is not valid."""
-    positions = rows + (call.key.size(2) - call.query.size(2))
-    z = logits(call.query.index_select(2, rows), call.key, call.scale, call.alibi_slopes, positions).float()
-    stop = None if call.key_lengths is None else call.key_lengths[:, None, None]
-    valid = visible_keys(positions, call.key.size(2), call.is_causal, call.window, stop=stop)
-    return z if valid is None else z.masked_fill(~valid, -torch.inf)
+    return reference.masked_logits(call.problem, rows).float()

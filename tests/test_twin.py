@@ -63,3 +63,30 @@ def test_a_single_key_has_no_best_bias_and_nan_logits_neither():
     broken = _call()
     broken.query[0, 1] = math.nan
     assert twin.best_bias(broken, 10).isnan().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_are_each_their_own(causal):
+    whole, starts = _call(queries=9, keys=9, causal=causal), torch.tensor([0, 4, 9])
+    one = whole._replace(query=whole.query[:1], key=whole.key[:1], value=whole.value[:1])
+    packed = one._replace(query_starts=starts, key_starts=starts, max_q=5, max_k=5)
+    parts = [
+        one._replace(**{name: getattr(one, name)[:, :, start:stop] for name in ("query", "key", "value")})
+        for start, stop in ((0, 4), (4, 9))
+    ]
+    expected = sum(twin.softmax_square_sum(part) for part in parts)
+    torch.testing.assert_close(twin.softmax_square_sum(packed), expected, rtol=1e-5, atol=1e-5)
+    best = twin.best_bias(packed, 9)
+    z = [twin.masked_logits(part, torch.arange(part.query.size(2))) for part in parts]
+    mass = sum(torch.sigmoid(part + best[:, None, None]).sum((0, 2, 3)) for part in z)
+    torch.testing.assert_close(mass / 9, torch.ones(4), rtol=1e-4, atol=1e-4)
+
+
+def test_keys_of_padding_and_outside_the_window_do_not_count():
+    call = _call(queries=10, keys=10, causal=True)._replace(window=4, key_lengths=torch.tensor([10, 6, 3]))
+    distance = torch.arange(10)[:, None] - torch.arange(10)
+    mask = (distance >= 0) & (distance < 4) & (torch.arange(10) < call.key_lengths[:, None, None])[:, None]
+    expected = torch.nan_to_num(
+        F.scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=mask), nan=0.0
+    )
+    torch.testing.assert_close(twin.softmax_square_sum(call), expected.square().sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
