@@ -1,0 +1,56 @@
+"""Outcomes and verdicts made by hand, whose figures are known."""
+
+from stabmon.evaluation.labels import Label
+from stabmon.evaluation.outcome import Outcome
+from stabmon.evaluation.verdict import Alarm, BaselineAlarms, Verdict
+from stabmon.records import Severity
+
+
+def outcome(name: str, losses: list[float], **options: object) -> Outcome:
+    """Return an outcome of a small run; ``options`` are dotted settings, or fields of the record."""
+    fields = {key: options.pop(key) for key in ("validation_loss", "diverged") if key in options}
+    config: dict[str, dict[str, object]] = {
+        "model": {"layers": 1, "width": 8, "heads": 2, "context": 16, "bias": "length"},
+        "training": {"steps": len(losses), "batch": 2, "learning_rate": 1e-3, "seed": 0},
+    }
+    for key, value in options.items():
+        section, _, last = key.partition("__")
+        config[section][last] = value
+    record = {"name": name, "config": {"name": name, **config}, "losses": losses, "seconds": 1.0, "device": "cpu"}
+    return Outcome.model_validate({"validation_loss": None, "diverged": False, **record, **fields})
+
+
+def verdict(
+    name: str,
+    *,
+    failed: bool,
+    first: int | None = None,
+    codes: tuple[str, ...] = ("ATT001",),
+    shown: int = 100,
+    peak: float = 0.0,
+    fix: str | None = "bias",
+    **fields: object,
+) -> Verdict:
+    """Return a verdict; ``name`` is the configuration's, and ``first`` the step of its alarms."""
+    alarms = () if first is None else codes
+    made = {
+        "name": f"{name}.0",
+        "configuration": name,
+        "workload": "language",
+        "kind": "b = 0" if failed else "healthy",
+        "half": "held-out",
+        "label": Label(why="worse" if failed else "healthy", loss=1.0, reference=None),
+        "shown": shown,
+        "alarms": tuple(
+            Alarm(code=code, severity=Severity.ERROR, opened=first or 0, at_start=first == 0, fix=fix)
+            for code in alarms
+        ),
+        "baselines": _Same(BaselineAlarms(peak=peak, first=None, events=0)),
+    }
+    return Verdict.model_validate(made | fields)
+
+
+def _Same(alarms: BaselineAlarms) -> dict[str, BaselineAlarms]:  # noqa: N802
+    from stabmon.evaluation.baselines import BASELINES
+
+    return {baseline.name: alarms for baseline in BASELINES}

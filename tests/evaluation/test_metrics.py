@@ -1,0 +1,64 @@
+import pytest
+
+from stabmon.evaluation import metrics
+from stabmon.evaluation.intervals import bootstrap, share, wilson
+from tests.evaluation.made import verdict
+
+FOUR = [
+    verdict("a", failed=True, first=0, shown=40, knobs=("bias",), mended=True, mended_live=True),
+    verdict("b", failed=True, first=30, shown=50, knobs=("qk_norm",), mended=False, mended_live=False),
+    verdict("c", failed=True, shown=60),
+    verdict("d", failed=False, first=5, codes=("GRD001", "LOS001")),
+    verdict("e", failed=False),
+]
+
+
+def test_the_figures_of_five_known_runs() -> None:
+    row = metrics.row("all", FOUR)
+    assert (row.configurations, row.runs, row.failed) == (5, 5, 3)
+    assert row.recall.value == pytest.approx(2 / 3)
+    assert row.precision.value == pytest.approx(2 / 3)
+    assert row.false_alarms.value == pytest.approx(1.0)  # two rules in one of two healthy runs
+    assert row.lead.value == pytest.approx(30.0)  # of 40 and 20
+    assert row.at_start.value == pytest.approx(1 / 3)
+    assert row.cause.value == pytest.approx(0.5)  # the fix is the bias; the second run needed QK norm
+    assert row.mended.value == pytest.approx(1 / 3)
+    assert row.mended_live.value == pytest.approx(0.5)
+
+
+def test_nothing_to_count_is_no_figure() -> None:
+    row = metrics.row("healthy", [verdict("e", failed=False)])
+    assert (row.recall.value, row.lead.value, str(row.precision)) == (None, None, "-")
+
+
+def test_rows_speak_of_all_of_workloads_and_of_kinds() -> None:
+    assert [row.title for row in metrics.rows(FOUR)] == ["all", "workload language", "b = 0", "healthy"]
+
+
+def test_a_baseline_s_recall_at_a_precision_takes_its_best_threshold() -> None:
+    name = metrics.BASELINES[0].name
+    runs = [
+        verdict("a", failed=True, peak=9.0),
+        verdict("b", failed=True, peak=5.0),
+        verdict("c", failed=False, peak=7.0),
+        verdict("d", failed=False, peak=1.0),
+    ]
+    assert metrics.recall_at(runs, name, 1.0) == 0.5
+    assert metrics.recall_at(runs, name, 0.6) == 1.0
+
+
+def test_wilson_s_interval_is_the_textbook_s() -> None:
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert wilson(1.0, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
+
+
+def test_replicates_are_no_further_evidence() -> None:
+    alone = share({"a": [True], "b": [False]})
+    twice = share({"a": [True, True], "b": [False, False]})
+    assert (twice.low, twice.high, twice.count) == (alone.low, alone.high, 4)
+
+
+def test_the_bootstrap_draws_configurations() -> None:
+    figure = bootstrap({"a": [0.0, 0.0], "b": [10.0, 10.0]}, lambda values: sum(values) / len(values))
+    assert (figure.value, figure.low, figure.high) == (5.0, 0.0, 10.0)
+    assert bootstrap({"a": [3.0]}, max).low is None
