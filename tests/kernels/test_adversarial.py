@@ -46,7 +46,7 @@ def test_logits_of_a_hundred_saturate_and_overflow_nothing(is_causal, backend, d
 def test_a_bias_that_masks_every_key_gives_zeros_and_no_nan(level, backend):
     leaves = draw()
     leaves[3].fill_(level)
-    assert max(float(found.abs().max()) for found in differentiate(leaves, backend)) < 1e-36
+    assert max(float(found.abs().max()) for found in differentiate(leaves, backend)) < 1e-34
 
 
 @DTYPES
