@@ -49,15 +49,23 @@ function evidence(cells) {
 
 function drawFix(fix, index) {
   const value = fix.value === null ? "" : ` ${number(fix.value)}`;
-  const title = `${index ? "Or" : "Suggested fix"}: ${words(fix.kind)}${value}`;
+  const setting = fix.setting ? ` ${fix.setting}` : "";
+  const title = `${index ? "Or" : "Suggested fix"}: ${words(fix.kind)}${value}${setting}`;
+  const { effect, diff } = fix;
   return h(
     "section.fix",
     {},
     h("h3", {}, title),
     h("p", {}, fix.why),
-    h("div.code-block", {}, h("pre", {}, h("code", {}, fix.code)), copyButton(fix.code)),
+    effect && h("p", {}, `Expected: ${words(effect.metric)} ${number(effect.before)} → ${number(effect.after)}`),
+    codeBlock(fix.code, "Copy the code"),
+    diff && h("details", {}, h("summary", {}, "As a change to your own code"), codeBlock(diff, "Copy the diff")),
     h("p.dim.small", {}, fix.module ? `${fix.module}: ` : "", SAFETY[fix.safety] ?? fix.safety),
   );
+}
+
+function codeBlock(text, label) {
+  return h("div.code-block", {}, h("pre", {}, h("code", {}, text)), copyButton(text, label));
 }
 
 /** The first fix of several findings in one piece of code, where all have one of the same kind. */

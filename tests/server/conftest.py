@@ -14,6 +14,7 @@ import pytest
 from stabmon.records import (
     Attention,
     Cell,
+    Effect,
     Evidence,
     Finding,
     Fix,
@@ -105,6 +106,8 @@ def findings() -> list[Finding]:
             safety=Safety.ANY_TIME,
             why="With b = -log n a row of n = 256 keys sums to about one, as softmax does.",
             code=f"model.{layer}.attention.bias.fill_(-5.545)  # -log 256",
+            diff=f"@@ where {layer}.attention is built @@\n-SigmoidAttention(256, 4, bias=0, ...)",
+            effect=Effect(metric="row_mass", before=128.0, after=1.0),
         )
         value = 179.2 * (1 + 0.357 * index)
         found.append(

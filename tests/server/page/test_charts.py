@@ -45,8 +45,11 @@ def test_a_click_on_a_finding_pins_its_step_on_every_chart_and_shows_the_fix(tab
         "limit 10",
         "bias −5.545",
         "model.layers.1.attention.bias.fill_(-5.545)",
+        "row mass 128 → 1",
     ):
         assert part in detail, part
+    page.locator("summary", has_text="As a change to your own code").click()
+    assert "where layers.1.attention is built" in page.locator(".detail").inner_text()
     assert tab.flags() == ["0"] * 4
 
 
