@@ -112,11 +112,15 @@ def halves(configurations: dict[str, str]) -> dict[str, Half]:
     for name, kind in configurations.items():
         by_kind[kind].append(name)
     found: dict[str, Half] = {}
-    for number, kind in enumerate(sorted(by_kind)):
-        ordered = sorted(by_kind[kind], key=lambda name: sha256(name.encode()).hexdigest())
-        for index, name in enumerate(ordered):
-            found[name] = "tuning" if (index + number) % 2 == 0 else "held-out"
+    for kind, names in by_kind.items():
+        for index, name in enumerate(sorted(names, key=_hash)):
+            found[name] = "tuning" if (index + _hash(kind)) % 2 == 0 else "held-out"
     return found
+
+
+def _hash(text: str) -> int:
+    """Return a number that the text alone decides, in every process."""
+    return int.from_bytes(sha256(text.encode()).digest()[:8])
 
 
 def _bases(matrix: Matrix, variant: Variant) -> list[str]:

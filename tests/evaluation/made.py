@@ -1,5 +1,6 @@
 """Outcomes and verdicts made by hand, whose figures are known."""
 
+from stabmon.evaluation.baselines import BASELINES
 from stabmon.evaluation.labels import Label
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.verdict import Alarm, BaselineAlarms, Verdict
@@ -45,12 +46,6 @@ def verdict(
             Alarm(code=code, severity=Severity.ERROR, opened=first or 0, at_start=first == 0, fix=fix)
             for code in alarms
         ),
-        "baselines": _Same(BaselineAlarms(peak=peak, first=None, events=0)),
+        "baselines": {each.name: BaselineAlarms(peak=peak, first=None, events=0) for each in BASELINES},
     }
     return Verdict.model_validate(made | fields)
-
-
-def _Same(alarms: BaselineAlarms) -> dict[str, BaselineAlarms]:  # noqa: N802
-    from stabmon.evaluation.baselines import BASELINES
-
-    return {baseline.name: alarms for baseline in BASELINES}

@@ -1,0 +1,78 @@
+"""A whole evaluation, from training to tables, of the smallest runs that can be told apart."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stabmon.evaluation import matrix, report
+from stabmon.evaluation.evaluate import Place, evaluate
+from stabmon.evaluation.recorded import Recorded
+from stabmon.rules import Limits
+from stabmon.store import open_run
+
+MATRIX = """
+seeds: [0]
+bases:
+  tiny:
+    cpu: true
+    config:
+      workload: language
+      model: {layers: 1, width: 16, heads: 2, context: 64, bias: length}
+      training: {steps: 24, batch: 4, learning_rate: 1e-2, evaluate_length: 64}
+variants:
+  - {name: length, kind: healthy, bases: [tiny]}
+  - {name: zero, kind: b = 0, bases: [tiny], change: {model.bias: 0.0}}
+  - {name: longer, kind: longer evaluation, bases: [tiny], change: {training.evaluate_length: 256}}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, report.Evaluation, Counter[str]]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "matrix.yaml").write_text(MATRIX)
+    planned = matrix.plan(matrix.load(folder / "matrix.yaml"))
+    seen: Counter[str] = Counter()
+    place = Place(folder, "cpu", 1, lambda what, done, total: seen.update({what: 1}))
+    return folder, evaluate(planned, place, Limits()), seen
+
+
+def test_what_preflight_and_monitor_find_is_in_the_verdicts(done) -> None:
+    verdicts = {one.name: one for one in done[1].verdicts}
+    assert verdicts["tiny.length.0"].alarms == ()
+    alarm = verdicts["tiny.zero.0"].alarms[0]
+    assert (alarm.code, alarm.opened, alarm.at_start, alarm.fix) == ("ATT001", 0, True, "bias")
+    assert verdicts["tiny.longer.0"].alarms[0].at_start
+
+
+def test_failed_runs_are_trained_again_with_the_fix_and_healthy_ones_are_not(done) -> None:
+    mended = (
+        {path.name.rsplit(".", 1)[0] for path in (done[0] / "mended").iterdir()} if done[2]["mending"] > 1 else set()
+    )
+    failed = {one.name for one in done[1].verdicts if one.failed}
+    assert {".".join(name.split(".")[:3]) for name in mended} <= failed
+    assert all((one.mended is None) == (one.name not in failed or not one.found) for one in done[1].verdicts)
+
+
+def test_a_replay_finds_what_the_monitor_found_live(done) -> None:
+    folder = done[0] / "runs" / "tiny.zero.0"
+    with open_run(folder) as reader:
+        live = reader.findings()
+    assert sorted(live, key=lambda one: one.key) == sorted(Recorded(folder).in_the_samples(), key=lambda one: one.key)
+
+
+def test_finished_runs_are_not_trained_again(done) -> None:
+    folder, first, _ = done
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")}
+    again = evaluate(
+        matrix.plan(matrix.load(folder / "matrix.yaml")), Place(folder, "cpu", 1, lambda *_: None), Limits()
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")} == before
+    assert again == first
+
+
+def test_the_stored_result_prints_the_same_tables(done) -> None:
+    folder, evaluation, _ = done
+    stored = report.read(folder)
+    assert stored == evaluation
+    assert report.markdown(stored.of(None)) == report.markdown(evaluation.of(None))
