@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stabmon import __version__
-from stabmon.cli import bench, demo, findings, preflight, rules, serve, train, try_
+from stabmon.cli import bench, demo, evaluate, findings, preflight, rules, serve, train, try_
 from stabmon.errors import StabmonError
 
 app = typer.Typer(
@@ -19,7 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo.demo, train.train, preflight.preflight, serve.serve, findings.findings, rules.rules, bench.bench):
+for command in (
+    demo.demo,
+    train.train,
+    preflight.preflight,
+    serve.serve,
+    findings.findings,
+    rules.rules,
+    evaluate.evaluate,
+    bench.bench,
+):
     app.command()(command)
 app.command("try")(try_.try_)
 
