@@ -42,6 +42,7 @@ __all__ = [
     "pre_norm_fix",
     "precision_fix",
     "qk_norm_fix",
+    "source_diff",
     "warmup_fix",
 ]
 
@@ -51,3 +52,10 @@ def apply(fix: Fix, model: nn.Module) -> Applied:
     from stabmon.fixes.application import apply as carry_out
 
     return carry_out(fix, model)
+
+
+def source_diff(fix: Fix, model: nn.Module) -> str:
+    """Return ``fix`` as a diff of the user's own file; see ``stabmon.fixes.source.source_diff``, which needs torch."""
+    from stabmon.fixes.source import source_diff as read
+
+    return read(fix, model)

@@ -11,6 +11,7 @@ from torch import nn
 from stabmon.errors import FixError
 from stabmon.fixes.code import join
 from stabmon.fixes.present import norm_gain
+from stabmon.fixes.source import source_diff
 from stabmon.names import natural_key, own_name
 from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention, alibi_slopes
 from stabmon.nn.self_attention import SelfAttention
@@ -39,7 +40,10 @@ def apply(fix: Fix, model: nn.Module) -> Applied:
     attention = _find(fix, modules)
     if not isinstance(attention, SelfAttention):
         kind = f"{type(attention).__module__}.{type(attention).__qualname__}"
-        raise FixError(f"{fix.module} is a {kind}; stabmon changes only its own. Write in your model:\n{fix.code}")
+        raise FixError(
+            f"{fix.module or 'the model'} is a {kind}; stabmon changes only its own. Write in your model:\n{fix.code}\n"
+            f"or, as a change to your code:\n{source_diff(fix, model)}"
+        )
     match fix.kind:
         case FixKind.BIAS:
             return _set_bias(fix, _with_bias(fix, attention))

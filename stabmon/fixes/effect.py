@@ -8,8 +8,8 @@ from stabmon.records import Attention, Effect, Fix, FixKind
 
 _LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38, "fp32": 3.4028235e38}
 """Largest number of each precision."""
-_WIDE = 2.0
-"""Standard deviation of the logits that a QK norm keeps at most; see ``stabmon.fixes.present``."""
+WIDE = 2.0
+"""Standard deviation of the logits that a QK norm keeps at most: wider ones are what it is to mend."""
 
 
 def expected(fix: Fix, attention: Attention | None, measured: Mapping[str, float]) -> Effect | None:
@@ -70,7 +70,7 @@ def _of_bias(fix: Fix, attention: Attention | None, known: Mapping[str, float]) 
 def _of_qk_norm(fix: Fix, attention: Attention | None, known: Mapping[str, float]) -> Effect | None:
     """Normed queries and keys of gain g bound a logit by g²√head_dim, and give directions at random a spread of g²."""
     std, largest = known.get("logit_std"), known.get("logit_max")
-    power = fix.value**2 if fix.value is not None else min(std or 1.0, _WIDE)
+    power = fix.value**2 if fix.value is not None else min(std or 1.0, WIDE)
     if attention is not None and largest is not None and largest > power * math.sqrt(attention.head_dim):
         return _effect("logit_max", largest, power * math.sqrt(attention.head_dim))
     return None if std is None else _effect("logit_std", std, power)

@@ -5,11 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from stabmon.fixes.effect import WIDE
 from stabmon.nn import Block
 from stabmon.nn.self_attention import SelfAttention
-
-WIDE = 2.0
-"""Standard deviation of the logits above which they are not kept: there they are what the norm is to mend."""
 
 
 def norm_gain(attention: SelfAttention, block: Block | None) -> tuple[float, str]:

@@ -1,0 +1,131 @@
+"""A fix as a unified diff of the file in which the user wrote the model: found through the classes of its modules."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from stabmon.names import own_name
+from stabmon.records import Fix, FixKind
+
+_OURS = "stabmon."
+
+
+class _Edit(NamedTuple):
+    """Replace the bytes from ``start`` to ``stop`` of the file by ``text``."""
+
+    start: int
+    stop: int
+    text: str
+
+
+def source_diff(fix: Fix, model: nn.Module) -> str:
+    """Return ``fix`` as a change to the source of ``model``, or ``Fix.diff`` where the place cannot be found there.
+
+    It is found where a class of the model, or another function of its file, calls ``SigmoidAttention``, ``Block`` or
+    ``sigmoid_attention`` just once: the argument is added there or replaced. A fix of one layer then changes all layers
+    that this call makes. Nothing is written.
+    """
+    for cls in _classes(fix, model):
+        file = inspect.getsourcefile(cls)
+        if file is None or not Path(file).is_file():
+            continue
+        before = Path(file).read_text(encoding="utf-8")
+        edits = _edits(fix, ast.parse(before), before.encode())
+        if edits:
+            after = _edited(before.encode(), edits).decode()
+            return _unified(Path(file), before, after)
+    return fix.diff
+
+
+def _classes(fix: Fix, model: nn.Module) -> Iterator[type[nn.Module]]:
+    """Yield the user's own classes from the module that ``fix`` names up to the model."""
+    modules = {own_name(name): module for name, module in model.named_modules()}
+    parts = fix.module.split(".") if fix.module else []
+    for depth in range(len(parts), -1, -1):
+        module = modules.get(".".join(parts[:depth]))
+        if module is not None and not f"{type(module).__module__}.".startswith((_OURS, "torch.")):
+            yield type(module)
+
+
+def _edits(fix: Fix, tree: ast.Module, source: bytes) -> list[_Edit]:
+    arguments = _arguments(fix)
+    for name, wanted in arguments.items():
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node) == name]
+        if len(calls) == 1:
+            places = _Places(source)
+            return [places.argument(calls[0], argument, value) for argument, value in wanted.items()]
+    return []
+
+
+def _arguments(fix: Fix) -> dict[str, dict[str, str]]:
+    """Return which calls may be changed, and the arguments that they are to have."""
+    number = None if fix.value is None else f"{fix.value:.6g}"
+    match fix.kind:
+        case FixKind.BIAS if number is not None:
+            return {"SigmoidAttention": {"bias": number}, "sigmoid_attention": {"bias": number}}
+        case FixKind.LEARNABLE_BIAS:
+            start = {} if number is None else {"bias_start": number}
+            return {"SigmoidAttention": {"bias": '"learnable"'} | start}
+        case FixKind.QK_NORM:
+            return {"SigmoidAttention": {"qk_norm": "True"}, "SoftmaxAttention": {"qk_norm": "True"}}
+        case FixKind.POSITION if fix.setting in ("rope", "alibi", "none"):
+            wanted = {"position": "None" if fix.setting == "none" else f'"{fix.setting}"'}
+            return {"SigmoidAttention": wanted, "SoftmaxAttention": wanted}
+        case FixKind.LAYER_SCALE if number is not None:
+            return {"Block": {"layer_scale": number}}
+        case FixKind.HYBRID_NORM:
+            return {"Block": {"hybrid_norm": "True"}}
+        case FixKind.PRE_NORM:
+            return {"Block": {"norm": '"pre"'}}
+        case _:
+            return {}
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+class _Places:
+    """Turns the lines and columns of a syntax tree, which count bytes, into places in the file."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._lines = [0]
+        for line in source.splitlines(keepends=True):
+            self._lines.append(self._lines[-1] + len(line))
+
+    def argument(self, call: ast.Call, name: str, value: str) -> _Edit:
+        """Return the edit that gives ``call`` the argument ``name=value``."""
+        for keyword in call.keywords:
+            if keyword.arg == name:
+                return _Edit(*self._span(keyword.value), value)
+        last = max(
+            (self._span(node)[1] for node in (*call.args, *(word.value for word in call.keywords))), default=None
+        )
+        if last is None:
+            end = self._span(call)[1] - 1
+            return _Edit(end, end, f"{name}={value}")
+        return _Edit(last, last, f", {name}={value}")
+
+    def _span(self, node: ast.expr) -> tuple[int, int]:
+        end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+        return self._lines[node.lineno - 1] + node.col_offset, self._lines[end_line - 1] + end_column
+
+
+def _edited(source: bytes, edits: list[_Edit]) -> bytes:
+    """Return ``source`` with ``edits``, made from its end so that places before them hold."""
+    for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
+        source = source[: edit.start] + edit.text.encode() + source[edit.stop :]
+    return source
+
+
+def _unified(file: Path, before: str, after: str) -> str:
+    here = Path.cwd()
+    path = file.relative_to(here).as_posix() if file.is_relative_to(here) else file.name
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    return "".join(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", n=1))
