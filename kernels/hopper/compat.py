@@ -1,5 +1,8 @@
 """The differences of Gluon between the Triton releases that the kernels are written for, 3.6 to 3.9."""
 
+from typing import Any
+
+from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import tma
 
 load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
@@ -7,3 +10,16 @@ load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_t
 say that it is gone."""
 store = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
 """(descriptor, coordinates, shared tile): start a TMA store."""
+
+
+@builtin
+def _reduce_add(descriptor: Any, coordinates: Any, tile: Any, _semantic: Any = None) -> None:
+    """Do what ``tma.async_atomic_add`` does, for releases whose compiler knows it and whose language does not."""
+    from triton._C.libtriton import ir
+
+    at = _semantic._convert_to_ir_values(coordinates, require_i64=False)
+    _semantic.builder.create_async_tma_reduce(ir.DESCRIPTOR_REDUCE_KIND.ADD, descriptor.handle, at, tile.handle)
+
+
+add = tma.async_atomic_add if hasattr(tma, "async_atomic_add") else _reduce_add
+"""(descriptor, coordinates, shared tile): start a TMA store that adds to what is there."""

@@ -23,6 +23,8 @@ RELEASE = releases.INSTALLED
 SMALLEST_SCALE = 1e-30
 """Below it a mask cannot be told from a product."""
 
+SLAB = 64
+"""Rows of one consumer; the same number as in schedule.py."""
 MIXED, TANH = 0, 1
 """How sigmoid is computed; the same numbers as in weights.py."""
 TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
@@ -48,7 +50,7 @@ class Launch(NamedTuple):
     @property
     def rows(self) -> int:
         """Query rows of one program's turn."""
-        return 64 * self.consumers
+        return SLAB * self.consumers
 
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
@@ -150,7 +152,7 @@ def forward(
     Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
     form: MIXED or TANH to force one; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
     """
-    query, key, value = (_readable(x) for x in (problem.query, problem.key, problem.value))
+    query, key, value = (readable(x) for x in (problem.query, problem.key, problem.value))
     problem = problem._replace(query=query, key=key, value=value)
     batch, heads, n_q, dim = query.shape
     plan = TABLE[padded(dim), problem.is_causal] if plan is None else plan
@@ -159,19 +161,20 @@ def forward(
     sums = torch.empty((batch, heads, slabs) if with_sums else 0, dtype=torch.float32, device=query.device)
     form = sigmoid_form(problem) if form is None else form
     with torch.cuda.device(query.device):
-        grid = programs(batch * heads, query_tiles, problem.is_causal, _processors(query.device))
+        grid = programs(batch * heads, query_tiles, problem.is_causal, processors(query.device))
         _run(problem, output, sums, plan, grid, query_tiles, form, with_sums)
     return sums.sum(-1) if with_sums else sums
 
 
 def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
     """Write ``grads`` of query, key and value and return the bias's [H] float32 or an empty tensor, as triton does."""
-    from ..backward import backward
+    from .backward_launch import backward
 
     return backward(problem, grad, grads, bias_gradient)
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
+    """Return ``tensor``, or a copy of it where TMA cannot read it: unaligned or broadcast."""
     return tensor if descriptors.fit(CAPABILITY, (tensor,)) else tensor.clone(memory_format=torch.contiguous_format)
 
 
@@ -190,8 +193,10 @@ def _run(
     query, key, value = problem.query, problem.key, problem.value
     batch, heads, n_q, _ = query.shape
     factor = 0.5 if form == TANH else -math.log2(math.e)
+    tiles = ((query, SLAB), (key, plan.block_k), (value, plan.block_k), (output, SLAB))
     forward_kernel[(grid,)](
-        *_operands(plan, query, key, value, output), sums if problem.bias is None else problem.bias, sums,
+        *(descriptor(x, rows, padded(x.size(3))) for x, rows in tiles),
+        sums if problem.bias is None else problem.bias, sums,
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem),
         factor * problem.scale, factor * problem.bias_value, factor,
         BLOCK_K=plan.block_k, CONSUMERS=plan.consumers, STAGES=plan.stages, REGISTERS=plan.registers,
@@ -200,26 +205,25 @@ def _run(
     )  # fmt: skip
 
 
-def _operands(plan: Launch, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> list[Any]:
+def descriptor(tensor: Tensor, rows: int, columns: int) -> Any:
+    """Return the TMA descriptor of a tensor [B, H, N, D] in tiles [rows, columns]."""
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    d_pad = padded(query.size(3))
-    tensors = ((query, 64), (key, plan.block_k), (value, plan.block_k), (output, 64))
-    return [
-        TensorDescriptor(x, list(x.shape), descriptors.steps(x), [1, 1, rows, d_pad], _layout(rows, d_pad, x.dtype))
-        for x, rows in tensors
-    ]
-
-
-@cache
-def _layout(rows: int, d_pad: int, dtype: torch.dtype) -> Any:
-    from triton.experimental.gluon import language as gl
-
-    return gl.NVMMASharedLayout.get_default_for(
-        [1, 1, rows, d_pad], gl.bfloat16 if dtype == torch.bfloat16 else gl.float16
+    block = [1, 1, rows, columns]
+    return TensorDescriptor(
+        tensor, list(tensor.shape), descriptors.steps(tensor), block, _layout(rows, columns, tensor.dtype)
     )
 
 
 @cache
-def _processors(device: torch.device) -> int:
+def _layout(rows: int, columns: int, dtype: torch.dtype) -> Any:
+    from triton.experimental.gluon import language as gl
+
+    kind = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float32: gl.float32}[dtype]
+    return gl.NVMMASharedLayout.get_default_for([1, 1, rows, columns], kind)
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Return how many multiprocessors a CUDA device has."""
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -79,3 +79,29 @@ def last_key_tile(first_row, n_q, n_k, lead, BLOCK_K: gl.constexpr, CONSUMERS: g
     for c in gl.static_range(1, CONSUMERS):
         stop = gl.maximum(stop, key_tiles(first_row + c * SLAB, n_q, n_k, lead, BLOCK_K, CAUSAL))
     return stop
+
+
+@gluon.jit
+def place_keys(turn, pairs, key_tiles, CAUSAL: gl.constexpr):
+    """Return (pair, tile) of a turn of the key kernel, where the first tile is the longest."""
+    pair, tile = place(turn, pairs, key_tiles, CAUSAL)
+    if CAUSAL:
+        tile = key_tiles - 1 - tile
+    return pair, tile
+
+
+@gluon.jit
+def query_tiles(column, n_q, n_k, BLOCK_Q: gl.constexpr, CAUSAL: gl.constexpr):
+    """Return (first, unmasked, stop): which query tiles see the 2·SLAB keys from ``column`` on, masked at first.
+
+    There is at least one, of which the mask may leave nothing.
+    """
+    stop = gl.cdiv(n_q, BLOCK_Q)
+    first = 0
+    unmasked = 0
+    if CAUSAL:
+        begin = column + n_q - n_k
+        first = gl.minimum(gl.maximum(begin, 0) // BLOCK_Q, stop - 1)
+        unmasked = gl.minimum(gl.cdiv(gl.maximum(begin + 2 * SLAB - 1, 0), BLOCK_Q), stop)
+        unmasked = gl.maximum(unmasked, first)
+    return first, unmasked, stop

@@ -2,11 +2,14 @@
 
 import importlib.util
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 from stabmon.kernels import hopper
+from stabmon.kernels.hopper import launch
 
 FOLDER = Path(hopper.__file__).parent
 
@@ -35,16 +38,30 @@ def kernels(simulation):
 
 
 @pytest.fixture
-def altered(simulation, tmp_path):
-    """Return the module with one passage of its source replaced."""
+def simulated(simulation, monkeypatch):
+    """Return a function that puts modules of kernels, by name, under the launchers, and as many multiprocessors."""
 
-    def load(old, new):
+    def put(modules, processors):
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, f"stabmon.kernels.hopper.{name}", simulation.Launchable(module))
+        monkeypatch.setattr(launch, "processors", lambda device: processors)
+
+    monkeypatch.setattr(launch, "descriptor", simulation.descriptor)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    return put
+
+
+@pytest.fixture
+def altered(simulation, tmp_path):
+    """Return the module ``name`` with one passage of its source replaced."""
+
+    def load(old, new, name="forward"):
         for source in FOLDER.glob("*.py"):
             text = source.read_text()
-            if source.name == "forward.py":
+            if source.stem == name:
                 assert text.count(old) == 1
                 text = text.replace(old, new)
             (tmp_path / source.name).write_text(text)
-        return simulation.load(tmp_path, "forward")
+        return simulation.load(tmp_path, name)
 
     return load

@@ -1,8 +1,6 @@
 """The forward kernel's logic, run on the CPU by the simulation."""
 
 import math
-import sys
-from contextlib import nullcontext
 from itertools import product
 
 import pytest
@@ -22,26 +20,17 @@ def tensors(dtype, heads=2, key_heads=1, n_q=100, n_k=100, dim=64, size=1.0):
 
 
 @pytest.fixture
-def attend(simulation, kernels, monkeypatch):
+def attend(simulated, kernels):
     """Return the launcher with a simulated device under it; output and sums come poisoned first."""
-
-    def operands(plan, query, *others):
-        d_pad = launch.padded(query.size(3))
-        rows = (64, plan.block_k, plan.block_k, 64)
-        tensors = zip((query, *others), rows, strict=True)
-        return [simulation.Descriptor(x, [1, 1, block, d_pad]) for x, block in tensors]
 
     def run(call, form=launch.MIXED, processors=2, plan=None, sums=True, module=kernels):
         per_head = call.bias if isinstance(call.bias, torch.Tensor) else None
         number = 0.0 if per_head is not None else call.bias
         problem = Problem(*call[:3], per_head, number, None, call.scale, call.is_causal)
-        monkeypatch.setitem(sys.modules, "stabmon.kernels.hopper.forward", simulation.Launchable(module))
-        monkeypatch.setattr(launch, "_processors", lambda device: processors)
+        simulated({"forward": module}, processors)
         output = torch.empty_like(call.query)
         return output, launch.forward(problem, output, sums, form, plan)
 
-    monkeypatch.setattr(launch, "_operands", operands)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     return run
 
 

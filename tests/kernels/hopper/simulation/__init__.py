@@ -16,12 +16,13 @@ from torch import Tensor
 from .language import hopper, language
 from .machine import Descriptor, Pointer, program
 
-__all__ = ["Descriptor", "Launchable", "at", "load"]
+__all__ = ["Launchable", "at", "descriptor", "load"]
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    gluon, experimental = ModuleType("gluon"), ModuleType("experimental")
+    gluon, experimental, core = ModuleType("gluon"), ModuleType("experimental"), ModuleType("core")
+    core.__dict__["builtin"] = _jit
     gluon.__dict__.update(jit=_jit, language=language())
     experimental.__dict__["gluon"] = gluon
     path = "triton.experimental.gluon"
@@ -30,6 +31,7 @@ def _stand_ins() -> Iterator[None]:
         "triton.experimental": experimental,
         path: gluon,
         f"{path}.language": gluon.language,
+        f"{path}.language._core": core,
         f"{path}.language.nvidia": ModuleType("nvidia"),
         f"{path}.language.nvidia.hopper": hopper(),
     }
@@ -61,6 +63,11 @@ def load(folder: Path, name: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return module
+
+
+def descriptor(tensor: Tensor, rows: int, columns: int) -> Descriptor:
+    """Return what stands for the TMA descriptor of a tensor in tiles [rows, columns]."""
+    return Descriptor(tensor, [1, 1, rows, columns])
 
 
 def at(index: int, count: int) -> None:

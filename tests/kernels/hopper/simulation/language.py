@@ -31,7 +31,9 @@ def _assembly(text: str, constraints: str, values: list[Any], *, dtype: Any, is_
     for value in values:
         full = torch.as_tensor(bare(value), dtype=torch.float32).expand(tile.values.shape)
         operands += [full[..., 0::2], full[..., 1::2]]
-    low, high = ptx.run(text, {f"${i + 1}": operand for i, operand in enumerate(operands)})
+    outputs = ("$0", "$1") if dtype == torch.float32 else ()
+    first = max(1, len(outputs))
+    low, high = ptx.run(text, {f"${i + first}": operand for i, operand in enumerate(operands)}, outputs)
     assert low.dtype == dtype
     return Tile(torch.stack([low, high], -1).flatten(-2), tile.layout)
 
@@ -67,6 +69,7 @@ def language() -> ModuleType:
         allocate_shared_memory=_allocate,
         warp_specialize=machine.specialise,
         NVMMADistributedLayout=lambda *_: "product",
+        NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *_: "shared"),
         DotOperandLayout=lambda *_: "operand",
         SliceLayout=lambda *_: "slice",
     )
@@ -85,7 +88,12 @@ def hopper() -> ModuleType:
     )
     module.__dict__.update(
         mbarrier=barrier,
-        tma=SimpleNamespace(async_load=machine.load, async_store=machine.store, store_wait=machine.store_wait),
+        tma=SimpleNamespace(
+            async_load=machine.load,
+            async_store=machine.store,
+            async_atomic_add=machine.add,
+            store_wait=machine.store_wait,
+        ),
         fence_async_shared=lambda: None,
         warpgroup_mma=machine.multiply,
         warpgroup_mma_wait=machine.multiply_wait,

@@ -18,6 +18,7 @@ PATIENCE = 5.0
 """Seconds after which a wait is called a deadlock."""
 HASTE = 2e-4
 """Seconds by which a warp group falls behind after it released a buffer, so that others get to reuse it."""
+_memory = threading.Lock()
 
 
 class Tile:
@@ -67,14 +68,28 @@ class Shared:
     def permute(self, order: tuple[int, ...]) -> "Shared":
         return Shared(self.values.permute(order))
 
-    def start(self) -> int:
-        """Return where its storage begins."""
-        return self.values.data_ptr()
+    def slice(self, start: int, length: int, dim: int) -> "Shared":
+        assert start + length <= self.values.shape[dim]
+        return Shared(self.values.narrow(dim, start, length))
+
+    shape = property(lambda self: list(self.values.shape))
+
+    def overlaps(self, other: "Shared") -> bool:
+        """Say whether the two span common bytes."""
+        (a, b), (c, d) = self._span(), other._span()
+        return a < d and c < b
+
+    def _span(self) -> tuple[int, int]:
+        steps = zip(self.values.shape, self.values.stride(), strict=True)
+        last = sum((size - 1) * step for size, step in steps) + 1
+        start = self.values.data_ptr()
+        return start, start + last * self.values.element_size()
 
     def store(self, tile: Tile) -> None:
         """Write a tile."""
         assert tile.values.dtype == self.dtype
-        assert self.start() not in [source.start() for _, _, source in program.own("stores")], "a store still reads it"
+        assert not any(self.overlaps(source) for *_, source in program.own("stores")), "a store still reads it"
+        assert not any(product.reads(self) for product in tuple(program.products)), "a product still reads it"
         self.values.copy_(tile.values)
 
 
@@ -123,7 +138,7 @@ class Pointer:
     """A pointer into a contiguous tensor."""
 
     def __init__(self, base: Tensor, offset: int = 0) -> None:
-        self.base, self.offset = base.view(-1), offset
+        self.base, self.offset = base.view(-1) if base.is_contiguous() else base, offset
 
     def __add__(self, steps: int) -> "Pointer":
         return Pointer(self.base, self.offset + steps)
@@ -138,7 +153,7 @@ class Product:
 
     def reads(self, shared: Shared) -> bool:
         """Say whether an operand lies in the storage of ``shared``."""
-        return any(isinstance(x, Shared) and x.start() == shared.start() for x in (self.a, self.b))
+        return any(isinstance(x, Shared) and x.overlaps(shared) for x in (self.a, self.b))
 
     def finish(self) -> None:
         """Compute it."""
@@ -180,16 +195,24 @@ def load(descriptor: Descriptor, at: list[int], barrier: Barrier, shared: Shared
 def store(descriptor: Descriptor, at: list[int], shared: Shared) -> None:
     """Start a TMA store; one that begins before its tensor is an illegal instruction on the GPU."""
     assert min(at) >= 0, "a store begins before its tensor"
-    program.own("stores").append((descriptor, at, shared))
+    program.own("stores").append((descriptor, at, False, shared))
+
+
+def add(descriptor: Descriptor, at: list[int], shared: Shared) -> None:
+    """Start a TMA store that adds."""
+    assert min(at) >= 0, "a store begins before its tensor"
+    program.own("stores").append((descriptor, at, True, shared))
 
 
 def store_wait(pending: int) -> None:
     """Carry out all but the newest ``pending`` stores of this warp group."""
     stores = program.own("stores")
     while len(stores) > pending:
-        descriptor, at, shared = stores.pop(0)
+        descriptor, at, adds, shared = stores.pop(0)
         inside, where = descriptor.cut(at)
-        descriptor.base[inside] = shared.values[where]
+        with _memory:
+            before = descriptor.base[inside] if adds else 0
+            descriptor.base[inside] = shared.values[where] + before
 
 
 def arrive(barrier: Barrier, *, count: int) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 Registers = dict[str, Tensor]
 
 
-def run(text: str, registers: Registers) -> tuple[Tensor, Tensor]:
-    """Return what the last statement, a ``cvt`` to a pair, packs: low and high half."""
+def run(text: str, registers: Registers, outputs: tuple[str, ...] = ()) -> tuple[Tensor, ...]:
+    """Return ``outputs``, or what the last statement, a ``cvt`` to a pair, packs: low and high half."""
     for statement in re.sub(r"[{}]", "", text).split(";"):
         code, _, rest = statement.strip().partition(" ")
         if not code or code == ".reg":
@@ -24,7 +24,8 @@ def run(text: str, registers: Registers) -> tuple[Tensor, Tensor]:
             high, low = ((x.relu() if ".relu" in code else x).to(half) for x in given)
             return low, high
         registers[target] = _STEPS[kind](*given)
-    raise AssertionError("no cvt in the assembly")
+    assert outputs, "no cvt in the assembly"
+    return tuple(registers[name] for name in outputs)
 
 
 def _read(name: str, registers: Registers) -> Tensor:
@@ -32,7 +33,13 @@ def _read(name: str, registers: Registers) -> Tensor:
         return torch.tensor(struct.unpack(">f", bytes.fromhex(name[2:]))[0])
     if name.startswith("0x"):
         return torch.tensor(int(name, 16), dtype=torch.int32)
-    return registers[name]
+    return _flushed(registers[name])
+
+
+def _flushed(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        return x
+    return torch.where(x.abs() < torch.finfo(torch.float32).tiny, 0.0, x)
 
 
 _STEPS: dict[str, Callable[..., Tensor]] = {
@@ -41,6 +48,8 @@ _STEPS: dict[str, Callable[..., Tensor]] = {
     "ex2": torch.exp2,
     "rcp": torch.reciprocal,
     "neg": torch.neg,
+    "add": torch.add,
+    "min": torch.minimum,
     "mov": lambda x: x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.float32),
     "sub": lambda a, b: a - b,
 }

@@ -1,0 +1,286 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""The key kernel of the hopper backward: dK, dV, db and, unless results must repeat bit for bit, dQ. Five products.
+
+Q, dO [B, H, n_q, D]; K, V, dK, dV [B, H / group, n_k, D]; dQ [B, H, n_q, D] float32, zero at first; bias [H];
+dB [B·H, key_tiles · 2] float32. With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP, dV = Pᵀ dO,
+dK = scale·dSᵀ Q, dQ = dS K, db = Σ dS.
+A program takes turns at tiles of 2·SLAB keys of one key head. Its producer loads k and v once a turn and q, do
+[BLOCK_Q, D_PAD] of every query tile into a ring of STAGES; consumer w keeps dK and dV of slab w in registers and works
+on transposed tiles [SLAB, BLOCK_Q]. For dQ both write their dS into a ring of two; a step later each multiplies all of
+it with half of K, or half of it with K, and adds the part [64, 64] to dQ by TMA: neither waits for the other's dS. The
+dQ of a turn's first step is that of a step that never was, and goes past the end of dQ, where TMA writes nothing.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from . import compat, schedule
+from .gradients import hidden, logit_gradient, rounded, weights
+from .schedule import SLAB
+
+
+@gluon.jit
+def _produce(Q, dO, K, V, rings, barriers, sizes, shape: gl.constexpr):
+    """Load keys and values of every turn, and the queries that see them, as soon as their buffers are empty."""
+    BLOCK_Q: gl.constexpr = shape[0]
+    STAGES: gl.constexpr = shape[1]
+    CAUSAL: gl.constexpr = shape[2]
+    q_ring, do_ring, k_ring, v_ring, _, _, _ = rings
+    full, empty, kv_full, kv_empty, _, _ = barriers
+    key_heads, group, n_q, n_k, pairs, key_tiles = sizes
+    step = 0
+    for turn in range(schedule.turns(pairs, key_tiles, CAUSAL)):
+        pair, tile = schedule.place_keys(turn, pairs, key_tiles, CAUSAL)
+        b = pair // key_heads
+        column = tile * (2 * SLAB)
+        mbarrier.wait(kv_empty.index(0), (turn & 1) ^ 1)
+        mbarrier.expect(kv_full.index(0), 2 * K.block_type.nbytes)
+        compat.load(K, [b, pair % key_heads, column, 0], kv_full.index(0), k_ring.index(0))
+        compat.load(V, [b, pair % key_heads, column, 0], kv_full.index(0), v_ring.index(0))
+        first, _masked, stop = schedule.query_tiles(column, n_q, n_k, BLOCK_Q, CAUSAL)
+        for member in range(group):
+            head = pair % key_heads * group + member
+            for i in range(first, stop):
+                slot = step & (STAGES - 1)
+                mbarrier.wait(empty.index(slot), ((step & STAGES) // STAGES) ^ 1)
+                mbarrier.expect(full.index(slot), 2 * Q.block_type.nbytes)
+                compat.load(Q, [b, head, i * BLOCK_Q, 0], full.index(slot), q_ring.index(slot))
+                compat.load(dO, [b, head, i * BLOCK_Q, 0], full.index(slot), do_ring.index(slot))
+                step += 1
+
+
+@gluon.jit
+def _query_product(ds, k_tile, W: gl.constexpr):
+    """Start consumer W's part [64, 64] of dS K, of dS transposed [2·SLAB, BLOCK_Q]."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    zero = gl.zeros([64, 64], gl.float32, layout)
+    if ds.shape[1] == 64:
+        ds_part = ds.permute((1, 0))
+        k_part = k_tile.slice(W * 64, 64, dim=1)
+    else:
+        ds_part = ds.slice(W * 64, 64, dim=1).permute((1, 0))
+        k_part = k_tile
+    return warpgroup_mma(ds_part, k_part, zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _add_to_query(dQ, part, dq_tile, pair, row, W: gl.constexpr, BLOCK_Q: gl.constexpr):
+    """Add consumer W's part of a step's dS K to dQ."""
+    tma.store_wait(0)
+    dq_tile.reshape([64, 64]).store(part)
+    fence_async_shared()
+    if BLOCK_Q == 64:
+        compat.add(dQ, [0, pair, row, W * 64], dq_tile)
+    else:
+        compat.add(dQ, [0, pair, row + W * 64, 0], dq_tile)
+
+
+@gluon.jit
+def _steps(
+    state, dQ, rings, barriers, first, stop, turn, pair, reach, c_scale, shift,
+    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, MASKED: gl.constexpr,
+):  # fmt: skip
+    """Take query tiles ``first`` to ``stop`` of one pair (b, h); query row r sees the slab's keys up to r + reach."""
+    BLOCK_Q: gl.constexpr = shape[0]
+    STAGES: gl.constexpr = shape[1]
+    BIAS_GRADIENT: gl.constexpr = modes[1]
+    FUSED: gl.constexpr = modes[2]
+    FORM: gl.constexpr = modes[3]
+    GAIN: gl.constexpr = modes[4]
+    GRADIENT_GAIN: gl.constexpr = modes[5]
+    dk, dv, db, step, pair_before, row_before = state
+    q_ring, do_ring, k_ring, v_ring, ds_ring, dq_ring, _ = rings
+    full, empty, _, _, ds_full, ds_empty = barriers
+    D: gl.constexpr = dk.shape[1]
+    dtype: gl.constexpr = q_ring.dtype
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_Q, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    zero = gl.zeros([SLAB, BLOCK_Q], gl.float32, s_layout)
+    for i in range(first, stop):
+        slot = step & (STAGES - 1)
+        only = schedule.again(0)
+        k_tile = k_ring.index(only).reshape([2 * SLAB, D])
+        k = k_tile.slice(W * SLAB, SLAB, dim=0)
+        v = v_ring.index(only).reshape([2 * SLAB, D]).slice(W * SLAB, SLAB, dim=0)
+        mbarrier.wait(full.index(slot), (step & STAGES) // STAGES)
+        q = q_ring.index(slot).reshape([BLOCK_Q, D])
+        do = do_ring.index(slot).reshape([BLOCK_Q, D])
+        s_token = warpgroup_mma(k, q.permute((1, 0)), zero, use_acc=False, is_async=True)
+        dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
+        s = warpgroup_mma_wait(1, deps=(s_token,))
+        if MASKED:
+            s = hidden(s, i * BLOCK_Q + reach, c_scale, FORM, True)
+        p = weights(s, c_scale, shift, FORM)
+        p_rounded = gl.convert_layout(rounded(p, GAIN, dtype), p_layout)
+        dp = warpgroup_mma_wait(0, deps=(dp_token,))
+        dv_token = warpgroup_mma(p_rounded, do, dv, is_async=True)
+        ds = logit_gradient(p, dp, GRADIENT_GAIN)
+        if BIAS_GRADIENT:
+            db += gl.sum(ds, 1)
+        ds_rounded = ds.to(dtype)
+        if FUSED:
+            number = step + turn + 1
+            mbarrier.wait(ds_empty.index(number & 1), ((number & 2) // 2) ^ 1)
+            ds_ring.index(number & 1).slice(W * SLAB, SLAB, dim=0).store(ds_rounded)
+            fence_async_shared()
+            mbarrier.arrive(ds_full.index(number & 1), count=1)
+        dk_token = warpgroup_mma(gl.convert_layout(ds_rounded, p_layout), q, dk, is_async=True)
+        if FUSED:
+            last = step + turn
+            mbarrier.wait(ds_full.index(last & 1), (last & 2) // 2)
+            dq_token = _query_product(ds_ring.index(last & 1), k_tile, W)
+            dv = warpgroup_mma_wait(2, deps=(dv_token,))
+            dk = warpgroup_mma_wait(1, deps=(dk_token,))
+            mbarrier.arrive(empty.index(slot), count=1)
+            part = warpgroup_mma_wait(0, deps=(dq_token,))
+            mbarrier.arrive(ds_empty.index(last & 1), count=1)
+            _add_to_query(dQ, part, dq_ring.index(W), pair_before, row_before, W, BLOCK_Q)
+            pair_before = pair
+            row_before = i * BLOCK_Q
+        else:
+            dv = warpgroup_mma_wait(1, deps=(dv_token,))
+            dk = warpgroup_mma_wait(0, deps=(dk_token,))
+            mbarrier.arrive(empty.index(slot), count=1)
+        step += 1
+    return dk, dv, db, step, pair_before, row_before
+
+
+@gluon.jit
+def _consume(
+    dQ, dK, dV, bias, dB, rings, barriers, sizes, factors,
+    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
+):  # fmt: skip
+    """dV[j] = Σ_i P[i, j] dO_i and dK[j] = scale·Σ_i dS[i, j] q_i of slab W; the heads that share a key are summed."""
+    BLOCK_Q: gl.constexpr = shape[0]
+    CAUSAL: gl.constexpr = shape[2]
+    HAS_BIAS: gl.constexpr = modes[0]
+    BIAS_GRADIENT: gl.constexpr = modes[1]
+    FUSED: gl.constexpr = modes[2]
+    GAIN: gl.constexpr = modes[4]
+    GRADIENT_GAIN: gl.constexpr = modes[5]
+    _, _, k_ring, _, ds_ring, dq_ring, o_ring = rings
+    _, _, kv_full, kv_empty, ds_full, ds_empty = barriers
+    key_heads, group, n_q, n_k, pairs, key_tiles = sizes
+    c_scale, c_bias, factor, scale = factors
+    D: gl.constexpr = dK.block_type.shape[3]
+    dtype: gl.constexpr = dK.dtype
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_Q, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    o_tile = o_ring.index(W)
+    shift = c_bias
+    step = 0
+    for turn in range(schedule.turns(pairs, key_tiles, CAUSAL)):
+        key_pair, tile = schedule.place_keys(turn, pairs, key_tiles, CAUSAL)
+        column = tile * (2 * SLAB)
+        first, unmasked, stop = schedule.query_tiles(column, n_q, n_k, BLOCK_Q, CAUSAL)
+        reach = n_k - n_q - column - W * SLAB
+        dk = gl.zeros([SLAB, D], gl.float32, o_layout)
+        dv = gl.zeros([SLAB, D], gl.float32, o_layout)
+        pair_before = 0
+        row_before = n_q
+        if FUSED:
+            mbarrier.wait(ds_empty.index((step + turn) & 1), (((step + turn) & 2) // 2) ^ 1)
+            mbarrier.arrive(ds_full.index((step + turn) & 1), count=1)
+        mbarrier.wait(kv_full.index(0), turn & 1)
+        for pair in range(key_pair * group, key_pair * group + group):
+            if HAS_BIAS:
+                shift = gl.load(bias + pair % (key_heads * group)) * factor
+            db = gl.zeros([SLAB], gl.float32, gl.SliceLayout(1, s_layout))
+            if CAUSAL:
+                dk, dv, db, step, pair_before, row_before = _steps(
+                    (dk, dv, db, step, pair_before, row_before), dQ, rings, barriers,
+                    first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, True,
+                )  # fmt: skip
+            dk, dv, db, step, pair_before, row_before = _steps(
+                (dk, dv, db, step, pair_before, row_before), dQ, rings, barriers,
+                unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, False,
+            )  # fmt: skip
+            if BIAS_GRADIENT:
+                gl.store(dB + (pair * key_tiles + tile) * 2 + W, gl.sum(db, 0) * (1.0 / GRADIENT_GAIN))
+
+        key_pair, tile = schedule.place_keys(schedule.again(turn), pairs, key_tiles, CAUSAL)
+        b = key_pair // key_heads
+        column = tile * (2 * SLAB) + W * SLAB
+        tma.store_wait(0)
+        o_tile.reshape([SLAB, D]).store((dv * (1.0 / GAIN)).to(dtype))
+        fence_async_shared()
+        compat.store(dV, [b, key_pair % key_heads, column, 0], o_tile)
+        if FUSED:
+            last = step + turn
+            mbarrier.wait(ds_full.index(last & 1), (last & 2) // 2)
+            part = _query_product(ds_ring.index(last & 1), k_ring.index(0).reshape([2 * SLAB, D]), W)
+            part = warpgroup_mma_wait(0, deps=(part,))
+            mbarrier.arrive(ds_empty.index(last & 1), count=1)
+            mbarrier.arrive(kv_empty.index(0), count=1)
+            _add_to_query(dQ, part, dq_ring.index(W), pair_before, row_before, W, BLOCK_Q)
+        else:
+            mbarrier.arrive(kv_empty.index(0), count=1)
+        tma.store_wait(0)
+        o_tile.reshape([SLAB, D]).store((dk * scale).to(dtype))
+        fence_async_shared()
+        compat.store(dK, [b, key_pair % key_heads, column, 0], o_tile)
+    tma.store_wait(0)
+
+
+@gluon.jit(do_not_specialize=["key_heads", "group", "n_q", "n_k", "pairs", "key_tiles"])
+def key_kernel(
+    Q, K, V, dO, dQ, dK, dV, bias, dB,
+    key_heads, group, n_q, n_k, pairs, key_tiles, c_scale, c_bias, factor, scale,
+    BLOCK_Q: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,
+    HAS_BIAS: gl.constexpr, BIAS_GRADIENT: gl.constexpr, FUSED: gl.constexpr, FORM: gl.constexpr,
+    GAIN: gl.constexpr, GRADIENT_GAIN: gl.constexpr,
+):  # fmt: skip
+    """dK, dV, the bias's gradient by key slab and, if FUSED, dQ / scale; grid (programs,)."""
+    D: gl.constexpr = Q.block_type.shape[3]
+    q_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_Q, D], Q.layout)
+    do_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_Q, D], dO.layout)
+    k_ring = gl.allocate_shared_memory(Q.dtype, [1, 1, 1, 2 * SLAB, D], K.layout)
+    v_ring = gl.allocate_shared_memory(Q.dtype, [1, 1, 1, 2 * SLAB, D], V.layout)
+    o_ring = gl.allocate_shared_memory(Q.dtype, [2, 1, 1, SLAB, D], dK.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    kv_full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    kv_empty = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(kv_full.index(0), count=1)
+    mbarrier.init(kv_empty.index(0), count=2)
+    for slot in gl.static_range(STAGES):
+        mbarrier.init(full.index(slot), count=1)
+        mbarrier.init(empty.index(slot), count=2)
+    if FUSED:
+        ds_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([2 * SLAB, BLOCK_Q], Q.dtype)
+        ds_ring = gl.allocate_shared_memory(Q.dtype, [2, 2 * SLAB, BLOCK_Q], ds_layout)
+        dq_ring = gl.allocate_shared_memory(gl.float32, [2, 1, 1, 64, 64], dQ.layout)
+        ds_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+        ds_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+        for slot in gl.static_range(2):
+            mbarrier.init(ds_full.index(slot), count=2)
+            mbarrier.init(ds_empty.index(slot), count=2)
+    else:
+        ds_ring = q_ring
+        dq_ring = q_ring
+        ds_full = full
+        ds_empty = full
+    fence_async_shared()
+    rings = (q_ring, do_ring, k_ring, v_ring, ds_ring, dq_ring, o_ring)
+    barriers = (full, empty, kv_full, kv_empty, ds_full, ds_empty)
+    sizes = (key_heads, group, n_q, n_k, pairs, key_tiles)
+    factors = (c_scale, c_bias, factor, scale)
+    shape: gl.constexpr = (BLOCK_Q, STAGES, CAUSAL)
+    modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN)
+    gl.warp_specialize(
+        [
+            (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 0, shape, modes)),
+            (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 1, shape, modes)),
+            (_produce, (Q, dO, K, V, rings, barriers, sizes, shape)),
+        ],
+        [4, 1],
+        [REGISTERS, 24],
+    )

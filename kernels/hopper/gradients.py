@@ -1,0 +1,91 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""What the backward kernels make of products: weights in float32, computed again, and the gradient of the logits.
+
+``$2, $3`` are two products s = q·k, ``$4`` is factor·scale, ``$6`` factor·b, as in weights.py; ``$0, $1`` are weights.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from . import schedule
+from .weights import MAGIC
+
+_START = """{ .reg .f32 x0, x1, y, r, t, u; .reg .b32 i;
+fma.rn.ftz.f32 x0, $2, $4, $6; fma.rn.ftz.f32 x1, $3, $5, $7;"""
+_ONE, _HALF, _MOST = "0f3F800000", "0f3F000000", "0f42FC0000"
+_EXP = "ex2.approx.ftz.f32 x0, x0; ex2.approx.ftz.f32 x1, x1;"
+_RECIPROCAL = f"add.rn.ftz.f32 y, x0, {_ONE}; rcp.approx.ftz.f32 $0, y;"
+
+_MIXED_PTX = f"""{_START}
+min.ftz.f32 x1, x1, {_MOST};
+{_EXP}
+{_RECIPROCAL}
+add.rn.ftz.f32 y, x1, {_ONE};
+mov.b32 i, y; sub.s32 i, {MAGIC}, i; mov.b32 r, i;
+neg.ftz.f32 y, y;
+fma.rn.ftz.f32 t, y, r, {_ONE};
+fma.rn.ftz.f32 u, t, t, t;
+fma.rn.ftz.f32 r, r, u, r;
+fma.rn.ftz.f32 t, y, r, {_ONE};
+fma.rn.ftz.f32 $1, r, t, r; }}"""
+"""1/(1 + 2^x), factor −log2(e): one weight's reciprocal by rcp, its neighbour's on the FMA pipe.
+
+Both are within 4e-7, since 1 − P follows from them; x is bounded by 126 so that the guess at a reciprocal is no NaN."""
+_TANH_PTX = f"""{_START}
+tanh.approx.f32 x0, x0; tanh.approx.f32 x1, x1;
+fma.rn.ftz.f32 $0, x0, {_HALF}, {_HALF}; fma.rn.ftz.f32 $1, x1, {_HALF}, {_HALF}; }}"""
+"""1/2 + 1/2·tanh(x), factor 1/2: loses weights, and distances from one, below 2^-11."""
+_EXACT_PTX = f"""{_START}
+{_EXP}
+{_RECIPROCAL}
+add.rn.ftz.f32 y, x1, {_ONE}; rcp.approx.ftz.f32 $1, y; }}"""
+"""1/(1 + 2^x), factor −log2(e), by two special functions each."""
+
+MIXED, TANH, EXACT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2)
+OUTPUTS = gl.constexpr("=&f,=&f,f,f,f,f,f,f")
+MIXED_PTX, TANH_PTX, EXACT_PTX = gl.constexpr(_MIXED_PTX), gl.constexpr(_TANH_PTX), gl.constexpr(_EXACT_PTX)
+
+
+@gluon.jit
+def weights(s, c_scale, shift, FORM: gl.constexpr):
+    """Return the weights of products s, float32; those of ±∞ products that ``hidden`` put in are 0."""
+    if FORM == TANH:
+        asm: gl.constexpr = TANH_PTX
+    elif FORM == MIXED:
+        asm: gl.constexpr = MIXED_PTX
+    else:
+        asm: gl.constexpr = EXACT_PTX
+    return gl.inline_asm_elementwise(asm, OUTPUTS, [s, c_scale, shift], dtype=gl.float32, is_pure=True, pack=2)
+
+
+@gluon.jit
+def hidden(s, reach, c_scale, FORM: gl.constexpr, KEYS_FIRST: gl.constexpr):
+    """Return products s with those of keys that a query does not see made infinite.
+
+    KEYS_FIRST: s is [keys, queries]; query i of the tile sees its keys up to reach + i.
+    """
+    layout: gl.constexpr = s.type.layout
+    rows = schedule.again(gl.arange(0, s.shape[0], gl.SliceLayout(1, layout)))[:, None]
+    columns = schedule.again(gl.arange(0, s.shape[1], gl.SliceLayout(0, layout)))[None, :]
+    unseen = gl.where((c_scale > 0) == (FORM == TANH), float("-inf"), float("inf"))
+    if KEYS_FIRST:
+        return gl.where(rows <= columns + reach, s, unseen)
+    else:
+        return gl.where(columns <= rows + reach, s, unseen)
+
+
+@gluon.jit
+def rounded(p, GAIN: gl.constexpr, dtype: gl.constexpr):
+    """Return weights p times GAIN in the inputs' type."""
+    if GAIN != 1.0:
+        p = p * GAIN
+    return p.to(dtype)
+
+
+@gluon.jit
+def logit_gradient(p, dp, GAIN: gl.constexpr):
+    """Return GAIN·P (1 − P) dP, float32."""
+    if GAIN != 1.0:
+        dp = dp * GAIN
+    t = p * dp
+    return t - p * t

@@ -1,0 +1,37 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+"""The float32 workspace that key tiles add dQ to, and the kernel that turns it into the gradient.
+
+B·H·N_q·D·4 bytes while the backward runs: twice the size of dQ, and all that it needs beside inputs and gradients.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ELEMENTS = 4096
+"""Numbers that one program rounds."""
+
+
+@triton.jit(do_not_specialize=["rows", "heads", "n_q"])
+def round_kernel(
+    W, dQ, rows, heads, n_q, s_b, s_h, s_n, factor, D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr
+):
+    """Store dQ = factor·W in dQ's type; W [B·H·n_q, D] float32, dQ [B, H, n_q, D] by strides; grid (rows / ROWS,)."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, D_PAD)[None, :]
+    inside = (row < rows)[:, None] & (column < D)
+    pair = row // n_q
+    w = tl.load(W + row.to(tl.int64)[:, None] * D + column, mask=inside, eviction_policy="evict_first")
+    place = (pair // heads).to(tl.int64) * s_b + (pair % heads).to(tl.int64) * s_h + (row % n_q).to(tl.int64) * s_n
+    tl.store(dQ + place[:, None] + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
+
+
+def rounded(workspace: Tensor, grad_query: Tensor, factor: float) -> None:
+    """Write factor·``workspace`` [B, H, N_q, D] float32 to ``grad_query``, of the same shape."""
+    batch, heads, n_q, dim = grad_query.shape
+    d_pad = triton.next_power_of_2(dim)
+    rows = batch * heads * n_q
+    tile = ELEMENTS // d_pad
+    round_kernel[(triton.cdiv(rows, tile),)](
+        workspace, grad_query, rows, heads, n_q, *grad_query.stride()[:3], factor, D=dim, D_PAD=d_pad, ROWS=tile
+    )
