@@ -1,6 +1,17 @@
 """Rules: pure functions of a run's series that say what is wrong, where, since when, and what mends it. No torch."""
 
-from stabmon.rules import attention, configuration, gradient, loss, numeric, residual, update
+from stabmon.rules import (
+    attention,
+    attention_growth,
+    attention_heads,
+    configuration,
+    gradient,
+    gradient_size,
+    loss,
+    numeric,
+    residual,
+    update,
+)
 from stabmon.rules.engine import Engine
 from stabmon.rules.grouping import Group, grouped
 from stabmon.rules.limits import Limits
@@ -21,11 +32,14 @@ __all__ = [
     "Sighting",
     "Told",
     "attention",
+    "attention_growth",
+    "attention_heads",
     "catalogue",
     "configuration",
     "document",
     "find",
     "gradient",
+    "gradient_size",
     "grouped",
     "load",
     "loss",

@@ -1,5 +1,6 @@
 """What is usual for a series of one number a step, so that a spike can be told from its noise."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +20,11 @@ class Spike(NamedTuple):
     usual: float
     """Median of the window."""
     spread: float
-    """Robust standard deviation of the window, or its floor."""
+    """Robust standard deviation of the window (``log_spike``: of its logarithms), or its floor."""
+    deviations: float
+    """Distance from the median in robust standard deviations."""
     isolated: bool
     """It has not lasted, and there were few others in the window."""
-
-    @property
-    def deviations(self) -> float:
-        """Distance from the median in robust standard deviations."""
-        return (self.hit.value - self.usual) / self.spread
 
 
 def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Spike | None:
@@ -34,23 +32,90 @@ def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Sp
 
     spread_floor: smallest robust standard deviation, as a share of the median.
     """
-    series = run.series(metric)
-    if not series.spots or not series.now[0] > 0:
+    found = _window(run, metric, limits, 1 + HOLD * limits.deviations_max * spread_floor)
+    if found is None:
         return None
-    now, past = float(series.now[0]), series.past(limits.window)[:, 0]
-    usable = past[np.isfinite(past)].astype(np.float64)
-    # Cheap first: where most of the window is above this, so is its median, and the newest value is no spike.
-    nearest = now / (1 + HOLD * limits.deviations_max * spread_floor)
-    if len(usable) < limits.samples_min or 2 * np.count_nonzero(usable >= nearest) > len(usable):
-        return None
+    now, usable = found
     usual = median(usable)
     spread = max(NORMAL * median(np.abs(usable - usual)), spread_floor * abs(usual))
     distance = limits.deviations_max * spread
     if distance <= 0:
         return None
     # In deviations, not in the value: 0.8 of a loss's limit is below its usual value, and no spike would ever be over.
-    hits = series.over(np.array([(now - usual) / distance]), usual + distance)
-    return Spike(hits[0], usual, spread, _is_isolated(usable, usual + distance, limits)) if hits else None
+    hits = run.series(metric).over(np.array([(now - usual) / distance]), usual + distance)
+    if not hits:
+        return None
+    return Spike(hits[0], usual, spread, (now - usual) / spread, _is_isolated(usable, usual + distance, limits))
+
+
+def log_spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Spike | None:
+    """Return what ``spike`` does of the logarithm, for a series that varies by factors.
+
+    spread_floor: smallest robust standard deviation of the logarithm.
+    """
+    found = _window(run, metric, limits, math.exp(HOLD * limits.deviations_max * spread_floor))
+    if found is None or not (found[1] > 0).any():
+        return None
+    now, usable = found[0], found[1][found[1] > 0]
+    logs = np.log(usable)
+    usual = median(logs)
+    spread = max(NORMAL * median(np.abs(logs - usual)), spread_floor)
+    away = (math.log(now) if math.isfinite(now) else math.inf) - usual
+    limit = math.exp(min(usual + limits.deviations_max * spread, 700.0))
+    hits = run.series(metric).over(np.array([away / (limits.deviations_max * spread)]), limit)
+    if not hits:
+        return None
+    return Spike(hits[0], math.exp(usual), spread, away / spread, _is_isolated(usable, limit, limits))
+
+
+def rise(run: Run, metric: str, lasting: int, window: int, samples_min: int, factor: float) -> Hit | None:
+    """Return where the median of the last ``lasting`` samples is ``factor`` times that of the ``window`` before them.
+
+    The hit's value is the median now, its limit ``factor`` times the median before.
+    """
+    series = run.series(metric)
+    if not series.spots or not np.isfinite(series.now[0]):
+        return None
+    past = series.past(lasting - 1 + window)[:, 0]
+    before = _finite(past[: len(past) - lasting + 1])
+    recent = _finite(np.append(past[len(past) - lasting + 1 :], series.now))
+    if len(before) < samples_min or len(recent) < lasting // 2:
+        return None
+    now = median(recent)
+    # Cheap first: as many values of the past as that above this, and so is their median.
+    if 2 * np.count_nonzero(before >= now / (HOLD * factor)) > len(before):
+        return None
+    limit = factor * median(before)
+    excess = now / limit if limit > 0 else 0.0
+    return Hit(metric, None, None, now, limit, excess, 1, 1) if excess > HOLD else None
+
+
+def disturbed(run: Run) -> bool:
+    """Return whether the loss, by the median of three samples, is above its last 32; True where it is not logged."""
+    series = run.series("loss")
+    past = series.past(34)[:, 0] if series.spots else np.empty(0)
+    usable = _finite(past)
+    if len(usable) < 8:
+        return True
+    return median(np.append(usable[-2:], series.now[0] if np.isfinite(series.now[0]) else np.inf)) > median(usable[:-2])
+
+
+def _window(run: Run, metric: str, limits: SpikeLimits, least: float) -> tuple[float, npt.NDArray[np.float64]] | None:
+    """Return the newest value and the finite ones of the window; None where it is not ``least`` times their median."""
+    series = run.series(metric)
+    if not series.spots or not series.now[0] > 0:
+        return None
+    now, past = float(series.now[0]), series.past(limits.window)[:, 0]
+    usable = _finite(past)
+    # Cheap first: where most of the window is above this, so is its median.
+    if len(usable) < limits.samples_min or 2 * np.count_nonzero(usable >= now / least) > len(usable):
+        return None
+    return now, usable
+
+
+def _finite(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = values[np.isfinite(values)].astype(np.float64)
+    return found
 
 
 def _is_isolated(past: npt.NDArray[np.float64], limit: float, limits: SpikeLimits) -> bool:

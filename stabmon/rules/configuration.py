@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from stabmon.records import Evidence, Severity
-from stabmon.rules import remedies
+from stabmon.rules import remedies, setting
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import ConfigurationLimits
 from stabmon.rules.view import HOLD, Hit, Run
@@ -22,32 +22,64 @@ from stabmon.rules.words import number
     symptom_of=("ATT001", "ATT002"),
 )
 def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sighting]:
-    """Flag a bias that was set for another sequence length, and sequences longer than the model was made for.
+    """Flag a bias that was set for another sequence length.
 
     What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
         ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where
-        that is more. At any step, whether there are more keys than the longest training length. ALiBi and learnable
-        biases are left out of the first check, and so are layers with LayerScale, which may do without a bias (ATT001
-        judges those).
-    Why it matters: exp(b)·n is the row mass for logits near zero. A model evaluated at twice its training length with
-        a fixed b went from 3.19 to 7.46 nats.
+        that is more. ALiBi and learnable biases are left out, and so are layers with LayerScale, which may do without
+        a bias (ATT001 judges those).
+    Why it matters: exp(b)·n is the row mass for logits near zero. With b = -3 at n = 1024 a model ended at 2.08 instead
+        of 1.64 nats.
     Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest.
     When the fix is wrong: where b was chosen on purpose and the measured row mass is near one: the mass counts,
         silence this rule.
-    References: arXiv 2409.04431 (b = -log n for the longest training length); arXiv 2501.13428 (loss at 1 to 8 times
-        the training length); measured: final loss 2.08 at exp(b)·n = 51, 1.84 at 0.018, 1.64 at 1.
+    References: arXiv 2409.04431 (b = -log n for the longest training length); measured: final loss 2.08 at exp(b)·n =
+        51, 1.84 at 0.018, 1.64 at 1.
     """
-    hits = {hit.layer: (hit, _tell_other) for hit in _other_length(run, limits)}
-    longer = run.series("keys")
-    stated = longer.by_layer(_stated)
-    if (longer.now > stated).any():
-        hits |= {hit.layer: (hit, _tell_longer) for hit in longer.above(stated) if hit.excess > 1}
-    for hit, tell in hits.values():
+    for hit in _other_length(run, limits):
         attention = run.attention(hit.layer)
         if attention is not None and remedies.is_sigmoid(attention):
             fixes = partial(remedies.for_bias_of_other_length, run, attention)
-            starts = hit.metric == "keys" or run.step < limits.first_steps
-            yield Sighting(hit, partial(tell, run, hit), fixes, opens=starts)
+            yield Sighting(hit, partial(_tell_other, run, hit), fixes, opens=run.step < limits.first_steps)
+
+
+@rule("CFG002", "longer-than-made-for", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
+def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sighting]:
+    """Flag sequences longer than the model was made for, in training or in the evaluation that is to follow.
+
+    What it checks: at any step, whether there are more keys than the longest training length that the model states; at
+        the first sample, whether the run's configuration names an evaluation that is longer by more than
+        ``limits.longer_factor_max``, for sigmoid attention whose bias does not follow the length.
+    Why it matters: a row's sum grows with the number of its keys, and b stays. A model evaluated at twice its training
+        length with a fixed b went from 3.19 to 7.46 nats, at 8 times to 14.5; softmax to 6.28.
+    Suggested fix: b = -log n for the longer length, set where the longer sequences are used.
+    When the fix is wrong: where the longer rows were measured and sum to one, as ALiBi can make them.
+    References: arXiv 2501.13428 (loss at 1 to 8 times the training length).
+    """
+    longer = run.series("keys")
+    stated = longer.by_layer(_stated)
+    hits = [hit for hit in longer.above(stated) if hit.excess > 1] if (longer.now > stated).any() else []
+    if run.samples == 1 and not hits:
+        hits = _evaluated_longer(run, limits)
+    for hit in hits:
+        attention = run.attention(hit.layer)
+        if attention is not None and remedies.is_sigmoid(attention):
+            fixes = partial(remedies.for_longer, run, attention, hit.value)
+            yield Sighting(hit, partial(_tell_longer, run, hit), fixes)
+
+
+def _evaluated_longer(run: Run, limits: ConfigurationLimits) -> list[Hit]:
+    """Return the layers whose evaluation is longer than they are made for, as hits of the number of keys."""
+    length = setting.evaluate_length(run)
+    if length is None:
+        return []
+    found = []
+    for attention in run.info.model.attentions:
+        made_for = attention.max_length
+        if made_for and attention.bias is not None and length > limits.longer_factor_max * made_for:
+            hit = Hit("keys", attention.layer, None, length, float(made_for), length / made_for, 1, 1)
+            found.append(hit)
+    return found
 
 
 def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:
@@ -91,6 +123,6 @@ def _length(run: Run, hit: Hit) -> float:
 
 
 def _tell_longer(run: Run, hit: Hit) -> Told:
-    message = f"{number(hit.value)} keys at once, where the model states a longest length of {number(hit.limit)}"
+    message = f"{number(hit.value)} keys in a row, where the model states a longest length of {number(hit.limit)}"
     cause = "a bias set for shorter rows lets longer ones sum to more than one"
     return Told(message, cause, run.cells(hit.layer, "keys", "bias", "row_mass"))

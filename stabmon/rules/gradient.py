@@ -1,4 +1,4 @@
-"""Rules about gradients, GRD."""
+"""Rules about spikes and rises of the gradient, GRD."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,42 +7,48 @@ import numpy as np
 
 from stabmon.records import Cell, Evidence, Fix, Severity
 from stabmon.rules import remedies
-from stabmon.rules.baseline import Spike, spike
+from stabmon.rules.baseline import Spike, disturbed, log_spike, rise
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import GradientLimits
-from stabmon.rules.view import Run
-from stabmon.rules.words import number
+from stabmon.rules.view import Hit, Run
+from stabmon.rules.words import beside, number
+
+CAUSES = ("UPD001", "UPD002", "ATT001", "ATT003", "ATT008", "LOS004")
 
 
-@rule("GRD001", "gradient-spike", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
+@rule(
+    "GRD001", "gradient-spike", severity=Severity.WARNING, evidence=Evidence.LITERATURE, symptom_of=(*CAUSES, "GRD002")
+)
 def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
     """Flag a gradient norm far above its recent past.
 
-    What it checks: the total gradient norm against the median of the last ``limits.window`` samples plus
-        ``limits.deviations_max`` robust standard deviations (1.4826 times the median absolute deviation, at least
-        ``limits.spread_floor`` of the median), once there are ``limits.samples_min``. A spike is a warning when it
-        lasts ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window; an
-        isolated one is information.
+    What it checks: the logarithm of the total gradient norm against the median of the last ``limits.window`` samples
+        plus ``limits.deviations_max`` robust standard deviations (1.4826 times the median absolute deviation, at least
+        ``limits.spread_floor``), once there are ``limits.samples_min``. A spike is a warning when it lasts
+        ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window, and the loss, if
+        it is logged, is above its own recent median; any other is information.
     Why it matters: spikes that last go before a divergence. Isolated ones do not: healthy speech runs with a fixed b
         = -log n have two to five of them with a smooth loss.
-    Suggested fix: none for isolated spikes (a learnable bias, if they disturb). For lasting ones a lower learning
-        rate or a longer warm-up; if logits grow as well, ATT003 names the cause.
-    When the fix is wrong: where a bad batch made the spike: look at the data of that step.
+    Suggested fix: none for isolated spikes (a learnable bias, if they disturb). For lasting ones clipping, a lower
+        learning rate or a longer warm-up; if logits grow as well, ATT003 names the cause.
+    When the fix is wrong: where a bad batch made the spike: LOS004 says so where it can.
     References: OLMo-core (mean + 6σ of the last 128 steps; here with median and deviation from it, which a spike does
-        not move); ZClip, arXiv 2504.02507; isolated spikes with b = -log n as remembered from arXiv 2409.04431.
+        not move, of the logarithm, because gradient norms vary by factors); ZClip, arXiv 2504.02507; isolated spikes
+        with b = -log n as remembered from arXiv 2409.04431.
     """
-    found = spike(run, "total_gradient_norm", limits, limits.spread_floor)
+    found = log_spike(run, "total_gradient_norm", limits, limits.spread_floor)
     if found is not None:
-        severity = Severity.INFO if found.isolated else Severity.WARNING
-        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, found), severity=severity)
+        grave = not found.isolated and disturbed(run)
+        severity = Severity.WARNING if grave else Severity.INFO
+        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, run, grave), severity=severity)
 
 
-def _fixes(found: Spike) -> tuple[Fix, ...]:
-    return () if found.isolated else remedies.slower("the gradient norm has stayed above its usual size")
+def _fixes(run: Run, grave: bool) -> tuple[Fix, ...]:
+    return remedies.calmer(run, "the gradient norm has stayed above its usual size") if grave else ()
 
 
 def _tell(run: Run, found: Spike) -> Told:
-    blocks = _worst_block(run, found)
+    blocks = _worst_block(run)
     words = f"; most of it in {blocks[0].layer} ({number(blocks[0].value)})" if blocks else ""
     message = (
         f"total gradient norm {number(found.hit.value)}, limit {number(found.hit.limit)}: "
@@ -52,7 +58,38 @@ def _tell(run: Run, found: Spike) -> Told:
     return Told(message, cause, run.cells(None, "total_gradient_norm", "loss") + blocks)
 
 
-def _worst_block(run: Run, found: Spike) -> tuple[Cell, ...]:
+def _worst_block(run: Run) -> tuple[Cell, ...]:
     series = run.series("gradient_norm")
     now = np.where(np.isfinite(series.now), series.now, -np.inf)
     return (series.cell(int(np.argmax(now))),) if np.isfinite(now).any() else ()
+
+
+@rule(
+    "GRD002",
+    "gradient-norm-stays-high",
+    severity=Severity.WARNING,
+    evidence=Evidence.LITERATURE,
+    symptom_of=CAUSES,
+)
+def gradient_norm_stays_high(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+    """Flag a gradient norm that has moved to another level and stays there.
+
+    What it checks: the median total gradient norm of the last ``limits.lasting`` samples against ``limits.rise_max``
+        times that of the ``limits.window`` samples before them, once there are ``limits.samples_min``; the loss, if it
+        is logged, must be above its own recent median.
+    Why it matters: with clipping every step is then a step of the same size in a direction that single tokens decide;
+        without clipping the weights are thrown out. Language models with sigmoid attention and no bias show it.
+    Suggested fix: clipping where there is none, a lower learning rate; where logits grew, QK norm (ATT003).
+    When the fix is wrong: where the batch was made smaller or the loss changed its scale at that step.
+    References: arXiv 2409.04431 on lasting gradient norms of SinCos and RoPE without the bias; ZClip, arXiv 2504.02507.
+    """
+    found = rise(run, "total_gradient_norm", limits.lasting, limits.window, limits.samples_min, limits.rise_max)
+    if found is not None and (found.excess <= 1 or disturbed(run)):
+        fixes = partial(remedies.calmer, run, "the gradient norm has moved to another level")
+        yield Sighting(found, partial(_tell_rise, run, found), fixes)
+
+
+def _tell_rise(run: Run, hit: Hit) -> Told:
+    message = f"median gradient norm {number(hit.value)}, limit {number(hit.limit)}{beside(run, None, 'loss')}"
+    newest = run.cells(None, "total_gradient_norm", "loss", "learning_rate")
+    return Told(message, "something that the gradient depends on has changed and has not come back", newest)

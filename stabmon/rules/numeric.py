@@ -1,14 +1,17 @@
 """Rules about numbers that are not numbers, NUM."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from stabmon.names import natural_key
 from stabmon.records import Cell, Evidence, Severity
+from stabmon.rules import remedies, setting
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
+from stabmon.rules.words import beside, over_limit
 from stabmon.series import Spot
 
 FORWARD = (
@@ -37,30 +40,84 @@ BACKWARD = ("gradient_norm", "total_gradient_norm")
 
 @rule("NUM001", "non-finite", severity=Severity.ERROR, evidence=Evidence.LITERATURE, judges_non_finite=True)
 def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
-    """Flag the first NaN or infinity of a run, in the order of the data's path.
+    """Flag the first NaN or infinity of a run's forward pass, in the order of the data's path.
 
-    What it checks: whether any recorded number is NaN or infinite. The layers are taken in order, and within a layer
-        input, queries and keys, logits, weights, output; then the loss, then the gradients from the last layer back
-        to the first. One event stands for all that follow from it. Gradients alone are information, because a
-        GradScaler in search of its scale makes them infinite on purpose; after ``limits.scaler_samples_max`` samples
-        in a row they are a warning.
+    What it checks: whether any recorded number but a gradient's is NaN or infinite. The layers are taken in order, and
+        within a layer input, queries and keys, logits, weights, output; then the loss. One event stands for all that
+        follow from it, gradients too.
     Why it matters: after one NaN in a forward pass every weight is NaN one step later, and the run is lost from there
         on.
-    Suggested fix: go back to a checkpoint before the step. Where the logits were growing, QK norm; where they were
-        not, a lower learning rate; in fp16, bf16 or a smaller loss scale.
+    Suggested fix: go back to a checkpoint before the step. In fp16, bf16; where the logits were growing, QK norm; where
+        they were not, a lower learning rate.
     When the fix is wrong: where one bad batch holds the NaN: look at the data of that step first.
     References: the questions that led to it: issue 8035 of deepspeedai/DeepSpeed and issue 165 of
         bitsandbytes-foundation/bitsandbytes, where people look for the first NaN layer by hand.
     """
     if not run.any_not_finite:
         return
-    found = [cell for metric in run.layout.metrics for cell in _cells(run, metric)]
-    found.sort(key=_path)
-    first, severity = found[0], Severity.ERROR
-    if first.metric in BACKWARD:
-        severity = Severity.WARNING if _lasts(run, first, limits.scaler_samples_max) else Severity.INFO
-    hit = Hit(first.metric, first.layer, first.head, first.value, np.inf, np.inf, 1, 1)
-    yield Sighting(hit, lambda: _tell(run, found), severity=severity, one_for_the_run=True)
+    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
+    if found[0].metric not in BACKWARD:
+        tell, fixes = partial(_tell, run, found), partial(remedies.for_overflow, run)
+        yield Sighting(_hit(found[0]), tell, fixes, one_for_the_run=True)
+
+
+@rule(
+    "NUM002",
+    "overflowed-gradients",
+    severity=Severity.WARNING,
+    evidence=Evidence.LITERATURE,
+    symptom_of=("NUM001", "NUM003"),
+    judges_non_finite=True,
+)
+def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
+    """Flag gradients that overflow although the forward pass was finite.
+
+    What it checks: whether a gradient norm is NaN or infinite while every other recorded number is finite. It is
+        information at first, because a GradScaler in search of its scale makes gradients infinite on purpose; after
+        ``limits.scaler_samples_max`` samples in a row it is a warning.
+    Why it matters: a GradScaler skips each such step, so the run stands still while it looks busy; without one, every
+        weight is NaN one step later.
+    Suggested fix: bf16, whose range is that of fp32; in fp16 a smaller loss scale.
+    When the fix is wrong: in the first steps of an fp16 run, and once every few thousand steps: there it is the
+        GradScaler's own way.
+    References: torch.amp.GradScaler (starts at 65536, halves at each overflow); issue 8035 of deepspeedai/DeepSpeed.
+    """
+    if not run.any_not_finite:
+        return
+    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
+    if found[0].metric in BACKWARD:
+        lasts = _lasts(run, found[0], limits.scaler_samples_max)
+        severity = Severity.WARNING if lasts else Severity.INFO
+        tell, fixes = partial(_tell, run, found), partial(remedies.for_overflow, run)
+        yield Sighting(_hit(found[0]), tell, fixes, severity=severity, one_for_the_run=True)
+
+
+@rule(
+    "NUM003", "near-fp16-limit", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("ATT001", "UPD002")
+)
+def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
+    """Flag an fp16 run whose residual stream comes near fp16's largest number.
+
+    What it checks: in runs whose configuration states fp16, the rms of each block's output against
+        ``limits.fp16_rms_max``.
+    Why it matters: fp16 ends at 65504. Single channels of a stream reach 30 times its rms, so the next growth is an
+        infinity in the forward pass, which a GradScaler does not mend.
+    Suggested fix: bf16; where the stream grew since the start, what made it grow.
+    When the fix is wrong: where the stream is kept in fp32, as torch's autocast does between its matrix products.
+    References: by arithmetic; measured: streams of 2,000 to 30,000 rms at learning rates too high for the model.
+    """
+    if setting.is_fp16(run):
+        for hit in run.series("residual_out").above(limits.fp16_rms_max):
+            yield Sighting(hit, partial(_tell_near, run, hit), partial(remedies.for_overflow, run))
+
+
+def _tell_near(run: Run, hit: Hit) -> Told:
+    message = f"{over_limit(hit)}; fp16 ends at 65,504{beside(run, hit.layer, 'block_growth', 'attention_norm')}"
+    return Told(message, "the stream has outgrown fp16's range", run.cells(hit.layer, "residual_out", "block_growth"))
+
+
+def _hit(first: Cell) -> Hit:
+    return Hit(first.metric, first.layer, first.head, first.value, np.inf, np.inf, 1, 1)
 
 
 def _cells(run: Run, metric: str) -> list[Cell]:

@@ -121,15 +121,14 @@ def rule(
     Raises:
         ValueError: a malformed or taken code or name, or a docstring that lacks a section or names an unknown limit.
     """
+    explained = (symptom_of,) if isinstance(symptom_of, str) else tuple(symptom_of)
 
     def register(check: Check) -> Check:
         place = _own.get()
         _check_names(code, name, _RULES | (place or {}))
         title, sections = _parse(code, inspect.getdoc(check) or "")
         limits = _limits_named(code, " ".join(sections.values()))
-        made = Rule(
-            code, name, severity, evidence, check, title, sections, tuple(symptom_of), judges_non_finite, limits
-        )
+        made = Rule(code, name, severity, evidence, check, title, sections, explained, judges_non_finite, limits)
         (_RULES if place is None else place)[code] = made
         return check
 

@@ -8,6 +8,7 @@ import math
 
 from stabmon.fixes import row_mass, suggest
 from stabmon.records import Attention, Fix
+from stabmon.rules import setting
 from stabmon.rules.view import Run
 
 HYBRID_LENGTH = 4096
@@ -16,6 +17,8 @@ GAIN = 1e-4
 """Initial LayerScale gain; that of the published vision runs with sigmoid attention."""
 LEARNING_RATE_FACTOR = 0.3
 """First step down for a learning rate that is too high; measured runs failed at 6e-3 and held at 1e-3."""
+LEARNING_RATE_STEP_UP = 3.0
+"""First step up for a learning rate that is too low."""
 WARMUP = 100
 """Steps of a warm-up where there was none; published runs with sigmoid attention took 5,000 of 300,000."""
 SAME_BIAS = 0.5
@@ -69,7 +72,7 @@ def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for an attention whose output is too large from the first step on."""
     bias = _bias(run, attention, "rows then sum to about one, as softmax's do")
     norm = _qk_norm(attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
-    if run.info.config.get("workload") == "vision":
+    if setting.workload(run) == "vision":
         return (*_layer_scale(attention), *bias, *norm)
     excess = bias_excess(run, attention)
     wide = excess is not None and excess <= SAME_BIAS
@@ -112,9 +115,80 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
     return (suggest.bias_fix(attention, round(-math.log(length), 2), f"-log n for n = {length:g}"),)
 
 
+def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
+    """Return the bias for rows of ``length`` keys, from the one in use where that fits the training's length."""
+    bias, made_for = bias_of(run, attention), attention.max_length
+    fits = bias is not None and made_for is not None and attention.position == "alibi"
+    value = bias - math.log(length / made_for) if fits and bias is not None and made_for else -math.log(length)
+    return (suggest.bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used"),)
+
+
 def slower(why: str) -> tuple[Fix, ...]:
     """Return the fix that lowers the learning rate."""
     return (suggest.learning_rate_fix(LEARNING_RATE_FACTOR, why),)
+
+
+def for_dead(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fixes for rows that have gone silent: the bias, then a norm that keeps logits from falling."""
+    return (*for_starved(run, attention), *_qk_norm(attention, "it bounds how far below zero logits can fall"))
+
+
+def for_uneven(attention: Attention) -> tuple[Fix, ...]:
+    """Return the fix that lets each head find its own row mass."""
+    if not is_sigmoid(attention) or attention.bias == "learnable":
+        return ()
+    return (suggest.learnable_bias_fix(attention, "each head then finds its own row mass"),)
+
+
+def calmer(run: Run, why: str) -> tuple[Fix, ...]:
+    """Return the fixes for gradients that are too large: clipping where the run has none, then a lower rate."""
+    return (*if_unclipped(run), *slower(why))
+
+
+def if_unclipped(run: Run) -> tuple[Fix, ...]:
+    """Return clipping, where the run's configuration says that there is none."""
+    if not run.info.config or setting.clip(run) is not None:
+        return ()
+    return (suggest.clip_fix(1.0, "without clipping one such step moves every weight"),)
+
+
+def clip_at(usual: float) -> tuple[Fix, ...]:
+    """Return the fix that clips exceptions alone."""
+    return (suggest.clip_fix(float(f"{usual:.2g}"), "this is the usual gradient norm, so larger ones are exceptions"),)
+
+
+def for_small_gradients(run: Run) -> tuple[Fix, ...]:
+    """Return the fix for gradients that fp16 rounds to zero; elsewhere Adam's eps, which no fix changes."""
+    return (suggest.precision_fix("bf16", "fp16 ends at 6e-8"),) if setting.is_fp16(run) else ()
+
+
+def for_overflow(run: Run) -> tuple[Fix, ...]:
+    """Return the fix for numbers beyond fp16's largest, 65504."""
+    return (suggest.precision_fix("bf16", "its largest number is 3e38, fp16's 65504"),) if setting.is_fp16(run) else ()
+
+
+def for_vanishing(run: Run, layer: str | None) -> tuple[Fix, ...]:
+    """Return the fix for gradients that shrink over depth."""
+    return for_post_norm(run.attention(layer))
+
+
+def for_post_norm(attention: Attention | None) -> tuple[Fix, ...]:
+    """Return the fixes for a norm on the stream itself."""
+    if attention is None:
+        return ()
+    norm = suggest.pre_norm_fix(attention, "the stream then passes every block unchanged, and so does the gradient")
+    return (norm, suggest.warmup_fix(WARMUP, "post-norm needs a warm-up where pre-norm does without"))
+
+
+def for_stuck_loss(run: Run) -> tuple[Fix, ...]:
+    """Return the fix for a loss that has not fallen."""
+    return (suggest.learning_rate_fix(LEARNING_RATE_STEP_UP, "a loss that stands still may be one that is not moved"),)
+
+
+def for_deep_vision(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return LayerScale with the first gain for this depth."""
+    gain = suggest.layer_scale_gain(len(run.info.model.attentions))
+    return (suggest.layer_scale_fix(attention, gain, "many branches then add up to little at the start"),)
 
 
 def warmer(why: str) -> tuple[Fix, ...]:

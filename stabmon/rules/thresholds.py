@@ -42,10 +42,16 @@ class AttentionLimits(Record):
     )
     """Share of a layer's heads that must be starved before the layer is called so."""
     logit_std_max: float = limit(
-        2, unit="1", source="measured: the row mass is exp(s²/2), 6.8 at s = 2; 2.4 in a healthy run"
+        5,
+        unit="1",
+        source="measured, 4 layers, n = 64 to 128: up to 3.1 in healthy runs, 7.5 to 2,000 in failed ones",
     )
     """Standard deviation of the logits above which rows outgrow the bias."""
-    logit_std_error: float = limit(4, unit="1", source="measured: row mass 116 at s = 4, n = 4096")
+    logit_std_error: float = limit(
+        8,
+        unit="1",
+        source="measured: by arithmetic the row mass is exp(s²/2), 116 at s = 4 (n = 4096), until weights saturate",
+    )
     """Standard deviation of the logits from which logit growth is an error."""
     logit_max: float = limit(100, unit="1", source="Kimi K2, arXiv 2507.20534: QK clip at 100 per head")
     """Largest logit of a sigmoid attention."""
@@ -61,8 +67,28 @@ class AttentionLimits(Record):
         300, unit="1", source="measured at high learning rates: 1,000 to 15,000 without QK norm, 8 to 80 with it"
     )
     """Attention norm over its own value at the start of the run."""
+    dead_row_mass_max: float = limit(
+        0.01, unit="1", source="measured: single heads of healthy runs fall to 0.0001, a whole layer's never under 0.05"
+    )
+    """Mean sum of a row's weights under which a head that was alive adds nothing."""
+    dead_branch_ratio_max: float = limit(0.01, unit="1", source="measured: 0.04 and more at the start of healthy runs")
+    """Branch ratio under which a layer's attention adds nothing to the stream."""
+    uneven_heads_max: float = limit(
+        1000, unit="1", source="measured: 4 to 25 in healthy runs, 580 where rows starved, 18,000 where heads died"
+    )
+    """Largest attention norm of a layer's heads over their median."""
+    query_key_max: float = limit(
+        60, unit="1", source="measured: 4 to 25 in healthy runs, 41 to 6,000 at learning rates too high without QK norm"
+    )
+    """Query norm times key norm over √head_dim: the largest logit that such a pair can make."""
+    query_key_growth_min: float = limit(
+        10, unit="1", source="measured: 1 to 7 in healthy runs at usual rates, 17 to 200 in failed ones"
+    )
+    """Growth of that bound over the run's first sample."""
     confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
     """Consecutive samples that must agree before a finding opens after the first step."""
+    lasting: int = limit(10, unit="samples", source="stabmon's choice: heads fall silent for single batches")
+    """Consecutive samples before a silent or uneven layer is told."""
 
 
 class ResidualLimits(Record):
@@ -82,6 +108,22 @@ class ResidualLimits(Record):
         3, unit="steps", source="measured: block 0 of a run that QK norm had mended learnt its way to a ratio of 63"
     )
     """How many steps count as the start of a run, whose ratios show the model's design and not what was learnt."""
+    feed_forward_growth_max: float = limit(
+        3, unit="1", source="measured at step 0: 1.0 to 1.4 in healthy runs, with hybrid norm too"
+    )
+    """Growth of a block's stream over what its attention branch alone would make of it, at the start."""
+    post_norm_tolerance: float = limit(
+        0.005, unit="1", source="measured at step 0: under 0.0001 with post-norm, 0.02 to 0.3 in some block without"
+    )
+    """Distance from 1 of the rms of every block's output, at the start, that tells a norm on the stream itself."""
+    deep_layers_min: int = limit(
+        12, unit="layers", source="arXiv 2103.17239: LayerScale helps from 12 layers on and is needed from 24"
+    )
+    """Blocks from which a vision model is called deep."""
+    deep_branch_ratio_min: float = limit(
+        0.03, unit="1", source="stabmon's choice: 12 such branches add a tenth to the stream's rms"
+    )
+    """Branch ratio at the start from which a deep model's branches are not small."""
 
 
 class SpikeLimits(Record):
@@ -102,10 +144,32 @@ class SpikeLimits(Record):
 class GradientLimits(SpikeLimits):
     """Limits of the gradient rules, GRD."""
 
+    samples_min: int = limit(64, unit="samples", source="measured: vision gradients rise tenfold by sample 40 and stay")
+    """How much past there must be before anything is called a spike."""
     spread_floor: float = limit(
         0.1, unit="share of the median", source="stabmon's choice: 6 of them are 1.6 times the median"
     )
     """Smallest robust standard deviation, so that a very quiet series does not make noise a spike."""
+    rise_max: float = limit(
+        8, unit="1", source="measured: at most 3 in healthy runs; a gradient that is clipped all the time is 4 and more"
+    )
+    """Median gradient norm of the last ``lasting`` samples over that of the window before them."""
+    lasting: int = limit(16, unit="samples", source="stabmon's choice: longer than any isolated spike")
+    """Samples for which a gradient norm must have stayed up."""
+    clipped_share_max: float = limit(
+        0.98, unit="1", source="measured: 0.03 to 0.15 in healthy language runs, 1 where the learning rate was 1e-5"
+    )
+    """Share of the last half window that was over the clipping threshold."""
+    element_min: float = limit(
+        1e-7, unit="1", source="10 times Adam's usual eps of 1e-8; Wortsman et al., arXiv 2309.14322, section 3.4"
+    )
+    """Root mean square of a gradient's elements, under which Adam's eps takes over."""
+    depth_ratio_max: float = limit(
+        100, unit="1", source="measured at step 0: 1.1 to 2.2 over 4 and 12 layers, pre-norm and post-norm"
+    )
+    """Largest gradient norm of a block over the smallest, at the start of a run."""
+    first_steps: int = limit(3, unit="steps", source="as for the attention rules")
+    """How many steps count as the start of a run."""
 
 
 class LossLimits(SpikeLimits):
@@ -115,15 +179,35 @@ class LossLimits(SpikeLimits):
         0.01, unit="share of the median", source="stabmon's choice: 6 of them are 6 % of the loss"
     )
     """Smallest robust standard deviation, so that a very quiet loss does not make noise a spike."""
+    rise_max: float = limit(
+        1.2, unit="1", source="measured: a run that goes well is never a fifth above its best for a block of samples"
+    )
+    """Median loss of the last ``lasting`` samples over the best such median before."""
+    lasting: int = limit(16, unit="samples", source="stabmon's choice: longer than any isolated spike")
+    """Samples for which a loss must have stayed up, or in which a plateau is looked for."""
+    plateau_samples: int = limit(
+        150, unit="samples", source="measured: every healthy run of 160 steps had halved its loss by then, or nearly"
+    )
+    """Samples after which a loss must have fallen."""
+    plateau_share_min: float = limit(
+        0.98, unit="1", source="measured: 0.03 to 0.55 in healthy runs, 0.94 at a learning rate 200 times too low"
+    )
+    """Share of its start above which a loss has not fallen."""
 
 
 class NumericLimits(Record):
-    """Limits of the numeric rules, NUM: a number is finite or it is not, so there is only one of time."""
+    """Limits of the numeric rules, NUM: a number is finite or it is not, so there is little to set."""
 
     scaler_samples_max: int = limit(
         10, unit="samples", source="stabmon's choice: 2^10 from torch's initial loss scale, 65536"
     )
     """Samples in a row in which gradients alone may be infinite while a GradScaler looks for its scale."""
+    fp16_rms_max: float = limit(
+        2000,
+        unit="1",
+        source="by arithmetic: fp16 ends at 65504, 33 times that; some channels reach 30 times the rms",
+    )
+    """Rms of a block's output in an fp16 run."""
 
 
 class ConfigurationLimits(Record):
@@ -133,6 +217,10 @@ class ConfigurationLimits(Record):
         4, unit="1", source="measured: twin ratio healthy from 0.3 to 3; 51 at b = -3, n = 1024"
     )
     """How many times exp(b)·n may differ from 1, either way."""
+    longer_factor_max: float = limit(
+        1.5, unit="1", source="arXiv 2501.13428: the loss had doubled at twice the length; below, stabmon's choice"
+    )
+    """How many times longer than the training an evaluation may be."""
     first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
     """How many steps count as the start of a run."""
 

@@ -67,7 +67,7 @@ def _tell_jump(run: Run, hit: Hit) -> Told:
     "learning-rate-too-high",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("UPD001", "ATT001", "ATT003"),
+    symptom_of=("UPD001", "ATT001", "ATT003", "ATT008"),
 )
 def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
     """Flag a residual stream that grows many times over in the first steps.

@@ -96,6 +96,15 @@ class Series:
         where = self._slices.get(layer)
         return self.now[where] if where is not None else np.empty(0, dtype=np.float32)
 
+    def within(self, layer: str | None) -> slice:
+        """Return where in this series one layer's heads are; an empty slice where it does not record this metric."""
+        return self._slices.get(layer, slice(0, 0))
+
+    @property
+    def rectangle(self) -> tuple[int, int] | None:
+        """(layers, heads) where every layer has the same number of heads, else None."""
+        return (len(self._sizes), self._sizes[0]) if len(set(self._sizes)) == 1 else None
+
     def columns_of(self, layer: str | None) -> npt.NDArray[np.intp]:
         """Return where in a row one layer's heads are, [heads]."""
         found = [

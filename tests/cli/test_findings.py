@@ -93,7 +93,7 @@ def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -
     [
         (("--set", "att.row_mas_max=6"), "unknown limit 'att.row_mas_max'; did you mean 'att.row_mass_max'"),
         (("--set", "att.row_mass_max"), "NAME=NUMBER"),
-        (("--set", "layer.9/att.row_mass_max=6"), "no layer is called 'layer.9'.*did you mean 'layers\."),
+        (("--set", "layer.9/att.row_mass_max=6"), r"no layer is called 'layer.9'.*did you mean 'layers\."),
         (("--silence", "ATT01"), "unknown rule 'ATT01'; did you mean 'ATT001'"),
         (("--limits", "nowhere.yaml"), "cannot read the limits nowhere.yaml"),
         (("--rules", "nowhere.py"), "there is no such file"),

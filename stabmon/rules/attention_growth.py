@@ -1,0 +1,228 @@
+"""Rules about attention that changes for the worse as a run goes on, ATT: queries, keys, logits, weights, norm."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from stabmon.records import Attention, Cell, Evidence, Severity
+from stabmon.rules import remedies
+from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.thresholds import AttentionLimits
+from stabmon.rules.view import HOLD, Hit, Limit, Run
+from stabmon.rules.words import beside, number, over_limit
+from stabmon.series import Spot
+
+
+@rule("ATT003", "logit-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("UPD001", "ATT008"))
+def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+    """Flag logits that grow as the run goes on, until the bias no longer keeps the rows small.
+
+    What it checks: the logits' standard deviation against ``limits.logit_std_max`` (``limits.logit_std_error`` makes
+        it an error), where the row mass has passed ``limits.grown_row_mass_min`` as well; or the largest logit
+        against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
+        ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
+        row.
+    Why it matters: -log n fixes the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8 at s
+        = 2 and 116 at s = 4 (n = 4096), and a logit of log n alone gives weight 0.5, so limits known from softmax
+        come far too late.
+    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
+    When the fix is wrong: where the rows are too heavy from the first step: that is the bias (ATT001). Putting QK
+        norm into a model that has trained changes what it has learnt, so start again with it.
+    References: Wortsman et al., arXiv 2309.14322 (QK norm, also for pointwise attention); Kimi K2, arXiv 2507.20534
+        (QK clip at 100); measured at learning rate 6e-3: final loss 1.83 with QK norm, 2.35 without.
+    """
+    softmax = run.series("logit_max").by_layer(_is_softmax) > 0
+    largest = np.where(softmax, limits.softmax_logit_max, limits.logit_max)
+    hits = {hit.layer: hit for hit in _grown(run, "logit_max", largest, limits)}
+    for hit in _grown(run, "logit_std", limits.logit_std_max, limits):
+        if remedies.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or _does_harm(run, hit, limits)):
+            hits[hit.layer] = hit
+    for hit in hits.values():
+        attention = run.attention(hit.layer)
+        if attention is None:
+            continue
+        is_error = hit.metric == "logit_std" and hit.value > limits.logit_std_error
+        yield Sighting(
+            hit,
+            partial(_tell_growth, run, hit),
+            partial(remedies.for_growth, run, attention),
+            opens=hit.metric == "logit_max" or _does_harm(run, hit, limits),
+            confirmations=limits.confirmations,
+            severity=Severity.ERROR if is_error else None,
+        )
+
+
+def _is_softmax(run: Run, layer: str | None) -> float:
+    return float(not remedies.is_sigmoid(run.attention(layer)))
+
+
+def _grown(run: Run, metric: str, limit: Limit, limits: AttentionLimits) -> list[Hit]:
+    series = run.series(metric)
+    if not (series.now > limit * HOLD).any():
+        return []
+    return series.above(np.maximum(limit, limits.logit_growth_min * series.start))
+
+
+def _does_harm(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
+    """Return whether the layer's row mass is large and has grown in some head; True where it is not recorded."""
+    mass = run.series("row_mass")
+    now = mass.of(hit.layer)
+    if not np.isfinite(now).any():
+        return True
+    heavy = mass.above(np.maximum(limits.grown_row_mass_min, limits.logit_growth_min * mass.start))
+    return any(other.layer == hit.layer and other.excess > 1 for other in heavy)
+
+
+def _tell_growth(run: Run, hit: Hit) -> Told:
+    message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "attention_norm")
+    cause = "queries and keys have grown or aligned, and the bias was set for the logits of the start"
+    return Told(message, cause, _cells(run, hit, "logit_std", "logit_max", "row_mass", "query_norm", "key_norm"))
+
+
+def _since_start(run: Run, hit: Hit) -> str:
+    series = run.series(hit.metric)
+    start = float(series.start[series.spots.index(Spot(hit.layer, hit.head))])
+    return f", {number(start)} at the start of the run"
+
+
+@rule(
+    "ATT004",
+    "saturated-attention",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=("UPD001", "ATT001", "ATT003", "ATT008"),
+)
+def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+    """Flag attention whose weights become large as the run goes on.
+
+    What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
+        ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
+        row.
+    Why it matters: a sigmoid near one has almost no slope, so such a pair of tokens no longer learns, and with a
+        tenth of n weights near one the row sums to n/10.
+    Suggested fix: the bias, where it is learnable and has left -log n; else QK norm, hybrid norm from n = 4096 on, a
+        lower learning rate.
+    When the fix is wrong: for short sequences (n of 20 or less), where a tenth of a row is one or two keys, as
+        softmax also has.
+    References: measured: 0.5 of the weights with b = 0, under 0.001 with b = -log n; Amazon SageMaker Debugger's rule
+        for saturated activations.
+    """
+    series = run.series("saturated_fraction")
+    if not (series.now > limits.saturated_fraction_max * HOLD).any():
+        return
+    for hit in series.above(np.maximum(limits.saturated_fraction_max, limits.logit_growth_min * series.start)):
+        attention = run.attention(hit.layer)
+        if attention is not None and remedies.is_sigmoid(attention):
+            tell = partial(_tell_saturated, run, hit, attention)
+            fixes = partial(remedies.for_saturated, run, attention)
+            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations)
+
+
+def _tell_saturated(run: Run, hit: Hit, attention: Attention) -> Told:
+    message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_mean", "logit_std")
+    excess = remedies.bias_excess(run, attention)
+    rose = excess is not None and excess > remedies.SAME_BIAS
+    cause = (
+        f"the bias is {number(excess or 0)} above -log n" if rose else "the logits have risen to the bias and beyond"
+    )
+    return Told(message, cause, _cells(run, hit, "saturated_fraction", "logit_mean", "logit_std", "bias"))
+
+
+@rule(
+    "ATT005",
+    "attention-norm-growth",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=("UPD001", "UPD002", "ATT003", "ATT008"),
+)
+def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+    """Flag an attention norm that grows far beyond its value at the start of the run.
+
+    What it checks: each head's attention norm against ``limits.norm_growth_max`` times its mean over the first five
+        samples, for ``limits.confirmations`` samples in a row. Layers that started starved (``limits.row_mass_min``)
+        are left out.
+    Why it matters: at a high learning rate it grew by four orders of magnitude in every run without QK norm, and
+        eightfold with it; loss and gradient norm did not tell the two apart until the end.
+    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
+    When the fix is wrong: where the start was no start, such as zero-initialised values or a resumed run: compare the
+        numbers.
+    References: measured, 8 layers, n = 1024, learning rate 6e-3: 67 to 1e6 without QK norm (loss 2.35), 118 to 1e3
+        with it (1.83).
+    """
+    series = run.series("attention_norm")
+    for hit in series.above(limits.norm_growth_max * series.start):
+        attention = run.attention(hit.layer)
+        if attention is not None:
+            yield Sighting(
+                hit,
+                partial(_tell_norm_growth, run, hit),
+                partial(remedies.for_growth, run, attention),
+                opens=not _started_starved(run, hit, limits),
+                confirmations=limits.confirmations,
+            )
+
+
+def _started_starved(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
+    mass = run.series("row_mass")
+    starts = [start for start, spot in zip(mass.start, mass.spots, strict=True) if spot == (hit.layer, hit.head)]
+    return bool(starts) and bool(starts[0] < limits.row_mass_min)
+
+
+def _tell_norm_growth(run: Run, hit: Hit) -> Told:
+    message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_std")
+    cause = "queries, keys and values grow together, as they do at a learning rate that is too high without QK norm"
+    return Told(message, cause, _cells(run, hit, "attention_norm", "row_mass", "logit_std", "query_norm", "key_norm"))
+
+
+@rule("ATT008", "query-key-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("UPD001",))
+def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+    """Flag queries and keys that grow without a norm to hold them.
+
+    What it checks: the largest logit that a query and a key of these norms can make (query norm times key norm over
+        √head_dim) against ``limits.query_key_max``, where it is also ``limits.query_key_growth_min`` times its value
+        at the run's first sample, for ``limits.confirmations`` samples in a row. Layers with QK norm are left out.
+    Why it matters: logits are bounded by it and follow it, so this is the cause that a wide logit distribution, heavy
+        rows and a growing output have in common. Where logits are large and this is not, queries and keys have aligned
+        instead.
+    Suggested fix: QK norm; a lower learning rate.
+    When the fix is wrong: where the learning rate itself is too high for every weight (UPD002): QK norm then holds the
+        logits, and the rest of the model still suffers.
+    References: bo-ke/llm-internal-medicine, pull request 48 (norms tell growth from alignment); Wortsman et al.,
+        arXiv 2309.14322; measured, 4 layers, n = 128: 4 to 25 in healthy runs, 154 at learning rate 6e-2 (loss 2.57),
+        6.1 with QK norm (2.42).
+    """
+    queries, keys = run.series("query_norm"), run.series("key_norm")
+    if not queries.spots or len(queries.spots) != len(keys.spots):
+        return
+    scale = queries.by_layer(_inverse_root)
+    now = queries.now * keys.now * scale
+    if not (now > limits.query_key_max * HOLD).any():
+        return
+    limit = np.maximum(limits.query_key_max, limits.query_key_growth_min * queries.first * keys.first * scale)
+    with np.errstate(all="ignore"):
+        hits = queries.over(now / limit, limit)
+    for hit in hits:
+        attention = run.attention(hit.layer)
+        if attention is not None:
+            tell, fixes = partial(_tell_query_key, run, hit), partial(remedies.for_growth, run, attention)
+            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations)
+
+
+def _inverse_root(run: Run, layer: str | None) -> float:
+    attention = run.attention(layer)
+    return math.nan if attention is None or attention.qk_norm else 1 / math.sqrt(attention.head_dim)
+
+
+def _tell_query_key(run: Run, hit: Hit) -> Told:
+    message = (
+        f"queries and keys of norms that allow a logit of {number(hit.excess * hit.limit)}{hit.where}, "
+        f"limit {number(hit.limit)}{beside(run, hit.layer, 'query_norm', 'key_norm', 'logit_max', 'logit_std')}"
+    )
+    cause = "nothing holds the size of queries and keys, and the updates make them grow"
+    return Told(message, cause, _cells(run, hit, "query_norm", "key_norm", "logit_max", "logit_std"))
+
+
+def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:
+    return run.cells(hit.layer, *dict.fromkeys((hit.metric, *metrics)), head=hit.head)

@@ -1,0 +1,37 @@
+"""What the configuration that is kept with a run says of its training, where it says it."""
+
+from typing import Any
+
+from stabmon.rules.view import Run
+
+
+def clip(run: Run) -> float | None:
+    """Return the norm at which gradients are clipped."""
+    return _number(_training(run).get("clip"))
+
+
+def evaluate_length(run: Run) -> float | None:
+    """Return the length in keys of an evaluation that is to follow the training."""
+    return _number(_training(run).get("evaluate_length"))
+
+
+def is_fp16(run: Run) -> bool:
+    """Return whether the run computes in fp16."""
+    return _training(run).get("precision") in ("fp16", "float16")
+
+
+def workload(run: Run) -> str | None:
+    """Return what is trained: "language", "vision" or "speech"."""
+    found = run.info.config.get("workload")
+    return found if isinstance(found, str) else None
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """Return the section "training", or the whole configuration where it has none."""
+    config = run.info.config
+    section = config.get("training", config)
+    return section if isinstance(section, dict) else config
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
