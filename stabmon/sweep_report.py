@@ -46,8 +46,8 @@ def sentences(sweep: Sequence[LengthStart]) -> Iterator[str]:
 def _span(rows: Sequence[LengthStart]) -> str:
     right = [row for row in rows if row.right]
     if not right:
-        nearest = min(rows, key=lambda row: abs(row.bias - row.best_bias))
-        return f"b = {rows[0].bias:.3g} is right at none of these lengths; {_instead(nearest)}"
+        ends = " to ".join(f"{row.best_bias:.3g} (n = {row.length})" for row in dict.fromkeys((rows[0], rows[-1])))
+        return f"b = {rows[0].bias:.3g} is right at none of these lengths; rows sum to one at b* = {ends}"
     first, last = right[0], right[-1]
     span = f"at n = {first.length}" if first is last else f"from n = {first.length} to {last.length}"
     after = next((row for row in rows if row.length > last.length), None)

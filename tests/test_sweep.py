@@ -79,7 +79,7 @@ def test_a_bias_that_is_right_nowhere_is_told_what_would_be() -> None:
         for n in (64, 128)
     ]
     assert list(sentences(rows)) == [
-        "a: b = 0 is right at none of these lengths; at n = 64 rows sum to 32, and to one at b* = -4.16"
+        "a: b = 0 is right at none of these lengths; rows sum to one at b* = -4.16 (n = 64) to -4.85 (n = 128)"
     ]
 
 
