@@ -3,7 +3,7 @@
 import atexit
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from stabmon.watched import claim, refuse_compiled, release
 
 if TYPE_CHECKING:
     from stabmon.recorder import Recorder
-    from stabmon.rules import Limits
+    from stabmon.rules import Limits, Rule
     from stabmon.sinks import Sink
 
 
@@ -41,7 +41,9 @@ def watch(
     scaler: GradScaler | None = None,
     config: Mapping[str, Any] | None = None,
     sinks: "Sequence[Sink] | None" = None,
-    limits: "Limits | None" = None,
+    limits: "Limits | str | Path | None" = None,
+    rules: "Sequence[str | Path | Rule]" = (),
+    silence: Collection[str] = (),
     console: bool = True,
     resume: bool = False,
     first_step: int = 0,
@@ -63,7 +65,9 @@ def watch(
         scaler: the GradScaler in use: gradient norms are divided by its scale.
         config: kept with the run.
         sinks: further sinks, beside the store and TensorBoard.
-        limits: thresholds of the rules.
+        limits: thresholds of the rules, or a YAML file of them.
+        rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
+        silence: codes of rules that are not to speak.
         console: print the map of what was found, and findings as they open.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before.
@@ -72,14 +76,16 @@ def watch(
         ModelError: no attention was found, or a head count is unknown.
         WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
         StoreError: the run cannot be written, or exists already.
+        ConfigError: limits, rules or codes that do not exist or cannot be read.
     """
     refuse_compiled(model)
     found = sites(model, heads)
     model_map = map_of(model, found)
     plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)
+    wishes = new_run.Wishes(dir, name, config, sinks, limits, rules, silence, console, resume)
     claim(model, found)
     try:
-        run = new_run.start(model, model_map, plan, new_run.Wishes(dir, name, config, sinks, limits, console, resume))
+        run = new_run.start(model, model_map, plan, wishes)
         recording = Recording(plan, new_run.device_of(model), schedule.rows)
         monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
     except BaseException:

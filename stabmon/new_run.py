@@ -1,7 +1,7 @@
 """What a run needs before it starts: a name, a folder, its description, sinks, rules, and the recorder between them."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ from stabmon.stats import Plan, finalise
 
 if TYPE_CHECKING:
     from stabmon.recorder import Recorder
-    from stabmon.rules import Limits
+    from stabmon.rules import Engine, Limits, Rule
     from stabmon.sinks import Sink
 
 
@@ -28,7 +28,9 @@ class Wishes(NamedTuple):
     name: str | None
     config: Mapping[str, Any] | None
     sinks: "Sequence[Sink] | None"
-    limits: "Limits | None"
+    limits: "Limits | str | Path | None"
+    rules: "Sequence[str | Path | Rule]"
+    silence: Collection[str]
     console: bool
     resume: bool
 
@@ -47,19 +49,41 @@ def start(model: nn.Module, model_map: ModelMap, plan: Plan, wishes: Wishes) -> 
         StoreError: the run's folder cannot be written, or a run of this name exists already.
     """
     from stabmon.recorder import Recorder
-    from stabmon.rules import Engine
     from stabmon.store import fresh_name
 
     writes = rank() == 0
     stem = f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
     name = wishes.name or fresh_name(wishes.dir or ".", stem)
     path = Path(wishes.dir) / name if wishes.dir is not None and writes else None
-    info = describe(model, model_map, name, wishes.config)
-    engine = Engine(info, plan.layout, wishes.limits)
+    limits = _limits(wishes)
+    info = describe(model, model_map, name, wishes.config).model_copy(update={"limits": limits.differences})
+    engine = _engine(info, plan, limits, wishes, path)
     sinks = _sinks(path, wishes) if writes else []
     if wishes.console and writes:
         _print_map(model_map)
     return Run(Recorder(plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine), path)
+
+
+def _limits(wishes: Wishes) -> "Limits":
+    """Return the limits with what is to be silent among them, so that the run's file says all of it."""
+    from stabmon.rules import Limits
+    from stabmon.rules.limits import read
+
+    limits = wishes.limits if isinstance(wishes.limits, Limits) else read(wishes.limits) if wishes.limits else Limits()
+    return limits.changed({"silence": list(wishes.silence)}) if wishes.silence else limits
+
+
+def _engine(info: RunInfo, plan: Plan, limits: "Limits", wishes: Wishes, path: Path | None) -> "Engine":
+    """Return the rules; those of a run that goes on have seen what is stored of it, so their baselines go on too."""
+    from stabmon.rules import Engine, resolve
+    from stabmon.store import FILE, open_run
+
+    engine = Engine(info, plan.layout, limits, rules=resolve(wishes.rules))
+    if wishes.resume and path is not None and (path / FILE).is_file():
+        with open_run(path) as reader:
+            if reader.layout == plan.layout:  # another layout is refused by the store, in its own words
+                engine.catch_up(reader)
+    return engine
 
 
 def describe(model: nn.Module, model_map: ModelMap, name: str, config: Mapping[str, Any] | None = None) -> RunInfo:

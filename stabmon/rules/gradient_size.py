@@ -85,8 +85,10 @@ def gradient_vanishes_over_depth(run: Run, limits: GradientLimits) -> Iterator[S
         and post-norm models of 4 and 12 layers.
     """
     series = run.series("gradient_norm")
+    if run.step >= limits.first_steps or len(series.spots) < 2:
+        return
     now = np.where(np.isfinite(series.now) & (series.now > 0), series.now, np.nan)
-    if run.step >= limits.first_steps or len(series.spots) < 2 or not np.isfinite(now).any():
+    if not np.isfinite(now).any():
         return
     at, ratio = int(np.nanargmin(now)), float(np.nanmax(now) / np.nanmin(now))
     hit = Hit("gradient_norm", series.spots[at].layer, None, float(now[at]), float(np.nanmax(now)), ratio, 1, 1)

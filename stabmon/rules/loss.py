@@ -81,10 +81,13 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     past = series.past(lasting - 1 + limits.window)[:, 0] if series.spots else np.empty(0)
     before = past[: len(past) - lasting + 1].astype(np.float64)
     blocks = len(before) // lasting
-    # Cheap first: no median is over the best one while the newest value is the smallest.
-    if blocks < 2 or not series.now[0] > np.nanmin(before) > 0:
+    if blocks < 2:
         return
     recent = np.append(past[len(past) - lasting + 1 :], series.now).astype(np.float64)
+    # Cheap first: the best median is not below the smallest value.
+    least = (1 + HOLD * (limits.rise_max - 1)) * float(np.fmin.reduce(before))
+    if least <= 0 or 2 * np.count_nonzero(recent > least) < np.isfinite(recent).sum():
+        return
     now = median(recent[np.isfinite(recent)])
     best = float(np.nanmin(np.median(before[-blocks * lasting :].reshape(blocks, lasting), axis=1)))
     excess = (now - best) / (best * (limits.rise_max - 1))
