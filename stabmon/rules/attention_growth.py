@@ -15,7 +15,13 @@ from stabmon.rules.words import beside, number, over_limit
 from stabmon.series import Spot
 
 
-@rule("ATT003", "logit-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("UPD001", "ATT008"))
+@rule(
+    "ATT003",
+    "logit-growth",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=("UPD001", "UPD002", "ATT008"),
+)
 def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag logits that grow as the run goes on, until the bias no longer keeps the rows small.
 
@@ -92,7 +98,7 @@ def _since_start(run: Run, hit: Hit) -> str:
     "saturated-attention",
     severity=Severity.WARNING,
     evidence=Evidence.MEASURED,
-    symptom_of=("UPD001", "ATT001", "ATT003", "ATT008"),
+    symptom_of=("UPD001", "UPD002", "ATT001", "ATT003", "ATT008"),
 )
 def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag attention whose weights become large as the run goes on.
@@ -176,7 +182,13 @@ def _tell_norm_growth(run: Run, hit: Hit) -> Told:
     return Told(message, cause, _cells(run, hit, "attention_norm", "row_mass", "logit_std", "query_norm", "key_norm"))
 
 
-@rule("ATT008", "query-key-growth", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("UPD001",))
+@rule(
+    "ATT008",
+    "query-key-growth",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=("UPD001", "UPD002", "ATT003"),
+)
 def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag queries and keys that grow without a norm to hold them.
 

@@ -6,7 +6,8 @@ from stabmon.records import Severity
 from stabmon.rules.event import Event
 
 RECENT = 8
-"""Samples for which an event that is over still counts as a cause: loss spikes follow by 1 to 8 steps (2304.13013)."""
+"""Samples for which an event that is over still counts as a cause, and by which a symptom may be seen before its cause:
+loss spikes follow by 1 to 8 steps (arXiv 2304.13013), and one rule's limit is nearer than another's."""
 
 
 class Causes:
@@ -41,11 +42,11 @@ class Causes:
         return (event for event in self.events if event.ended is None or samples - event.ended < RECENT)
 
     def _explained(self, cause: Event) -> list[Event]:
-        """Put those under ``cause`` that opened while it was being confirmed; return what changed."""
+        """Put those under ``cause`` that opened shortly before it was seen: limits are crossed one after another."""
         root = cause.follows or cause
         changed: list[Event] = []
         for event in self.events:
-            started_first = event.sample < cause.began
+            started_first = event.sample < cause.began - RECENT
             if event in (cause, root) or event.follows is not None or started_first:
                 continue
             if _explains(cause, event) and _weighs(root, event):

@@ -59,8 +59,14 @@ def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
     longer = run.series("keys")
     stated = longer.by_layer(_stated)
     hits = [hit for hit in longer.above(stated) if hit.excess > 1] if (longer.now > stated).any() else []
-    if run.samples == 1 and not hits:
-        hits = _evaluated_longer(run, limits)
+    evaluated = longer.by_layer(_evaluated_length)
+    if not hits and (evaluated > limits.longer_factor_max * stated).any():
+        ratio = evaluated / stated / limits.longer_factor_max
+        hits = [
+            hit._replace(value=hit.excess * hit.limit * limits.longer_factor_max)
+            for hit in longer.over(ratio, stated)
+            if hit.excess > 1
+        ]
     for hit in hits:
         attention = run.attention(hit.layer)
         if attention is not None and remedies.is_sigmoid(attention):
@@ -68,18 +74,10 @@ def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
             yield Sighting(hit, partial(_tell_longer, run, hit), fixes)
 
 
-def _evaluated_longer(run: Run, limits: ConfigurationLimits) -> list[Hit]:
-    """Return the layers whose evaluation is longer than they are made for, as hits of the number of keys."""
-    length = setting.evaluate_length(run)
-    if length is None:
-        return []
-    found = []
-    for attention in run.info.model.attentions:
-        made_for = attention.max_length
-        if made_for and attention.bias is not None and length > limits.longer_factor_max * made_for:
-            hit = Hit("keys", attention.layer, None, length, float(made_for), length / made_for, 1, 1)
-            found.append(hit)
-    return found
+def _evaluated_length(run: Run, layer: str | None) -> float:
+    """Return the length of the evaluation that is to follow; NaN for a layer whose bias follows the length."""
+    attention, length = run.attention(layer), setting.evaluate_length(run)
+    return math.nan if length is None or attention is None or attention.bias is None else length
 
 
 def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:

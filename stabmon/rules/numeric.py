@@ -38,7 +38,14 @@ FORWARD = (
 BACKWARD = ("gradient_norm", "total_gradient_norm")
 
 
-@rule("NUM001", "non-finite", severity=Severity.ERROR, evidence=Evidence.LITERATURE, judges_non_finite=True)
+@rule(
+    "NUM001",
+    "non-finite",
+    severity=Severity.ERROR,
+    evidence=Evidence.LITERATURE,
+    symptom_of=("UPD001", "UPD002", "ATT003", "ATT008", "NUM002", "NUM003", "GRD002", "LOS002"),
+    judges_non_finite=True,
+)
 def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     """Flag the first NaN or infinity of a run's forward pass, in the order of the data's path.
 
