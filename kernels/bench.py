@@ -147,7 +147,10 @@ def _times(way: Callable[[], Tensor], leaves: list[Tensor], grad: Tensor, millis
 def _cost_of_statistics(
     cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int, attend: Callable[..., Any]
 ) -> dict[str, float]:
-    """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it."""
+    """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it.
+
+    Rows are those that a monitor samples: of one sequence a call.
+    """
     query, key, value = tensors
     options: dict[str, Any] = {"bias": bias, "is_causal": cell.is_causal}
 
@@ -155,7 +158,7 @@ def _cost_of_statistics(
         return _median(lambda: attend(query, key, value, return_aux=request, **options), milliseconds)
 
     with torch.no_grad():
-        off, sums, rows = time(None), time(AuxRequest(rows=0)), time(AuxRequest())
+        off, sums, rows = time(None), time(AuxRequest(rows=0)), time(AuxRequest(sequences=1))
     return {"sums": round(sums / off - 1, 4), "rows": round(rows / off - 1, 4)}
 
 

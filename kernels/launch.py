@@ -197,11 +197,11 @@ def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
 
 
 def form_of(problem: Problem, backend: Chosen) -> str:
-    """Return the name of the form in which ``backend``'s forward computes sigmoid: "tanh" or "accurate"."""
+    """Return the name of the form in which ``backend``'s forward computes sigmoid: "tanh", "accurate" or "by head"."""
     if backend == "hopper":
         from .hopper import launch as hopper
 
-        return "tanh" if hopper.sigmoid_form(problem) == hopper.TANH else "accurate"
+        return {hopper.TANH: "tanh", hopper.BY_HEAD: "by head"}.get(hopper.sigmoid_form(problem), "accurate")
     return "tanh" if backend == "triton" and sigmoid_form(problem, "forward") == TANH else "accurate"
 
 
@@ -222,9 +222,9 @@ def heads_together(shared: Tensor, is_causal: bool) -> int:
     return max(1, CACHE // (2 * shared.size(2) * shared.size(3) * shared.element_size()))
 
 
-def split_keys(n_k: int, block_k: int) -> int:
-    """Return how many keys one program of the statistics kernel reads: enough programs to fill a device."""
-    return max(block_k, 512 // block_k * block_k) if n_k <= 8192 else 1024
+def split_keys(block_k: int) -> int:
+    """Return how many keys one program of the statistics kernel reads: few, so that one sequence fills a device."""
+    return max(block_k, 256)
 
 
 def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:

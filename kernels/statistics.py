@@ -141,7 +141,7 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
     batch, heads, dim = problem.batch, query.size(1), query.size(3)
     count = min(rows, problem.n_q)
     row_tiles = triton.cdiv(count, plan.block_q)
-    split_keys = launch.split_keys(problem.n_k, plan.block_k)
+    split_keys = launch.split_keys(plan.block_k)
     splits = triton.cdiv(problem.n_k, split_keys)
     partial = torch.empty((batch, heads, row_tiles * splits, 8), dtype=torch.float32, device=query.device)
     statistics_kernel[(batch * heads, row_tiles, splits)](

@@ -68,10 +68,11 @@ class SigmoidObserver(Hook):
         self.previous: observe.Observer | None = None
 
     def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
-        """Ask the kernel for statistics; on the CPU they are computed in ``record``, where their time is ours."""
+        """Ask the kernel for statistics of one sequence; on the CPU ``record`` computes them: their time is ours."""
         if query.device.type == "cpu" or not self.enabled:
             return None
-        return self.recording.request(query.size(0))
+        wanted = self.recording.request(query.size(0))
+        return wanted._replace(rows=self.recording.rows, sequences=1)  # each sequence costs a pass over its keys
 
     def record(self, call: observe.Call) -> None:
         """Add ``call``."""

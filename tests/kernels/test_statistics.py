@@ -13,7 +13,8 @@ SHAPES = [
     pytest.param({"n_q": 37, "n_k": 100, "dim": 16, "rows": 7}, id="N37x100"),
     pytest.param({"n_q": 100, "n_k": 37, "dim": 24, "rows": 64, "causal": True}, id="N100x37-causal"),
     pytest.param(
-        {"n_q": 70, "n_k": 600, "dim": 16, "rows": 40, "causal": True, "alibi": True}, id="N600-causal-alibi-two-splits"
+        {"n_q": 70, "n_k": 600, "dim": 16, "rows": 40, "causal": True, "alibi": True},
+        id="N600-causal-alibi-three-splits",
     ),
     pytest.param({"n_q": 1, "n_k": 1, "dim": 16, "rows": 1, "causal": True}, id="N1"),
     pytest.param({"n_q": 5, "n_k": 9, "dim": 16, "rows": 64, "heads": 4}, id="fewer-queries-than-rows-gqa"),
