@@ -32,7 +32,9 @@ function facts(finding) {
   const pairs = [
     ["worst", `${number(finding.value)} at step ${finding.peak}, limit ${number(finding.limit)}`],
     ["steps", `from ${finding.opened}, ${end}`],
+    ...(finding.lead === null ? [] : [["lead", `${finding.lead} steps before the loss showed it`]]),
     ["metric", `${words(finding.metric)} · ${spot(finding)}`],
+    ["confidence", `${Math.round(100 * finding.confidence)} %`],
     ["evidence", `the rule's limit is ${finding.evidence === "paper" ? "from the paper" : finding.evidence === "literature" ? "from the literature" : finding.evidence}`],
   ];
   return h("dl.facts", {}, pairs.map(([term, text]) => [h("dt", {}, term), h("dd", {}, text)]));

@@ -8,25 +8,42 @@ const RANK = { error: 0, warning: 1, info: 2 };
 /** What names a finding in the address: rule, layer, and the step at which it opened. */
 export const keyOf = ({ code, layer, opened }) => `${code}:${layer ?? ""}:${opened}`;
 
-/** Groups of findings by rule and severity: open before cleared, grave before light, early before late. */
+/** What names the finding that this one follows from, as its symptom; null for one that stands for itself. */
+const causeOf = ({ follows }) => (follows ? keyOf({ code: follows[0], layer: follows[1], opened: follows[2] }) : null);
+
+/** Groups of findings by rule and severity: open before cleared, grave before light, early before late; the groups of
+ * what follows from a group's findings are its symptoms. */
 export function grouped(findings) {
+  const known = new Set(findings.map(keyOf));
+  const groups = byRule(findings.filter((finding) => !known.has(causeOf(finding))), "");
+  for (const group of groups) {
+    const own = new Set(group.findings.map(keyOf));
+    group.symptoms = byRule(findings.filter((finding) => own.has(causeOf(finding))), `${group.key} > `);
+    group.worst = Math.min(RANK[group.severity], ...group.symptoms.map((below) => RANK[below.severity]));
+  }
+  return groups.sort((a, b) => a.worst - b.worst || b.open - a.open || first(a) - first(b));
+}
+
+const first = (group) => group.findings[0].opened;
+
+function byRule(findings, above) {
   const groups = new Map();
   for (const finding of findings) {
-    const key = `${finding.code} ${finding.severity} ${finding.cleared === null}`;
-    if (!groups.has(key)) groups.set(key, { key, ...pick(finding), open: finding.cleared === null, findings: [] });
+    const key = `${above}${finding.code} ${finding.severity} ${finding.cleared === null}`;
+    if (!groups.has(key)) groups.set(key, { key, ...pick(finding), open: finding.cleared === null, findings: [], symptoms: [] });
     groups.get(key).findings.push(finding);
   }
   for (const group of groups.values()) {
     group.findings.sort((a, b) => a.opened - b.opened || natural(a.layer ?? "", b.layer ?? ""));
   }
-  const first = (group) => group.findings[0].opened;
   return [...groups.values()].sort((a, b) => RANK[a.severity] - RANK[b.severity] || b.open - a.open || first(a) - first(b));
 }
 
 const pick = ({ code, name, severity }) => ({ code, name, severity });
 
 /** The findings in the order in which they are shown; j and k walk along it. */
-export const inOrder = (findings) => grouped(findings).flatMap((group) => group.findings);
+export const inOrder = (findings) =>
+  grouped(findings).flatMap((group) => [group, ...group.symptoms].flatMap((each) => each.findings));
 
 const steps = ({ opened, cleared }) => (cleared === null ? `since ${opened}` : `${opened}–${cleared}`);
 
@@ -67,7 +84,9 @@ function drawGroup(group, shown, act) {
   const alone = findings.length === 1;
   const rows = expanded && !alone ? h("ul.rows", {}, findings.map((finding) => drawRow(finding, shown, act)), h("li", {}, drawCopyAll(findings))) : null;
   const detail = alone && holds ? drawDetail(findings[0], group, shown.rules, act) : null;
-  return h(`li.group.${severity}${open ? "" : ".cleared"}`, {}, button, rows, detail);
+  const below = group.symptoms.map((symptom) => drawGroup(symptom, shown, act));
+  const symptoms = below.length ? h("ul.groups.symptoms", { "aria-label": `what follows from ${code}` }, below) : null;
+  return h(`li.group.${severity}${open ? "" : ".cleared"}`, {}, button, rows, detail, symptoms);
 }
 
 function drawRow(finding, { chosen, rules }, act) {

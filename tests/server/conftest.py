@@ -137,6 +137,7 @@ def findings() -> list[Finding]:
     found.append(
         Finding(
             code="GRD001",
+            follows=("ATT001", "layers.0", 0),
             name="gradient-spike",
             severity=Severity.WARNING,
             layer=None,

@@ -86,3 +86,14 @@ def test_the_heatmap_is_also_a_table_and_a_file(tab, page):
     assert lines[0] == "step,layers.0,layers.1,layers.2,layers.3"
     assert [line.split(",")[0] for line in lines[1:]] == [str(step) for step in range(100, 131)]
     assert lines[21].split(",")[3] == "NaN"
+
+
+def test_a_symptom_stands_beneath_the_finding_that_it_follows_from(tab, page):
+    tab.visit("?run=naive")
+    assert page.locator("#findings > .groups > .group").count() == 2
+    beneath = page.locator("#findings .symptoms")
+    assert beneath.get_attribute("aria-label") == "what follows from ATT001"
+    assert "GRD001" in beneath.inner_text()
+    beneath.locator(".group-head").click()
+    tab.until(lambda: "finding=GRD001" in page.url)
+    assert "100 %" in page.locator("#findings .detail .facts").inner_text()
