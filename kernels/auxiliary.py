@@ -43,7 +43,7 @@ class AuxOutput(NamedTuple):
         Dead: a weight below 1/(100 n), with n the row's valid keys. Without sampled rows all but the first are 0 and
         ``logit_max`` is -inf.
     backend: which backend computed the output.
-    form: "tanh" or "accurate", how it computed sigmoid.
+    form: "tanh", "accurate" or "by head" (tanh where a head's bias allows it), how it computed sigmoid.
     """
 
     statistics: Tensor

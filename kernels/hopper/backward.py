@@ -22,8 +22,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .gradients import hidden, logit_gradient, rounded, weights
+from .gradients import BY_HEAD, TANH, hidden, logit_gradient, rounded, weights
 from .schedule import SLAB
+from .weights import TANH_FACTOR
 
 
 @gluon.jit
@@ -85,14 +86,13 @@ def _add_to_query(dQ, part, dq_tile, pair, row, W: gl.constexpr, BLOCK_Q: gl.con
 @gluon.jit
 def _steps(
     state, dQ, rings, barriers, first, stop, turn, pair, reach, c_scale, shift,
-    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, MASKED: gl.constexpr,
+    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr, MASKED: gl.constexpr,
 ):  # fmt: skip
     """Take query tiles ``first`` to ``stop`` of one pair (b, h); query row r sees the slab's keys up to r + reach."""
     BLOCK_Q: gl.constexpr = shape[0]
     STAGES: gl.constexpr = shape[1]
     BIAS_GRADIENT: gl.constexpr = modes[1]
     FUSED: gl.constexpr = modes[2]
-    FORM: gl.constexpr = modes[3]
     GAIN: gl.constexpr = modes[4]
     GRADIENT_GAIN: gl.constexpr = modes[5]
     dk, dv, db, step, pair_before, row_before = state
@@ -154,6 +154,22 @@ def _steps(
 
 
 @gluon.jit
+def _queries(
+    state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach, c_scale, shift,
+    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr,
+):  # fmt: skip
+    """Take all query tiles of one pair: those that the diagonal crosses, then those below it."""
+    CAUSAL: gl.constexpr = shape[2]
+    if CAUSAL:
+        state = _steps(
+            state, dQ, rings, barriers, first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, True
+        )
+    return _steps(
+        state, dQ, rings, barriers, unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, False
+    )
+
+
+@gluon.jit
 def _consume(
     dQ, dK, dV, bias, dB, rings, barriers, sizes, factors,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
@@ -164,12 +180,14 @@ def _consume(
     HAS_BIAS: gl.constexpr = modes[0]
     BIAS_GRADIENT: gl.constexpr = modes[1]
     FUSED: gl.constexpr = modes[2]
+    FORM: gl.constexpr = modes[3]
     GAIN: gl.constexpr = modes[4]
     GRADIENT_GAIN: gl.constexpr = modes[5]
+    ACCURATE: gl.constexpr = modes[6]
     _, _, k_ring, _, ds_ring, dq_ring, o_ring = rings
     _, _, kv_full, kv_empty, ds_full, ds_empty = barriers
     key_heads, group, n_q, n_k, pairs, key_tiles = sizes
-    c_scale, c_bias, factor, scale = factors
+    c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dK.block_type.shape[3]
     dtype: gl.constexpr = dK.dtype
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_Q, 16])
@@ -191,18 +209,27 @@ def _consume(
             mbarrier.arrive(ds_full.index((step + turn) & 1), count=1)
         mbarrier.wait(kv_full.index(0), turn & 1)
         for pair in range(key_pair * group, key_pair * group + group):
-            if HAS_BIAS:
-                shift = gl.load(bias + pair % (key_heads * group)) * factor
-            db = gl.zeros([SLAB], gl.float32, gl.SliceLayout(1, s_layout))
-            if CAUSAL:
-                dk, dv, db, step, pair_before, row_before = _steps(
-                    (dk, dv, db, step, pair_before, row_before), dQ, rings, barriers,
-                    first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, True,
+            state = (dk, dv, gl.zeros([SLAB], gl.float32, gl.SliceLayout(1, s_layout)), step, pair_before, row_before)
+            if FORM == BY_HEAD:
+                b = gl.load(bias + pair % (key_heads * group))
+                if b * b <= largest * largest:
+                    state = _queries(
+                        state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
+                        c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, W, shape, modes, TANH,
+                    )  # fmt: skip
+                else:
+                    state = _queries(
+                        state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
+                        c_scale, b * factor, W, shape, modes, ACCURATE,
+                    )  # fmt: skip
+            else:
+                if HAS_BIAS:
+                    shift = gl.load(bias + pair % (key_heads * group)) * factor
+                state = _queries(
+                    state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
+                    c_scale, shift, W, shape, modes, FORM,
                 )  # fmt: skip
-            dk, dv, db, step, pair_before, row_before = _steps(
-                (dk, dv, db, step, pair_before, row_before), dQ, rings, barriers,
-                unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, False,
-            )  # fmt: skip
+            dk, dv, db, step, pair_before, row_before = state
             if BIAS_GRADIENT:
                 gl.store(dB + (pair * key_tiles + tile) * 2 + W, gl.sum(db, 0) * (1.0 / GRADIENT_GAIN))
 
@@ -233,10 +260,10 @@ def _consume(
 @gluon.jit(do_not_specialize=["key_heads", "group", "n_q", "n_k", "pairs", "key_tiles"])
 def key_kernel(
     Q, K, V, dO, dQ, dK, dV, bias, dB,
-    key_heads, group, n_q, n_k, pairs, key_tiles, c_scale, c_bias, factor, scale,
+    key_heads, group, n_q, n_k, pairs, key_tiles, c_scale, c_bias, factor, scale, largest,
     BLOCK_Q: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,
     HAS_BIAS: gl.constexpr, BIAS_GRADIENT: gl.constexpr, FUSED: gl.constexpr, FORM: gl.constexpr,
-    GAIN: gl.constexpr, GRADIENT_GAIN: gl.constexpr,
+    ACCURATE: gl.constexpr, GAIN: gl.constexpr, GRADIENT_GAIN: gl.constexpr,
 ):  # fmt: skip
     """dK, dV, the bias's gradient by key slab and, if FUSED, dQ / scale; grid (programs,)."""
     D: gl.constexpr = Q.block_type.shape[3]
@@ -272,9 +299,9 @@ def key_kernel(
     rings = (q_ring, do_ring, k_ring, v_ring, ds_ring, dq_ring, o_ring)
     barriers = (full, empty, kv_full, kv_empty, ds_full, ds_empty)
     sizes = (key_heads, group, n_q, n_k, pairs, key_tiles)
-    factors = (c_scale, c_bias, factor, scale)
+    factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_Q, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN)
+    modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN, ACCURATE)
     gl.warp_specialize(
         [
             (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 0, shape, modes)),

@@ -10,7 +10,7 @@ from ..problem import Problem
 from . import launch
 from .launch import OPTIONS, SLAB, lead, padded, programs, readable
 
-MIXED, TANH, EXACT = 0, 1, 2
+MIXED, TANH, EXACT, BY_HEAD = 0, 1, 2, 3
 """How sigmoid is computed; the same numbers as in gradients.py."""
 TANH_BIAS = {torch.bfloat16: 9.71, torch.float16: 7.0}
 """The largest bias either way at which the tanh form is used: beyond it P, or 1 − P, is lost; as in the forward."""
@@ -42,11 +42,15 @@ TURN = 2 * SLAB
 
 
 def sigmoid_form(problem: Problem, plan: Launch) -> int:
-    """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is known and small enough."""
+    """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is small enough.
+
+    A bias in a tensor is read by the kernel, which then decides for each head: BY_HEAD.
+    """
     if problem.form != "auto":
         return TANH if problem.form == "tanh" else plan.form
-    known = problem.bias is None
-    return TANH if known and abs(problem.bias_value) <= TANH_BIAS[problem.query.dtype] else plan.form
+    if problem.bias is not None:
+        return BY_HEAD
+    return TANH if abs(problem.bias_value) <= TANH_BIAS[problem.query.dtype] else plan.form
 
 
 def backward(
@@ -110,7 +114,7 @@ def _key_gradients(
         key_heads, heads // key_heads, n_q, n_k, batch * key_heads, tiles, *_factors(problem, form, gradient_gain),
         BLOCK_Q=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
         HAS_BIAS=problem.bias is not None, BIAS_GRADIENT=bias_gradient, FUSED=workspace is not None, FORM=form,
-        GAIN=gain, GRADIENT_GAIN=gradient_gain, **OPTIONS,
+        ACCURATE=plan.form, GAIN=gain, GRADIENT_GAIN=gradient_gain, **OPTIONS,
     )  # fmt: skip
     return partial.sum((0, 2, 3)) if bias_gradient else partial
 
@@ -131,11 +135,12 @@ def _query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, plan: La
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, tiles, lead(problem),
         *_factors(problem, form, gain),
         BLOCK_K=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
-        HAS_BIAS=problem.bias is not None, FORM=form, GAIN=gain, **OPTIONS,
+        HAS_BIAS=problem.bias is not None, FORM=form, ACCURATE=plan.form, GAIN=gain, **OPTIONS,
     )  # fmt: skip
 
 
-def _factors(problem: Problem, form: int, gain: float) -> tuple[float, float, float, float]:
-    """Return factor·scale, factor·bias, factor, and what products with gain·dS are multiplied with."""
+def _factors(problem: Problem, form: int, gain: float) -> tuple[float, float, float, float, float]:
+    """Return factor·scale, factor·bias, factor, what products with gain·dS are multiplied with, and TANH's bound."""
     factor = 0.5 if form == TANH else -math.log2(math.e)
-    return factor * problem.scale, factor * problem.bias_value, factor, problem.scale / gain
+    bound = TANH_BIAS[problem.query.dtype]
+    return factor * problem.scale, factor * problem.bias_value, factor, problem.scale / gain, bound

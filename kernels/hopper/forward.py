@@ -20,7 +20,19 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from . import compat, schedule
 from .schedule import SLAB
-from .weights import GAIN_BF16, GAIN_FP16, MIXED_BF16, MIXED_FP16, OUTPUTS, TANH, TANH_BF16, TANH_FP16
+from .weights import (
+    BY_HEAD,
+    GAIN_BF16,
+    GAIN_FP16,
+    MIXED,
+    MIXED_BF16,
+    MIXED_FP16,
+    OUTPUTS,
+    TANH,
+    TANH_BF16,
+    TANH_FACTOR,
+    TANH_FP16,
+)
 
 
 @gluon.jit
@@ -117,6 +129,42 @@ def _pass_over(k_full, k_empty, v_full, v_empty, step, count, STAGES: gl.constex
 
 
 @gluon.jit
+def _attend(
+    q, zero, rings, barriers, step, stop, first, c_scale, shift,
+    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """Return Σ_j weights v_j of a slab over ``stop`` key tiles; row i sees the first one's keys up to first + i."""
+    BLOCK_K: gl.constexpr = shape[0]
+    STAGES: gl.constexpr = shape[2]
+    CAUSAL: gl.constexpr = shape[3]
+    _, k_ring, v_ring, _ = rings
+    _, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    D: gl.constexpr = q.shape[1]
+    dtype: gl.constexpr = q.dtype
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    mbarrier.wait(k_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+    k_tile = k_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
+    s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+    s = warpgroup_mma_wait(0, deps=(s,))
+    mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
+    p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
+    acc = gl.zeros([SLAB, D], gl.float32, o_layout)
+    acc, p = _accumulate(
+        acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
+        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP,
+    )  # fmt: skip
+    step += stop - 1
+    mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
+    mbarrier.wait(v_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+    v_tile = v_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
+    acc = warpgroup_mma(p, v_tile, acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=(acc,))
+    mbarrier.arrive(v_empty.index(step & (STAGES - 1)), count=1)
+    return acc
+
+
+@gluon.jit
 def _consume(
     O, bias, sums, rings, barriers, sizes, factors,
     SLAB_INDEX: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
@@ -130,16 +178,15 @@ def _consume(
     SUMS: gl.constexpr = modes[1]
     FORM: gl.constexpr = modes[2]
     OVERLAP: gl.constexpr = modes[3]
-    q_ring, k_ring, v_ring, o_ring = rings
-    q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    q_ring, _, _, o_ring = rings
+    q_full, _, k_full, k_empty, v_full, v_empty = barriers
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
-    c_scale, c_bias, factor = factors
+    c_scale, c_bias, factor, lowest = factors
     D: gl.constexpr = O.block_type.shape[3]
     dtype: gl.constexpr = O.dtype
     GAIN: gl.constexpr = GAIN_BF16 if dtype == gl.bfloat16 else GAIN_FP16
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_K, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
     q = q_ring.index(SLAB_INDEX).reshape([SLAB, D])
     o_tile = o_ring.index(SLAB_INDEX)
     zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
@@ -149,34 +196,29 @@ def _consume(
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
         first_row = tile * (CONSUMERS * SLAB)
         row = first_row + SLAB_INDEX * SLAB
-        if HAS_BIAS:
-            shift = gl.load(bias + pair % heads) * factor
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
         passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL) - stop
         _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES)
         step += passed
 
         mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)
-        mbarrier.wait(k_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
-        k_tile = k_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
-        s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
-        s = warpgroup_mma_wait(0, deps=(s,))
-        mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
         first = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
-        p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
-        acc = gl.zeros([SLAB, D], gl.float32, o_layout)
-        acc, p = _accumulate(
-            acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
-            step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP,
-        )  # fmt: skip
-        step += stop - 1
-        mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
-        mbarrier.wait(v_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
-        v_tile = v_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
-        acc = warpgroup_mma(p, v_tile, acc, is_async=True)
-        acc = warpgroup_mma_wait(0, deps=(acc,))
-        mbarrier.arrive(v_empty.index(step & (STAGES - 1)), count=1)
-        step += 1
+        if FORM == BY_HEAD:
+            b = gl.load(bias + pair % heads)
+            if b >= lowest:
+                acc = _attend(
+                    q, zero, rings, barriers, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
+                    SLAB_INDEX, shape, TANH, OVERLAP,
+                )  # fmt: skip
+            else:
+                acc = _attend(
+                    q, zero, rings, barriers, step, stop, first, c_scale, b * factor, SLAB_INDEX, shape, MIXED, OVERLAP
+                )
+        else:
+            if HAS_BIAS:
+                shift = gl.load(bias + pair % heads) * factor
+            acc = _attend(q, zero, rings, barriers, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, OVERLAP)
+        step += stop
 
         pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
         row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB
@@ -195,7 +237,7 @@ def _consume(
 @gluon.jit(do_not_specialize=["heads", "group", "n_q", "n_k", "pairs", "query_tiles", "lead"])
 def forward_kernel(
     Q, K, V, O, bias, sums,
-    heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor,
+    heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, lowest,
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
     CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
@@ -223,7 +265,7 @@ def forward_kernel(
     rings = (q_ring, k_ring, v_ring, o_ring)
     barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
-    factors = (c_scale, c_bias, factor)
+    factors = (c_scale, c_bias, factor, lowest)
     shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
     modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, OVERLAP)
     if CONSUMERS == 2:

@@ -41,7 +41,7 @@ _EXACT_PTX = f"""{_START}
 add.rn.ftz.f32 y, x1, {_ONE}; rcp.approx.ftz.f32 $1, y; }}"""
 """1/(1 + 2^x), factor −log2(e), by two special functions each."""
 
-MIXED, TANH, EXACT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2)
+MIXED, TANH, EXACT, BY_HEAD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
 OUTPUTS = gl.constexpr("=&f,=&f,f,f,f,f,f,f")
 MIXED_PTX, TANH_PTX, EXACT_PTX = gl.constexpr(_MIXED_PTX), gl.constexpr(_TANH_PTX), gl.constexpr(_EXACT_PTX)
 

@@ -25,7 +25,7 @@ SMALLEST_SCALE = 1e-30
 
 SLAB = 64
 """Rows of one consumer; the same number as in schedule.py."""
-MIXED, TANH = 0, 1
+MIXED, TANH, BY_HEAD = 0, 1, 3
 """How sigmoid is computed; the same numbers as in weights.py."""
 TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used: there its error is 1.4 times the rounding floor (n = 16384, 1096)."""
@@ -122,11 +122,15 @@ def padded(head_dim: int) -> int:
 
 
 def sigmoid_form(problem: Problem) -> int:
-    """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is known and large enough."""
+    """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is large enough.
+
+    A bias in a tensor is read by the kernel, which then decides for each head: BY_HEAD.
+    """
     if problem.form != "auto":
         return TANH if problem.form == "tanh" else MIXED
-    known = problem.bias is None
-    return TANH if known and problem.bias_value >= TANH_BIAS[problem.query.dtype] else MIXED
+    if problem.bias is not None:
+        return BY_HEAD
+    return TANH if problem.bias_value >= TANH_BIAS[problem.query.dtype] else MIXED
 
 
 def lead(problem: Problem) -> int:
@@ -150,7 +154,7 @@ def forward(
     """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
 
     Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
-    form: MIXED or TANH to force one; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
+    form: a form to force; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
     """
     query, key, value = (readable(x) for x in (problem.query, problem.key, problem.value))
     problem = problem._replace(query=query, key=key, value=value)
@@ -198,7 +202,7 @@ def _run(
         *(descriptor(x, rows, padded(x.size(3))) for x, rows in tiles),
         sums if problem.bias is None else problem.bias, sums,
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem),
-        factor * problem.scale, factor * problem.bias_value, factor,
+        factor * problem.scale, factor * problem.bias_value, factor, TANH_BIAS[query.dtype],
         BLOCK_K=plan.block_k, CONSUMERS=plan.consumers, STAGES=plan.stages, REGISTERS=plan.registers,
         CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, SUMS=with_sums, FORM=form, OVERLAP=plan.overlap,
         **OPTIONS,

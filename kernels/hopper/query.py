@@ -17,8 +17,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .gradients import hidden, logit_gradient, weights
+from .gradients import BY_HEAD, TANH, hidden, logit_gradient, weights
 from .schedule import SLAB
+from .weights import TANH_FACTOR
 
 
 @gluon.jit
@@ -82,6 +83,26 @@ def _accumulate(
 
 
 @gluon.jit
+def _keys(
+    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift,
+    shape: gl.constexpr, FORM: gl.constexpr, GAIN: gl.constexpr,
+):  # fmt: skip
+    """Take all key tiles of a slab: the one that the diagonal crosses, then those below it."""
+    BLOCK_K: gl.constexpr = shape[0]
+    STAGES: gl.constexpr = shape[1]
+    CAUSAL: gl.constexpr = shape[2]
+    if CAUSAL:
+        dq = _accumulate(
+            dq, q, do, k_ring, v_ring, full, empty, step, 1, reach, c_scale, shift, BLOCK_K, STAGES, FORM, GAIN, True
+        )
+        step += 1
+        stop -= 1
+    return _accumulate(
+        dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift, BLOCK_K, STAGES, FORM, GAIN, False
+    )
+
+
+@gluon.jit
 def _consume(
     dQ, bias, rings, barriers, sizes, factors, W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr
 ):  # fmt: skip
@@ -92,10 +113,11 @@ def _consume(
     HAS_BIAS: gl.constexpr = modes[0]
     FORM: gl.constexpr = modes[1]
     GAIN: gl.constexpr = modes[2]
+    ACCURATE: gl.constexpr = modes[3]
     q_ring, do_ring, k_ring, v_ring, o_ring = rings
     q_full, q_empty, full, empty = barriers
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
-    c_scale, c_bias, factor, scale = factors
+    c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dQ.block_type.shape[3]
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     q = q_ring.index(W).reshape([SLAB, D])
@@ -107,8 +129,6 @@ def _consume(
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
         first_row = tile * (2 * SLAB)
         row = first_row + W * SLAB
-        if HAS_BIAS:
-            shift = gl.load(bias + pair % heads) * factor
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
         passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, 2, CAUSAL) - stop
         for i in range(step, step + passed):
@@ -118,16 +138,35 @@ def _consume(
         reach = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         dq = gl.zeros([SLAB, D], gl.float32, o_layout)
         mbarrier.wait(q_full.index(W), turn & 1)
-        masked = 1 if CAUSAL else 0
-        if CAUSAL:
-            dq = _accumulate(
-                dq, q, do, k_ring, v_ring, full, empty, step, 1, reach, c_scale, shift,
-                BLOCK_K, STAGES, FORM, GAIN, True,
-            )  # fmt: skip
-        dq = _accumulate(
-            dq, q, do, k_ring, v_ring, full, empty, step + masked, stop - masked, reach, c_scale, shift,
-            BLOCK_K, STAGES, FORM, GAIN, False,
-        )  # fmt: skip
+        if FORM == BY_HEAD:
+            b = gl.load(bias + pair % heads)
+            if b * b <= largest * largest:
+                dq = _keys(
+                    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach,
+                    c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, shape, TANH, GAIN,
+                )  # fmt: skip
+            else:
+                dq = _keys(
+                    dq,
+                    q,
+                    do,
+                    k_ring,
+                    v_ring,
+                    full,
+                    empty,
+                    step,
+                    stop,
+                    reach,
+                    c_scale,
+                    b * factor,
+                    shape,
+                    ACCURATE,
+                    GAIN,
+                )
+        else:
+            if HAS_BIAS:
+                shift = gl.load(bias + pair % heads) * factor
+            dq = _keys(dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift, shape, FORM, GAIN)
         step += stop
         mbarrier.arrive(q_empty.index(W), count=1)
         tma.store_wait(0)
@@ -140,9 +179,9 @@ def _consume(
 @gluon.jit(do_not_specialize=["heads", "group", "n_q", "n_k", "pairs", "query_tiles", "lead"])
 def query_kernel(
     Q, K, V, dO, dQ, bias,
-    heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, scale,
+    heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, scale, largest,
     BLOCK_K: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,
-    HAS_BIAS: gl.constexpr, FORM: gl.constexpr, GAIN: gl.constexpr,
+    HAS_BIAS: gl.constexpr, FORM: gl.constexpr, ACCURATE: gl.constexpr, GAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute dQ = scale·dS K; grid (programs,)."""
     D: gl.constexpr = Q.block_type.shape[3]
@@ -165,9 +204,9 @@ def query_kernel(
     rings = (q_ring, do_ring, k_ring, v_ring, o_ring)
     barriers = (q_full, q_empty, full, empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
-    factors = (c_scale, c_bias, factor, scale)
+    factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_K, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, FORM, GAIN)
+    modes: gl.constexpr = (HAS_BIAS, FORM, GAIN, ACCURATE)
     gl.warp_specialize(
         [
             (_consume, (dQ, bias, rings, barriers, sizes, factors, 0, shape, modes)),

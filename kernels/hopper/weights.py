@@ -3,6 +3,7 @@
 ``$1, $2`` are two products s = q·k, ``$3`` is factor·scale and ``$5`` factor·b; x = s·$3 + $5 is factor·(scale·s + b).
 """
 
+import math
 import struct
 
 from triton.experimental.gluon import language as gl
@@ -48,8 +49,11 @@ fma.rn.ftz.f32 r, r, u, r;
 cvt.rn.relu.{pair}.f32 $0, r, y0; }}"""
 
 
-MIXED, TANH = gl.constexpr(0), gl.constexpr(1)
-"""The forms: exact to the rounding of the weights, or fast where the bias keeps weights large."""
+MIXED, TANH, BY_HEAD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(3)
+"""The forms: exact to the rounding of the weights, or fast where the bias keeps weights large, or as its bias lets each
+head."""
+TANH_FACTOR = gl.constexpr(-math.log(2) / 2)
+"""The factor of TANH over that of MIXED."""
 OUTPUTS = gl.constexpr("=r,f,f,f,f,f,f")
 TANH_BF16, TANH_FP16 = gl.constexpr(tanh("bf16x2")), gl.constexpr(tanh("f16x2"))
 MIXED_BF16, MIXED_FP16 = gl.constexpr(mixed("bf16x2")), gl.constexpr(mixed("f16x2"))

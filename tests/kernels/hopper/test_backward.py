@@ -8,13 +8,14 @@ import torch
 
 from stabmon.kernels import accuracy
 from stabmon.kernels.hopper import backward_launch, workspace
-from stabmon.kernels.hopper.backward_launch import EXACT, MIXED, TANH, Launch
+from stabmon.kernels.hopper.backward_launch import BY_HEAD, EXACT, MIXED, TANH, Launch
 from stabmon.kernels.problem import Problem
 
 from .conftest import FOLDER
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100), (130, 500)]
+LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100)]
+SHAPES = [(n_q, n_k, 64) for n_q, n_k in LENGTHS] + [(100, 257, 128), (257, 100, 128)]
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +59,7 @@ def check(call, found, allowed=1.1):
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize(("n_q", "n_k"), LENGTHS, ids=[f"{q}x{k}" for q, k in LENGTHS])
-@pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
+@pytest.mark.parametrize(("n_q", "n_k", "dim"), SHAPES, ids=[f"{q}x{k}-D{d}" for q, k, d in SHAPES])
 def test_every_length_is_as_exact_as_rounding_allows(differentiate, n_q, n_k, dim, is_causal, deterministic):
     call = case(n_q=n_q, n_k=n_k, dim=dim, is_causal=is_causal)
     check(call, differentiate(call, deterministic, form=MIXED))
@@ -67,7 +67,7 @@ def test_every_length_is_as_exact_as_rounding_allows(differentiate, n_q, n_k, di
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("form", [MIXED, TANH, EXACT], ids=["mixed", "tanh", "exact"])
+@pytest.mark.parametrize("form", [MIXED, TANH, EXACT, BY_HEAD], ids=["mixed", "tanh", "exact", "by-head"])
 def test_every_form_serves_both_types_and_a_bias_for_each_head(differentiate, dtype, form, deterministic):
     bias = torch.tensor([-5.0, -4.0, 0.0, 1.0])
     call = case(dtype, n_q=150, heads=4, key_heads=2, dim=80, bias=bias, is_causal=True)
@@ -79,6 +79,16 @@ def test_every_form_serves_both_types_and_a_bias_for_each_head(differentiate, dt
 def test_logits_of_a_hundred_neither_overflow_nor_vanish(differentiate, dtype, deterministic):
     call = case(dtype, bias=0.0, is_causal=True, size=40.0)
     check(call, differentiate(call, deterministic, form=MIXED), 1.3)
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
+def test_each_head_takes_the_form_that_its_bias_allows(differentiate, deterministic):
+    call = case(heads=3, key_heads=3, bias=torch.tensor([-12.0, -9.0, 12.0]))
+    found, fast, accurate = (differentiate(call, deterministic, form=form) for form in (BY_HEAD, TANH, MIXED))
+    for head, wanted in enumerate((accurate, fast, accurate)):
+        for name in ("query", "key", "value"):
+            torch.testing.assert_close(found[name][:, head], wanted[name][:, head], rtol=1e-2, atol=1e-9)
+    assert not torch.equal(fast["key"][:, 0], accurate["key"][:, 0])
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
@@ -131,9 +141,9 @@ RELEASE_KEYS = "            mbarrier.arrive(kv_empty.index(0), count=1)\n"
 STORE_WAIT = "    tma.store_wait(0)\n"
 BREAKS = {
     "queries released before their products": (LAST_DK + RELEASE, RELEASE + LAST_DK),
-    "logit gradients overwritten while they are read": (
-        "            mbarrier.wait(ds_empty.index(number & 1), ((number & 2) // 2) ^ 1)\n",
-        "",
+    "a phase that is not flipped": (
+        "mbarrier.wait(ds_empty.index(number & 1), ((number & 2) // 2) ^ 1)",
+        "mbarrier.wait(ds_empty.index(number & 1), (number & 2) // 2)",
     ),
     "a part of dQ overwritten while it is added": (STORE_WAIT + "    dq_tile", "    dq_tile"),
     "keys released before the last product": (LAST_DQ + RELEASE_KEYS, RELEASE_KEYS + LAST_DQ),

@@ -56,8 +56,8 @@ def test_every_length_is_as_exact_as_rounding_allows(attend, n_q, n_k, dim, is_c
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH], ids=["mixed", "tanh"])
-def test_both_forms_serve_both_types_and_a_bias_for_each_head(attend, dtype, form):
+@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH, launch.BY_HEAD], ids=["mixed", "tanh", "by-head"])
+def test_every_form_serves_both_types_and_a_bias_for_each_head(attend, dtype, form):
     call = case(*tensors(dtype, heads=4, key_heads=2, dim=80), torch.tensor([-5.0, -4.0, 0.0, 1.0]), is_causal=True)
     check(call, attend(call, form)[0])
 

@@ -31,7 +31,7 @@ def test_a_launch_fits_the_multiprocessor(shape):
         (problem(level=-math.log(32768)), launch.MIXED),
         (problem(torch.float16, level=-math.log(1024)), launch.TANH),
         (problem(torch.float16, level=-math.log(2048)), launch.MIXED),
-        (problem(bias=torch.zeros(2)), launch.MIXED),
+        (problem(bias=torch.zeros(2)), launch.BY_HEAD),
     ],
     ids=["bf16-16384", "bf16-32768", "fp16-1024", "fp16-2048", "tensor"],
 )
