@@ -39,11 +39,12 @@ class Call(NamedTuple):
     max_k: int = 0
 
     def sequences(self, read: slice) -> "Call":
-        """Return the call with the queries, keys and lengths of the sequences ``read`` alone."""
+        """Return the call with the queries, keys, values and lengths of the sequences ``read`` alone."""
         bias, lengths = self.bias, self.key_lengths
         return self._replace(
             query=self.query[read],
             key=self.key[read],
+            value=self.value[read],
             bias=bias[read] if isinstance(bias, Tensor) and bias.dim() == 2 else bias,
             key_lengths=None if lengths is None else lengths[read],
         )

@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from stabmon.kernels import sigmoid_attention
+from stabmon.kernels import sigmoid_attention, sigmoid_attention_varlen
+
+_OURS = {"sigmoid_attention": sigmoid_attention, "sigmoid_attention_varlen": sigmoid_attention_varlen}
 
 
 @cache
 def calls_sigmoid_attention(kind: type[nn.Module]) -> bool:
-    """Return whether a method of the class ``kind``, or of its bases up to ``nn.Module``, names ``sigmoid_attention``.
+    """Return whether a method of ``kind``, or of its bases up to ``nn.Module``, names one of the kernels' functions.
 
     A global under any name, a name within an imported module, and a name imported inside the method all count; a call
     from a function outside the class is not seen.
@@ -37,13 +39,12 @@ def _names_it(function: FunctionType) -> bool:
     names = set(_names(function.__code__))
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     reached = [function.__globals__[name] for name in names if name in function.__globals__] + cells
-    if any(value is sigmoid_attention for value in reached):
+    if any(value is ours for value in reached for ours in _OURS.values()):
         return True
-    if "sigmoid_attention" not in names:
-        return False
     modules = [value for value in reached if isinstance(value, ModuleType)]
-    return "sigmoid_attention" not in function.__globals__ and (
-        _imports_it(names) or any(_offers_it(module) for module in modules)
+    return any(
+        _imports_it(names) or any(_offers(name, module) for module in modules)
+        for name in names & _OURS.keys() - function.__globals__.keys()
     )
 
 
@@ -58,9 +59,9 @@ def _imports_it(names: set[str]) -> bool:
     return "stabmon.kernels" in names
 
 
-def _offers_it(module: ModuleType) -> bool:
+def _offers(name: str, module: ModuleType) -> bool:
     inner = (module, getattr(module, "kernels", None))
-    return any(getattr(place, "sigmoid_attention", None) is sigmoid_attention for place in inner)
+    return any(getattr(place, name, None) is _OURS[name] for place in inner)
 
 
 def _is_filled(cell: Any) -> bool:

@@ -32,12 +32,10 @@ class Direct:
         if call.aux is not None:
             statistics = call.aux.statistics
         else:
-            lengths = None if call.key_lengths is None else call.key_lengths[read]
-            part = call._replace(query=query, key=key, value=call.value[read], key_lengths=lengths)
-            statistics = with_output(call.output, row_statistics(part, request))
+            statistics = with_output(call.output, row_statistics(call.sequences(read), request))
         set_bias(self.buffer, slots, call.bias)
         self.statistics(slots, statistics, spread(query, request.rows), spread(key, request.rows))
-        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
+        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Add the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""

@@ -95,7 +95,7 @@ class Stage:
             self._statistics(slots, call.aux.statistics, query, key)
         else:
             self._rows(slots, call, read, request)
-        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.key.size(2))
+        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Note the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""
@@ -149,8 +149,7 @@ class Stage:
             self._counts[slots.counts.start + count] += tokens.size(0) * tokens.size(2)
 
     def _rows(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
-        lengths = None if call.key_lengths is None else call.key_lengths[read]
-        part = call._replace(query=call.query[read], key=call.key[read], value=call.value[read], key_lengths=lengths)
+        part = call.sequences(read)
         if plain(part):
             rows = take(part, request)._replace(bias=self.buffer[slots.bias])
             self._sampled.append(_Sampled(slots, rows._replace(key=rows.key.clone()), output_squares(call.output)))

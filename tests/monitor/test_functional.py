@@ -3,11 +3,12 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from stabmon import Schedule, watch
-from stabmon.kernels import sigmoid_attention
+from stabmon.kernels import sigmoid_attention, sigmoid_attention_varlen
 
 
 class Foreign(nn.Module):
@@ -46,3 +47,41 @@ def test_a_module_called_twice_in_a_pass_adds_up(quiet, kept):
     first = model(x).detach()
     both = torch.cat([first, model(first).detach()]).unflatten(-1, (2, 4))
     np.testing.assert_allclose(kept.of("attention_norm"), both.square().sum((1, 3)).mean(0).sqrt(), rtol=1e-5)
+
+
+class Padded(Foreign):
+    def forward(self, x, lengths):
+        query = self.to_q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        return sigmoid_attention(query, query, query, key_lengths=lengths, window=3).transpose(1, 2).flatten(2)
+
+
+class Packed(Foreign):
+    def forward(self, x, starts):
+        query = self.to_q(x).unflatten(-1, (2, 4))
+        return sigmoid_attention_varlen(query, query, query, starts, starts, 7, 7, bias=-1.0).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("attention", "x", "given", "keys"),
+    [
+        (Padded(), torch.randn(3, 12, 8), torch.tensor([12, 5, 7]), 12),
+        (Packed(), torch.randn(12, 8), torch.tensor([0, 5, 12]), 7),
+    ],
+    ids=["padded", "packed"],
+)
+def test_windows_lengths_and_packed_sequences_are_recorded(attention, x, given, keys, quiet, kept):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, *arguments):
+            return self.attention(*arguments)
+
+    model = Model()
+    with watch(model, schedule=Schedule(rows=100), **quiet) as monitor:
+        model(x, given).sum().backward()
+        monitor.step()
+        assert not monitor.failures
+    assert kept.of("keys") == keys
+    assert all(np.isfinite(kept.of(name)).all() for name in ("row_mass", "logit_max", "attention_norm", "bias"))
