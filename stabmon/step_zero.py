@@ -79,12 +79,13 @@ def preflight(
     engine = Engine(start.info, start.layout, limits)
     engine.observe(0, start.row)
     inputs = _inputs(model, batch, heads) if lengths or jacobian else {}
-    swept = [sweep(layer, of, x, lengths) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]
+    sigmoid = [(layer, of, x) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]
+    swept = [sweep(*one, lengths) for one in sigmoid] if lengths else []
     return PreflightReport(
         rows=_rows(start.info.model, start.layout, start.row),
         findings=tuple(engine.findings),
         map=start.info.model,
-        sweep=tuple(row for rows in swept for row in rows) if lengths else (),
+        sweep=tuple(row for rows in swept for row in rows),
         jacobian=tuple(jacobian_bound(layer, of, x) for layer, (of, x) in inputs.items()) if jacobian else (),
     )
 

@@ -45,8 +45,13 @@ def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int
     Only its own queries, keys and values are worked out, with positions of that length, and ``ROWS`` rows of weights. A
     shorter row is the beginning of a sequence of ``x``; a longer one is the batch's sequences one behind the other, as
     often as it takes. What earlier layers would make of another length is not in it.
+
+    Raises:
+        ValueError: a length is below 2.
     """
-    return tuple(_at(layer, module, x.detach(), length) for length in lengths)
+    if min(lengths) < 2:
+        raise ValueError(f"a row needs at least 2 keys to have a best bias, got lengths {sorted(lengths)}")
+    return tuple(_at(layer, module, x.detach(), length) for length in sorted(set(lengths)))
 
 
 def _at(layer: str, module: SigmoidAttention, x: Tensor, length: int) -> LengthStart:

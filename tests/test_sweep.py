@@ -100,3 +100,10 @@ def test_lengths_are_read_as_a_doubling_range_or_one_by_one(text: str, lengths: 
 def test_what_is_no_length_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="FIRST:LAST"):
         lengths_of(text)
+
+
+def test_lengths_come_in_order_and_one_key_is_refused() -> None:
+    rows = sweep("layer", attention(), tokens(16), [32, 8, 32])
+    assert [row.length for row in rows] == [8, 32]
+    with pytest.raises(ValueError, match="at least 2 keys"):
+        sweep("layer", attention(), tokens(16), [8, 1])
