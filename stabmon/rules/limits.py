@@ -219,8 +219,9 @@ def _checked(name: str, value: Any) -> float:
 
 
 def _wrong(name: str, value: Any) -> ConfigError:
-    whole = isinstance(_documents()[name].default, int) if name in _documents() else False
-    return ConfigError(f"{name} must be a positive {'whole ' if whole else ''}number, got {value!r}")
+    family, _, field = name.partition(".")
+    whole = "whole " if isinstance(getattr(families().get(family), field, None), int) else ""
+    return ConfigError(f"{name} must be a positive {whole}number, got {value!r}")
 
 
 def _codes(value: Any) -> tuple[str, ...]:

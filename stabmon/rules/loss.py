@@ -107,7 +107,11 @@ def _tell_rise(run: Run, hit: Hit, best: float) -> Told:
 
 
 @rule(
-    "LOS003", "loss-not-falling", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=(*CAUSES, "GRD004")
+    "LOS003",
+    "loss-not-falling",
+    severity=Severity.WARNING,
+    evidence=Evidence.MEASURED,
+    symptom_of=(*CAUSES, "GRD004", "LOS002"),
 )
 def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     """Flag a run that has not begun to learn.
