@@ -81,6 +81,7 @@ def repair(
     for name, label in ended.labels.items():
         if label.failed:
             wanted += _repairs(outcomes[name], found[name], place.mended)
+    wanted.sort(key=lambda one: one.step is not None)
     open_ones = [one for one in wanted if outcome.read(one.job.folder) is None]
     _do(repairs.carry_out, open_ones, "mending", len(wanted), place, pool)
     return [Mended(one.run, one.kind, one.step is not None, _read(one.job.folder)) for one in wanted]

@@ -39,16 +39,17 @@ def test_a_run_is_compared_on_its_own_seed() -> None:
 
 
 def test_the_margin_follows_the_spread_between_replicates() -> None:
-    outcomes = group(good=(1.0, 1.0), other=(1.0, 1.2))
-    spread = 1.4826 * 0.1 * math.sqrt(2)
+    outcomes = group(good=(1.0, 1.0), other=(1.0, 1.4))
+    spread = 1.4826 * 0.2 * math.sqrt(2)
     assert labels.spreads(outcomes) == {"language": pytest.approx(spread)}
     (reference,) = labels.references(outcomes).values()
     assert reference.margin == pytest.approx(SPREADS * spread)
     assert not label_of(outcomes, outcomes["other"][1]).failed
 
 
-def test_the_margin_is_at_least_a_share_of_the_loss() -> None:
-    outcomes = group(good=(2.0, 2.0), other=(2.0 * (1 + SHARE) - 0.01,) * 2, worse=(2.0 * (1 + SHARE) + 0.01,) * 2)
+def test_the_margin_is_at_least_a_share_of_what_the_best_has_learnt() -> None:
+    margin = SHARE * (math.log(256) - 2.0)
+    outcomes = group(good=(2.0, 2.0), other=(2.0 + margin - 0.01,) * 2, worse=(2.0 + margin + 0.01,) * 2)
     assert not label_of(outcomes, outcomes["other"][0]).failed
     assert label_of(outcomes, outcomes["worse"][0]).failed
 
