@@ -12,8 +12,9 @@ from .problem import Problem, Traits
 
 Backend = Literal["auto", "eager", "triton", "hopper"]
 Chosen = Literal["eager", "triton", "hopper"]
-Kernel = Literal["forward", "query", "key", "statistics"]
+Kernel = Literal["forward", "query", "key", "statistics", "few"]
 
+STATISTICS = ("statistics", "few")
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST = (8, 0)
 
@@ -79,22 +80,29 @@ _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("query", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(64, 32, 4, 2)},
     ("key", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(32, 64, 8, 2)},
     ("statistics", "sm90"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+    ("few", "sm90"): {64: Tiles(16, 64, 1, 2), 128: Tiles(16, 32, 1, 3), 256: Tiles(16, 32, 1, 2)},
     ("forward", "sm80"): {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 32, 8, 3), 256: Tiles(64, 32, 8, 2)},
     ("query", "sm80"): {64: Tiles(64, 32, 4, 3), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
     ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 8, 2)},
     ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+    ("few", "sm80"): {128: Tiles(16, 64, 1, 2), 256: Tiles(16, 32, 1, 2)},
     ("forward", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
     ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("key", "small"): {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("statistics", "small"): {128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
+    ("few", "small"): {128: Tiles(16, 32, 1, 2), 256: Tiles(16, 32, 1, 1)},
 }
-"""Launch tables of the 16-bit types by kernel and device family; a head dim takes the first entry that holds it."""
+"""Launch tables of the 16-bit types by kernel and device family; a head dim takes the first entry that holds it.
+
+"few" is the statistics kernel for 16 rows or less: one warp, so that nothing waits and many programs fit.
+"""
 
 _FULL: dict[Kernel, dict[int, Tiles]] = {
     "forward": {64: Tiles(32, 32, 4, 2), 128: Tiles(16, 32, 4, 1), 256: Tiles(16, 16, 4, 1)},
     "query": {64: Tiles(32, 32, 4, 2), 128: Tiles(16, 32, 4, 1), 256: Tiles(16, 16, 4, 1)},
     "key": {64: Tiles(16, 32, 4, 2), 128: Tiles(16, 16, 4, 1), 256: Tiles(16, 16, 4, 1)},
     "statistics": {128: Tiles(32, 32, 4, 1), 256: Tiles(16, 32, 4, 1)},
+    "few": {128: Tiles(16, 32, 4, 1), 256: Tiles(16, 32, 4, 1)},
 }
 """Launch tables of float32, which runs on the FMA pipe everywhere."""
 
@@ -171,7 +179,7 @@ def padded(head_dim: int) -> int:
 
 def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int, tma: bool) -> Tiles:
     """Return the pinned launch of ``kernel``; without TMA, addresses take registers and large tiles would spill."""
-    served = "sm80" if family(found) == "sm90" and kernel != "statistics" and not tma else family(found)
+    served = "sm80" if family(found) == "sm90" and kernel not in STATISTICS and not tma else family(found)
     table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, served]
     return next(entry for most, entry in table.items() if d_pad <= most)
 
@@ -222,9 +230,9 @@ def heads_together(shared: Tensor, is_causal: bool) -> int:
     return max(1, CACHE // (2 * shared.size(2) * shared.size(3) * shared.element_size()))
 
 
-def split_keys(block_k: int) -> int:
+def split_keys(plan: Plan) -> int:
     """Return how many keys one program of the statistics kernel reads: few, so that one sequence fills a device."""
-    return max(block_k, 256)
+    return max(plan.block_k, 64 if plan.block_q == 16 else 256)
 
 
 def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:
@@ -232,7 +240,7 @@ def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:
     found = capability(query.device)
     dtype, d_pad = query.dtype, padded(query.size(3))
     packed = problem.query_starts is not None  # a TMA store would write on into the next sequence
-    tma = kernel != "statistics" and not packed and descriptors.fit(found, (query, key, value, *others))
+    tma = kernel not in STATISTICS and not packed and descriptors.fit(found, (query, key, value, *others))
     block_q, block_k, warps, stages = tiles(kernel, found, dtype, d_pad, tma)
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     form, gain = sigmoid_form(problem, kernel), WEIGHT_GAIN.get(dtype, 1.0)
@@ -254,6 +262,6 @@ def key_plan(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tenso
     return _plan("key", problem, grad, grad_key, grad_value)
 
 
-def statistics_plan(problem: Problem) -> Plan:
-    """Return the launch of the statistics kernel."""
-    return _plan("statistics", problem)
+def statistics_plan(problem: Problem, rows: int) -> Plan:
+    """Return the launch of the statistics kernel for ``rows`` rows of a sequence."""
+    return _plan("few" if rows <= 16 else "statistics", problem)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The kernel that measures logits and weights over sampled query rows, apart from the forward.
 
-Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; partial [B·H, row_tiles, splits, 8] float32,
+Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; partial [S·H, row_tiles, splits, 8] float32,
 columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query
 floor((r + offset)·n_q / count), exactly.
 """
@@ -20,12 +20,9 @@ NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
 @triton.jit
-def _is_sampled(b, batch, sequences, offset_steps, STEPS: tl.constexpr):
-    """Say whether sequence b is floor((s + offset)·batch / sequences) for some s; s is one of two."""
-    s = b.to(tl.int64) * sequences // batch
-    low = (s * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
-    high = ((s + 1) * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
-    return (low == b) | ((high == b) & (s + 1 < sequences))
+def _sequence_of(s, batch, sequences, offset_steps, STEPS: tl.constexpr):
+    """Return the s-th sampled sequence, floor((s + offset)·batch / sequences)."""
+    return (s.to(tl.int64) * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
 
 
 @triton.jit(
@@ -42,18 +39,13 @@ def statistics_kernel(
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
-    """Measure BLOCK_Q sampled rows against one stretch of keys; grid (B·H, row_tiles, splits). All parts add.
-
-    Of a sequence that is not sampled all parts are what nothing adds up to.
-    """
+    """Measure BLOCK_Q sampled rows against one stretch of keys; grid (S·H, row_tiles, splits). All parts add."""
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    b, h = pair // heads, pair % heads
+    b, h = _sequence_of(pair // heads, batch, sequences, offset_steps, STEPS).to(tl.int32), pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, length = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, K = visible.begin(Q, first_q, q_n, RULES), visible.begin(K, first_k, k_n, RULES)
     count = tl.minimum(count, n_q)
-    if not _is_sampled(pair // heads, batch, sequences, offset_steps, STEPS):
-        count = count * 0
     index = row_tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     strata = (tl.zeros([BLOCK_Q], tl.int64) + tl.maximum(count, 1)) * STEPS
     sampled = (index.to(tl.int64) * STEPS + offset_steps) * n_q // strata
@@ -76,8 +68,7 @@ def statistics_kernel(
     largest = zero - float("inf")
     threshold = dead / tl.maximum(limit - lowest, 1).to(tl.float32)
     first = split * split_keys
-    stop = tl.where(count > 0, tl.minimum(first + split_keys, n_k), first)
-    for column in range(first, stop, BLOCK_K):
+    for column in range(first, tl.minimum(first + split_keys, n_k), BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         valid = columns < limit[:, None]
@@ -111,10 +102,20 @@ def statistics_kernel(
     tl.store(out + 7, tl.where(unknown, total_logit, largest_logit))
 
 
-@triton.jit(do_not_specialize=["parts"])
-def finish_kernel(partial, sums, out, parts, BLOCK: tl.constexpr):
-    """Add the parts of one head and put the output's sum of squares before them; grid (B·H,)."""
-    pair = tl.program_id(0)
+@triton.jit(do_not_specialize=["heads", "batch", "sequences", "offset_steps", "parts"])
+def finish_kernel(
+    partial, sums, out, heads, batch, sequences, offset_steps, parts, BLOCK: tl.constexpr, STEPS: tl.constexpr
+):
+    """Add the parts of one head and put the output's sum of squares before them; grid (B·H,).
+
+    Sequence b can only be the s-th or the one after it that is sampled; if it is neither, nothing is added.
+    """
+    b, h = tl.program_id(0) // heads, tl.program_id(0) % heads
+    s = (b.to(tl.int64) * sequences // batch).to(tl.int32)
+    s += (_sequence_of(s, batch, sequences, offset_steps, STEPS) < b).to(tl.int32)
+    sampled = (s < sequences) & (_sequence_of(s, batch, sequences, offset_steps, STEPS) == b)
+    pair = s * heads + h
+    parts = tl.where(sampled, parts, 0)
     columns = tl.arange(0, 8)[None, :]
     total = tl.zeros([BLOCK, 8], tl.float32)
     largest = tl.full([BLOCK, 8], float("-inf"), tl.float32)
@@ -127,8 +128,9 @@ def finish_kernel(partial, sums, out, parts, BLOCK: tl.constexpr):
     added = tl.sum(total, 0)
     unknown = tl.sum((largest != largest).to(tl.int32), 0) > 0
     result = tl.where(tl.arange(0, 8) < 7, added, tl.where(unknown, float("nan"), tl.max(largest, 0)))
-    tl.store(out + pair * 9, tl.load(sums + pair))
-    tl.store(out + pair * 9 + 1 + tl.arange(0, 8), result)
+    row = tl.program_id(0)
+    tl.store(out + row * 9, tl.load(sums + row))
+    tl.store(out + row * 9 + 1 + tl.arange(0, 8), result)
 
 
 def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
@@ -137,22 +139,25 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
     sums: Σ out² [B, H], the first column.
     """
     query, key = problem.query, problem.key
-    plan = launch.statistics_plan(problem)
     batch, heads, dim = problem.batch, query.size(1), query.size(3)
-    count = min(rows, problem.n_q)
+    count, sequences, offset_steps = min(rows, problem.n_q), min(sequences, batch), int(offset * OFFSET_STEPS)
+    plan = launch.statistics_plan(problem, count)
     row_tiles = triton.cdiv(count, plan.block_q)
-    split_keys = launch.split_keys(plan.block_k)
+    split_keys = launch.split_keys(plan)
     splits = triton.cdiv(problem.n_k, split_keys)
-    partial = torch.empty((batch, heads, row_tiles * splits, 8), dtype=torch.float32, device=query.device)
-    statistics_kernel[(batch * heads, row_tiles, splits)](
+    partial = torch.empty((sequences, heads, row_tiles * splits, 8), dtype=torch.float32, device=query.device)
+    statistics_kernel[(sequences * heads, row_tiles, splits)](
         query, key, *descriptors.per_sequence(problem), partial, *query.stride()[:3], *key.stride()[:3],
         *descriptors.bias_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0,
-        batch, min(sequences, batch), count, int(offset * OFFSET_STEPS), split_keys, splits,
+        batch, sequences, count, offset_steps, split_keys, splits,
         problem.scale, problem.bias_value, DEAD,
         D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, STEPS=OFFSET_STEPS, FORM=plan.form,
         RULES=launch.rules(problem), HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None,
         **plan.options,
     )  # fmt: skip
     measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
-    finish_kernel[(batch * heads,)](partial, sums, measured, row_tiles * splits, BLOCK=32, num_warps=1)
+    finish_kernel[(batch * heads,)](
+        partial, sums, measured, heads, batch, sequences, offset_steps, row_tiles * splits,
+        BLOCK=32, STEPS=OFFSET_STEPS, num_warps=1,
+    )  # fmt: skip
     return measured

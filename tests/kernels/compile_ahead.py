@@ -30,7 +30,7 @@ CALLS = {
         p, grad, torch.empty_like(p.query), p.bias is not None and p.bias.dim() == 1
     ),
     "key": lambda p, grad: backward.key_value_gradient(p, grad, torch.empty_like(p.key), torch.empty_like(p.value)),
-    "statistics": lambda p, grad: statistics.row_statistics(p, torch.zeros(p.batch, 4), 64, 0.5, 1),
+    "statistics": lambda p, grad: [statistics.row_statistics(p, torch.zeros(1, 4), rows, 0.5, 1) for rows in (16, 64)],
 }
 ATTENTION = ("forward", "query", "key")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {

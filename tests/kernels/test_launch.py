@@ -6,7 +6,7 @@ import torch
 from stabmon.kernels import descriptors, launch
 from stabmon.kernels.problem import Problem
 
-KERNELS = ("forward", "query", "key", "statistics")
+KERNELS = ("forward", "query", "key", "statistics", "few")
 SHARED = {"sm80": 163, "sm90": 227, "small": 99}
 
 
@@ -33,9 +33,11 @@ def test_every_head_dim_has_a_launch_whose_tiles_fit(capability, dtype, tma):
             assert dim <= d_pad < 2 * dim
             q, k, warps, stages = launch.tiles(kernel, capability, dtype, d_pad, tma)
             assert min(q, k) >= 16
-            assert warps in (4, 8)
+            assert warps in (1, 4, 8)
             streamed, held = (q, k) if kernel == "key" else (k, q)
-            loads, kept = {"forward": (2, 1), "query": (2, 2), "key": (2, 2), "statistics": (1, 1)}[kernel]
+            loads, kept = {"forward": (2, 1), "query": (2, 2), "key": (2, 2), "statistics": (1, 1), "few": (1, 1)}[
+                kernel
+            ]
             size = dtype.itemsize * d_pad * (streamed * loads * max(1, stages - 1) + held * kept) // 1024
             assert size <= SHARED[launch.family(capability)], (kernel, dim, size)
 
