@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from stabmon import rules, store
+from stabmon.errors import ConfigError
 from stabmon.metrics import METRICS, Metric, Place
 from stabmon.names import natural_key
 from stabmon.records import Finding, Heartbeat, Record, RunInfo, RunState
-from stabmon.rules import RuleDocument
+from stabmon.rules import RuleDocument, gallery
 from stabmon.series import Layout
 from stabmon.server.encoding import FORMAT, MEDIA_TYPE, Series, pack, worst
 from stabmon.server.folder import Folder, reading
@@ -32,6 +33,11 @@ BINARY: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         "description": "Packed float32 series.",
     }
+}
+
+
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}, "description": "The picture."}
 }
 
 
@@ -135,6 +141,19 @@ def heatmap(
 def catalogue() -> tuple[RuleDocument, ...]:
     """List every rule with its documentation and thresholds."""
     return tuple(rules.document(rule.code) for rule in rules.catalogue())
+
+
+@router.get("/rules/{code}/plot", response_class=Response, responses=PICTURE)
+def plot(code: str) -> Response:
+    """Return the reference plot of a rule, a bad and a good run side by side, as SVG; 404 for a rule without one."""
+    try:
+        path = gallery.plot_of(code)
+    except ConfigError as error:
+        raise HTTPException(404, str(error)) from None
+    if path is None:
+        raise HTTPException(404, f"rule {code} has no reference plot")
+    headers = {"Cache-Control": "max-age=3600"}
+    return Response(path.read_text(encoding="utf-8"), media_type="image/svg+xml", headers=headers)
 
 
 def by_gravity(found: Iterable[Finding]) -> tuple[Finding, ...]:

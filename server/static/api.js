@@ -30,6 +30,7 @@ export const listRuns = () => json("/runs");
 export const describeRun = (run, signal) => json(runPath(run), signal);
 export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
 export const listRules = () => json("/rules");
+export const plotOf = (code) => `${ROOT}/rules/${code}/plot`;
 
 /** Read a metric; kind is "series" (with bounds) or "heatmap" (one value a cell). */
 export async function readSeries(run, kind, { metric, layer = null, range = null }, signal) {

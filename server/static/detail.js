@@ -1,5 +1,6 @@
 // One finding in full: what, why, the numbers it was read from, and the fix with code to copy.
 import { h, icon, iconButton } from "./dom.js";
+import { plotOf } from "./api.js";
 import { number, spot, words } from "./text.js";
 
 const SAFETY = {
@@ -102,6 +103,13 @@ async function copy(text) {
   }
 }
 
+/** A bad and a good run side by side; a rule of the user's own has no such picture. */
+function plot(rule) {
+  if (rule.group === "user") return null;
+  const alt = `${rule.name.replaceAll("-", " ")}: a bad and a good run`;
+  return h("img.rule-plot", { src: plotOf(rule.code), alt, loading: "lazy", onerror: (event) => event.target.remove() });
+}
+
 function about(rule) {
   const parts = [
     ["What it checks", rule.checks],
@@ -114,6 +122,7 @@ function about(rule) {
     "details.about",
     {},
     h("summary", {}, `About ${rule.code}`),
+    plot(rule),
     parts.map(([title, text]) => [h("h4", {}, title), h("p", {}, prose(text))]),
   );
 }

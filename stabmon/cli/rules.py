@@ -17,7 +17,7 @@ def rules(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the rules, or print one rule with its limits, their sources and what mends it."""
-    from stabmon.rules import catalogue, document
+    from stabmon.rules import catalogue, document, gallery
 
     codes = [rule.code for rule in catalogue()] if code is None else [code]
     documents = [document(each) for each in codes]
@@ -28,6 +28,8 @@ def rules(
         Console().print(_list(documents))
     else:
         _print_one(documents[0])
+        if (plot := gallery.plot_of(documents[0].code)) is not None:
+            Console().print(f"\nA bad and a good run: {plot}", soft_wrap=True, highlight=False)
 
 
 def _list(documents: list["RuleDocument"]) -> Table:

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stabmon.errors import ConfigError
 from stabmon.names import natural_key
 from stabmon.records import Finding, RunInfo
@@ -66,7 +68,8 @@ class Engine:
         changed: list[Event] = []
         for judge in tuple(self._judges):
             try:
-                changed += self._judged(judge)
+                with np.errstate(all="ignore"):  # NaN, infinities and what they make are facts here, and no news
+                    changed += self._judged(judge)
             except Exception:  # a bug in a rule must not stop a training: it is reported once and the rule is dropped
                 code = judge.rule.code
                 logger.exception("rule %s failed at step %d and is switched off for this run", code, step)

@@ -220,7 +220,8 @@ def _checked(name: str, value: Any) -> float:
 
 def _wrong(name: str, value: Any) -> ConfigError:
     family, _, field = name.partition(".")
-    whole = "whole " if isinstance(getattr(families().get(family), field, None), int) else ""
+    fields = type(families()[family]).model_fields if family in families() else {}
+    whole = "whole " if field in fields and fields[field].annotation is int else ""
     return ConfigError(f"{name} must be a positive {whole}number, got {value!r}")
 
 

@@ -86,9 +86,10 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     recent = np.append(past[len(past) - lasting + 1 :], series.now).astype(np.float64)
     # Cheap first: the best median is not below the smallest value.
     least = (1 + HOLD * (limits.rise_max - 1)) * float(np.fmin.reduce(before))
-    if least <= 0 or 2 * np.count_nonzero(recent > least) < np.isfinite(recent).sum():
+    usable = recent[np.isfinite(recent)]
+    if not least > 0 or len(usable) < lasting // 2 or 2 * np.count_nonzero(usable > least) < len(usable):
         return
-    now = median(recent[np.isfinite(recent)])
+    now = median(usable)
     best = float(np.nanmin(np.median(before[-blocks * lasting :].reshape(blocks, lasting), axis=1)))
     excess = (now - best) / (best * (limits.rise_max - 1))
     if excess > HOLD:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from stabmon.records import Evidence, Fix, Severity
 from stabmon.rules import remedies
 from stabmon.rules.registry import Sighting, Told, rule
@@ -54,8 +56,9 @@ def _warmer(run: Run) -> tuple[Fix, ...]:
 
 def _tell_jump(run: Run, hit: Hit) -> Told:
     before = run.past(1)[-1, run.series("residual_out").columns_of(hit.layer)]
+    times = float(np.float64(hit.value) / before[0])
     message = (
-        f"rms of the stream after {hit.layer} {number(hit.value)}, {number(hit.value / float(before[0]))} times that "
+        f"rms of the stream after {hit.layer} {number(hit.value)}, {number(times)} times that "
         f"of the step before{beside(run, None, 'learning_rate', 'loss')}"
     )
     cause = "the first steps were taken at the full learning rate"

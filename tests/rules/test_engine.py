@@ -2,12 +2,14 @@
 
 import logging
 import math
+import warnings
 from functools import partial
 
 import numpy as np
 import pytest
 
 from stabmon.errors import ConfigError
+from stabmon.metrics import METRICS
 from stabmon.records import Evidence, Severity
 from stabmon.rules import Engine, Limits, Told, grouped, registry
 from stabmon.rules.view import HISTORY, Run
@@ -236,3 +238,23 @@ def test_a_run_without_the_metrics_of_a_rule_finds_nothing(written):
     assert empty.findings() == ()
     assert np.array([MISSING]).view(np.uint32)[0] == empty.rows.view(np.uint32)[0, 0]
     assert Engine(empty.info, empty.layout).findings == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("config", [{}, {"workload": "vision", "training": {"precision": "fp16", "clip": 0.1}}])
+def test_no_rule_fails_on_numbers_of_any_kind(seed, config, written, caplog):
+    facts = FACTS | {"layers": 3}
+    series = dict.fromkeys(METRICS, 1.0)
+    run = written({"model": facts, "config": config, "steps": 150, "series": series})
+    noise = np.random.default_rng(seed)
+    rows = np.exp(noise.normal(0, 3, run.rows.shape)).astype(np.float32)
+    odd = np.array([np.nan, np.inf, -np.inf, 0, -1, 1e38, 1e-38, MISSING], np.float32)
+    where = noise.random(rows.shape) < noise.choice([0.0, 0.01, 0.3, 1.0], (len(rows), 1))
+    rows[where] = noise.choice(odd, where.sum())
+    engine = run.engine()
+    with caplog.at_level(logging.ERROR, logger="stabmon"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step, row in enumerate(rows):
+            engine.observe(step, row)
+    assert caplog.records == []
+    assert all(0 <= finding.confidence <= 1 for finding in engine.findings)

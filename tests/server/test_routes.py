@@ -16,6 +16,14 @@ from stabmon.store import open_run
 RUNS = "/api/v1/runs"
 
 
+def test_the_reference_plot_of_a_rule_is_a_picture_and_an_unknown_rule_has_none(client):
+    answer = client.get("/api/v1/rules/ATT001/plot")
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert answer.text.startswith("<svg")
+    assert "did you mean 'ATT001'" in client.get("/api/v1/rules/ATT01/plot").json()["detail"]
+    assert client.get("/api/v1/rules/ATT01/plot").status_code == 404
+
+
 def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severity(client):
     body = client.get(RUNS).json()
     assert [run["name"] for run in body["runs"]] == ["fixed", "naive"]
