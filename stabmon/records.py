@@ -32,7 +32,7 @@ class Severity(StrEnum):
     @property
     def rank(self) -> int:
         """0 for information, 1 for a warning, 2 for an error."""
-        return list(Severity).index(self)
+        return ("info", "warning", "error").index(self.value)
 
     @property
     def style(self) -> str:

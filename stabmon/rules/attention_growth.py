@@ -42,8 +42,10 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     softmax = run.series("logit_max").by_layer(_is_softmax) > 0
     largest = np.where(softmax, limits.softmax_logit_max, limits.logit_max)
     hits = {hit.layer: hit for hit in _grown(run, "logit_max", largest, limits)}
-    for hit in _grown(run, "logit_std", limits.logit_std_max, limits):
-        if remedies.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or _does_harm(run, hit, limits)):
+    wide = _grown(run, "logit_std", limits.logit_std_max, limits)
+    light = _light_layers(run, limits) if wide else set()
+    for hit in wide:
+        if remedies.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or hit.layer not in light):
             hits[hit.layer] = hit
     for hit in hits.values():
         attention = run.attention(hit.layer)
@@ -54,7 +56,7 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
             hit,
             partial(_tell_growth, run, hit),
             partial(remedies.for_growth, run, attention),
-            opens=hit.metric == "logit_max" or _does_harm(run, hit, limits),
+            opens=hit.metric == "logit_max" or hit.layer not in light,
             confirmations=limits.confirmations,
             severity=Severity.ERROR if is_error else None,
         )
@@ -71,14 +73,12 @@ def _grown(run: Run, metric: str, limit: Limit, limits: AttentionLimits) -> list
     return series.above(np.maximum(limit, limits.logit_growth_min * series.start))
 
 
-def _does_harm(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
-    """Return whether the layer's row mass is large and has grown in some head; True where it is not recorded."""
+def _light_layers(run: Run, limits: AttentionLimits) -> set[str | None]:
+    """Return the layers whose row mass was measured and is not large, or has not grown, in any head."""
     mass = run.series("row_mass")
-    now = mass.of(hit.layer)
-    if not np.isfinite(now).any():
-        return True
     heavy = mass.above(np.maximum(limits.grown_row_mass_min, limits.logit_growth_min * mass.start))
-    return any(other.layer == hit.layer and other.excess > 1 for other in heavy)
+    measured = {spot.layer for spot, now in zip(mass.spots, np.isfinite(mass.now), strict=True) if now}
+    return measured - {hit.layer for hit in heavy if hit.excess > 1}
 
 
 def _tell_growth(run: Run, hit: Hit) -> Told:

@@ -130,13 +130,13 @@ class Series:
 
     def over(self, excess: npt.NDArray[np.floating], limit: Limit) -> list[Hit]:
         """Return the layers with a head whose ``excess`` [columns] over ``limit`` is past ``HOLD``, worst named."""
-        now, limits = self.now, np.broadcast_to(np.asarray(limit, dtype=np.float64), excess.shape)
+        now = self.now
         certain = np.where(np.isnan(excess), -np.inf, excess)
         worst = np.maximum.reduceat(certain, self._starts)
         heads = np.add.reduceat(certain > 1, self._starts, dtype=np.int64)
         measured = np.add.reduceat(~np.isnan(now), self._starts, dtype=np.int64)
         return [
-            self._hit(int(i), now, limits, certain, int(heads[i]), int(measured[i]))
+            self._hit(int(i), now, limit, certain, int(heads[i]), int(measured[i]))
             for i in np.flatnonzero(worst > HOLD)
         ]
 
@@ -144,7 +144,7 @@ class Series:
         self,
         layer: int,
         now: Floats,
-        limits: npt.NDArray[np.float64],
+        limit: Limit,
         excess: npt.NDArray[np.floating],
         heads: int,
         measured: int,
@@ -152,7 +152,7 @@ class Series:
         start = int(self._starts[layer])
         at = start + int(excess[start : start + self._sizes[layer]].argmax())
         spot = self.spots[at]
-        numbers = float(now[at]), float(limits[at]), float(excess[at])
+        numbers = float(now[at]), float(limit[at] if isinstance(limit, np.ndarray) else limit), float(excess[at])
         return Hit(self.metric, spot.layer, spot.head, *numbers, heads, measured)
 
     def beside(self, metric: str) -> Floats:
