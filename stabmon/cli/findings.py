@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from stabmon.names import natural_key
 from stabmon.records import Finding, Severity
 
 if TYPE_CHECKING:
+    from stabmon.rules import Group
     from stabmon.store import RunReader
 
 
@@ -63,28 +68,40 @@ def report(found: Sequence[Finding], *, as_json: bool) -> None:
 
 
 def table(found: Iterable[Finding]) -> Table:
-    """Return ``found`` as a table: grave causes first, the symptoms that follow from each beneath it."""
+    """Return ``found`` as a table of 80 columns: grave causes first, what follows from each beneath it.
+
+    The layers of one rule share a row, which shows the first of them and the fix to try first.
+    """
     from stabmon.rules import grouped
 
-    result = Table("severity", "rule", "layer", "steps", "what", "first fix", title="Findings", title_justify="left")
+    result = Table(title="Findings", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("rule", "where", "steps"):
+        result.add_column(name, no_wrap=True)
+    result.add_column("what")
+    bundles: dict[tuple[str, Severity], list[Group]] = {}
     for group in grouped(found):
-        _add(result, group.cause)
-        for symptom in group.symptoms:
-            _add(result, symptom, indent="└ ")
+        bundles.setdefault((group.cause.code, group.cause.severity), []).append(group)
+    for groups in bundles.values():
+        _add(result, [group.cause for group in groups])
+        symptoms: dict[tuple[str, Severity], list[Finding]] = {}
+        for symptom in chain.from_iterable(group.symptoms for group in groups):
+            symptoms.setdefault((symptom.code, symptom.severity), []).append(symptom)
+        for below in symptoms.values():
+            _add(result, below, indent="└ ")
     return result
 
 
-def _add(table: Table, one: Finding, indent: str = "") -> None:
-    end = "" if one.cleared is None else str(one.last)
-    fix = f"{one.fixes[0].kind}\n{one.fixes[0].code}" if one.fixes else "-"
-    table.add_row(
-        f"[{one.severity.style}]{indent}{one.severity}[/]",
-        f"{one.code}\n{one.name}",
-        one.layer or "run",
-        str(one.opened) if end == str(one.opened) else f"{one.opened} to {end or 'now'}",
-        one.message,
-        f"with {one.follows[0]}" if indent and one.follows else fix,
-    )
+def _add(table: Table, found: list[Finding], indent: str = "") -> None:
+    """Add the row of one rule's findings."""
+    first = min(found, key=lambda finding: (finding.opened, natural_key(finding.layer or "")))
+    layers = sorted({one.layer for one in found if one.layer}, key=natural_key)
+    where = f"{layers[0]}\nto {layers[-1]}" if len(layers) > 1 else (layers or ["run"])[0]
+    is_open = any(one.cleared is None for one in found)
+    end = "now" if is_open else str(max(one.last for one in found))
+    steps = str(first.opened) if end == str(first.opened) else f"{first.opened} to {end}"
+    fix = f"\n[bold]{escape(str(first.fix))}[/]" if first.fixes and not indent else ""
+    rule = f"[{first.severity.style}]{indent}{first.severity} {first.code}[/]"
+    table.add_row(rule, where, steps, f"[bold]{first.name}[/]: {escape(first.message)}{fix}")
 
 
 def by_code(found: Iterable[Finding]) -> list[str]:
