@@ -22,9 +22,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .gradients import BY_HEAD, TANH, hidden, logit_gradient, rounded, weights
+from .gradients import hidden, logit_gradient, rounded, weights
 from .schedule import SLAB
-from .weights import TANH_FACTOR
+from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
 
 @gluon.jit
@@ -183,7 +183,6 @@ def _consume(
     FORM: gl.constexpr = modes[3]
     GAIN: gl.constexpr = modes[4]
     GRADIENT_GAIN: gl.constexpr = modes[5]
-    ACCURATE: gl.constexpr = modes[6]
     _, _, k_ring, _, ds_ring, dq_ring, o_ring = rings
     _, _, kv_full, kv_empty, ds_full, ds_empty = barriers
     key_heads, group, n_q, n_k, pairs, key_tiles = sizes
@@ -220,7 +219,7 @@ def _consume(
                 else:
                     state = _queries(
                         state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
-                        c_scale, b * factor, W, shape, modes, ACCURATE,
+                        c_scale, b * factor, W, shape, modes, EXACT,
                     )  # fmt: skip
             else:
                 if HAS_BIAS:
@@ -263,7 +262,7 @@ def key_kernel(
     key_heads, group, n_q, n_k, pairs, key_tiles, c_scale, c_bias, factor, scale, largest,
     BLOCK_Q: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,
     HAS_BIAS: gl.constexpr, BIAS_GRADIENT: gl.constexpr, FUSED: gl.constexpr, FORM: gl.constexpr,
-    ACCURATE: gl.constexpr, GAIN: gl.constexpr, GRADIENT_GAIN: gl.constexpr,
+    GAIN: gl.constexpr, GRADIENT_GAIN: gl.constexpr,
 ):  # fmt: skip
     """dK, dV, the bias's gradient by key slab and, if FUSED, dQ / scale; grid (programs,)."""
     D: gl.constexpr = Q.block_type.shape[3]
@@ -301,7 +300,7 @@ def key_kernel(
     sizes = (key_heads, group, n_q, n_k, pairs, key_tiles)
     factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_Q, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN, ACCURATE)
+    modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN)
     gl.warp_specialize(
         [
             (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 0, shape, modes)),

@@ -10,8 +10,8 @@ from ..problem import Problem
 from . import launch
 from .launch import OPTIONS, SLAB, lead, padded, programs, readable
 
-MIXED, TANH, EXACT, BY_HEAD = 0, 1, 2, 3
-"""How sigmoid is computed; the same numbers as in gradients.py."""
+TANH, EXACT, BY_HEAD = 1, 2, 3
+"""How sigmoid is computed; the same numbers as in weights.py."""
 TANH_BIAS = {torch.bfloat16: 9.71, torch.float16: 7.0}
 """The largest bias either way at which the tanh form is used: beyond it P, or 1 − P, is lost; as in the forward."""
 GAINS = {torch.bfloat16: (1.0, 1.0), torch.float16: (2.0**15, 4.0)}
@@ -24,33 +24,31 @@ class Launch(NamedTuple):
     block: queries of a tile of the key kernel, keys of one of the query kernel.
     stages: tiles in flight, a power of two.
     registers: of a consumer's thread, of which there are 256.
-    form: how sigmoid is computed where TANH is not exact enough.
     """
 
     block: int
     stages: int
     registers: int
-    form: int
 
 
-KEYS = {64: Launch(128, 2, 240, MIXED), 128: Launch(64, 2, 240, MIXED)}
+KEYS = {64: Launch(128, 2, 240), 128: Launch(64, 2, 240)}
 """Launches of the key kernel by padded head dim."""
-QUERIES = {64: Launch(128, 4, 240, MIXED), 128: Launch(128, 2, 240, MIXED)}
+QUERIES = {64: Launch(128, 4, 240), 128: Launch(128, 2, 240)}
 """Launches of the query kernel by padded head dim."""
 TURN = 2 * SLAB
 """Keys, or queries, of one program's turn."""
 
 
-def sigmoid_form(problem: Problem, plan: Launch) -> int:
+def sigmoid_form(problem: Problem) -> int:
     """Return how sigmoid is computed, from type and bias alone: TANH only for a bias that is small enough.
 
     A bias in a tensor is read by the kernel, which then decides for each head: BY_HEAD.
     """
     if problem.form != "auto":
-        return TANH if problem.form == "tanh" else plan.form
+        return TANH if problem.form == "tanh" else EXACT
     if problem.bias is not None:
         return BY_HEAD
-    return TANH if abs(problem.bias_value) <= TANH_BIAS[problem.query.dtype] else plan.form
+    return TANH if abs(problem.bias_value) <= TANH_BIAS[problem.query.dtype] else EXACT
 
 
 def backward(
@@ -101,7 +99,7 @@ def _key_gradients(
     key_heads, n_k = key.shape[1:3]
     tiles = -(-n_k // TURN)
     partial = torch.empty((batch, heads, tiles, 2) if bias_gradient else 0, dtype=torch.float32, device=query.device)
-    form = sigmoid_form(problem, plan) if form is None else form
+    form = sigmoid_form(problem) if form is None else form
     gain, gradient_gain = GAINS[query.dtype]
     # The kernel without dQ does not look at what stands for its workspace.
     summed = grads[1] if workspace is None else workspace.view(1, batch * heads, n_q, dim)
@@ -114,7 +112,7 @@ def _key_gradients(
         key_heads, heads // key_heads, n_q, n_k, batch * key_heads, tiles, *_factors(problem, form, gradient_gain),
         BLOCK_Q=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
         HAS_BIAS=problem.bias is not None, BIAS_GRADIENT=bias_gradient, FUSED=workspace is not None, FORM=form,
-        ACCURATE=plan.form, GAIN=gain, GRADIENT_GAIN=gradient_gain, **OPTIONS,
+        GAIN=gain, GRADIENT_GAIN=gradient_gain, **OPTIONS,
     )  # fmt: skip
     return partial.sum((0, 2, 3)) if bias_gradient else partial
 
@@ -126,7 +124,7 @@ def _query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, plan: La
     query, key, value = problem.query, problem.key, problem.value
     batch, heads, n_q, dim = query.shape
     tiles = -(-n_q // TURN)
-    form = sigmoid_form(problem, plan) if form is None else form
+    form = sigmoid_form(problem) if form is None else form
     gain = GAINS[query.dtype][1]
     rows = ((query, SLAB), (key, plan.block), (value, plan.block), (grad, SLAB), (grad_query, SLAB))
     query_kernel[(programs(batch * heads, tiles, problem.is_causal, launch.processors(query.device)),)](
@@ -135,7 +133,7 @@ def _query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, plan: La
         heads, heads // key.size(1), n_q, key.size(2), batch * heads, tiles, lead(problem),
         *_factors(problem, form, gain),
         BLOCK_K=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
-        HAS_BIAS=problem.bias is not None, FORM=form, ACCURATE=plan.form, GAIN=gain, **OPTIONS,
+        HAS_BIAS=problem.bias is not None, FORM=form, GAIN=gain, **OPTIONS,
     )  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """The differences of Gluon between the Triton releases that the kernels are written for, 3.6 to 3.9."""
 
 from typing import Any

@@ -17,9 +17,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .gradients import BY_HEAD, TANH, hidden, logit_gradient, weights
+from .gradients import hidden, logit_gradient, weights
 from .schedule import SLAB
-from .weights import TANH_FACTOR
+from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
 
 @gluon.jit
@@ -113,7 +113,6 @@ def _consume(
     HAS_BIAS: gl.constexpr = modes[0]
     FORM: gl.constexpr = modes[1]
     GAIN: gl.constexpr = modes[2]
-    ACCURATE: gl.constexpr = modes[3]
     q_ring, do_ring, k_ring, v_ring, o_ring = rings
     q_full, q_empty, full, empty = barriers
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
@@ -147,22 +146,9 @@ def _consume(
                 )  # fmt: skip
             else:
                 dq = _keys(
-                    dq,
-                    q,
-                    do,
-                    k_ring,
-                    v_ring,
-                    full,
-                    empty,
-                    step,
-                    stop,
-                    reach,
-                    c_scale,
-                    b * factor,
-                    shape,
-                    ACCURATE,
-                    GAIN,
-                )
+                    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach,
+                    c_scale, b * factor, shape, EXACT, GAIN,
+                )  # fmt: skip
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
@@ -181,7 +167,7 @@ def query_kernel(
     Q, K, V, dO, dQ, bias,
     heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, scale, largest,
     BLOCK_K: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,
-    HAS_BIAS: gl.constexpr, FORM: gl.constexpr, ACCURATE: gl.constexpr, GAIN: gl.constexpr,
+    HAS_BIAS: gl.constexpr, FORM: gl.constexpr, GAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute dQ = scale·dS K; grid (programs,)."""
     D: gl.constexpr = Q.block_type.shape[3]
@@ -206,7 +192,7 @@ def query_kernel(
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_K, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, FORM, GAIN, ACCURATE)
+    modes: gl.constexpr = (HAS_BIAS, FORM, GAIN)
     gl.warp_specialize(
         [
             (_consume, (dQ, bias, rings, barriers, sizes, factors, 0, shape, modes)),

@@ -49,9 +49,9 @@ fma.rn.ftz.f32 r, r, u, r;
 cvt.rn.relu.{pair}.f32 $0, r, y0; }}"""
 
 
-MIXED, TANH, BY_HEAD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(3)
-"""The forms: exact to the rounding of the weights, or fast where the bias keeps weights large, or as its bias lets each
-head."""
+MIXED, TANH, EXACT, BY_HEAD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
+"""The forms: exact to the rounding of the weights (the forward's) or of float32 (the backward's), or fast where the
+bias keeps weights large, or whichever of them its bias lets a head take."""
 TANH_FACTOR = gl.constexpr(-math.log(2) / 2)
 """The factor of TANH over that of MIXED."""
 OUTPUTS = gl.constexpr("=r,f,f,f,f,f,f")

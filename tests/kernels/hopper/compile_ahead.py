@@ -1,7 +1,8 @@
 """Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py [DIM ...]``.
 
-Every entry of the launch table, in every form, by its own launcher; bias tensor and output sums go with the form that
-they occur with. Prints one JSON object a kernel: what it was compiled for, what its machine code needs and waits for.
+The forward's launches in every form, and the backward's kernels in the forms that they are used in most, by their own
+launchers; bias tensor and output sums go with the form that they occur with. Prints one JSON object a kernel: what it
+was compiled for, what its machine code needs and waits for.
 """
 
 import json
@@ -20,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from stabmon.kernels.hopper import launch
+from stabmon.kernels.hopper import backward_launch, launch, workspace
 from stabmon.kernels.problem import Problem
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -49,15 +50,33 @@ def stand_in(compiled: list[Any]) -> None:
     JITFunction.__getitem__ = compile_only
     torch.cuda.device = lambda device: nullcontext()
     launch.processors = lambda device: 132
+    workspace.rounded = lambda *_: None
+
+
+def backward_calls(dims: list[int]) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield the fused kernel as training uses it, with a number and with a learnable bias, and the two kernels whose
+    bits repeat."""
+    for dim, (is_causal, dtype, learnable, deterministic) in product(
+        dims,
+        (
+            (False, torch.bfloat16, False, False),
+            (True, torch.bfloat16, True, False),
+            (True, torch.float16, True, True),
+        ),
+    ):
+        tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
+        bias = torch.zeros(4) if learnable else None
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "split": deterministic}
+        yield shape, Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal, deterministic=deterministic)
 
 
 def calls(dims: list[int]) -> Iterator[tuple[dict[str, Any], Problem]]:
     types = (torch.bfloat16, torch.float16)
-    for (dim, is_causal), dtype, form in product(launch.TABLE, types, (launch.MIXED, launch.TANH)):
+    for (dim, is_causal), dtype, form in product(launch.TABLE, types, (launch.BY_HEAD, launch.TANH)):
         if dim not in dims or (dtype == torch.float16 and form == launch.TANH):
             continue
         tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
-        bias = torch.zeros(4) if form == launch.MIXED else None
+        bias = torch.zeros(4) if form == launch.BY_HEAD else None
         shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "form": form}
         yield shape, Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal)
 
@@ -82,7 +101,25 @@ def facts(kernel: Any) -> dict[str, Any]:
         "register_moves": code.count("USETMAXREG"),
         "overlapped": overlapped(order),
         "unguarded": unguarded(order),
+        "spills": spills(code),
     }
+
+
+def spills(code: str) -> int:
+    """Return how many accesses to the stack the loop over tiles has that has most: of those that hold products and no
+    loop that does."""
+    starts: dict[str, int] = {}
+    instructions: list[str] = []
+    for line in code.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            starts[label[1]] = len(instructions)
+        elif instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            instructions.append(instruction[1])
+    jumps = [(i, re.match(r"@!?U?P\d+ BRA.*?(\.L_x_\d+)", text)) for i, text in enumerate(instructions)]
+    spans = [(starts[jump[1]], i) for i, jump in jumps if jump and starts.get(jump[1], i) < i]
+    loops = [span for span in spans if any("HGMMA" in text for text in instructions[slice(*span)])]
+    inner = [(a, b) for a, b in loops if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)]
+    return max(sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) for a, b in inner)
 
 
 def overlapped(order: list[str]) -> int:
@@ -96,7 +133,7 @@ def overlapped(order: list[str]) -> int:
             inside = None
         elif operation.startswith("MUFU") and inside is not None:
             inside += 1
-    return min(counts)
+    return min(counts, default=0)
 
 
 def unguarded(order: list[str]) -> int:
@@ -117,7 +154,13 @@ def main(dims: list[int]) -> None:
     stand_in(compiled)
     for shape, problem in calls(dims):
         launch.forward(problem, torch.empty_like(problem.query), problem.bias is not None)
-        print(json.dumps(shape | facts(compiled.pop())), flush=True)
+        print(json.dumps({"kernel": "forward"} | shape | facts(compiled.pop())), flush=True)
+    for shape, problem in backward_calls(dims):
+        grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
+        backward_launch.backward(problem, problem.query, grads, problem.bias is not None)
+        for kernel in compiled:
+            print(json.dumps({"kernel": kernel.name} | shape | facts(kernel)), flush=True)
+        compiled.clear()
 
 
 if __name__ == "__main__":

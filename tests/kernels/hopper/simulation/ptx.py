@@ -33,13 +33,7 @@ def _read(name: str, registers: Registers) -> Tensor:
         return torch.tensor(struct.unpack(">f", bytes.fromhex(name[2:]))[0])
     if name.startswith("0x"):
         return torch.tensor(int(name, 16), dtype=torch.int32)
-    return _flushed(registers[name])
-
-
-def _flushed(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
-        return x
-    return torch.where(x.abs() < torch.finfo(torch.float32).tiny, 0.0, x)
+    return registers[name]
 
 
 _STEPS: dict[str, Callable[..., Tensor]] = {
@@ -49,7 +43,6 @@ _STEPS: dict[str, Callable[..., Tensor]] = {
     "rcp": torch.reciprocal,
     "neg": torch.neg,
     "add": torch.add,
-    "min": torch.minimum,
     "mov": lambda x: x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.float32),
     "sub": lambda a, b: a - b,
 }
