@@ -7,8 +7,8 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import with_effect
-from stabmon.preflight_report import LayerStart, PreflightReport
 from stabmon.records import Attention, Finding, Fix, FixKind
+from stabmon.step_zero.report import LayerStart, PreflightReport
 
 _WHY = "as asked"
 

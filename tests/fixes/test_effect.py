@@ -9,7 +9,7 @@ from stabmon import preflight
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import expected, with_effect
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.preflight_report import LayerStart
+from stabmon.step_zero.report import LayerStart
 from stabmon.records import Attention, Fix
 
 LENGTH, WIDTH = 128, 32

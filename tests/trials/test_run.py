@@ -7,9 +7,9 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
 from stabmon.fixes.propose import gravest, propose
-from stabmon.preflight_report import PreflightReport
 from stabmon.records import FixKind
 from stabmon.step_zero import preflight
+from stabmon.step_zero.report import PreflightReport
 from stabmon.trials import trial_of_run
 from stabmon.workloads import training
 

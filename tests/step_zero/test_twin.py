@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stabmon import twin
 from stabmon.kernels.observe import Call
+from stabmon.step_zero import twin
 
 
 def _call(queries=10, keys=10, heads=4, kv_heads=4, causal=False, slopes=None, gain=1.0):

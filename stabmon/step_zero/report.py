@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stabmon.jacobian_report import JacobianBound, jacobian_table
 from stabmon.records import Finding, Fix, ModelMap, Record, Severity
-from stabmon.sweep_report import LengthStart, sentences, sweep_table
+from stabmon.step_zero.jacobian_report import JacobianBound, jacobian_table
+from stabmon.step_zero.sweep_report import LengthStart, sentences, sweep_table
 
 _COLUMNS = (
     "attention_norm",

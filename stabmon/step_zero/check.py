@@ -12,24 +12,22 @@ from stabmon.discover.find import map_of, sites
 from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
-from stabmon.jacobian import jacobian_bound
 from stabmon.kernels import AuxRequest, observe
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.one_pass import Batch, run, undisturbed
-from stabmon.preflight_report import LayerStart, PreflightReport
 from stabmon.records import ModelMap, RunInfo
 from stabmon.series import Floats, Layout, over_heads
 from stabmon.stats import Plan, finalise
 from stabmon.stats.slots import SUMS
-from stabmon.sweep import sweep
-from stabmon.twin import best_bias, softmax_square_sum
+from stabmon.step_zero.jacobian import jacobian_bound
+from stabmon.step_zero.one_pass import Batch, run, undisturbed
+from stabmon.step_zero.report import LayerStart, PreflightReport
+from stabmon.step_zero.sweep import sweep
+from stabmon.step_zero.twin import best_bias, softmax_square_sum
 from stabmon.watched import refuse_compiled
 
 if TYPE_CHECKING:
     from stabmon.rules import Limits
-
-__all__ = ["PreflightReport", "preflight"]
 
 ROWS = 256
 """Query rows a head over the batch whose logits are read."""
@@ -66,8 +64,8 @@ def preflight(
         limits: thresholds of the rules.
         config: what is known of the run to come, such as its workload; rules order their fixes by it.
         lengths: numbers of tokens at which each of the model's own ``SigmoidAttention`` is looked at too, with the
-            inputs it has in ``batch``; see ``stabmon.sweep``.
-        jacobian: bound the Jacobian of each attention of stabmon's too; see ``stabmon.jacobian``.
+            inputs it has in ``batch``; see ``stabmon.step_zero.sweep``.
+        jacobian: bound the Jacobian of each attention of stabmon's too; see ``stabmon.step_zero.jacobian``.
 
     Raises:
         ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.

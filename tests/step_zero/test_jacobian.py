@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from stabmon import preflight
-from stabmon.jacobian import jacobian_bound
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 from stabmon.nn.self_attention import SelfAttention
+from stabmon.step_zero.jacobian import jacobian_bound
 
 WIDTH, HEADS, LENGTH = 8, 2, 12
 OPTIONS = {

@@ -9,9 +9,9 @@ from torch import nn
 from stabmon import preflight
 from stabmon.errors import ConfigError
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
-from stabmon.preflight_report import PreflightReport
-from stabmon.sweep import lengths_of, sweep
-from stabmon.sweep_report import LengthStart, sentences
+from stabmon.step_zero.report import PreflightReport
+from stabmon.step_zero.sweep import lengths_of, sweep
+from stabmon.step_zero.sweep_report import LengthStart, sentences
 
 WIDTH = 32
 

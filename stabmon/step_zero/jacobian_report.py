@@ -11,8 +11,8 @@ from stabmon.records import Evidence, Record
 class JacobianBound(Record):
     """A bound on ‖∂out/∂x‖₂ of one attention before its output projection, and its factors: each the largest head's.
 
-    See ``stabmon.jacobian`` for the formula and its derivation. It is an upper bound, far above the norm itself: to be
-    compared between layers, lengths and steps.
+    See ``stabmon.step_zero.jacobian`` for the formula and its derivation. It is an upper bound, far above the norm
+    itself: to be compared between layers, lengths and steps.
     """
 
     layer: str

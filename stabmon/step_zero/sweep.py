@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from stabmon.errors import ConfigError
-from stabmon.jacobian import call_of
 from stabmon.kernels.observe import Call
 from stabmon.kernels.reference import sampled_rows
 from stabmon.nn import SigmoidAttention
-from stabmon.sweep_report import LengthStart
-from stabmon.twin import best_bias, masked_logits
+from stabmon.step_zero.jacobian import call_of
+from stabmon.step_zero.sweep_report import LengthStart
+from stabmon.step_zero.twin import best_bias, masked_logits
 
 ROWS = 64
 """Query rows a head and length whose weights are worked out."""

@@ -25,12 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stabmon.jacobian_report import JacobianBound
 from stabmon.kernels.observe import Call
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.spectral import spectral_norm
-from stabmon.twin import CHUNK, masked_logits
+from stabmon.step_zero.jacobian_report import JacobianBound
+from stabmon.step_zero.spectral import spectral_norm
+from stabmon.step_zero.twin import CHUNK, masked_logits
 
 
 class _Weights(NamedTuple):

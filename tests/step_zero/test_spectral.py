@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stabmon.spectral import spectral_norm
+from stabmon.step_zero.spectral import spectral_norm
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 9), (2, 3, 64, 256), (300, 40)], ids=str)
