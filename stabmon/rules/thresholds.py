@@ -235,6 +235,10 @@ class UpdateLimits(Record):
         "1.2 to 1.6 in healthy runs, with and without warm-up",
     )
     """Rms of a block's output over that of the step before."""
+    jumped_stream_min: float = limit(
+        3, unit="1", source="measured: 3.2 and more where it jumped; embeddings drawn at 0.02 make any start small"
+    )
+    """Rms of a block's output from which a jump counts."""
     first_steps: int = limit(20, unit="steps", source="stabmon's choice: shorter than any warm-up in use")
     """How many steps count as the start of a run, in which a warm-up would keep the updates small."""
     full_rate_share: float = limit(0.5, unit="1", source="stabmon's choice: half the rate is no warm-up")
@@ -245,6 +249,10 @@ class UpdateLimits(Record):
         source="measured: 2 to 20 in healthy runs of 160 steps, 53 to 1,800 at learning rates too high for the model",
     )
     """Rms of a block's output over that at the first sample."""
+    grown_stream_min: float = limit(
+        10, unit="1", source="measured: 1 to 6 in healthy runs, 20 in the highest of them; embeddings differ in size"
+    )
+    """Rms of a block's output from which growth counts."""
     early_steps: int = limit(
         300, unit="steps", source="measured: a rate that is too high shows within 20 steps; in long runs streams grow"
     )

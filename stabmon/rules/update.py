@@ -18,9 +18,9 @@ def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
     """Flag first steps at the full learning rate that throw the residual stream off.
 
     What it checks: within the first ``limits.first_steps`` steps, the rms of each block's output against
-        ``limits.stream_jump_max`` times that of the step before, where the first step had at least
-        ``limits.full_rate_share`` of the largest learning rate so far. It goes on while the stream stays that far
-        above its first value, within ``limits.early_steps`` steps.
+        ``limits.stream_jump_max`` times that of the step before and ``limits.jumped_stream_min``, where the first step
+        had at least ``limits.full_rate_share`` of the largest learning rate so far. It goes on while the stream stays
+        that far above its first value, within ``limits.early_steps`` steps.
     Why it matters: Adam's first steps have the size of the learning rate whatever the gradient is, so weights that
         were drawn small are written over before anything is known of the data.
     Suggested fix: a linear warm-up over some hundred steps; then a lower learning rate.
@@ -34,12 +34,12 @@ def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
     before = series.past(1)
     hits = []
     if len(before) and run.step < limits.first_steps and _starts_at_full_rate(run, limits):
-        hits = series.above(limits.stream_jump_max * before[-1])
+        hits = series.above(np.maximum(limits.jumped_stream_min, limits.stream_jump_max * before[-1]))
     hit = next((hit for hit in hits if hit.excess > 1), None)
     if hit is not None:
         yield Sighting(hit, partial(_tell_jump, run, hit), partial(_warmer, run), one_for_the_run=True)
         return
-    held = series.above(limits.stream_jump_max * series.first)
+    held = series.above(np.maximum(limits.jumped_stream_min, limits.stream_jump_max * series.first))
     if held:
         hit = held[0]._replace(excess=1.0)
         yield Sighting(hit, partial(_tell_jump, run, hit), opens=False, one_for_the_run=True)
@@ -76,7 +76,8 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
     """Flag a residual stream that grows many times over in the first steps.
 
     What it checks: within the first ``limits.early_steps`` steps, the rms of each block's output against
-        ``limits.stream_growth_max`` times its first value, for ``limits.confirmations`` samples in a row.
+        ``limits.stream_growth_max`` times its first value and ``limits.grown_stream_min``, for
+        ``limits.confirmations`` samples in a row.
     Why it matters: Adam moves each weight by about the learning rate a step. At a rate that is too high for the
         weights' own size the stream grows a thousandfold within twenty steps, the norms then shrink every later update
         by as much, and the run goes on at a higher loss with smaller gradients, which look healthy.
@@ -86,7 +87,7 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
         at learning rate 6e-2 with a stream 1,024 times its start, 2.30 at 2e-2 with 20 times.
     """
     series = run.series("residual_out")
-    hits = series.above(limits.stream_growth_max * series.first)
+    hits = series.above(np.maximum(limits.grown_stream_min, limits.stream_growth_max * series.first))
     hit = next((hit for hit in hits if hit.excess > 1), hits[0] if hits else None)
     if hit is not None:
         yield Sighting(

@@ -166,6 +166,12 @@ def test_one_logit_beyond_the_limit_is_growth_even_where_the_rows_stay_light(wri
     assert [(finding.code, finding.metric, finding.opened) for finding in found] == [("ATT003", "logit_max", 7)] * 2
 
 
+def test_embeddings_that_are_drawn_small_make_no_stream_grow_too_fast(written):
+    stream = {"from": 0.03, "to": 2.4}
+    run = run_of(written, steps=120, residual_out=stream | {"set": {0: 0.02, 1: 0.09}}, learning_rate=1e-3)
+    assert run.findings() == ()
+
+
 def test_heads_that_learn_to_be_silent_are_no_fault(written):
     masses = [0.5] * 60 + [0.01] * 40
     assert run_of(written, model={"max_length": 256}, steps=100, row_mass=masses).findings() == ()
