@@ -88,9 +88,10 @@ def keep(p, rows, columns, limit, window, RULES: tl.constexpr):
     if CAUSAL & RULES:
         p = tl.where(columns <= rows, p, 0.0)
     if WINDOW & RULES:
-        p = tl.where(rows - columns < window, p, 0.0)
+        distance = rows - columns
         if not (CAUSAL & RULES):
-            p = tl.where(columns - rows < window, p, 0.0)
+            distance = tl.abs(distance)
+        p = tl.where(distance < window, p, 0.0)
     if LENGTHS & RULES:
         p = tl.where(columns < limit, p, 0.0)
     return p

@@ -41,8 +41,7 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 80, "bias": None, "causal": True, "alibi": True}, ATTENTION),
         ({"dim": 256, "bias": "tensor", "causal": True}, tuple(CALLS)),
         ({"dim": 128, "bias": None, "causal": True, "broadcast": True}, ATTENTION),
-        ({"dim": 64, "bias": "tensor", "causal": True, "window": 128}, tuple(CALLS)),
-        ({"dim": 128, "bias": None, "causal": False, "window": 128}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": False, "window": 128}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": False, "lengths": True}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, tuple(CALLS)),
     ],
@@ -53,7 +52,7 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 64, "bias": "tensor", "causal": True, "dtype": torch.float32}, ATTENTION),
     ],
     (10, 0): [
-        ({"dim": 128, "bias": "tensor", "causal": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "tensor", "causal": True, "window": 128, "lengths": True}, tuple(CALLS)),
     ],
 }
 
