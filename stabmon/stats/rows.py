@@ -78,10 +78,9 @@ def join(parts: Sequence[Rows]) -> Rows:
     """Return rows of one kind as those of one call with all their heads."""
     if len(parts) == 1:
         return parts[0]
-    query, key = (torch.cat([part[field] for part in parts], dim=1) for field in (0, 1))
     return parts[0]._replace(
-        query=query,
-        key=key,
+        query=torch.cat([part.query for part in parts], dim=1),
+        key=torch.cat([part.key for part in parts], dim=1),
         bias=_per_head(parts, [part.bias for part in parts]),
         alibi_slopes=None if parts[0].alibi_slopes is None else torch.cat([part.alibi_slopes for part in parts]),  # type: ignore[misc]
     )

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stabmon import new_run
 from stabmon.discover.find import map_of, sites
 from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
 from stabmon.kernels import AuxRequest, observe
+from stabmon.monitor import new_run
+from stabmon.monitor.watched import refuse_compiled
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.records import ModelMap, RunInfo
@@ -24,7 +25,6 @@ from stabmon.step_zero.one_pass import Batch, run, undisturbed
 from stabmon.step_zero.report import LayerStart, PreflightReport
 from stabmon.step_zero.sweep import sweep
 from stabmon.step_zero.twin import best_bias, softmax_square_sum
-from stabmon.watched import refuse_compiled
 
 if TYPE_CHECKING:
     from stabmon.rules import Limits

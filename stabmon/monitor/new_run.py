@@ -122,7 +122,7 @@ def _sinks(path: Path | None, wishes: Wishes) -> list["Sink"]:
 def _print_map(model_map: ModelMap) -> None:
     from rich.console import Console
 
-    from stabmon.map_table import map_table
+    from stabmon.monitor.map_table import map_table
 
     Console(stderr=True).print(map_table(model_map))
 

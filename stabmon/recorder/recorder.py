@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from stabmon.errors import StabmonError
+from stabmon.recorder.ring import Ring
 from stabmon.records import Finding, Heartbeat, RunInfo, RunState
-from stabmon.ring import Ring
 from stabmon.series import Floats, Layout
 from stabmon.sinks.protocol import Beating, Sink
 

@@ -1,0 +1,98 @@
+"""``watch`` a model and get a ``Monitor``."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from stabmon.discover.find import map_of, sites
+from stabmon.errors import WatchError
+from stabmon.hooks import Recording
+from stabmon.monitor import new_run
+from stabmon.monitor.monitor import Monitor
+from stabmon.monitor.watched import claim, refuse_compiled, release
+from stabmon.records import ModelMap
+from stabmon.schedule import Schedule
+from stabmon.stats import Plan
+
+if TYPE_CHECKING:
+    from stabmon.rules import Limits, Rule
+    from stabmon.sinks import Sink
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    dir: str | Path | None = "runs",
+    name: str | None = None,
+    schedule: Schedule = Schedule(),  # noqa: B008 frozen
+    log: Sequence[str] = ("loss",),
+    heads: Mapping[str, int] | None = None,
+    scaler: GradScaler | None = None,
+    config: Mapping[str, Any] | None = None,
+    sinks: "Sequence[Sink] | None" = None,
+    limits: "Limits | str | Path | None" = None,
+    rules: "Sequence[str | Path | Rule]" = (),
+    silence: Collection[str] = (),
+    console: bool = True,
+    resume: bool = False,
+    first_step: int = 0,
+) -> Monitor:
+    """Record the stability of ``model`` while it trains, without changing a bit of the training.
+
+    Attach before ``torch.compile``, after DDP or before it. Passes in eval mode or without gradients are not recorded.
+    A compiled model that checkpoints activations stays one graph only with
+    ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``; otherwise torch runs it uncompiled.
+
+    Args:
+        model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
+        optimizer: whose steps are counted, by a hook; without one, call ``monitor.step()`` after each step.
+        dir: folder of runs; None writes no files. Under torch.distributed only rank 0 writes.
+        name: the run's folder in ``dir``; by default the model's class and the time.
+        schedule: which steps are recorded, and how many query rows of each.
+        log: names of the numbers given to ``monitor.log``.
+        heads: number of heads by module path, where a module's attributes do not say it.
+        scaler: the GradScaler in use: gradient norms are divided by its scale.
+        config: kept with the run.
+        sinks: further sinks, beside the store and TensorBoard.
+        limits: thresholds of the rules, or a YAML file of them.
+        rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
+        silence: codes of rules that are not to speak.
+        console: print the map of what was found, and findings as they open.
+        resume: go on with the run that is there, at ``first_step``.
+        first_step: optimizer steps that were taken before.
+
+    Raises:
+        ModelError: no attention was found, or a head count is unknown.
+        WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
+        StoreError: the run cannot be written, or exists already.
+        ConfigError: limits, rules or codes that do not exist or cannot be read.
+    """
+    refuse_compiled(model)
+    found = sites(model, heads)
+    model_map = map_of(model, found)
+    plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)
+    wishes = new_run.Wishes(dir, name, config, sinks, limits, rules, silence, console, resume)
+    claim(model, found)
+    try:
+        run = new_run.start(model, model_map, plan, wishes)
+        recording = Recording(plan, new_run.device_of(model), schedule.rows)
+        monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
+    except BaseException:
+        release(found)
+        raise
+    monitor.attach(model, optimizer, found, scaler)
+    return monitor
+
+
+def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
+    if isinstance(log, str):
+        raise WatchError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
+    own = set(Plan(model_map.attentions, optimizer=True, step_zero=False).columns)
+    if taken := sorted(own & set(log)):
+        raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")
+    return tuple(dict.fromkeys(log))
