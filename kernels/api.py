@@ -81,7 +81,8 @@ def sigmoid_attention(
             What the padding holds must be finite.
         enable_gqa: allow fewer key heads than query heads; consecutive query heads share one.
         deterministic: whether the gradients are to be the same bits in every run; None follows
-            ``torch.use_deterministic_algorithms``. eager and triton always are, on one device and version.
+            ``torch.use_deterministic_algorithms``. eager and triton always are, on one device and version; hopper
+            takes a slower way to the query's gradient.
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
             bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, what

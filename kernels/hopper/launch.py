@@ -14,7 +14,7 @@ from ..launch import Refusal
 from ..problem import Problem, Traits
 
 IN_AUTO = True
-"""Whether ``auto`` chooses this backend: its tests marked gpu have passed on an H100."""
+"""Whether ``auto`` chooses this backend."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
 RELEASES = releases.SUPPORTED
