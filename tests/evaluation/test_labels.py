@@ -3,7 +3,7 @@ import math
 import pytest
 
 from stabmon.evaluation import labels
-from stabmon.evaluation.labels import SHARE, SPREADS
+from stabmon.evaluation.labels import FREQUENCIES, SHARE, SPREADS
 from tests.evaluation.made import outcome
 
 FALLING = [5.0 - 0.1 * step for step in range(30)]
@@ -33,13 +33,13 @@ def test_the_best_configuration_is_the_reference_and_healthy() -> None:
 
 
 def test_a_run_is_compared_on_its_own_seed() -> None:
-    outcomes = group(good=(1.0, 1.5), other=(1.02, 1.52))
+    outcomes = group(good=(1.0, 1.5), other=(1.02, 1.52), bad=(2.0, 4.0))
     assert labels.spreads(outcomes) == {"language": pytest.approx(0.0)}
     assert not any(label_of(outcomes, run).failed for run in outcomes["other"])
 
 
 def test_the_margin_follows_the_spread_between_replicates() -> None:
-    outcomes = group(good=(1.0, 1.0), other=(1.0, 1.4))
+    outcomes = group(good=(1.0, 1.0), other=(1.0, 1.4), bad=(2.0, 4.0))
     spread = 1.4826 * 0.2 * math.sqrt(2)
     assert labels.spreads(outcomes) == {"language": pytest.approx(spread)}
     (reference,) = labels.references(outcomes).values()
@@ -48,7 +48,7 @@ def test_the_margin_follows_the_spread_between_replicates() -> None:
 
 
 def test_the_margin_is_at_least_a_share_of_what_the_best_has_learnt() -> None:
-    margin = SHARE * (math.log(256) - 2.0)
+    margin = SHARE * (FREQUENCIES["language"] - 2.0)
     outcomes = group(good=(2.0, 2.0), other=(2.0 + margin - 0.01,) * 2, worse=(2.0 + margin + 0.01,) * 2)
     assert not label_of(outcomes, outcomes["other"][0]).failed
     assert label_of(outcomes, outcomes["worse"][0]).failed
