@@ -45,7 +45,7 @@ def evaluate(
 
     limits: thresholds to judge with, or to begin the search at.
     tune: whether thresholds are searched on the tuning half; they are written beside the result.
-    mend: whether failed runs are trained again with their first fix.
+    mend: whether failed runs are trained again with their first fix; without it, those count that were so before.
     """
     with Pool(place.jobs) as pool:
         outcomes = train(planned, place, pool)
@@ -54,13 +54,15 @@ def evaluate(
             limits = tuning.tune(_tuning_half(planned, ended, place), limits, pool)
             tuning.write(limits, place.folder)
         found = judge.find(outcomes.values(), place.runs, limits, pool)
-        mended = repair(outcomes, ended, found, place, pool) if mend else []
+        wanted = repairs_of(outcomes, ended, found, place.mended)
+        if mend:
+            _do(repairs.carry_out, _open(wanted), "mending", len(wanted), place, pool)
     evaluation = Evaluation(
         device=place.device,
         versions=next(iter(found.values())).versions if found else {},
         limits=limits.differences,
         spreads=ended.spreads,
-        verdicts=judge.verdicts(planned, outcomes, ended, found, mended),
+        verdicts=judge.verdicts(planned, outcomes, ended, found, *_tried(wanted)),
     )
     report.write(evaluation, place.folder)
     return evaluation
@@ -73,18 +75,11 @@ def train(planned: Sequence[Planned], place: Place, pool: Pool) -> dict[str, Out
     return {job.config.name: _read(job.folder) for job in jobs}
 
 
-def repair(
-    outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, Found], place: Place, pool: Pool
-) -> list[Mended]:
-    """Train every failed run again with its first fix, from step 0 and live, and return how that ended."""
-    wanted: list[Repair] = []
-    for name, label in ended.labels.items():
-        if label.failed:
-            wanted += _repairs(outcomes[name], found[name], place.mended)
-    wanted.sort(key=lambda one: one.step is not None)
-    open_ones = [one for one in wanted if outcome.read(one.job.folder) is None]
-    _do(repairs.carry_out, open_ones, "mending", len(wanted), place, pool)
-    return [Mended(one.run, one.kind, one.step is not None, _read(one.job.folder)) for one in wanted]
+def repairs_of(outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, Found], folder: Path) -> list[Repair]:
+    """Return what is to be trained again with its first fix: every failed run, from step 0 first, then live."""
+    failed = [name for name, label in ended.labels.items() if label.failed]
+    wanted = [one for name in failed for one in _repairs(outcomes[name], found[name], folder)]
+    return sorted(wanted, key=lambda one: one.step is not None)
 
 
 def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
@@ -93,6 +88,17 @@ def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
         repairs.live(run, found.in_samples, folder),
     )
     return [one for one in both if one is not None]
+
+
+def _open(wanted: Sequence[Repair]) -> list[Repair]:
+    return [one for one in wanted if outcome.read(one.job.folder) is None]
+
+
+def _tried(wanted: Sequence[Repair]) -> tuple[list[Mended], set[str]]:
+    """Return how the repairs that were tried ended, and the runs for which there is one from step 0."""
+    done = [(one, outcome.read(one.job.folder)) for one in wanted]
+    mended = [Mended(one.run, one.kind, one.step is not None, run) for one, run in done if run is not None]
+    return mended, {one.run for one in wanted if one.step is None}
 
 
 def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Place) -> list[tuning.Tried]:

@@ -1,7 +1,7 @@
 """From finished runs to verdicts: labels by outcome, alarms by replay, and the lead between them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -68,12 +68,16 @@ def verdicts(
     ended: Ends,
     found: Mapping[str, Found],
     mended: Sequence[Mended],
+    fixable: Collection[str],
 ) -> tuple[Verdict, ...]:
-    """Put together what is known of each run."""
+    """Put together what is known of each run; ``fixable`` names those with a fix that can be made from step 0."""
     half = halves({run.configuration: run.kind for run in planned})
     healthy = [outcomes[name] for name, label in ended.labels.items() if not label.failed]
     return tuple(
-        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], mended, healthy) for run in planned
+        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], mended, healthy).model_copy(
+            update={"fixable": run.name in fixable}
+        )
+        for run in planned
     )
 
 

@@ -83,11 +83,6 @@ def spreads(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
     return {workload: 1.4826 * median(values) for workload, values in away.items()}
 
 
-def broke(run: Outcome) -> bool:
-    """Return whether a run ended without a loss to compare: not finite, or above its own start."""
-    return _broken(run) is not None
-
-
 def references(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Reference]:
     """Return what each group is held to; ``outcomes`` are the replicates of each configuration."""
     spread, found = spreads(outcomes), {}

@@ -33,7 +33,10 @@ class Row(Record):
     cause: Figure
     """Share of found failures, of those that some knob is known to mend, whose first fix turns such a knob."""
     mended: Figure
-    """Share of failed runs that their first fix makes healthy from step 0; a run without a fix counts as not mended."""
+    """Share of failed runs that their first fix makes healthy from step 0; a run without a fix counts as not mended.
+
+    Runs whose fix has not been tried are left out; ``count`` says how many were tried.
+    """
     mended_live: Figure
     """Share of those in which it was applied at the step of the finding that it then makes healthy."""
 
@@ -57,6 +60,7 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
     healthy = [one for one in verdicts if not one.failed]
     leads = [one for one in failed if one.first is not None]
     causes = [one for one in failed if one.found and one.knobs]
+    tried = [one for one in failed if one.mended is not None or not one.fixable]
     live = [one for one in failed if one.mended_live is not None]
     return Row(
         title=title,
@@ -69,7 +73,7 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
         lead=bootstrap(_by_configuration(leads, _lead), median),
         at_start=share(_by_configuration(failed, lambda one: any(alarm.at_start for alarm in one.alarms))),
         cause=share(_by_configuration(causes, lambda one: one.named in one.knobs)),
-        mended=share(_by_configuration(failed, lambda one: bool(one.mended))),
+        mended=share(_by_configuration(tried, lambda one: bool(one.mended))),
         mended_live=share(_by_configuration(live, lambda one: bool(one.mended_live))),
     )
 

@@ -50,9 +50,11 @@ class Verdict(Record):
     knobs: tuple[str, ...] = ()
     """Knobs that are known to mend it: a healthy run of the matrix or a mended one differs in nothing else."""
     mended: bool | None = None
-    """Whether it is healthy with its first fix from step 0; None where it had none, or needed none."""
+    """Whether it is healthy with its first fix from step 0; None where that was not tried."""
     mended_live: bool | None = None
-    """Whether it is healthy when the first fix that the monitor names is applied at that step."""
+    """Whether it is healthy when the first fix that the monitor names is applied at that step; None: not tried."""
+    fixable: bool = False
+    """Whether a fix was named that can be carried out from step 0."""
 
     @property
     def failed(self) -> bool:

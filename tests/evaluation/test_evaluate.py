@@ -51,7 +51,7 @@ def test_failed_runs_are_trained_again_with_the_fix_and_healthy_ones_are_not(don
     )
     failed = {one.name for one in done[1].verdicts if one.failed}
     assert {".".join(name.split(".")[:3]) for name in mended} <= failed
-    assert all((one.mended is None) == (one.name not in failed or not one.found) for one in done[1].verdicts)
+    assert all((one.mended is None) == (not one.fixable) for one in done[1].verdicts)
 
 
 def test_a_replay_finds_what_the_monitor_found_live(done) -> None:

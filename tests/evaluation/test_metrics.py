@@ -5,8 +5,8 @@ from stabmon.evaluation.intervals import bootstrap, share, wilson
 from tests.evaluation.made import verdict
 
 FOUR = [
-    verdict("a", failed=True, first=0, shown=40, knobs=("bias",), mended=True, mended_live=True),
-    verdict("b", failed=True, first=30, shown=50, knobs=("qk_norm",), mended=False, mended_live=False),
+    verdict("a", failed=True, first=0, shown=40, knobs=("bias",), fixable=True, mended=True, mended_live=True),
+    verdict("b", failed=True, first=30, shown=50, knobs=("qk_norm",), fixable=True, mended=False, mended_live=False),
     verdict("c", failed=True, shown=60),
     verdict("d", failed=False, first=5, codes=("GRD001", "LOS001")),
     verdict("e", failed=False),
@@ -24,6 +24,12 @@ def test_the_figures_of_five_known_runs() -> None:
     assert row.cause.value == pytest.approx(0.5)  # the fix is the bias; the second run needed QK norm
     assert row.mended.value == pytest.approx(1 / 3)
     assert row.mended_live.value == pytest.approx(0.5)
+
+
+def test_a_fix_that_was_not_tried_counts_for_nothing_and_a_missing_one_as_a_failure() -> None:
+    untried = verdict("a", failed=True, first=0, fixable=True)
+    assert metrics.row("all", [untried]).mended.value is None
+    assert metrics.row("all", [untried, verdict("b", failed=True)]).mended.value == 0.0
 
 
 def test_nothing_to_count_is_no_figure() -> None:
