@@ -1,8 +1,8 @@
-"""Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py [DIM ...]``.
+"""Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py DIM``.
 
-The forward's launches in every form, and the backward's kernels in the forms that they are used in most, by their own
-launchers; bias tensor and output sums go with the form that they occur with. Prints one JSON object a kernel: what it
-was compiled for, what its machine code needs and waits for.
+Every entry of the forward's table with all that a call can ask for, and the backward's kernels in some of their forms,
+by their own launchers. Prints one JSON object a kernel: what it was compiled for, what its machine code needs and waits
+for.
 """
 
 import json
@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +52,25 @@ def stand_in(compiled: list[Any]) -> None:
     workspace.rounded = lambda *_: None
 
 
-def backward_calls(dims: list[int]) -> Iterator[tuple[dict[str, Any], Problem]]:
-    """Yield the fused kernel as training uses it, with a number and with a learnable bias, and the two kernels whose
-    bits repeat."""
-    for dim, (is_causal, dtype, learnable, deterministic) in product(
-        dims,
-        (
-            (False, torch.bfloat16, False, False),
-            (True, torch.bfloat16, True, False),
-            (True, torch.float16, True, True),
-        ),
+def backward_calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield the fused kernel with a number and with a learnable bias, and the two kernels whose bits repeat."""
+    for is_causal, dtype, learnable, deterministic in (
+        (dim == 64, torch.bfloat16, False, False),
+        (dim == 128, torch.bfloat16, True, False),
+        (True, torch.float16, False, True),
     ):
         tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
         bias = torch.zeros(4) if learnable else None
-        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "split": deterministic}
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "learnable": learnable}
         yield shape, Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal, deterministic=deterministic)
 
 
-def calls(dims: list[int]) -> Iterator[tuple[dict[str, Any], Problem]]:
-    types = (torch.bfloat16, torch.float16)
-    for (dim, is_causal), dtype, form in product(launch.TABLE, types, (launch.BY_HEAD, launch.TANH)):
-        if dim not in dims or (dtype == torch.float16 and form == launch.TANH):
-            continue
+def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield calls with a learnable bias, whose forward holds both forms of sigmoid."""
+    for is_causal, dtype in ((False, torch.bfloat16), (True, torch.bfloat16), (True, torch.float16)):
         tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
-        bias = torch.zeros(4) if form == launch.BY_HEAD else None
-        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "form": form}
-        yield shape, Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal)
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype)}
+        yield shape, Problem(tensor, tensor, tensor, torch.zeros(4), 0.0, None, 0.1, is_causal)
 
 
 def facts(kernel: Any) -> dict[str, Any]:
@@ -105,9 +97,11 @@ def facts(kernel: Any) -> dict[str, Any]:
     }
 
 
-def spills(code: str) -> int:
-    """Return how many accesses to the stack the loop over tiles has that has most: of those that hold products and no
-    loop that does."""
+def spills(code: str) -> float:
+    """Return the share of accesses to the stack in the loop over tiles that has most of them.
+
+    A loop over tiles holds products, and no other loop that does.
+    """
     starts: dict[str, int] = {}
     instructions: list[str] = []
     for line in code.splitlines():
@@ -119,7 +113,7 @@ def spills(code: str) -> int:
     spans = [(starts[jump[1]], i) for i, jump in jumps if jump and starts.get(jump[1], i) < i]
     loops = [span for span in spans if any("HGMMA" in text for text in instructions[slice(*span)])]
     inner = [(a, b) for a, b in loops if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)]
-    return max(sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) for a, b in inner)
+    return max(sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) / (b - a) for a, b in inner)
 
 
 def overlapped(order: list[str]) -> int:
@@ -149,13 +143,13 @@ def unguarded(order: list[str]) -> int:
     return found
 
 
-def main(dims: list[int]) -> None:
+def main(dim: int) -> None:
     compiled: list[Any] = []
     stand_in(compiled)
-    for shape, problem in calls(dims):
-        launch.forward(problem, torch.empty_like(problem.query), problem.bias is not None)
+    for shape, problem in calls(dim):
+        launch.forward(problem, torch.empty_like(problem.query), True)
         print(json.dumps({"kernel": "forward"} | shape | facts(compiled.pop())), flush=True)
-    for shape, problem in backward_calls(dims):
+    for shape, problem in backward_calls(dim):
         grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
         backward_launch.backward(problem, problem.query, grads, problem.bias is not None)
         for kernel in compiled:
@@ -164,4 +158,4 @@ def main(dims: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(dim) for dim in sys.argv[1:]] or [64, 128])
+    main(int(sys.argv[1]))

@@ -11,8 +11,8 @@ import pytest
 from stabmon.kernels.hopper import launch
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
-SPILLS = 24
-"""Times that a loop over tiles of the backward, of 500 instructions and more, may visit the stack."""
+SPILLS = 0.05
+"""Share of the backward's instructions in a loop over tiles that may visit the stack."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
 
 
 def check_forward(kernels, dim):
-    assert len(kernels) == 6
+    assert len(kernels) == 3
     for kernel in kernels:
         assert kernel["stack"] == 0, f"registers spill: {kernel}"
         plan = launch.TABLE[dim, kernel["causal"]]
