@@ -30,8 +30,9 @@ def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[
     Why it matters: nothing normalises a row of sigmoid attention. With b = 0 it sums to about n/2, the output is
         hundreds of times too large, and the loss looks normal: at step 50 it was within 0.06 of softmax's, at step
         250 it was 0.6 nats worse.
-    Suggested fix: the bias at which rows sum to one; in vision LayerScale first. Where the
-        bias is right for the length and the logits are wide, QK norm. From n = 4096 on, hybrid norm on top.
+    Suggested fix: the bias at which rows sum to one; in vision LayerScale next (in its
+        place it mended none of the runs of configs/evaluation.yaml in which it was tried). Where the bias is right for
+        the length and the logits are wide, QK norm. From n = 4096 on, hybrid norm on top.
     When the fix is wrong: with ALiBi, which hides most keys: -log n would starve the rows, and the measured bias must
         be used. QK norm, LayerScale or hybrid norm in place of the bias helped little while b was 0.
     References: arXiv 2409.04431 on attention norms at the start of training; stabmon's runs of a byte-level language

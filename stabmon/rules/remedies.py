@@ -72,11 +72,11 @@ def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for an attention whose output is too large from the first step on."""
     bias = _bias(run, attention, "rows then sum to about one, as softmax's do")
     norm = _qk_norm(attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
-    if setting.workload(run) == "vision":
-        return (*_layer_scale(attention), *bias, *norm)
+    scale = _layer_scale(attention) if setting.workload(run) == "vision" else ()
     excess = bias_excess(run, attention)
     wide = excess is not None and excess <= SAME_BIAS
-    return (*norm, *bias, *_hybrid(run, attention)) if wide else (*bias, *norm, *_hybrid(run, attention))
+    first = (*norm, *bias, *scale) if wide else (*bias, *scale, *norm)
+    return (*first, *_hybrid(run, attention))
 
 
 def for_starved(run: Run, attention: Attention) -> tuple[Fix, ...]:

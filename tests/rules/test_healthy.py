@@ -122,11 +122,11 @@ def test_wide_logits_under_the_right_bias_get_qk_norm_first(written):
     assert "logits are wide" in found[0].cause
 
 
-def test_vision_gets_layer_scale_first(written):
+def test_vision_gets_layer_scale_after_the_bias(written):
     facts = {"layers": 1, "heads": 4, "max_length": 197, "bias": 0.0}
     series = {"row_mass": 98, "twin_ratio": 80, "bias": 0.0}
     found = written({"model": facts, "config": {"workload": "vision"}, "series": series}).findings()
-    assert [fix.kind.value for fix in found[0].fixes] == ["layer_scale", "bias", "qk_norm"]
+    assert [fix.kind.value for fix in found[0].fixes] == ["bias", "layer_scale", "qk_norm"]
 
 
 def test_what_the_model_has_is_not_suggested_again(written):
