@@ -62,15 +62,16 @@ class GradientNorms(Guarded):
         self._changed.clear()
 
     def _write(self) -> None:
-        found = [
-            (at, _gradients(parameters)) for index, (at, parameters) in enumerate(self.groups) if index in self._changed
-        ]
-        norms = torch._foreach_norm([gradient for _, group in found for gradient in group], 2, torch.float32)
+        groups = [self.groups[index] for index in sorted(self._changed)]
+        found = [(at, gradients) for at, parameters in groups if (gradients := _gradients(parameters))]
+        if not found:  # an optimizer inside the backward pass has freed them
+            return
+        norms = _norms([gradient for _, group in found for gradient in group])
         table, places = self._table(tuple((at.start, len(group)) for at, group in found))
         # A row for each group; 0 fills it up.
         each = torch.stack([*norms, norms[0].new_zeros(())])[table]
         total = torch.linalg.vector_norm(each, dim=1)
-        if self.scaler is not None:
+        if self.scaler is not None and self.scaler.is_enabled():
             total /= self.scaler._get_scale_async()
         self.recording.buffer.index_copy_(0, places, total)
 
@@ -99,6 +100,13 @@ class _Note:
         """Note the parameter's group on steps that are recorded."""
         if self.norms.recording.active:
             self.norms.note(self.index)
+
+
+def _norms(gradients: list[Tensor]) -> list[Tensor]:
+    """Return the L2 norm of each gradient, float32; those of float64 are worked out in float64."""
+    wide = any(gradient.dtype == torch.float64 for gradient in gradients)
+    norms: list[Tensor] = list(torch._foreach_norm(gradients, 2, torch.float64 if wide else torch.float32))
+    return [norm.float() for norm in norms] if wide else norms
 
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:

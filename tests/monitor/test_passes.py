@@ -89,6 +89,31 @@ def test_gradient_norms_are_unscaled_under_a_scaler(tiny, quiet, kept, loss):
     np.testing.assert_allclose(row, expected, rtol=1e-5)
 
 
+def test_a_scaler_that_is_disabled_scales_nothing(tiny, quiet, kept, loss):
+    plain, scaled = _no_dropout(tiny()), _no_dropout(tiny())
+    expected = _one_step(plain, lambda: loss(plain, 0).backward(), quiet, kept).copy()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    row = _one_step(scaled, lambda: scaler.scale(loss(scaled, 0)).backward(), quiet, kept, scaler=scaler)
+    np.testing.assert_array_equal(row, expected)
+
+
+def test_a_model_in_float64_is_recorded(tiny, quiet, kept, loss):
+    plain, double = _no_dropout(tiny()), _no_dropout(tiny()).double()
+    expected = _one_step(plain, lambda: loss(plain, 0).backward(), quiet, kept).copy()
+    row = _one_step(double, lambda: loss(double, 0).backward(), quiet, kept)
+    np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(kept.of("total_gradient_norm")).all()
+
+
+def test_gradients_that_are_freed_during_the_backward_pass_are_not_measured(tiny, quiet, kept, loss):
+    model = _no_dropout(tiny())
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
+    _one_step(model, lambda: loss(model, 0).backward(), quiet, kept)
+    assert is_missing(kept.of("total_gradient_norm")).all()
+    assert np.isfinite(kept.of("attention_norm")).all()
+
+
 def test_a_step_that_the_scaler_skips_is_no_step(tiny, quiet, kept, loss):
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
