@@ -85,7 +85,9 @@ class Recording:
         return slice(int(offset * apart), None, apart), AuxRequest(rows=-(-self.rows // sequences), offset=offset)
 
     def guard(self, owner: "Guarded", action: Callable[..., None], *given: Any) -> None:
-        """Run ``action``; time it, and if it fails report it once and switch ``owner`` off."""
+        """Run ``action`` unless ``owner`` is switched off; time it, and if it fails report it and switch it off."""
+        if not owner.enabled:
+            return
         if torch.compiler.is_compiling():
             self.traced = True
             with torch.no_grad():

@@ -3,8 +3,9 @@
 import atexit
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -45,7 +46,7 @@ class Monitor:
         self.map = model_map
         self._recording, self._recorder, self._schedule = recording, recorder, schedule
         self._steps = first_step
-        self._own = Guarded("the end of a step")
+        self._own, self._logging = Guarded("the end of a step"), Guarded("logged numbers")
         self._closed = False
         self._handles: list[Any] = []
         self._sites: list[Site] = []
@@ -127,11 +128,9 @@ class Monitor:
             raise WatchError(
                 f"cannot log {', '.join(unknown)}: announced were {known}; pass watch(..., log=(...)) with every name"
             )
-        wrong = [name for name, value in values.items() if isinstance(value, Tensor) and value.numel() != 1]
-        if wrong:
-            shape = list(values[wrong[0]].shape)  # type: ignore[union-attr]
-            raise WatchError(f"{wrong[0]} must be a single number, got a tensor of shape {shape}; log its mean")
-        self._recording.guard(self._own, self._log, values)
+        for name, value in values.items():
+            _refuse_what_is_no_number(name, value)
+        self._recording.guard(self._logging, self._log, values)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -159,7 +158,7 @@ class Monitor:
             raise WatchError(
                 "step() is for a monitor without an optimizer; this one counts its optimizer's steps itself"
             )
-        self._recording.guard(self._own, self._advance)
+        self._guarded(self._advance)
 
     def skipped(self) -> None:
         """Count a step that a GradScaler refused because the loss itself was not finite: no optimizer hook saw it.
@@ -171,13 +170,13 @@ class Monitor:
             WatchError: the monitor is closed.
         """
         self._refuse_closed("skipped")
-        self._recording.guard(self._own, self._advance)
+        self._guarded(self._advance)
 
     def close(self, *, failed: bool = False) -> None:
         """Take the hooks off, write what is left and end the run; a second call does nothing."""
         if self._closed:
             return
-        self._recording.guard(self._own, self._submit)
+        self._guarded(self._submit)
         self._overhead = self.overhead
         self._closed = True
         atexit.unregister(self._at_exit)
@@ -206,13 +205,17 @@ class Monitor:
 
     def _backward_began(self) -> None:
         """Submit the last step's row: during a backward pass the interpreter is free for the writer thread."""
-        if self._own.enabled:
-            self._recording.guard(self._own, self._submit)
+        self._guarded(self._submit)
 
     def _stepped(self, *_: object) -> None:
         """Run as the optimizer's post-hook."""
-        if self._own.enabled:
-            self._recording.guard(self._own, self._advance)
+        self._guarded(self._advance)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run ``action``; where it fails, no step ends any more, so nothing of later ones is measured either."""
+        self._recording.guard(self._own, action)
+        if not self._own.enabled:
+            self._recording.active = False
 
     def _advance(self) -> None:
         recording = self._recording
@@ -254,6 +257,17 @@ class Monitor:
     def _refuse_closed(self, what: str) -> None:
         if self._closed:
             raise WatchError(f"{what} was called on a monitor that is closed; call watch again")
+
+
+def _refuse_what_is_no_number(name: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.is_complex():
+            kind = "a complex tensor" if value.is_complex() else f"a tensor of shape {list(value.shape)}"
+            raise WatchError(f"{name} must be a single number, got {kind}; log its mean")
+    elif not isinstance(value, Real):
+        raise WatchError(
+            f"{name} must be a number or a tensor of one, got {type(value).__name__}; log float(...) of it"
+        )
 
 
 def _write(buffer: Tensor, at: slice, value: float | Tensor) -> None:

@@ -1,9 +1,11 @@
 """To which step a logged value belongs, and what a run leaves on disk."""
 
+import numpy as np
 import pytest
 import torch
 
 from stabmon import Schedule, watch
+from stabmon.errors import WatchError
 from stabmon.series import is_missing
 from stabmon.store import open_run
 
@@ -56,6 +58,46 @@ def test_several_names_can_be_logged(tiny, quiet, kept, loss):
         monitor.step()
         monitor.log(loss=1.0, accuracy=0.5)
     assert kept.of("accuracy") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (None, "NoneType"),
+        ("0.5", "str"),
+        (np.ones(2), "ndarray"),
+        (torch.ones(2), r"a tensor of shape \[2\]"),
+        (torch.tensor(1j), "a complex tensor"),
+    ],
+    ids=["none", "text", "array", "tensor", "complex"],
+)
+def test_what_is_no_number_is_refused_and_recording_goes_on(tiny, quiet, kept, loss, value, got):
+    model = tiny()
+    with watch(model, **quiet) as monitor:
+        for step in range(2):
+            loss(model, step).backward()
+            monitor.step()
+            with pytest.raises(WatchError, match=f"loss must be a .*number.*, got {got}; log"):
+                monitor.log(loss=value)
+            monitor.log(loss=np.float32(step))
+        assert not monitor.failures
+    assert _losses(kept) == {0: 0.0, 1: 1.0}
+
+
+def test_a_failure_at_the_end_of_a_step_is_reported_once_and_ends_the_measuring(tiny, quiet, kept, loss, monkeypatch):
+    model, seen = tiny(), []
+    with watch(model, **quiet) as monitor:
+        loss(model, 0).backward()
+        monitor.step()
+        monkeypatch.setattr(monitor._recording, "settle", lambda: 1 / 0)
+        monkeypatch.setattr(monitor._recording._stage, "power", lambda *given: seen.append(given))
+        for step in range(1, 4):
+            loss(model, step).backward()
+            monitor.step()
+            monitor.log(loss=step)
+        assert monitor.failures == ("the end of a step: ZeroDivisionError: division by zero",)
+    assert len(seen) == 6  # the open step's own hooks: input, output and branch of two blocks
+    assert list(kept.rows) == [0]
 
 
 def test_a_run_with_default_sinks_is_on_disk_when_the_block_ends(tiny, tmp_path, loss, capsys):
