@@ -33,7 +33,7 @@ def clipping_always_active(run: Run, limits: GradientLimits) -> Iterator[Sightin
     past = series.past(samples)[:, 0]
     share = float((past > clip).sum()) / max(samples, 1)
     if len(past) == samples and share >= limits.clipped_share_max:
-        usual = float(np.median(past))
+        usual = float(np.median(past[np.isfinite(past)]))
         hit = Hit("total_gradient_norm", None, None, float(series.now[0]), clip, float(series.now[0]) / clip, 1, 1)
         yield Sighting(hit, partial(_tell_clipped, run, hit, share), partial(remedies.clip_at, usual))
 

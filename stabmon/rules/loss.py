@@ -80,17 +80,20 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     series, lasting = run.series("loss"), limits.lasting
     past = series.past(lasting - 1 + limits.window)[:, 0] if series.spots else np.empty(0)
     before = past[: len(past) - lasting + 1].astype(np.float64)
-    blocks = len(before) // lasting
-    if blocks < 2:
+    count, enough = len(before) // lasting, max(1, lasting // 2)
+    if count < 2:
         return
     recent = np.append(past[len(past) - lasting + 1 :], series.now).astype(np.float64)
     # Cheap first: the best median is not below the smallest value.
     least = (1 + HOLD * (limits.rise_max - 1)) * float(np.fmin.reduce(before))
     usable = recent[np.isfinite(recent)]
-    if not least > 0 or len(usable) < lasting // 2 or 2 * np.count_nonzero(usable > least) < len(usable):
+    if not least > 0 or len(usable) < enough or 2 * np.count_nonzero(usable > least) < len(usable):
         return
-    now = median(usable)
-    best = float(np.nanmin(np.median(before[-blocks * lasting :].reshape(blocks, lasting), axis=1)))
+    blocks = (block[np.isfinite(block)] for block in before[-count * lasting :].reshape(count, lasting))
+    medians = [median(block) for block in blocks if len(block) >= enough]
+    if not medians:
+        return
+    now, best = median(usable), min(medians)
     excess = (now - best) / (best * (limits.rise_max - 1))
     if excess > HOLD:
         hit = Hit("loss", None, None, now, limits.rise_max * best, excess, 1, 1)
