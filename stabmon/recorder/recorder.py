@@ -174,8 +174,12 @@ class Recorder:
                 return
 
     def _take_findings(self) -> None:
-        if self._engine is not None:
+        if self._engine is None:
+            return
+        try:
             self._findings = tuple(self._engine.findings)
+        except Exception as error:  # a finding that cannot be made must not end the thread
+            self._report("findings", repr(error), "they are those of before; please report the bug")
 
     def _tell_how_findings_end(self) -> None:
         """Hand every finding to the sinks as it stands at the end: while one goes on, its last step is not written."""

@@ -69,27 +69,35 @@ class Event:
     def finding(self) -> Finding:
         """The record of how it stands."""
         if self._record is None:
-            hit = self.worst.hit
-            self._record = Finding(
-                code=self.rule.code,
-                name=self.rule.name,
-                severity=self.severity,
-                evidence=self.rule.evidence,
-                layer=self.layer,
-                head=hit.head,
-                metric=hit.metric,
-                value=hit.value,
-                limit=hit.limit,
-                message=self.message,
-                cause=self.cause,
-                opened=self.opened,
-                peak=self.peak,
-                last=self.last,
-                cleared=self.cleared,
-                cells=self.cells,
-                fixes=self.fixes,
-                confidence=round(self.confidence, 3),
-                follows=self.follows.key if self.follows is not None else None,
-                lead=self.lead,
-            )
+            self._record = self.recorded()
         return self._record
+
+    def recorded(self) -> Finding:
+        """Make the record.
+
+        Raises:
+            ValidationError: the rule told something else than words, numbers, cells and fixes.
+        """
+        hit = self.worst.hit
+        return Finding(
+            code=self.rule.code,
+            name=self.rule.name,
+            severity=self.severity,
+            evidence=self.rule.evidence,
+            layer=self.layer,
+            head=hit.head,
+            metric=hit.metric,
+            value=hit.value,
+            limit=hit.limit,
+            message=self.message,
+            cause=self.cause,
+            opened=self.opened,
+            peak=self.peak,
+            last=self.last,
+            cleared=self.cleared,
+            cells=self.cells,
+            fixes=self.fixes,
+            confidence=round(self.confidence, 3),
+            follows=self.follows.key if self.follows is not None else None,
+            lead=self.lead,
+        )

@@ -109,6 +109,7 @@ class Judge:
         )
         event.adopt(sighting, run.step)
         event.fixes = with_effects(sighting.fixes(), run)
+        event.recorded()  # what a rule tells wrongly is its own failure, before anyone else knows of the event
         self._open[place] = event
         return event
 

@@ -173,6 +173,26 @@ def test_a_bug_in_a_rule_is_reported_once_and_recording_goes_on(caplog):
     assert "ZeroDivisionError('a bug')" in caplog.messages[0]
 
 
+def test_findings_that_cannot_be_made_do_not_end_the_recording(caplog):
+    class Odd:
+        def observe(self, step, values):
+            return [finding(step)]
+
+        @property
+        def findings(self):
+            raise ValueError("odd")
+
+    sink = ListSink()
+    record = recorder(sink, engine=Odd())
+    for step in range(3):
+        record.submit(step, torch.zeros(3))
+    assert record.flush()
+    record.close()
+    assert len(sink.rows) == len(sink.changed) == 3
+    assert sink.states == [RunState.FINISHED]
+    assert ["ValueError('odd')" in message for message in caplog.messages] == [True]
+
+
 def test_a_row_that_cannot_be_made_is_counted_as_dropped(caplog):
     def finalise(raw):
         if raw[0] == 1:
