@@ -22,19 +22,20 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
+from .barriers import barriers
 from .gradients import hidden, logit_gradient, rounded, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
 
 @gluon.jit
-def _produce(Q, dO, K, V, rings, barriers, sizes, shape: gl.constexpr):
+def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
     """Load keys and values of every turn, and the queries that see them, as soon as their buffers are empty."""
     BLOCK_Q: gl.constexpr = shape[0]
     STAGES: gl.constexpr = shape[1]
     CAUSAL: gl.constexpr = shape[2]
     q_ring, do_ring, k_ring, v_ring, _, _, _ = rings
-    full, empty, kv_full, kv_empty, _, _ = barriers
+    full, empty, kv_full, kv_empty, _, _ = signals
     key_heads, group, n_q, n_k, pairs, key_tiles = sizes
     step = 0
     for turn in range(schedule.turns(pairs, key_tiles, CAUSAL)):
@@ -85,7 +86,7 @@ def _add_to_query(dQ, part, dq_tile, pair, row, W: gl.constexpr, BLOCK_Q: gl.con
 
 @gluon.jit
 def _steps(
-    state, dQ, rings, barriers, first, stop, turn, pair, reach, c_scale, shift,
+    state, dQ, rings, signals, first, stop, turn, pair, reach, c_scale, shift,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr, MASKED: gl.constexpr,
 ):  # fmt: skip
     """Take query tiles ``first`` to ``stop`` of one pair (b, h); query row r sees the slab's keys up to r + reach."""
@@ -97,7 +98,7 @@ def _steps(
     GRADIENT_GAIN: gl.constexpr = modes[5]
     dk, dv, db, step, pair_before, row_before = state
     q_ring, do_ring, k_ring, v_ring, ds_ring, dq_ring, _ = rings
-    full, empty, _, _, ds_full, ds_empty = barriers
+    full, empty, _, _, ds_full, ds_empty = signals
     D: gl.constexpr = dk.shape[1]
     dtype: gl.constexpr = q_ring.dtype
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_Q, 16])
@@ -106,6 +107,7 @@ def _steps(
     zero = gl.zeros([SLAB, BLOCK_Q], gl.float32, s_layout)
     for i in range(first, stop):
         slot = step & (STAGES - 1)
+        # An opaque index, else the descriptors of k and v take 32 registers outside of the loop.
         only = schedule.again(0)
         k_tile = k_ring.index(only).reshape([2 * SLAB, D])
         k = k_tile.slice(W * SLAB, SLAB, dim=0)
@@ -143,8 +145,7 @@ def _steps(
             part = warpgroup_mma_wait(0, deps=(dq_token,))
             mbarrier.arrive(ds_empty.index(last & 1), count=1)
             _add_to_query(dQ, part, dq_ring.index(W), pair_before, row_before, W, BLOCK_Q)
-            pair_before = pair
-            row_before = i * BLOCK_Q
+            pair_before, row_before = pair, i * BLOCK_Q
         else:
             dv = warpgroup_mma_wait(1, deps=(dv_token,))
             dk = warpgroup_mma_wait(0, deps=(dk_token,))
@@ -155,23 +156,23 @@ def _steps(
 
 @gluon.jit
 def _queries(
-    state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach, c_scale, shift,
+    state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach, c_scale, shift,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr,
 ):  # fmt: skip
     """Take all query tiles of one pair: those that the diagonal crosses, then those below it."""
     CAUSAL: gl.constexpr = shape[2]
     if CAUSAL:
         state = _steps(
-            state, dQ, rings, barriers, first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, True
+            state, dQ, rings, signals, first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, True
         )
     return _steps(
-        state, dQ, rings, barriers, unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, False
+        state, dQ, rings, signals, unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, False
     )
 
 
 @gluon.jit
 def _consume(
-    dQ, dK, dV, bias, dB, rings, barriers, sizes, factors,
+    dQ, dK, dV, bias, dB, rings, signals, sizes, factors,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
 ):  # fmt: skip
     """dV[j] = Σ_i P[i, j] dO_i and dK[j] = scale·Σ_i dS[i, j] q_i of slab W; the heads that share a key are summed."""
@@ -184,7 +185,7 @@ def _consume(
     GAIN: gl.constexpr = modes[4]
     GRADIENT_GAIN: gl.constexpr = modes[5]
     _, _, k_ring, _, ds_ring, dq_ring, o_ring = rings
-    _, _, kv_full, kv_empty, ds_full, ds_empty = barriers
+    _, _, kv_full, kv_empty, ds_full, ds_empty = signals
     key_heads, group, n_q, n_k, pairs, key_tiles = sizes
     c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dK.block_type.shape[3]
@@ -201,8 +202,7 @@ def _consume(
         reach = n_k - n_q - column - W * SLAB
         dk = gl.zeros([SLAB, D], gl.float32, o_layout)
         dv = gl.zeros([SLAB, D], gl.float32, o_layout)
-        pair_before = 0
-        row_before = n_q
+        pair_before, row_before = 0, n_q
         if FUSED:
             mbarrier.wait(ds_empty.index((step + turn) & 1), (((step + turn) & 2) // 2) ^ 1)
             mbarrier.arrive(ds_full.index((step + turn) & 1), count=1)
@@ -210,28 +210,27 @@ def _consume(
         for pair in range(key_pair * group, key_pair * group + group):
             state = (dk, dv, gl.zeros([SLAB], gl.float32, gl.SliceLayout(1, s_layout)), step, pair_before, row_before)
             if FORM == BY_HEAD:
-                b = gl.load(bias + pair % (key_heads * group))
-                if b * b <= largest * largest:
+                head_bias = gl.load(bias + pair % (key_heads * group))
+                if head_bias * head_bias <= largest * largest:
                     state = _queries(
-                        state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
-                        c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, W, shape, modes, TANH,
+                        state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
+                        c_scale * TANH_FACTOR, head_bias * factor * TANH_FACTOR, W, shape, modes, TANH,
                     )  # fmt: skip
                 else:
                     state = _queries(
-                        state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
-                        c_scale, b * factor, W, shape, modes, EXACT,
+                        state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
+                        c_scale, head_bias * factor, W, shape, modes, EXACT,
                     )  # fmt: skip
             else:
                 if HAS_BIAS:
                     shift = gl.load(bias + pair % (key_heads * group)) * factor
                 state = _queries(
-                    state, dQ, rings, barriers, first, unmasked, stop, turn, pair, reach,
+                    state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
                     c_scale, shift, W, shape, modes, FORM,
                 )  # fmt: skip
             dk, dv, db, step, pair_before, row_before = state
             if BIAS_GRADIENT:
                 gl.store(dB + (pair * key_tiles + tile) * 2 + W, gl.sum(db, 0) * (1.0 / GRADIENT_GAIN))
-
         key_pair, tile = schedule.place_keys(schedule.again(turn), pairs, key_tiles, CAUSAL)
         b = key_pair // key_heads
         column = tile * (2 * SLAB) + W * SLAB
@@ -271,24 +270,13 @@ def key_kernel(
     k_ring = gl.allocate_shared_memory(Q.dtype, [1, 1, 1, 2 * SLAB, D], K.layout)
     v_ring = gl.allocate_shared_memory(Q.dtype, [1, 1, 1, 2 * SLAB, D], V.layout)
     o_ring = gl.allocate_shared_memory(Q.dtype, [2, 1, 1, SLAB, D], dK.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    kv_full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
-    kv_empty = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
-    mbarrier.init(kv_full.index(0), count=1)
-    mbarrier.init(kv_empty.index(0), count=2)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(full.index(slot), count=1)
-        mbarrier.init(empty.index(slot), count=2)
+    full, empty = barriers(STAGES, 1), barriers(STAGES, 2)
+    kv_full, kv_empty = barriers(1, 1), barriers(1, 2)
     if FUSED:
         ds_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([2 * SLAB, BLOCK_Q], Q.dtype)
         ds_ring = gl.allocate_shared_memory(Q.dtype, [2, 2 * SLAB, BLOCK_Q], ds_layout)
         dq_ring = gl.allocate_shared_memory(gl.float32, [2, 1, 1, 64, 64], dQ.layout)
-        ds_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-        ds_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-        for slot in gl.static_range(2):
-            mbarrier.init(ds_full.index(slot), count=2)
-            mbarrier.init(ds_empty.index(slot), count=2)
+        ds_full, ds_empty = barriers(2, 2), barriers(2, 2)
     else:
         ds_ring = q_ring
         dq_ring = q_ring
@@ -296,16 +284,16 @@ def key_kernel(
         ds_empty = full
     fence_async_shared()
     rings = (q_ring, do_ring, k_ring, v_ring, ds_ring, dq_ring, o_ring)
-    barriers = (full, empty, kv_full, kv_empty, ds_full, ds_empty)
+    signals = (full, empty, kv_full, kv_empty, ds_full, ds_empty)
     sizes = (key_heads, group, n_q, n_k, pairs, key_tiles)
     factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_Q, STAGES, CAUSAL)
     modes: gl.constexpr = (HAS_BIAS, BIAS_GRADIENT, FUSED, FORM, GAIN, GRADIENT_GAIN)
     gl.warp_specialize(
         [
-            (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 0, shape, modes)),
-            (_consume, (dQ, dK, dV, bias, dB, rings, barriers, sizes, factors, 1, shape, modes)),
-            (_produce, (Q, dO, K, V, rings, barriers, sizes, shape)),
+            (_consume, (dQ, dK, dV, bias, dB, rings, signals, sizes, factors, 0, shape, modes)),
+            (_consume, (dQ, dK, dV, bias, dB, rings, signals, sizes, factors, 1, shape, modes)),
+            (_produce, (Q, dO, K, V, rings, signals, sizes, shape)),
         ],
         [4, 1],
         [REGISTERS, 24],

@@ -17,19 +17,20 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
+from .barriers import barriers
 from .gradients import hidden, logit_gradient, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
 
 @gluon.jit
-def _produce(Q, dO, K, V, rings, barriers, sizes, shape: gl.constexpr):
+def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
     """Load the slabs of every turn and the keys and values that they see, as soon as their buffers are empty."""
     BLOCK_K: gl.constexpr = shape[0]
     STAGES: gl.constexpr = shape[1]
     CAUSAL: gl.constexpr = shape[2]
     q_ring, do_ring, k_ring, v_ring, _ = rings
-    q_full, q_empty, full, empty = barriers
+    q_full, q_empty, full, empty = signals
     heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
     step = 0
     for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
@@ -104,7 +105,7 @@ def _keys(
 
 @gluon.jit
 def _consume(
-    dQ, bias, rings, barriers, sizes, factors, W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr
+    dQ, bias, rings, signals, sizes, factors, W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr
 ):  # fmt: skip
     """Compute dQ[i] = scale·Σ_j dS[i, j] k_j for slab W of every turn."""
     BLOCK_K: gl.constexpr = shape[0]
@@ -114,7 +115,7 @@ def _consume(
     FORM: gl.constexpr = modes[1]
     GAIN: gl.constexpr = modes[2]
     q_ring, do_ring, k_ring, v_ring, o_ring = rings
-    q_full, q_empty, full, empty = barriers
+    q_full, q_empty, full, empty = signals
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
     c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dQ.block_type.shape[3]
@@ -176,28 +177,20 @@ def query_kernel(
     o_ring = gl.allocate_shared_memory(Q.dtype, [2, 1, 1, SLAB, D], dQ.layout)
     k_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], K.layout)
     v_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], V.layout)
-    q_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for w in gl.static_range(2):
-        mbarrier.init(q_full.index(w), count=1)
-        mbarrier.init(q_empty.index(w), count=1)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(full.index(slot), count=1)
-        mbarrier.init(empty.index(slot), count=2)
+    q_full, q_empty = barriers(2, 1), barriers(2, 1)
+    full, empty = barriers(STAGES, 1), barriers(STAGES, 2)
     fence_async_shared()
     rings = (q_ring, do_ring, k_ring, v_ring, o_ring)
-    barriers = (q_full, q_empty, full, empty)
+    signals = (q_full, q_empty, full, empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, scale, largest)
     shape: gl.constexpr = (BLOCK_K, STAGES, CAUSAL)
     modes: gl.constexpr = (HAS_BIAS, FORM, GAIN)
     gl.warp_specialize(
         [
-            (_consume, (dQ, bias, rings, barriers, sizes, factors, 0, shape, modes)),
-            (_consume, (dQ, bias, rings, barriers, sizes, factors, 1, shape, modes)),
-            (_produce, (Q, dO, K, V, rings, barriers, sizes, shape)),
+            (_consume, (dQ, bias, rings, signals, sizes, factors, 0, shape, modes)),
+            (_consume, (dQ, bias, rings, signals, sizes, factors, 1, shape, modes)),
+            (_produce, (Q, dO, K, V, rings, signals, sizes, shape)),
         ],
         [4, 1],
         [REGISTERS, 24],

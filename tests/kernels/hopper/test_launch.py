@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stabmon.kernels import launch as backends
-from stabmon.kernels.hopper import launch
+from stabmon.kernels.hopper import backward_launch, launch
 from stabmon.kernels.problem import Problem, Traits
 
 
@@ -107,3 +107,32 @@ def test_small_problems_get_small_grids():
     assert launch.programs(4, 5, False, 132) == 20
     assert launch.programs(4, 5, True, 132) == 12
     assert launch.programs(64, 64, True, 132) == 132
+
+
+@pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
+def test_a_backward_launch_fits_the_multiprocessor(dim):
+    keys, queries = backward_launch.KEYS[dim], backward_launch.QUERIES[dim]
+    assert keys.block * dim == 2 * 64 * 64, "each of two consumers adds a part [64, 64] to dQ in a step"
+    held, outputs, slopes, part = 4 * 64 * dim, 2 * 64 * dim, 2 * 128 * keys.block, 2 * 2 * 64 * 64
+    assert 2 * (2 * keys.stages * keys.block * dim + held + outputs + slopes + part) + 2048 <= 227 * 1024
+    assert 2 * (2 * queries.stages * queries.block * dim + held + outputs) + 2048 <= 227 * 1024
+    for plan in (keys, queries):
+        assert 128 * (2 * plan.registers + 24) <= 65536
+        assert plan.stages & (plan.stages - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "form"),
+    [
+        (problem(level=-math.log(16384)), backward_launch.TANH),
+        (problem(level=-math.log(32768)), backward_launch.EXACT),
+        (problem(level=math.log(32768)), backward_launch.EXACT),
+        (problem(torch.float16, level=-math.log(2048)), backward_launch.EXACT),
+        (problem(bias=torch.zeros(2)), backward_launch.BY_HEAD),
+        (problem(bias=torch.zeros(2))._replace(form="accurate"), backward_launch.EXACT),
+        (problem(level=-20.0)._replace(form="tanh"), backward_launch.TANH),
+    ],
+    ids=["bf16-16384", "bf16-32768", "ones", "fp16-2048", "tensor", "forced-accurate", "forced-tanh"],
+)
+def test_the_backward_takes_the_fast_sigmoid_where_neither_end_is_lost(call, form):
+    assert backward_launch.sigmoid_form(call) == form
