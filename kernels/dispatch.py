@@ -90,7 +90,7 @@ def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengt
 def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Tensor | float:
     """Return the bias: the caller's, or −log of the most keys that a row of each sequence may see."""
     if isinstance(options.bias, Tensor):
-        return options.bias.to(_working_type(query))
+        return options.bias.to(_working_type(query)).contiguous()
     if options.bias is not None:
         return options.bias
     most = lengths.max_k or key.size(2)

@@ -46,6 +46,15 @@ def test_a_repeated_run_gives_the_same_bits(deterministic):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bias_may_be_any_view(backend):
+    tensors = draw()
+    wide = torch.tensor([-3.0, 5.0, -1.0, 5.0], device=DEVICE)
+    for view in (wide[::2], wide[:1].expand(2)):
+        found, expected = (sigmoid_attention(*tensors, bias=bias, backend=backend) for bias in (view, view.clone()))
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_autocast_casts_the_tensors_alone(backend):
     leaves = [*draw(), torch.tensor([-3.0001, -2.9999], device=DEVICE, requires_grad=True)]
     given = lengths(12, 5)
