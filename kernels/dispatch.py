@@ -77,7 +77,7 @@ def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengt
         value,
         bias if isinstance(bias, Tensor) else None,
         0.0 if isinstance(bias, Tensor) else bias,
-        None if slopes is None else slopes.detach().to(_working_type(query)),
+        None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
         1.0 / math.sqrt(query.size(3)) if options.scale is None else options.scale,
         options.is_causal,
         options.window,

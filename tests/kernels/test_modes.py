@@ -46,11 +46,13 @@ def test_a_repeated_run_gives_the_same_bits(deterministic):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_bias_may_be_any_view(backend):
+@pytest.mark.parametrize("name", ["bias", "alibi_slopes"])
+def test_what_heads_have_each_may_be_any_view(name, backend):
     tensors = draw()
-    wide = torch.tensor([-3.0, 5.0, -1.0, 5.0], device=DEVICE)
+    wide = torch.tensor([0.25, 5.0, 0.5, 5.0], device=DEVICE)
     for view in (wide[::2], wide[:1].expand(2)):
-        found, expected = (sigmoid_attention(*tensors, bias=bias, backend=backend) for bias in (view, view.clone()))
+        given, dense = ({name: x} for x in (view, view.clone()))
+        found, expected = (sigmoid_attention(*tensors, backend=backend, **options) for options in (given, dense))
         assert torch.equal(found, expected)
 
 
