@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, create_engine, event, exc, inspect, select
 from sqlalchemy.pool import StaticPool
 
@@ -26,11 +27,15 @@ def file_of(path: Path | str) -> Path:
 
 @contextmanager
 def in_our_words(file: Path, doing: str) -> Iterator[None]:
-    """Turn what the database raises into a ``StoreError`` that names the file and what was being done."""
+    """Turn what the database raises, or reading JSON in it, into a ``StoreError`` that says where and what was done."""
     try:
         yield
     except exc.DBAPIError as error:
         raise StoreError(_message(file, doing, str(error.orig))) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([error.title, *(str(part) for part in first["loc"])])
+        raise StoreError(f"{file} is damaged ({where}: {first['msg']}): restore it from a copy") from error
     except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StoreError(_message(file, doing, str(error))) from error
 

@@ -62,11 +62,16 @@ class RunReader:
         self.path = file.parent
         self._lock = threading.Lock()
         self._connection = for_reading(file)
-        self._identity = file.stat().st_ino
-        with self._snapshot("reading what the run is") as connection:
-            row = connection.execute(select(schema.run)).one()
-        self.info = RunInfo.model_validate_json(row.info)
-        self.layout = Layout.model_validate_json(row.layout)
+        try:
+            with in_our_words(file, "opening it"):
+                self._identity = file.stat().st_ino
+            with self._snapshot("reading what the run is") as connection:
+                row = connection.execute(select(schema.run)).one()
+                self.info = RunInfo.model_validate_json(row.info)
+                self.layout = Layout.model_validate_json(row.layout)
+        except BaseException:
+            disconnect(self._connection)
+            raise
 
     def __enter__(self) -> "RunReader":
         return self
@@ -92,7 +97,7 @@ class RunReader:
         """Return how the run stands; a running one whose writer has been silent for three intervals is ``STALE``."""
         with self._snapshot("reading the heartbeat") as connection:
             row = connection.execute(select(schema.heartbeat)).one()
-        beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})
+            beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})
         silent = clock.time() - beat.time > STALE_AFTER * beat.interval
         return beat.model_copy(update={"state": RunState.STALE}) if beat.state is RunState.RUNNING and silent else beat
 

@@ -1,5 +1,9 @@
 import shutil
+import sqlite3
+from contextlib import closing
 from importlib import import_module
+
+import pytest
 
 from stabmon.records import RunState, Severity
 from stabmon.store import FILE, RunWriter, runs
@@ -28,6 +32,25 @@ def test_what_is_no_run_is_skipped_and_what_cannot_be_read_is_said(tmp_path, inf
     assert [run.name for run in listed] == ["good", "foreign"]
     assert listed[0].problem is None
     assert "is not a stabmon run" in listed[1].problem
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "problem"),
+    [
+        ("run", "info", "RunInfo.created"),
+        ("run", "layout", "Layout.columns"),
+        ("heartbeat", "state", "Heartbeat.state"),
+    ],
+)
+def test_a_run_whose_description_is_damaged_does_not_hide_the_others(table, column, problem, tmp_path, info, layout):
+    for name in ("good", "odd"):
+        RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
+    with closing(sqlite3.connect(tmp_path / "odd" / FILE)) as connection, connection:
+        value = "gone" if table == "heartbeat" else '{"name": "lm"}'
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    good, odd = runs(tmp_path)
+    assert (good.name, good.problem, good.state) == ("good", None, RunState.FINISHED)
+    assert f"is damaged ({problem}" in odd.problem
 
 
 def test_a_directory_that_is_missing_or_empty_has_no_runs(tmp_path):
