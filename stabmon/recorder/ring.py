@@ -30,10 +30,18 @@ class Ring:
             slot = self._free.popleft()
         except IndexError:
             return None
-        self._slots[slot].copy_(buffer.detach(), non_blocking=True)
+        try:
+            self._copy(buffer.detach(), slot)
+        except BaseException:
+            self._free.append(slot)
+            raise
+        return slot
+
+    def _copy(self, buffer: torch.Tensor, slot: int) -> None:
+        """Copy ``buffer``; only CUDA has an event that says when a copy that is not waited for has ended."""
+        self._slots[slot].copy_(buffer, non_blocking=buffer.is_cuda)
         if buffer.is_cuda:
             self._ends[slot].record(torch.cuda.current_stream(buffer.device))
-        return slot
 
     def take(self, slot: int) -> Floats:
         """Wait until the copy into ``slot`` has ended, return its numbers [width], and free it."""

@@ -173,6 +173,18 @@ def test_a_bug_in_a_rule_is_reported_once_and_recording_goes_on(caplog):
     assert "ZeroDivisionError('a bug')" in caplog.messages[0]
 
 
+def test_a_copy_that_fails_gives_its_slot_back(caplog):
+    sink = ListSink()
+    record = recorder(sink, capacity=2)
+    for step in range(4):
+        record.submit(step, torch.zeros(5))
+    record.submit(4, torch.ones(3))
+    record.close()
+    assert [step for step, _ in sink.rows] == [4]
+    assert record.dropped == 4
+    assert not any("the queue is full" in message for message in caplog.messages)
+
+
 def test_findings_that_cannot_be_made_do_not_end_the_recording(caplog):
     class Odd:
         def observe(self, step, values):
