@@ -119,7 +119,7 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Name of the run and of its folder: letters, digits and '_', from the second on '.' and '-' too."""
     workload: Literal["language", "vision", "speech"] = "language"
-    """What is trained: the next byte of Python's own source, ten kinds of scanned digits, or segments of sound."""
+    """What is trained: the next byte of Python's own source, ten kinds of scanned digits, or who says a vowel."""
     model: ModelConfig
     """The model."""
     training: TrainingConfig
@@ -151,7 +151,7 @@ def documented() -> dict[str, Path]:
 
 
 def load(path: str | Path) -> RunConfig:
-    """Read a configuration from a YAML file, or a shipped one by its name (``language-naive``).
+    """Read a configuration from a YAML file, or a shipped one by its name (``naive``).
 
     Raises:
         ConfigError: no such file, no YAML, an unknown key or a value of another type; the message names file and key.

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import with_effect
 from stabmon.records import Attention, Finding, Fix, FixKind
-from stabmon.step_zero.report import LayerStart, PreflightReport
+
+if TYPE_CHECKING:
+    from stabmon.step_zero.report import LayerStart, PreflightReport
 
 _WHY = "as asked"
 
@@ -25,7 +28,7 @@ def gravest(findings: Iterable[Finding]) -> tuple[Fix, ...]:
     return tuple(dict.fromkeys(finding.fix for finding in mendable if finding.code == code))
 
 
-def propose(kind: FixKind, config: RunConfig, report: PreflightReport, value: float | None = None) -> tuple[Fix, ...]:
+def propose(kind: FixKind, config: RunConfig, report: "PreflightReport", value: float | None = None) -> tuple[Fix, ...]:
     """Return the fixes of ``kind`` for the run ``config``: one a layer, or one where it is of the training.
 
     ``value`` is what ``Fix.value`` says of the kind; None takes the measured best bias, a LayerScale gain by depth,
@@ -44,7 +47,7 @@ def propose(kind: FixKind, config: RunConfig, report: PreflightReport, value: fl
 
 
 def _of_layer(
-    kind: FixKind, one: Attention, row: LayerStart, depth: int, value: float | None, config: RunConfig
+    kind: FixKind, one: Attention, row: "LayerStart", depth: int, value: float | None, config: RunConfig
 ) -> Fix:
     best = row.best_bias if math.isfinite(row.best_bias) else -math.log(config.model.context)
     match kind:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stabmon.names import natural_key
-from stabmon.records import Finding, RunInfo, RunState, Severity
+from stabmon.records import Finding, Key, RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 
 LINES_A_RULE = 5
@@ -23,7 +23,7 @@ class ConsoleSink:
     def __init__(self, console: Console | None = None, *, least: Severity = Severity.INFO) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._least = least
-        self._seen: set[tuple[str, str | None, int]] = set()
+        self._seen: set[Key] = set()
         self._lines: Counter[str] = Counter()
         self._run = ""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.records import Finding, Heartbeat, Key, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import RunWriter
 
@@ -29,7 +29,7 @@ class StoreSink:
         """Rows that were given up because more than ``kept`` were waiting."""
         self._resume = resume
         self._rows: deque[tuple[int, float, Floats]] = deque(maxlen=kept)
-        self._findings: dict[tuple[str, str | None, int], Finding] = {}
+        self._findings: dict[Key, Finding] = {}
         self._writer: RunWriter | None = None
         self._not_before = 0.0
 

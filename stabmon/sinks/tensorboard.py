@@ -19,7 +19,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from stabmon.metrics import METRICS, Place
 from stabmon.names import padded
-from stabmon.records import Finding, RunInfo, RunState
+from stabmon.records import Finding, Key, RunInfo, RunState
 from stabmon.rules.grouping import grouped
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
@@ -74,7 +74,7 @@ class TensorBoardSink:
         self._file: events.EventFile | None = None
         self._curves: list[_Curve] = []
         self._heatmaps: list[_Heatmap] = []
-        self._findings: dict[tuple[str, str | None, int], Finding] = {}
+        self._findings: dict[Key, Finding] = {}
         self._opening: list[Summary.Value] = []
         self._samples = 0
         self._step = -1

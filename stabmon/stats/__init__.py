@@ -1,8 +1,10 @@
-"""From raw sums on the device to one row of series: the plan of slots, what hooks add, and the arithmetic after."""
+"""From raw sums on the device to one row of series: the plan of slots, what hooks add, and the arithmetic after.
+
+What is named here needs no torch; what hooks call (``stage``, ``direct``, and the statistics beside them) does.
+"""
 
 from stabmon.stats.finalise import finalise
 from stabmon.stats.plan import Plan
 from stabmon.stats.slots import Slots
 
 __all__ = ["Plan", "Slots", "finalise"]
-"""Nothing here imports torch; ``stage``, ``direct`` and ``softmax`` beside it do."""

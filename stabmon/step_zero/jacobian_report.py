@@ -1,4 +1,4 @@
-"""The Jacobian bound of each attention as data and as a table. No torch."""
+"""The Jacobian bound of each attention as data and as a table."""
 
 from collections.abc import Sequence
 

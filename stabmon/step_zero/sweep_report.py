@@ -1,4 +1,4 @@
-"""What the length sweep says: one row a layer and length, and where the bias stops being right. No torch."""
+"""What the length sweep says: one row a layer and length, and where the bias stops being right."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
