@@ -7,7 +7,9 @@ import pytest
 
 from stabmon.evaluation import matrix, report
 from stabmon.evaluation.evaluate import Place, evaluate
+from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
+from stabmon.evaluation.tuning import Search, Tried
 from stabmon.rules import Limits
 from stabmon.store import open_run
 
@@ -76,3 +78,13 @@ def test_the_stored_result_prints_the_same_tables(done) -> None:
     stored = report.read(folder)
     assert stored == evaluation
     assert report.markdown(stored.of(None)) == report.markdown(evaluation.of(None))
+
+
+def test_a_limit_moves_only_where_that_decides_more_runs_rightly(done) -> None:
+    runs = [Tried(done[0] / "runs" / name, failed=False) for name in ("tiny.length.0", "tiny.zero.0")]
+    with Pool(1) as pool:
+        search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000}), pool)
+        assert search.spoken == [frozenset(), frozenset({"ATT001"})]
+        assert [search.improve(name) for name in ("att.twin_ratio_max", "att.row_mass_min")] == [True, False]
+    assert search.spoken == [frozenset(), frozenset()]
+    assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max"]
