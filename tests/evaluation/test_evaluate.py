@@ -83,8 +83,8 @@ def test_the_stored_result_prints_the_same_tables(done) -> None:
 def test_a_limit_moves_only_where_that_decides_more_runs_rightly(done) -> None:
     runs = [Tried(done[0] / "runs" / name, failed=False) for name in ("tiny.length.0", "tiny.zero.0")]
     with Pool(1) as pool:
-        search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000}), pool)
+        search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000, "silence": ["CFG001"]}), pool)
         assert search.spoken == [frozenset(), frozenset({"ATT001"})]
         assert [search.improve(name) for name in ("att.twin_ratio_max", "att.row_mass_min")] == [True, False]
     assert search.spoken == [frozenset(), frozenset()]
-    assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max"]
+    assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max", "silence"]
