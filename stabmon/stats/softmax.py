@@ -65,7 +65,8 @@ def add_softmax(
     keys = sampled_rows(inputs.key.size(1), wanted.rows, wanted.offset, inputs.query.device)
     query = _heads(F.linear(inputs.query.index_select(1, rows), weights.query, weights.query_bias), slots.heads)
     key = _project(inputs.key.index_select(1, keys), weights.key, weights.key_bias)
-    statistics = _statistics(inputs, weights, query, rows)
+    with torch.autocast(inputs.query.device.type, enabled=False):
+        statistics = _statistics(inputs, weights, query, rows)
     writer.statistics(slots, statistics, query, key)
     writer.counts(slots, batch, queries * query.size(3), inputs.key.size(1))
 

@@ -118,6 +118,19 @@ def test_causal_mask_and_padding_are_honoured(quiet, kept, form):
     _check(model, (x, x, x), oracle, quiet, kept, kwargs)
 
 
+def test_pairs_are_counted_in_fp32_under_autocast(quiet, kept):
+    model, x = Around(batch_first=True), torch.randn(3, 100, E)
+    nn.init.normal_(model.attention.in_proj_weight)
+    with watch(model, schedule=Schedule(rows=1000), **quiet) as monitor:
+        with torch.autocast("cpu", torch.bfloat16):
+            model(x, x, x).float().sum().backward()
+        monitor.step()
+        assert not monitor.failures
+    pairs = kept.of("dead_fraction").astype(np.float64) * 3 * 100 * 100  # 30,000 is no number of bf16
+    assert (pairs > 256).all()
+    np.testing.assert_allclose(pairs, pairs.round(), atol=0.01)
+
+
 def test_a_transformer_encoder_trains_with_the_same_bits(quiet, kept):
     def train(watched):
         torch.manual_seed(0)
