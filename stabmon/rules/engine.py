@@ -25,6 +25,8 @@ from stabmon.series import Floats, Layout
 if TYPE_CHECKING:
     from stabmon.store import RunReader
 
+AT_ONCE = 1024
+"""Samples of a stored run that are held in memory together."""
 logger = logging.getLogger("stabmon")
 
 
@@ -84,7 +86,7 @@ class Engine:
         """
         cursor, more = 0, True
         while more:
-            cursor, steps, rows = reader.after(cursor)
+            cursor, steps, rows = reader.after(cursor, limit=AT_ONCE)
             for step, row in zip(steps, rows, strict=True):
                 self.observe(int(step), row)
             more = len(steps) > 0

@@ -24,7 +24,7 @@ def after(connection: Connection, cursor: int, limit: int | None, layout: Layout
     tail = schema.tail.c
     query = select(tail.sequence, tail.step, tail.data).where(tail.run == schema.RUN, tail.sequence >= cursor)
     lines = connection.execute(query.order_by(tail.sequence)).all()
-    steps, rows = _folded(connection, cursor, lines[0].sequence if lines else None, layout)
+    steps, rows = _folded(connection, cursor, lines[0].sequence if lines else None, limit, layout)
     steps += [line.step for line in lines]
     rows += [np.frombuffer(line.data, "<f4") for line in lines]
     steps, rows = steps[:limit], rows[:limit]
@@ -32,8 +32,13 @@ def after(connection: Connection, cursor: int, limit: int | None, layout: Layout
     return New(cursor + len(rows), np.array(steps, dtype=np.int64), stacked.astype(np.float32, copy=False))
 
 
-def _folded(connection: Connection, cursor: int, end: int | None, layout: Layout) -> tuple[list[int], list[Floats]]:
-    """Return steps and rows from ``cursor`` on that were folded already; none when the tail begins at the cursor."""
+def _folded(
+    connection: Connection, cursor: int, end: int | None, limit: int | None, layout: Layout
+) -> tuple[list[int], list[Floats]]:
+    """Return steps and rows from ``cursor`` on that were folded already; none when the tail begins at the cursor.
+
+    Whole folds are read until there are at least ``limit`` rows.
+    """
     if cursor == end:
         return [], []
     fold, chunk = schema.fold.c, schema.chunk.c
@@ -55,4 +60,6 @@ def _folded(connection: Connection, cursor: int, end: int | None, layout: Layout
         skip = max(cursor - sequence, 0)
         steps += np.frombuffer(own, "<i8")[skip:].tolist()
         rows += list(whole[skip:])
+        if limit is not None and len(rows) >= limit:
+            break
     return steps, rows
