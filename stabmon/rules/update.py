@@ -47,7 +47,10 @@ def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
 
 def _starts_at_full_rate(run: Run, limits: UpdateLimits) -> bool:
     rate = run.series("learning_rate")
-    return bool(rate.spots) and bool(rate.first[0] >= limits.full_rate_share * rate.now[0] > 0)
+    if not rate.spots:
+        return False
+    largest = np.fmax.reduce(np.append(rate.past(limits.first_steps)[:, 0], rate.now))
+    return bool(rate.first[0] >= limits.full_rate_share * largest > 0)
 
 
 def _warmer(run: Run) -> tuple[Fix, ...]:
