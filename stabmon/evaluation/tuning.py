@@ -20,7 +20,7 @@ from stabmon.rules import Limits, catalogue
 from stabmon.rules.limits import documents
 
 FACTORS = (0.25, 0.5, 0.71, 1.41, 2.0, 4.0)
-"""What a default is multiplied with; whole numbers are rounded."""
+"""What a default is multiplied with; whole numbers are rounded, and what is at most one stays so: it is a share."""
 ROUNDS = 2
 """Times the list of limits is gone through, where the first changed any."""
 FILE = "limits.yaml"
@@ -70,7 +70,8 @@ class Search:
         default = value_of(Limits(), name)
         for factor in FACTORS:
             value = max(1, round(default * factor)) if isinstance(default, int) else float(f"{default * factor:.3g}")
-            if value != value_of(self.limits, name):
+            is_share = default <= 1
+            if value != value_of(self.limits, name) and not (is_share and value > 1):
                 yield self.limits.changed({name: value})
 
     def _score(self, spoken: Spoken, name: str, limits: Limits) -> Score:
