@@ -53,7 +53,8 @@ def attend(
     chosen = launch.choose(options.backend, problem.traits)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
-    output, sums = _attend(problem, chosen, options.return_aux is not None or observed is not None)
+    gradients = chosen if options.backend != "auto" else launch.gradients(chosen, problem)
+    output, sums = _attend(problem, chosen, gradients, options.return_aux is not None or observed is not None)
     if observer is not None:
         observer.record(observe.call_of(problem, output, _aux(problem, chosen, observed, sums)))
     return output, _aux(problem, chosen, options.return_aux, sums)
@@ -104,11 +105,13 @@ def _working_type(query: Tensor) -> torch.dtype:
     return torch.promote_types(query.dtype, torch.float32)
 
 
-def _attend(problem: Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
+def _attend(
+    problem: Problem, backend: launch.Chosen, gradients: launch.Chosen, with_sums: bool
+) -> tuple[Tensor, Tensor | None]:
     if backend == "eager":
         output = reference.sigmoid_attention(problem)
         return output, reference.output_square_sum(problem, output) if with_sums else None
-    output, sums = ops.attend(problem, with_sums, backend)
+    output, sums = ops.attend(problem, with_sums, backend, gradients)
     return output, sums if with_sums else None
 
 

@@ -14,9 +14,12 @@ from .descriptors import aligned
 from .problem import FIELDS, SCHEMA, Problem
 
 
-def attend(problem: Problem, with_sums: bool, backend: str) -> tuple[Tensor, Tensor]:
-    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper"."""
-    output, sums = sigmoid_attention_op(*problem, with_sums, backend)
+def attend(problem: Problem, with_sums: bool, backend: str, gradients: str) -> tuple[Tensor, Tensor]:
+    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper".
+
+    gradients: which of the two works out the gradients.
+    """
+    output, sums = sigmoid_attention_op(*problem, with_sums, backend, gradients)
     return output, sums
 
 
@@ -29,14 +32,14 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
 @torch.library.custom_op(
     "stabmon::sigmoid_attention",
     mutates_args=(),
-    schema=f"({SCHEMA}, bool with_sums, str backend) -> (Tensor, Tensor)",
+    schema=f"({SCHEMA}, bool with_sums, str backend, str gradients) -> (Tensor, Tensor)",
 )
 def sigmoid_attention_op(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and sums of ``Problem``'s fields, ``with_sums`` and ``backend``."""
+    """Return output and sums of ``Problem``'s fields, ``with_sums``, ``backend`` and ``gradients``."""
     from . import forward
     from .hopper import launch as hopper
 
-    problem, (with_sums, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    problem, (with_sums, backend, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output = torch.empty_like(problem.query)
     run = hopper.forward if backend == "hopper" else forward.forward
     return output, run(_readable(problem), output, with_sums)
@@ -44,7 +47,7 @@ def sigmoid_attention_op(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 @sigmoid_attention_op.register_fake
 def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    problem, (with_sums, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    problem, (with_sums, *_) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     query = problem.query
     sums = query.new_empty((problem.batch, query.size(1)) if with_sums else (0,), dtype=torch.float32)
     return torch.empty_like(query), sums
@@ -114,7 +117,7 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
     problem = Problem(*(given.get(i, value) for i, value in enumerate(ctx.rest)))
     wanted = problem.bias is not None and ctx.needs_input_grad[3]
     *grads, grad_bias = backward_op(grad, *problem, wanted, ctx.backend)
-    nothing = [None] * (FIELDS + 2 - 4)
+    nothing = [None] * (FIELDS + 3 - 4)
     return (*grads, grad_bias if wanted else None, *nothing)
 
 

@@ -28,7 +28,7 @@ def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
     per_query_head = per_head() if bias else None
     alibi_slopes = per_head(requires_grad=False) if slopes else None
     problem = Problem(*draw(), per_query_head, -1.5, alibi_slopes, 0.25, causal)
-    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton"))
+    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton", "triton"))
 
 
 def test_the_other_operators_keep_their_word():
@@ -40,7 +40,7 @@ def test_the_other_operators_keep_their_word():
 
 def test_the_schema_spells_the_fields_of_a_problem():
     arguments = ops.sigmoid_attention_op._opoverload._schema.arguments
-    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend")
+    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend", "gradients")
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
