@@ -45,6 +45,7 @@ def test_every_command_of_the_command_line_is_in_the_readme_and_the_other_way_ro
 
 def test_the_file_tree_names_files_that_exist() -> None:
     tree = _blocks("text")[-1]
+    assert len(set(tree.splitlines())) == len(tree.splitlines())
     folder = ""
     for line in tree.splitlines():
         name = line.split()[0] if line.strip() else ""

@@ -45,7 +45,8 @@ def test_a_rule_of_one_s_own_is_asked_where_it_is_passed_and_gets_all_limits(fil
 def test_files_and_rules_may_be_mixed(file):
     (first,) = load(file())
     assert [rule.code for rule in resolve([first, file("USR002", "other")])] == ["USR001", "USR002"]
-    assert resolve(file()) == load(file()) or resolve(str(file()))[0].code == "USR001"
+    for path in (file(), str(file())):
+        assert [rule.code for rule in resolve(path)] == ["USR001"]
 
 
 @pytest.mark.parametrize(
