@@ -50,7 +50,8 @@ _Pending = TypeVar("_Pending", _Measured, _Sampled)
 class Stage:
     """Notes what hooks measure and brings it to ``buffer`` [plan.width] with few operations.
 
-    It does what ``Direct`` does, later. Between two folds each slot is written once.
+    It does what ``Direct`` does, later; but where no kernel gave statistics, query norms are those of the sampled rows
+    and key norms those of all keys of their sequences. Between two folds each slot is written once.
     """
 
     def __init__(self, plan: Plan, buffer: Tensor) -> None:

@@ -97,12 +97,7 @@ def _inputs(model: nn.Module, batch: Batch, heads: Mapping[str, int] | None) -> 
 
     ours = [site for site in sites(model, heads) if isinstance(site.module, SelfAttention)]
     handles = [site.module.register_forward_pre_hook(partial(note, site.attention.layer)) for site in ours]
-    try:
-        with torch.no_grad(), undisturbed(model):
-            run(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _one_pass(model, batch, handles)
     return {site.attention.layer: seen[site.attention.layer] for site in ours if site.attention.layer in seen}
 
 
@@ -120,16 +115,21 @@ def measure(
     plan = Plan(model_map.attentions, step_zero=True)
     recording = _StepZero(plan, new_run.device_of(model), ROWS)
     handles = attach(recording, found, _TwinObserver)
+    _one_pass(model, batch, handles)
+    recording.settle()
+    _softmax_is_its_own_twin(recording)
+    row = finalise(recording.buffer.cpu().numpy(), plan)
+    return Start(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
+
+
+def _one_pass(model: nn.Module, batch: Batch, handles: Sequence[Any]) -> None:
+    """Run ``batch`` through ``model``, which is left as it was, and take the hooks of ``handles`` off."""
     try:
         with torch.no_grad(), undisturbed(model):
             run(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    recording.settle()
-    _softmax_is_its_own_twin(recording)
-    row = finalise(recording.buffer.cpu().numpy(), plan)
-    return Start(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
 
 
 class _StepZero(Recording):
