@@ -9,8 +9,8 @@ from stabmon import preflight
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import expected, with_effect
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.step_zero.report import LayerStart
 from stabmon.records import Attention, Fix
+from stabmon.step_zero.report import LayerStart
 
 LENGTH, WIDTH = 128, 32
 
