@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from stabmon.config_messages import explain
 from stabmon.errors import ConfigError
+from stabmon.names import RUN_NAME
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
@@ -116,7 +117,7 @@ class MonitorConfig(Section):
 class RunConfig(Section):
     """Everything that decides a run."""
 
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the run and of its folder: letters, digits and '_', from the second on '.' and '-' too."""
     workload: Literal["language", "vision", "speech"] = "language"
     """What is trained: the next byte of Python's own source, ten kinds of scanned digits, or who says a vowel."""

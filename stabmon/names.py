@@ -5,6 +5,9 @@ import re
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Attribute names that torch.compile, DDP, FSDP and activation checkpointing put into a module's path."""
 
+RUN_NAME = r"^\w[\w.-]*$"
+"""What a run may be called, since its folder has that name: letters, digits and '_', from the second on '.' and '-'."""
+
 _PATTERN = re.compile(r"\d+|\D+")
 
 

@@ -1,5 +1,6 @@
 """``watch`` a model and get a ``Monitor``."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from stabmon.hooks import Recording
 from stabmon.monitor import new_run
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.watched import claim, refuse_compiled, release
+from stabmon.names import RUN_NAME
 from stabmon.records import ModelMap
 from stabmon.schedule import Schedule
 from stabmon.stats import Plan
@@ -68,11 +70,17 @@ def watch(
 
     Raises:
         ModelError: no attention was found, or a head count is unknown.
-        WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
+        WatchError: the model is watched already or was compiled before, ``log`` names a number that stabmon records, or
+            ``name`` is no name for a folder.
         StoreError: the run cannot be written, or exists already.
         ConfigError: limits, rules or codes that do not exist or cannot be read.
     """
     refuse_compiled(model)
+    if name is not None and not re.match(RUN_NAME, name):
+        raise WatchError(
+            f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
+            "it is the run's folder in dir"
+        )
     found = sites(model, heads)
     model_map = map_of(model, found)
     plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)

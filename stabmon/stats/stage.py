@@ -15,7 +15,16 @@ from torch import Tensor
 
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
-from stabmon.stats.measured import output_squares, set_bias, set_gain, spread, square_norm, with_output, with_squares
+from stabmon.stats.measured import (
+    output_squares,
+    set_bias,
+    set_gain,
+    spread,
+    square_norm,
+    wide,
+    with_output,
+    with_squares,
+)
 from stabmon.stats.plan import Plan
 from stabmon.stats.rows import Rows, join, measure, plain, row_statistics, take
 from stabmon.stats.slots import Slots
@@ -77,10 +86,10 @@ class Stage:
         version = -1 if x.is_inference() else x._version
         if last is not None and last[0]() is x and last[1] == version >= 0:
             place.copy_(self._place(last[2]))  # a block's input is the output of the block before it
-        elif x.dtype == torch.float64:
-            place.copy_(torch.linalg.vector_norm(x))
-        else:
+        elif self._direct(x):
             torch.linalg.vector_norm(x, dtype=torch.float32, out=place)
+        else:
+            place.copy_(torch.linalg.vector_norm(x, dtype=wide(x)))
         self._stream = (weakref.ref(x), version, at.start)
 
     def gain(self, at: slice, gain: Tensor) -> None:
@@ -134,16 +143,20 @@ class Stage:
         torch.maximum(maxima, counted[self._maxima], out=maxima)
         np.copyto(self._counts, self._start)
 
+    def _direct(self, x: Tensor) -> bool:
+        """Return whether a norm of ``x`` can be written to its place: one launch instead of two."""
+        return x.dtype != torch.float64 and x.device == self.buffer.device
+
     def _take(self, start: int) -> None:
         if start in self._taken:
             self.fold()
         self._taken.add(start)
 
     def _statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
-        self._measured.append(_Measured(slots, statistics))
+        self._measured.append(_Measured(slots, statistics.to(self.buffer.device, non_blocking=True)))
         for at, tokens, count in ((slots.query_squares, query, 2), (slots.key_squares, key, 3)):
             place = self._norms[at]
-            if tokens.size(1) == slots.heads and tokens.dtype != torch.float64:
+            if tokens.size(1) == slots.heads and self._direct(tokens):
                 torch.linalg.vector_norm(tokens, dim=(0, 2, 3), dtype=torch.float32, out=place)
             else:
                 place.copy_(square_norm(tokens, slots.heads).sqrt_())

@@ -72,3 +72,9 @@ def test_another_number_of_heads_than_expected_is_said(tiny, quiet, caplog):
         model(torch.zeros(1, 4, dtype=torch.long))
     assert "has 4 heads, expected 2; pass heads={'layers.0.attention': 4}" in caplog.text
     assert len(monitor.failures) == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", "-x"])
+def test_a_name_that_leaves_the_folder_is_refused(tiny, quiet, name):
+    with pytest.raises(WatchError, match=r"name must be letters, digits and '_'.*the run's folder"):
+        watch(tiny(), name=name, **quiet)
