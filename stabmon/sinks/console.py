@@ -61,11 +61,11 @@ class ConsoleSink:
         if worst.follows:
             line.append("  └ ")
         line.append(f"{worst.severity.value} {worst.code} {worst.name}", style=worst.severity.style)
-        line.append(f" at step {worst.opened}{_where(group)}: {worst.message}")
+        line.append(f" at step {worst.opened}{_where(group)}: {worst.message}.")
         if worst.follows:
             line.append(f" It follows from {worst.follows[0]} of step {worst.follows[2]}.")
         elif worst.fixes:
-            line.append(f" Fix: {worst.fix.code.splitlines()[0] if worst.fix.code else worst.fix.why}", style="bold")
+            line.append(f" Fix: {worst.fix}.", style="bold")
         if self._lines[worst.code] == LINES_A_RULE:
             line.append(f" (more of {worst.code} are not printed)", style="dim")
         self._console.print(line, soft_wrap=True)

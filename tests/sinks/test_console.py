@@ -49,7 +49,7 @@ def printed():
 def test_one_finding_is_one_line_without_colours_when_nobody_looks(printed):
     assert printed([finding()]) == [
         "stabmon: error ATT001 large-initial-attention-norm at step 0 in layers.0 head 5: "
-        "the norm is [9.0], limit 2.0 Fix: bias.fill_(-5.5)"
+        "the norm is [9.0], limit 2.0. Fix: bias = -5.5 in m."
     ]
 
 
@@ -74,7 +74,7 @@ def test_errors_come_first_and_a_finding_of_the_run_names_no_layer(printed):
     mild = finding(None, code="LOS001", name="loss-spike", severity=Severity.WARNING, head=None, fixes=())
     lines = printed([mild, finding()])
     assert lines[0].startswith("stabmon: error ATT001")
-    assert lines[1] == "stabmon: warning LOS001 loss-spike at step 0: the norm is [9.0], limit 2.0"
+    assert lines[1] == "stabmon: warning LOS001 loss-spike at step 0: the norm is [9.0], limit 2.0."
 
 
 def test_a_symptom_is_printed_beneath_its_cause_without_a_fix_of_its_own(printed):
@@ -84,5 +84,5 @@ def test_a_symptom_is_printed_beneath_its_cause_without_a_fix_of_its_own(printed
     assert lines[0].startswith("stabmon: error ATT001")
     assert lines[1] == (
         "stabmon:   └ warning RES001 branch-dominates-residual at step 0 in layers.0 head 5: "
-        "the norm is [9.0], limit 2.0 It follows from ATT001 of step 0."
+        "the norm is [9.0], limit 2.0. It follows from ATT001 of step 0."
     )
