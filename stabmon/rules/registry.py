@@ -174,7 +174,7 @@ def find(code: str, known: Sequence[Rule] | None = None) -> Rule:
     if found is None:
         near = get_close_matches(code.upper(), by_code, 1, 0.5) or get_close_matches(code.lower(), by_name, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(by_code))}"
-        raise ConfigError(f"unknown rule {code!r}; {hint}")
+        raise ConfigError(f"unknown rule {code!r}; {hint}; `stabmon rules` lists them all")
     return found
 
 

@@ -84,7 +84,7 @@ def for_reading(file: Path) -> Connection:
         StoreError: the file is missing, foreign, written by a newer stabmon, or cannot be opened.
     """
     if not file.is_file():
-        raise StoreError(f"no run at {file.parent}: it has no {file.name}; expected a folder that stabmon.watch wrote")
+        raise StoreError(f"no run at {file.parent}: it has no {file.name}; {_instead(file.parent)}")
     with in_our_words(file, "opening it"):
         connection = _connection(lambda: _read_only(file))
         try:
@@ -93,6 +93,15 @@ def for_reading(file: Path) -> Connection:
             disconnect(connection)
             raise
     return connection
+
+
+def _instead(folder: Path) -> str:
+    """Say what to give instead of ``folder``: one of the runs in it, where it holds some."""
+    inside = sorted(str(found.parent) for found in folder.glob(f"*/{FILE}"))
+    if not inside:
+        return "expected a folder that stabmon.watch wrote"
+    more = f" and {len(inside) - 5} more" if len(inside) > 5 else ""
+    return f"give one of the runs in it: {', '.join(inside[:5])}{more}"
 
 
 def _read_only(file: Path) -> sqlite3.Connection:

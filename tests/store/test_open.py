@@ -47,6 +47,13 @@ def test_what_cannot_be_read_is_said_plainly(make, message, tmp_path):
             open_run(path)
 
 
+def test_a_folder_of_runs_names_the_runs_in_it(info, layout, tmp_path):
+    for name in ("naive", "fixed"):
+        RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
+    with pytest.raises(StoreError, match=r"give one of the runs in it: .*/fixed, .*/naive$"):
+        open_run(tmp_path)
+
+
 def test_a_folder_that_disappears_is_said_plainly(write, odd_rows, tmp_path):
     write(odd_rows(3))
     with open_run(tmp_path / "lm") as run:
