@@ -76,5 +76,10 @@ _COLUMNS = ("row_mass", "twin_ratio", "bias", "best_bias")
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    low, high = _short(min(values)), _short(max(values))
     return low if low == high else f"{low} to {high}"
+
+
+def _short(value: float) -> str:
+    """Return three digits of ``value``, thousands written out: ``4160``, where ``g`` alone would say ``4.16e+03``."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

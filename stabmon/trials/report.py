@@ -126,7 +126,7 @@ class TrialReport(Record):
 
     def __rich__(self) -> Group:
         where = f"{len(self.fixes)} places" if len(self.fixes) > 1 else self.fixes[0].module or "the training"
-        parts = [Text(f"On trial in {where}: {self.fixes[0]}. {self.fixes[0].why}.")]
+        parts = [Text(f"On trial in {where}: {self.fixes[0]}: {self.fixes[0].why}.")]
         if self.fixes[0].effect is not None:
             parts.append(Text(f"Expected: {self.fixes[0].effect}."))
         parts += [Text(f"Changed: {self.applied[0].changed}.")] if self.applied else []

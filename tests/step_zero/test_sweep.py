@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from stabmon import preflight
@@ -11,7 +12,7 @@ from stabmon.errors import ConfigError
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 from stabmon.step_zero.report import PreflightReport
 from stabmon.step_zero.sweep import lengths_of, sweep
-from stabmon.step_zero.sweep_report import LengthStart, sentences
+from stabmon.step_zero.sweep_report import LengthStart, sentences, sweep_table
 
 WIDTH = 32
 
@@ -107,3 +108,14 @@ def test_lengths_come_in_order_and_one_key_is_refused() -> None:
     assert [row.length for row in rows] == [8, 32]
     with pytest.raises(ValueError, match="at least 2 keys"):
         sweep("layer", attention(), tokens(16), [8, 1])
+
+
+def test_the_table_fits_80_columns_at_long_lengths_too() -> None:
+    rows = [
+        LengthStart(layer=layer, length=16384, row_mass=mass, twin_ratio=ratio, bias=0.0, best_bias=best)
+        for layer, mass, ratio, best in (("0", 4090.0, 4670.0, -9.11), ("1", 4170.0, 4820.0, -9.06))
+    ]
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(sweep_table(rows))
+    assert " ".join(shown.get().split()).endswith("16384 4090 to 4170 4670 to 4820 0 -9.11 to -9.06 0 of 2")
