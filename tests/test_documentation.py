@@ -37,6 +37,13 @@ def test_every_python_snippet_of_the_readme_runs(snippet: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_the_table_of_the_evaluation_is_that_of_the_stored_result() -> None:
+    from stabmon.evaluation import report
+
+    stored = report.read(ROOT / "configs" / "evaluation.json")
+    assert report.markdown(stored.of("held-out")).strip() in README
+
+
 def test_every_command_of_the_command_line_is_in_the_readme_and_the_other_way_round() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     named = set(re.findall(r"^\| `stabmon (\w+)", README, flags=re.MULTILINE))
