@@ -71,10 +71,11 @@ def watch(
     Raises:
         ModelError: no attention was found, or a head count is unknown.
         WatchError: the model is watched already or was compiled before, ``log`` names a number that stabmon records, or
-            ``name`` is no name for a folder.
+            ``name`` is no name for a folder, ``model`` no model or ``optimizer`` no optimizer.
         StoreError: the run cannot be written, or exists already.
         ConfigError: limits, rules or codes that do not exist or cannot be read.
     """
+    _refuse_mistaken(model, optimizer)
     refuse_compiled(model)
     if name is not None and not re.match(RUN_NAME, name):
         raise WatchError(
@@ -95,6 +96,17 @@ def watch(
         raise
     monitor.attach(model, optimizer, found, scaler)
     return monitor
+
+
+def _refuse_mistaken(model: object, optimizer: object) -> None:
+    """Raise before anything is written, where ``model`` is no model or ``optimizer`` no optimizer."""
+    if not isinstance(model, nn.Module):
+        raise WatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
+        raise WatchError(
+            f"optimizer must be a torch optimizer, got {type(optimizer).__name__}; "
+            "leave it out and call monitor.step() after each step"
+        )
 
 
 def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
