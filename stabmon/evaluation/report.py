@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
@@ -73,7 +74,8 @@ def as_json(evaluation: Evaluation, half: Half | None) -> str:
 def tables(evaluation: Evaluation, half: Half | None) -> Group:
     """Return the tables of one half, or of all runs, for a terminal."""
     verdicts = evaluation.of(half)
-    return Group(_table(rows(verdicts), half or "all runs"), _baselines(baseline_rows(verdicts)))
+    found = rows(verdicts)
+    return Group(_table(found, half or "all runs"), _intervals(found[0]), _baselines(baseline_rows(verdicts)))
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -95,17 +97,30 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _table(found: Sequence[Row], title: str) -> Table:
-    table = Table("", *HEADS, title=f"Rules, {title}", title_justify="left")
+    """Return a line for each of ``found``; narrow enough for a terminal, so without the intervals."""
+    table = Table(title=f"Rules, {title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("")
+    for head in HEADS:
+        table.add_column(head.replace(" ", "\n").replace("precision", "preci-\nsion"), justify="right", no_wrap=True)
     for row in found:
-        table.add_row(*_cells(row))
+        title, *cells = _cells(row)
+        table.add_row(title, *(cell.partition(" [")[0] for cell in cells))
+    return table
+
+
+def _intervals(row: Row) -> Table:
+    table = Table("", "value", "95 %", title="All, with intervals", title_justify="left", box=SIMPLE_HEAD)
+    for head, cell in zip(HEADS[2:], _cells(row)[3:], strict=True):
+        value, _, interval = cell.partition(" ")
+        table.add_row(head, value, interval)
     return table
 
 
 def _baselines(found: Sequence[BaselineRow]) -> Table:
-    heads = ("baseline", "recall", "precision", "alarms per\nhealthy run", "lead", "recall at the\nrules' precision")
-    table = Table(*heads, title="Baselines on the same series", title_justify="left")
+    heads = ("baseline", "recall", "precision", "false\nalarms", "lead", "recall at the\nrules' precision")
+    table = Table(*heads, title="Baselines on the same series", title_justify="left", box=SIMPLE_HEAD)
     for row in found:
-        table.add_row(*_baseline_cells(row))
+        table.add_row(*(cell.partition(" [")[0] for cell in _baseline_cells(row)))
     return table
 
 
