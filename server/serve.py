@@ -5,10 +5,10 @@ import logging
 import signal
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import uvicorn
 from fastapi import FastAPI
@@ -51,9 +51,12 @@ def serve(
     port: int = DEFAULT_PORT,
     token: str | None = None,
     open_browser: bool = False,
+    view: Mapping[str, str] | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve the runs in ``directory`` until SIGINT or SIGTERM; ``announce`` gets the address, once it answers.
+
+    view: what a browser that is opened shows, as in the page's own address: ``{"run": "naive", "with": "fixed"}``.
 
     Raises:
         ServeError: no such folder, an open address without a token, or a port that cannot be bound.
@@ -74,7 +77,7 @@ def serve(
     def ready() -> None:
         announce(f"stabmon serves {directory} on {address}")
         if open_browser:
-            webbrowser.open(address)
+            webbrowser.open(url(host, listener.getsockname()[1], token, view))
 
     server = Server(create_app(directory, token=token), ready)
     logging.getLogger("uvicorn.error").addFilter(lambda record: "timeout graceful shutdown" not in record.getMessage())
@@ -88,10 +91,11 @@ def serve(
         listener.close()
 
 
-def url(host: str, port: int, token: str | None) -> str:
-    """Return the page's address: a wildcard host is shown as this machine's own, the token as a query."""
+def url(host: str, port: int, token: str | None, view: Mapping[str, str] | None = None) -> str:
+    """Return the page's address: a wildcard host is shown as this machine's own, token and ``view`` as a query."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    query = ({"token": token} if token else {}) | dict(view or {})
+    return f"http://{shown}:{port}/" + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
 
 
 def bind(host: str, port: int) -> socket.socket:

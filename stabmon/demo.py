@@ -10,7 +10,6 @@ from torch import nn
 
 from stabmon import config as configuration
 from stabmon.config import RunConfig
-from stabmon.fixes.propose import gravest
 from stabmon.records import Finding, Record
 from stabmon.step_zero import PreflightReport, preflight
 from stabmon.store import fresh_name
@@ -65,7 +64,7 @@ def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Sta
     inputs, _ = next(iter(training.batches(config, device)))
     naive, fixed = training.build(config, device), training.build(config, device)
     before = preflight(naive, inputs)
-    for fix in gravest(before.findings):
+    for fix in before.fixes:
         fix.apply(fixed)
     return (
         Stage(fresh_name(directory, "naive"), naive, before),

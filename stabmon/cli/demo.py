@@ -50,7 +50,7 @@ def demo(
     else:
         from stabmon.server.serve import serve
 
-        serve(directory, open_browser=True)
+        serve(directory, open_browser=True, view={"run": report.naive.name, "with": report.fixed.name})
 
 
 def _side_by_side(report: "DemoReport") -> Table:

@@ -43,7 +43,7 @@ def try_(
 
 def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, device: str) -> "tuple[Fix, ...]":
     from stabmon.errors import FixError
-    from stabmon.fixes.propose import gravest, propose
+    from stabmon.fixes.propose import propose
     from stabmon.step_zero import preflight
     from stabmon.workloads import training
 
@@ -51,7 +51,7 @@ def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, devic
         raise FixError("--value is the value of a fix; name it with --fix, such as --fix bias")
     inputs, _ = next(iter(training.batches(config, device)))
     report = preflight(training.build(config, device), inputs, config=config.model_dump(mode="json"))
-    fixes = gravest(report.findings) if kind is None else propose(kind, config, report, value)
+    fixes = report.fixes if kind is None else propose(kind, config, report, value)
     if not fixes:
         raise FixError(
             f"preflight finds nothing to mend in {config.name}; name what to try: --fix {' | '.join(FixKind)}"

@@ -62,19 +62,22 @@ def _tamed(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
 def _tell_large(run: Run, hit: Hit, attention: Attention) -> Told:
     metrics = [metric for metric in ("attention_norm", "twin_ratio", "row_mass") if metric != hit.metric]
     message = over_limit(hit) + beside(run, hit.layer, *metrics) + _bias_words(run, attention)
-    bias, best = remedies.bias_of(run, attention), remedies.best_bias(run, attention)
+    bias, best = remedies.bias_of(run, attention), run.value("best_bias", attention.layer)
     excess = remedies.bias_excess(run, attention)
     if excess is not None and excess <= remedies.SAME_BIAS:
         cause = "the bias fits the length, so the logits are wide at the start"
     elif bias is not None and best is not None:
         cause = f"the bias is {number(bias - best)} above b*, and nothing else normalises a row of sigmoid attention"
+    elif excess is not None:
+        cause = f"the bias is {number(excess)} above -log n, and nothing else normalises a row of sigmoid attention"
     else:
         cause = "nothing normalises a row of sigmoid attention, and the bias does not make up for the number of keys"
     return Told(message, cause, _cells(run, hit, "twin_ratio", "row_mass", "attention_norm", "bias", "best_bias"))
 
 
 def _bias_words(run: Run, attention: Attention) -> str:
-    bias, best = remedies.bias_of(run, attention), remedies.best_bias(run, attention)
+    """Name the bias, and b* where it was measured: one worked out at a run's worst step is not that of its start."""
+    bias, best = remedies.bias_of(run, attention), run.value("best_bias", attention.layer)
     words = "" if bias is None else f"; b = {bias:.4g}"
     return words if best is None else f"{words}; rows sum to one near b* = {best:.4g}"
 

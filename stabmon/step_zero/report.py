@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from stabmon.fixes.propose import gravest
 from stabmon.records import Finding, Fix, ModelMap, Record, Severity
 from stabmon.step_zero.jacobian_report import JacobianBound, jacobian_table
 from stabmon.step_zero.sweep_report import LengthStart, sentences, sweep_table
@@ -56,6 +57,11 @@ class PreflightReport(Record):
     def healthy(self) -> bool:
         """Whether no finding is a warning or an error."""
         return not any(finding.severity.rank >= Severity.WARNING.rank for finding in self.findings)
+
+    @property
+    def fixes(self) -> tuple[Fix, ...]:
+        """The first fix of the gravest rule, for every layer that it names: one cause, to be mended in all of them."""
+        return gravest(self.findings)
 
     def table(self) -> Table:
         """Return one row a layer, with the codes of its findings; it fits a terminal of 80 columns."""

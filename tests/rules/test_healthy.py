@@ -175,3 +175,12 @@ def test_embeddings_that_are_drawn_small_make_no_stream_grow_too_fast(written):
 def test_heads_that_learn_to_be_silent_are_no_fault(written):
     masses = [0.5] * 60 + [0.01] * 40
     assert run_of(written, model={"max_length": 256}, steps=100, row_mass=masses).findings() == ()
+
+
+def test_a_start_that_grows_names_one_bias_that_of_its_fix(written):
+    facts = {"max_length": 512, "bias": 0.0}
+    run = run_of(written, model=facts, steps=30, bias=0.0, keys=512, row_mass={"from": 128, "to": 400}, logit_std=0.3)
+    found = next(finding for finding in run.findings() if finding.code == "ATT001")
+    assert found.peak > found.opened
+    assert "b*" not in found.message + found.cause
+    assert found.fix.value == pytest.approx(-5.58, abs=0.05)

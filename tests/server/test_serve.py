@@ -107,6 +107,8 @@ def test_an_address_of_another_machine_is_an_error_that_says_so():
 def test_the_address_holds_the_token_and_can_be_opened():
     assert url("0.0.0.0", 8420, "a b&c") == "http://127.0.0.1:8420/?token=a%20b%26c"
     assert url("::1", 80, None) == "http://[::1]:80/"
+    shown = {"run": "naive", "with": "fixed"}
+    assert url("127.0.0.1", 80, "t", shown) == "http://127.0.0.1:80/?token=t&run=naive&with=fixed"
 
 
 def test_the_server_loads_no_torch():

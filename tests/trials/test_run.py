@@ -81,7 +81,7 @@ def test_what_the_run_has_already_is_refused_before_anything_is_trained() -> Non
 
 def test_the_fixes_of_the_gravest_finding_are_one_a_layer_and_promise_a_number() -> None:
     report = report_of(tiny())
-    fixes = gravest(report.findings)
+    fixes = report.fixes
     assert [fix.module for fix in fixes] == ["layers.0.attention", "layers.1.attention"]
     assert {fix.kind for fix in fixes} == {FixKind.BIAS}
     proposed = propose(FixKind.BIAS, tiny(), report)
