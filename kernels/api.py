@@ -6,6 +6,7 @@ from torch import Tensor
 
 from . import dispatch, launch, validation
 from .auxiliary import AuxOutput, AuxRequest
+from .options import Lengths, Options
 from .problem import Form
 
 
@@ -106,12 +107,12 @@ def sigmoid_attention(
 
     References: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431.
     """
-    options = dispatch.Options(
+    options = Options(
         bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
     )
     validation.check_tensors(query, key, value)
     validation.check_shapes(query, key, value, enable_gqa)
     validation.check_key_lengths(key_lengths, query)
-    lengths = dispatch.Lengths(key_lengths)
+    lengths = Lengths(key_lengths)
     output, aux = dispatch.attend(query, key, value, options, lengths)
     return output if aux is None else (output, aux)

@@ -1,45 +1,14 @@
 """From a call's arguments to its output: defaults, autocast, the choice of a backend, the observer, the statistics."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import launch, observe, ops, reference, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
-from .problem import Form, Problem
-
-
-class Options(NamedTuple):
-    """The keyword arguments that every function of the interface shares, as they were given."""
-
-    bias: Tensor | float | None
-    scale: float | None
-    is_causal: bool
-    window: int | None
-    alibi_slopes: Tensor | None
-    enable_gqa: bool
-    deterministic: bool | None
-    return_aux: AuxRequest | None
-    backend: launch.Backend
-    form: Form
-
-
-class Lengths(NamedTuple):
-    """What a call says about the lengths of its sequences; the fields of ``Problem``."""
-
-    key_lengths: Tensor | None = None
-    query_starts: Tensor | None = None
-    key_starts: Tensor | None = None
-    max_q: int = 0
-    max_k: int = 0
-
-    def keys(self) -> Tensor | None:
-        """Return how many valid keys each sequence has, [B], or None where all have the same number."""
-        if self.key_starts is not None:
-            return self.key_starts[1:] - self.key_starts[:-1]
-        return self.key_lengths
+from .options import Lengths, Options
+from .problem import Problem
 
 
 def attend(

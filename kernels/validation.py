@@ -1,20 +1,18 @@
 """What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from .auxiliary import AuxRequest
 from .launch import Backend, refusal
+from .options import Options
 from .problem import Form, Traits
 
-if TYPE_CHECKING:
-    from .dispatch import Options
 
-
-def check_options(query: Tensor, key: Tensor, value: Tensor, options: "Options") -> None:
+def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -> None:
     """Refuse options that do not fit tensors [B, H, N, D] whose shapes fit together.
 
     Raises:

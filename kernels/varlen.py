@@ -6,6 +6,7 @@ from torch import Tensor
 
 from . import dispatch, launch, validation
 from .auxiliary import AuxOutput, AuxRequest
+from .options import Lengths, Options
 from .problem import Form
 
 
@@ -100,7 +101,7 @@ def sigmoid_attention_varlen(
         TypeError, ValueError: the arguments do not fit together; the message says which and how.
         RuntimeError: the machine cannot run the backend that was asked for.
     """
-    options = dispatch.Options(
+    options = Options(
         bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
     )
     validation.check_tensors(query, key, value, "[T, H, D]")
@@ -108,7 +109,7 @@ def sigmoid_attention_varlen(
     validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     validation.check_shapes(query, key, value, enable_gqa)
-    lengths = dispatch.Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    lengths = Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     output, aux = dispatch.attend(query, key, value, options, lengths)
     output = output[0].transpose(0, 1)
     return output if aux is None else (output, aux)

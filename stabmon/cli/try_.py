@@ -43,8 +43,8 @@ def try_(
 
 def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, device: str) -> "tuple[Fix, ...]":
     from stabmon.errors import FixError
-    from stabmon.fixes.propose import propose
     from stabmon.step_zero import preflight
+    from stabmon.step_zero.propose import propose
     from stabmon.workloads import training
 
     if kind is None and value is not None:

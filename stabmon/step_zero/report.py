@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stabmon.fixes.propose import gravest
+from stabmon.fixes.gravest import gravest
 from stabmon.records import Finding, Fix, ModelMap, Record, Severity
 from stabmon.step_zero.jacobian_report import JacobianBound, jacobian_table
 from stabmon.step_zero.sweep_report import LengthStart, sentences, sweep_table

@@ -6,9 +6,10 @@ from stabmon import config as configuration
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
-from stabmon.fixes.propose import gravest, propose
+from stabmon.fixes.gravest import gravest
 from stabmon.records import FixKind
 from stabmon.step_zero import preflight
+from stabmon.step_zero.propose import propose
 from stabmon.step_zero.report import PreflightReport
 from stabmon.trials import trial_of_run
 from stabmon.workloads import training

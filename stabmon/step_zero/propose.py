@@ -1,34 +1,18 @@
-"""Which fixes to try: those of the gravest finding, or one kind with the values that fit this model. No torch."""
+"""Fixes of one kind, with the values that fit this model at its start. No torch."""
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import with_effect
-from stabmon.records import Attention, Finding, Fix, FixKind
-
-if TYPE_CHECKING:
-    from stabmon.step_zero.report import LayerStart, PreflightReport
+from stabmon.records import Attention, Fix, FixKind
+from stabmon.step_zero.report import LayerStart, PreflightReport
 
 _WHY = "as asked"
 
 
-def gravest(findings: Iterable[Finding]) -> tuple[Fix, ...]:
-    """Return the first fix of the gravest rule among ``findings``, for every layer it names; empty where none has one.
-
-    One cause at a time: what other rules say may be a symptom of it.
-    """
-    mendable = [finding for finding in findings if finding.fixes]
-    if not mendable:
-        return ()
-    code = max(mendable, key=lambda finding: finding.severity.rank).code
-    return tuple(dict.fromkeys(finding.fix for finding in mendable if finding.code == code))
-
-
-def propose(kind: FixKind, config: RunConfig, report: "PreflightReport", value: float | None = None) -> tuple[Fix, ...]:
+def propose(kind: FixKind, config: RunConfig, report: PreflightReport, value: float | None = None) -> tuple[Fix, ...]:
     """Return the fixes of ``kind`` for the run ``config``: one a layer, or one where it is of the training.
 
     ``value`` is what ``Fix.value`` says of the kind; None takes the measured best bias, a LayerScale gain by depth,
@@ -47,7 +31,7 @@ def propose(kind: FixKind, config: RunConfig, report: "PreflightReport", value: 
 
 
 def _of_layer(
-    kind: FixKind, one: Attention, row: "LayerStart", depth: int, value: float | None, config: RunConfig
+    kind: FixKind, one: Attention, row: LayerStart, depth: int, value: float | None, config: RunConfig
 ) -> Fix:
     best = row.best_bias if math.isfinite(row.best_bias) else -math.log(config.model.context)
     match kind:
