@@ -13,6 +13,7 @@ from stabmon.series import Floats, Layout
 from stabmon.store import schema
 from stabmon.store.connect import FILE, disconnect, for_reading, for_writing, in_our_words
 from stabmon.store.fold import Sample, fold_of, pieces
+from stabmon.store.owner import Owner
 
 
 class RunWriter:
@@ -22,8 +23,9 @@ class RunWriter:
     its caller keeps.
     """
 
-    def __init__(self, connection: Connection, file: Path, layout: Layout) -> None:
+    def __init__(self, connection: Connection, file: Path, layout: Layout, owner: Owner) -> None:
         self.file = file
+        self._owner = owner
         self.layout = layout
         self._connection = connection
         self._pieces = pieces(layout)
@@ -41,7 +43,8 @@ class RunWriter:
         """Start the run ``folder``/run.sqlite, or with ``resume`` go on with the one that is there.
 
         Raises:
-            StoreError: the run exists already and ``resume`` is False; its layout differs; it cannot be written.
+            StoreError: the run exists already and ``resume`` is False; another process writes it; its layout differs;
+                it cannot be written.
         """
         file = Path(folder) / FILE
         if file.exists() and file.stat().st_size:
@@ -63,12 +66,18 @@ class RunWriter:
 
     @classmethod
     def _opened(cls, file: Path, layout: Layout, prepare: Callable[["RunWriter"], None]) -> "RunWriter":
-        writer = cls(for_writing(file), file, layout)
+        owner = Owner(file.parent)
+        try:
+            writer = cls(for_writing(file), file, layout, owner)
+        except BaseException:
+            owner.release()
+            raise
         try:
             with writer._connection.begin():
                 prepare(writer)
         except BaseException:
             disconnect(writer._connection)
+            owner.release()
             raise
         return writer
 
@@ -173,6 +182,7 @@ class RunWriter:
                 self._connection.execute(update(schema.heartbeat), {"state": state, "time": clock.time()})
         finally:
             disconnect(self._connection)
+            self._owner.release()
 
     def _add(self, table: Table, **columns: object) -> None:
         self._connection.execute(insert(table), {"run": schema.RUN, **columns})
