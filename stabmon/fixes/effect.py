@@ -68,12 +68,15 @@ def _of_bias(fix: Fix, attention: Attention | None, known: Mapping[str, float]) 
 
 
 def _of_qk_norm(fix: Fix, attention: Attention | None, known: Mapping[str, float]) -> Effect | None:
-    """Normed queries and keys of gain g bound a logit by g²√head_dim, and give directions at random a spread of g²."""
+    """Normed queries and keys of gain g bound a logit by g²√head_dim, and give directions at random a spread of g².
+
+    None where the gain is the one that keeps the spread: it only holds it there.
+    """
     std, largest = known.get("logit_std"), known.get("logit_max")
     power = fix.value**2 if fix.value is not None else min(std or 1.0, WIDE)
     if attention is not None and largest is not None and largest > power * math.sqrt(attention.head_dim):
         return _effect("logit_max", largest, power * math.sqrt(attention.head_dim))
-    return None if std is None else _effect("logit_std", std, power)
+    return None if std is None or std == power else _effect("logit_std", std, power)
 
 
 def _of_hybrid_norm(known: Mapping[str, float]) -> Effect | None:

@@ -71,6 +71,8 @@ def test_qk_norm_promises_the_bound_where_logits_are_beyond_it_and_else_their_sp
     near = expected(fix, attention, {"logit_max": 3.0, "logit_std": 0.5})
     assert near is not None
     assert (near.metric, near.before, near.after) == ("logit_std", 0.5, 1.0)
+    keeping = suggest.qk_norm_fix(attention, "why")
+    assert expected(keeping, attention, {"logit_max": 1.0, "logit_std": 0.5}) is None
 
 
 @pytest.mark.parametrize(
