@@ -130,15 +130,24 @@ def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | 
 def _measure(z: Tensor, shifted: Tensor, valid: Tensor) -> Tensor:
     """Return the columns [B, H, 8] of logits z and z + b over the ``valid`` pairs, all [B, H, R, N_k]."""
     weights = torch.where(valid, torch.sigmoid(shifted), 0)
+    return row_columns(z, valid, weights, weights, shifted > 0)
+
+
+def row_columns(z: Tensor, valid: Tensor, weights: Tensor, mass: Tensor, saturated: Tensor) -> Tensor:
+    """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, of rows whose weights are known.
+
+    z, valid, weights, saturated: [B, H, R, N_k]; saturated says which weights are large, if their pair is valid.
+    mass: what adds up to the row mass, [B, H, R] or [B, H, R, N_k].
+    """
     keys = valid.sum(-1, keepdim=True)
     known = torch.where(valid, z, 0)
     sums = (
-        weights,
+        mass,
         keys[..., 0] > 0,
         known,
         known.square(),
         valid,
-        valid & (shifted > 0),
+        valid & saturated,
         valid & (weights * keys < DEAD),
     )
     totals = [part.flatten(2).sum(-1, dtype=z.dtype) for part in sums]

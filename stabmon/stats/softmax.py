@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
-from stabmon.kernels.reference import DEAD, sampled_rows
+from stabmon.kernels.reference import row_columns, sampled_rows
 from stabmon.stats.slots import Slots
 from stabmon.stats.writer import Writer
 
@@ -77,26 +77,14 @@ def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -
     mask = _mask(inputs, rows, query.size(1))
     masked = z if mask is None else z + mask
     valid = torch.ones_like(z, dtype=torch.bool) if mask is None else (mask > -torch.inf).expand_as(z)
-    keys = valid.sum(-1, keepdim=True)
-    seen = keys[..., 0] > 0
-    p = torch.where(keys > 0, masked.softmax(-1), 0)
+    seen = valid.any(-1)
+    p = torch.where(seen[..., None], masked.softmax(-1), 0)
     output = torch.einsum("bhrn,bne->bhre", p, inputs.value.to(p.dtype))
     output = torch.einsum("bhre,hde->bhrd", output, weights.value.to(p.dtype))
     if weights.value_bias is not None:
         output = output + weights.value_bias.view(query.size(1), 1, -1) * seen[..., None]
-    known = torch.where(valid, z, 0)
-    parts = (
-        output.square() * (inputs.query.size(1) / rows.numel()),
-        seen,
-        seen,
-        known,
-        known.square(),
-        valid,
-        valid & (p > 0.5),
-        valid & (p * keys < DEAD),
-    )
-    largest = torch.where(valid, z, -torch.inf).amax((-1, -2))
-    return torch.stack([part.flatten(2).sum(-1, dtype=z.dtype) for part in parts] + [largest], dim=-1).float()
+    power = (output.square() * (inputs.query.size(1) / rows.numel())).flatten(2).sum(-1, dtype=z.dtype)
+    return torch.cat([power[..., None].float(), row_columns(z, valid, p, seen, p > 0.5)], dim=-1)
 
 
 def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import DEAD, logits, sampled_rows, visible_keys
+from stabmon.kernels.reference import logits, row_columns, sampled_rows, visible_keys
 
 
 def row_statistics(call: Call, request: AuxRequest) -> Tensor:
@@ -19,18 +19,6 @@ def row_statistics(call: Call, request: AuxRequest) -> Tensor:
     stop = None if call.key_lengths is None else call.key_lengths[:, None, None]
     seen = visible_keys(rows, call.key.size(2), call.is_causal, stop=stop)
     valid = torch.ones_like(z, dtype=torch.bool) if seen is None else seen.expand_as(z)
-    masked = z.masked_fill(~valid, -torch.inf)
-    keys = valid.sum(-1, keepdim=True)
-    weights = torch.where(keys > 0, masked.softmax(-1), 0)
-    known = z.masked_fill(~valid, 0)
-    sums = (
-        keys[..., 0] > 0,
-        keys[..., 0] > 0,
-        known,
-        known.square(),
-        valid,
-        valid & (weights > 0.5),
-        valid & (weights * keys < DEAD),
-    )
-    totals = [part.flatten(2).sum(-1, dtype=z.dtype) for part in sums]
-    return torch.stack([*totals, masked.amax((-1, -2))], dim=-1).float()
+    sums_to_one = valid.any(-1)
+    weights = torch.where(sums_to_one[..., None], z.masked_fill(~valid, -torch.inf).softmax(-1), 0)
+    return row_columns(z, valid, weights, sums_to_one, weights > 0.5)
