@@ -164,7 +164,7 @@ def test_forward_and_backward_can_be_captured_in_a_cuda_graph(packed):
 
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        expected = [tensor.clone() for tensor in call()]
+        expected = [tensor.detach().clone() for tensor in call()]
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

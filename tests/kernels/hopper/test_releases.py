@@ -1,0 +1,48 @@
+"""Every hopper kernel compiles under every Triton release that is supported, not only under the installed one.
+
+STABMON_TRITONS names a folder with one folder a release, as ``pip install --no-deps --target FOLDER/3.6.0
+triton==3.6.0`` makes it; ``.ci/run`` does so.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stabmon.kernels import releases
+
+SCRIPT = Path(__file__).with_name("compile_ahead.py")
+FOLDER = os.environ.get("STABMON_TRITONS")
+FOLDERS = sorted(path for path in Path(FOLDER).iterdir() if path.is_dir()) if FOLDER else []
+
+
+def series(folder):
+    return tuple(int(part) for part in folder.name.split(".")[:2])
+
+
+@pytest.mark.skipif(not FOLDERS, reason="STABMON_TRITONS names no folder of Triton releases")
+def test_every_supported_release_is_there():
+    (major, oldest), (_, newest) = releases.SUPPORTED
+    there = {series(folder) for folder in FOLDERS} | {releases.INSTALLED}
+    assert {(major, minor) for minor in range(oldest, newest + 1)} <= there
+
+
+@pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_kernel_compiles(folder, dim, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": f"{folder}:{SCRIPT.parents[3]}", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, SCRIPT, str(dim), "brief"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {kernel["kernel"] for kernel in kernels} == {"forward", "key_kernel", "query_kernel"}
+    for kernel in kernels:
+        assert kernel["triton"] == folder.name
+        assert kernel["products"] > 0
+        assert kernel["shared"] <= 227 * 1024
+        assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
+        assert kernel["unguarded"] == 0, kernel
