@@ -1,7 +1,7 @@
 """How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
 
 ``python -m stabmon.kernels.bench [--backend NAME] [--json]``.
-FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
+FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward. ``figure.py`` makes a table and a figure of results.
 """
 
 import argparse
@@ -44,6 +44,8 @@ class Cell(NamedTuple):
         return 4.0 * batch * heads * length * length * dim / (2 if self.is_causal else 1)
 
 
+LENGTHS = (1024, 4096, 16384)
+"""Where the accuracy is measured."""
 GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) for n in (2048, 8192, 16384))
 
 
@@ -59,8 +61,10 @@ def bench(
     milliseconds: how long each timing repeats; the median counts. backend: as in ``sigmoid_attention``.
 
     Returns:
-        device, versions, dtype, accuracy (largest error over floor by result), cells (TFLOP/s forward and backward, and
-        the cost of statistics as a share of the forward's time), means (geometric means of the ratios to each peer).
+        device, versions, dtype, backend, accuracy (largest error over floor by result), lengths (errors over floor at
+        each of ``LENGTHS``), memory (bytes: the peak of a forward and backward pass, and what it is made of), cells
+        (TFLOP/s forward and backward, and the cost of statistics as a share of the forward's time), means (geometric
+        means of the ratios to each peer).
 
     Raises:
         RuntimeError: there is no CUDA device, or a result is further from float64 than the floor allows.
@@ -70,13 +74,16 @@ def bench(
     import triton
 
     worst = check(dtype, backend=backend)
-    rows = [_measure(cell, milliseconds, dtype, partial(sigmoid_attention, backend=backend)) for cell in cells]
+    attend = partial(sigmoid_attention, backend=backend)
+    rows = [_measure(cell, milliseconds, dtype, attend) for cell in cells]
     return {
         "device": torch.cuda.get_device_name(),
         "versions": {"torch": torch.__version__, "triton": triton.__version__},
         "dtype": str(dtype).removeprefix("torch."),
         "backend": backend,
         "accuracy": worst,
+        "lengths": [over_length(dim, length, dtype, attend) for dim in (64, 128) for length in LENGTHS],
+        "memory": memory(Cell(64, 16384, False), dtype, attend),
         "cells": rows,
         "means": _means(rows),
     }
@@ -104,9 +111,35 @@ def check(dtype: torch.dtype, device: str = "cuda", backend: Backend = "auto") -
     return worst
 
 
-def _random_case(dim: int, length: int, is_causal: bool, bias: Tensor | None, dtype: torch.dtype) -> accuracy.Case:
+def over_length(dim: int, length: int, dtype: torch.dtype, attend: Callable[..., Tensor]) -> dict[str, Any]:
+    """Return the error over floor of output and gradients at one length, of one head with b = −log n."""
+    case = _random_case(dim, length, False, None, dtype, heads=1)
+    found = accuracy.ratios(case, accuracy.run(attend, case))
+    return {"dim": dim, "length": length} | {name: round(ratio, 3) for name, ratio in found.items()}
+
+
+def memory(cell: Cell, dtype: torch.dtype, attend: Callable[..., Tensor]) -> dict[str, int]:
+    """Return the bytes that a forward and backward pass holds at its peak, and those of its tensors.
+
+    peak: all that is allocated, inputs too; the output is dropped before the backward pass, which does not need it.
+    tensors: q, k, v and dO and the gradients of q, k and v. workspace: dQ in float32.
+    """
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    leaves = [torch.empty(cell.shape, dtype=dtype, device="cuda").normal_().requires_grad_() for _ in range(3)]
+    grad = torch.empty(cell.shape, dtype=dtype, device="cuda").normal_()
+    edge = torch.autograd.graph.get_gradient_edge(attend(*leaves, bias=-math.log(cell.length)))
+    torch.autograd.grad((edge,), leaves, (grad,))
+    peak = torch.cuda.max_memory_allocated() - before
+    return {"peak": peak, "tensors": 7 * grad.numel() * grad.element_size(), "workspace": 4 * grad.numel()}
+
+
+def _random_case(
+    dim: int, length: int, is_causal: bool, bias: Tensor | None, dtype: torch.dtype, heads: int = 4
+) -> accuracy.Case:
     torch.manual_seed(0)
-    query, key, value, grad = (torch.randn(1, 4, length, dim, device="cuda").to(dtype) for _ in range(4))
+    query, key, value, grad = (torch.randn(1, heads, length, dim, device="cuda").to(dtype) for _ in range(4))
     return accuracy.Case(query, key, value, -math.log(length) if bias is None else bias, grad, is_causal)
 
 
@@ -190,6 +223,14 @@ def table(result: dict[str, Any]) -> str:
             [result["device"], *(f"{name} {known}" for name, known in result["versions"].items()), result["dtype"]]
         ),
         "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items()),
+        *(
+            f"error over floor, d {at['dim']} n {at['length']}: "
+            + ", ".join(f"{name} {at[name]:.2f}" for name in accuracy.NAMES if name in at)
+            for at in result["lengths"]
+        ),
+        "peak memory at n = 16384, MB: {peak:.0f}; q, k, v, dO, dQ, dK, dV {tensors:.0f}, dQ in float32 {workspace:.0f}".format(
+            **{name: size / 1e6 for name, size in result["memory"].items()}
+        ),
         "TFLOP/s".ljust(22) + "".join(f"{name:>24}" for name in columns) + "   statistics: sums, rows",
     ]
     for row in result["cells"]:

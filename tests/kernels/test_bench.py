@@ -1,9 +1,10 @@
 import json
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from stabmon.kernels import accuracy, bench
+from stabmon.kernels import accuracy, bench, figure
 
 ROW = {
     "dim": 64,
@@ -40,14 +41,29 @@ def test_the_table_shows_every_cell_and_mean():
         "versions": {"torch": "2.11", "triton": "3.6"},
         "dtype": "bfloat16",
         "accuracy": {"output": 1.02},
+        "lengths": [{"dim": 64, "length": 4096, "output": 1.03, "query": 1.04}],
+        "memory": {"peak": 602_000_000, "tensors": 470_000_000, "workspace": 134_000_000},
         "cells": [ROW],
         "means": bench._means([ROW]),
     }
     text = bench.table(result)
     assert "d 64 full n 2048" in text
     assert "output 1.02" in text
+    assert "d 64 n 4096: output 1.03, query 1.04" in text
+    assert "MB: 602; q, k, v, dO, dQ, dK, dV 470, dQ in float32 134" in text
     assert "×1.1" in text
     json.dumps(result)
+
+
+def test_the_figure_and_its_table_show_every_cell():
+    results = {"auto": {"device": "a GPU", "cells": [ROW]}, "triton": {"device": "a GPU", "cells": [ROW]}}
+    assert "| d 64 full 2048 | 440 / 220 | 440 / 220 | 330 / 220 | 400 / 400 | 300 / 200 | ×1.10 / ×0.55 |" in (
+        figure.table(results)
+    )
+    drawn = figure.figure(results)
+    heights = [float(rect.get("height")) for rect in ElementTree.fromstring(drawn).findall(".//{*}rect")]
+    forward = heights[len(figure.SERIES) : 2 * len(figure.SERIES)]
+    assert [height / forward[0] for height in forward] == pytest.approx([1, 1, 400 / 440, 300 / 440], abs=0.01)
 
 
 def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):
@@ -63,3 +79,6 @@ def test_one_cell_runs():
     result = bench.bench([bench.Cell(64, 2048, True)], milliseconds=5)
     assert result["cells"][0]["forward"]["fixed"] > 0
     assert max(result["accuracy"].values()) <= accuracy.ALLOWED
+    assert {at["length"] for at in result["lengths"]} == set(bench.LENGTHS)
+    held = result["memory"]
+    assert held["peak"] <= held["tensors"] + held["workspace"] + 2**21
