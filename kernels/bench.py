@@ -1,13 +1,13 @@
 """How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
 
 ``python -m stabmon.kernels.bench [--backend NAME] [--json]``.
-FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward. ``figure.py`` makes a table and a figure of results.
+FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward. ``figure.py`` draws results.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
@@ -222,15 +222,7 @@ def table(result: dict[str, Any]) -> str:
         ", ".join(
             [result["device"], *(f"{name} {known}" for name, known in result["versions"].items()), result["dtype"]]
         ),
-        "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items()),
-        *(
-            f"error over floor, d {at['dim']} n {at['length']}: "
-            + ", ".join(f"{name} {at[name]:.2f}" for name in accuracy.NAMES if name in at)
-            for at in result["lengths"]
-        ),
-        "peak memory at n = 16384, MB: {peak:.0f}; q, k, v, dO, dQ, dK, dV {tensors:.0f}, dQ in float32 {workspace:.0f}".format(
-            **{name: size / 1e6 for name, size in result["memory"].items()}
-        ),
+        *_before_speed(result),
         "TFLOP/s".ljust(22) + "".join(f"{name:>24}" for name in columns) + "   statistics: sums, rows",
     ]
     for row in result["cells"]:
@@ -242,6 +234,17 @@ def table(result: dict[str, Any]) -> str:
         for name, means in result["means"].items()
     ]
     return "\n".join(lines)
+
+
+def _before_speed(result: dict[str, Any]) -> Iterator[str]:
+    """Yield what is told before any speed: how exact the results are, and what memory they take."""
+    yield "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items())
+    for at in result["lengths"]:
+        ratios = ", ".join(f"{name} {at[name]:.2f}" for name in accuracy.NAMES if name in at)
+        yield f"error over floor, d {at['dim']} n {at['length']}: {ratios}"
+    peak, tensors, workspace = (result["memory"][name] / 1e6 for name in ("peak", "tensors", "workspace"))
+    made_of = f"q, k, v, dO, dQ, dK, dV {tensors:.0f}, dQ in float32 {workspace:.0f}"
+    yield f"peak memory at n = 16384, MB: {peak:.0f}; {made_of}"
 
 
 def main(arguments: list[str] | None = None) -> None:
