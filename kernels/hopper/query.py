@@ -104,6 +104,14 @@ def _keys(
 
 
 @gluon.jit
+def _pass_over(full, empty, step, stop, STAGES: gl.constexpr):
+    """Let key tiles go by that only the other consumer sees."""
+    for i in range(step, stop):
+        mbarrier.wait(full.index(i & (STAGES - 1)), (i & STAGES) // STAGES)
+        mbarrier.arrive(empty.index(i & (STAGES - 1)), count=1)
+
+
+@gluon.jit
 def _consume(
     dQ, bias, rings, signals, sizes, factors, W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr
 ):  # fmt: skip
@@ -130,11 +138,9 @@ def _consume(
         first_row = tile * (2 * SLAB)
         row = first_row + W * SLAB
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
-        passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, 2, CAUSAL) - stop
-        for i in range(step, step + passed):
-            mbarrier.wait(full.index(i & (STAGES - 1)), (i & STAGES) // STAGES)
-            mbarrier.arrive(empty.index(i & (STAGES - 1)), count=1)
-        step += passed
+        tiles = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, 2, CAUSAL)
+        begin = step + tiles - stop
+        _pass_over(full, empty, step, begin, STAGES)
         reach = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         dq = gl.zeros([SLAB, D], gl.float32, o_layout)
         mbarrier.wait(q_full.index(W), turn & 1)
@@ -142,19 +148,21 @@ def _consume(
             b = gl.load(bias + pair % heads)
             if b * b <= largest * largest:
                 dq = _keys(
-                    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach,
+                    dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach,
                     c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, shape, TANH, GAIN,
                 )  # fmt: skip
             else:
                 dq = _keys(
-                    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach,
+                    dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach,
                     c_scale, b * factor, shape, EXACT, GAIN,
                 )  # fmt: skip
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
-            dq = _keys(dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift, shape, FORM, GAIN)
-        step += stop
+            dq = _keys(dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach, c_scale, shift, shape, FORM, GAIN)
+        step = (
+            schedule.again(step) + tiles
+        )  # Triton 3.6 takes ``step + tiles`` for ``step``, and begins every turn at 0.
         mbarrier.arrive(q_empty.index(W), count=1)
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dq * scale).to(dQ.dtype))

@@ -74,6 +74,10 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
 
 
 def facts(kernel: Any) -> dict[str, Any]:
+    """Return what a kernel's code says; forgetful: roles whose loop over turns does not carry its place in the rings.
+
+    Triton 3.6 folds ``step + (a - b) + b`` in such a loop to ``step``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
@@ -94,6 +98,7 @@ def facts(kernel: Any) -> dict[str, Any]:
         "register_moves": code.count("USETMAXREG"),
         "overlapped": overlapped(order),
         "unguarded": unguarded(order),
+        "forgetful": len(re.findall(r"^ {6}scf\.for (?!.*iter_args)", kernel.asm["ttgir"], re.MULTILINE)),
         "spills": spills(code),
     }
 

@@ -46,6 +46,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
         assert kernel["register_moves"] > 0, kernel
         assert kernel["unguarded"] == 0, kernel
+        assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
     check_forward([kernel for kernel in kernels if kernel["kernel"] == "forward"], dim)
     backward = [kernel for kernel in kernels if kernel["kernel"] != "forward"]
     assert [kernel["kernel"] for kernel in backward] == ["key_kernel"] * 3 + ["query_kernel"]

@@ -46,3 +46,4 @@ def test_every_kernel_compiles(folder, dim, tmp_path):
         assert kernel["shared"] <= 227 * 1024
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
         assert kernel["unguarded"] == 0, kernel
+        assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
