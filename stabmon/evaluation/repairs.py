@@ -35,8 +35,13 @@ class Repair(NamedTuple):
 
 
 def first_fix(findings: Iterable[Finding]) -> tuple[Finding, Fix] | None:
-    """Return the first fix of the first alarm that has one, and its finding."""
-    return next(((finding, finding.fixes[0]) for finding in loud(findings) if finding.fixes), None)
+    """Return the first fix of the first alarm that has one, and its finding; without alarms, of what is information.
+
+    That is what the user of a run that failed finds first.
+    """
+    own = [finding for finding in findings if finding.follows is None]
+    named = (finding for finding in (*loud(own), *sorted(own, key=lambda one: one.opened)) if finding.fixes)
+    return next(((finding, finding.fixes[0]) for finding in named), None)
 
 
 def from_start(run: Outcome, findings: Iterable[Finding], folder: Path) -> Repair | None:

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 
 from stabmon.records import Attention, Cell, Evidence, Severity
-from stabmon.rules import remedies
+from stabmon.rules import remedies, setting
+from stabmon.rules.baseline import has_learnt
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import Hit, Run
@@ -93,15 +94,19 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     What it checks: the mean row mass of each head against ``limits.row_mass_min``; at least
         ``limits.starved_heads_min`` of a layer's heads must be under it within the first ``limits.first_steps``
         steps, at the first sample or for ``limits.confirmations`` samples in a row. Later it only follows what it
-        found: heads that learn to be silent are no fault.
+        found: heads that learn to be silent are no fault. Without a causal mask it is information, until as many
+        heads have been under it for ``limits.starved_samples`` samples from the first on, while the branch ratio is
+        under ``limits.dead_branch_ratio_max`` and the loss above ``limits.learnt_share_max`` of its start.
     Why it matters: the attention then adds nothing to the stream, its gradients are as small, and the model trains as
         if it had no attention: 1.84 instead of 1.64 after 250 steps with b four below -log n. Nothing in the loss
-        curve says so.
+        curve says so. A causal model sees other tokens in no other way; of the others some need attention and some,
+        such as a speech encoder that names each frame by itself, do not, and some climb out.
     Suggested fix: raise b to where rows sum to one. With ALiBi drop it, or take the measured
         value.
-    When the fix is wrong: for a learnable bias, which can climb by itself (runs that start at -10 are said to train
-        well): there the finding is information only. Heads that starve as the run goes on: in a healthy run of 4
-        layers 3 of 4 heads of one fell to 0.01 after 60 steps.
+    When the fix is wrong: for a learnable bias that can climb by itself (runs that start at -10 are said to train
+        well): the finding is information, unless the learning rate times the planned steps, which is as far as Adam
+        moves a weight, ends before -log n. Heads that starve as the run goes on: in a healthy run of 4 layers 3 of 4
+        heads of one fell to 0.01 after 60 steps.
     References: arXiv 2409.04431, whose smallest configuration (n = 64, b = -10) has a row mass of 0.004; measured:
         ALiBi with -log n at n = 2048 has 0.002 to 0.18.
     """
@@ -113,10 +118,39 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
             hit,
             partial(_tell_starved, run, hit, attention),
             partial(remedies.for_starved, run, attention),
-            opens=run.step < limits.first_steps and hit.heads >= limits.starved_heads_min * hit.measured,
+            opens=_starts(run, limits) and hit.heads >= limits.starved_heads_min * hit.measured,
             confirmations=1 if run.samples == 1 else limits.confirmations,
-            severity=Severity.INFO if attention.bias == "learnable" else None,
+            severity=None if _is_harmful(run, attention, limits) else Severity.INFO,
         )
+
+
+def _starts(run: Run, limits: AttentionLimits) -> bool:
+    """Return whether starved rows may be told now: at the start, or at the sample by which they should have recovered.
+
+    There a finding that is open becomes graver; after it, none does.
+    """
+    return run.step < limits.first_steps or run.samples == limits.starved_samples
+
+
+def _is_harmful(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
+    """Return whether starved rows are known to cost something, in this kind of model or by what has become of them."""
+    if attention.bias == "learnable" and _climbs(run, attention):
+        return False
+    return attention.is_causal is not False or _stays_starved(run, attention, limits)
+
+
+def _climbs(run: Run, attention: Attention) -> bool:
+    reach, excess = setting.reach(run), remedies.bias_excess(run, attention)
+    return reach is None or excess is None or reach >= -excess
+
+
+def _stays_starved(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
+    if run.samples < limits.starved_samples or has_learnt(run, limits.learnt_share_max):
+        return False
+    series, ratio = run.series("row_mass"), run.value("branch_ratio", attention.layer)
+    past = series.past(int(limits.starved_samples))[:, series.within(attention.layer)]
+    starved = float((past < limits.row_mass_min).all(axis=0).mean())
+    return starved >= limits.starved_heads_min and (ratio is None or ratio < limits.dead_branch_ratio_max)
 
 
 def _tell_starved(run: Run, hit: Hit, attention: Attention) -> Told:

@@ -105,7 +105,8 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
 
     What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
-        row.
+        row. It is information while the branch ratio, where it is recorded, is under
+        ``limits.grown_branch_ratio_min``.
     Why it matters: a sigmoid near one has almost no slope, so such a pair of tokens no longer learns, and with a
         tenth of n weights near one the row sums to n/10.
     Suggested fix: the bias, where it is learnable and has left -log n; else QK norm, hybrid norm from n = 4096 on, a
@@ -123,7 +124,9 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
         if attention is not None and remedies.is_sigmoid(attention):
             tell = partial(_tell_saturated, run, hit, attention)
             fixes = partial(remedies.for_saturated, run, attention)
-            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations)
+            ratio = run.value("branch_ratio", hit.layer)
+            severity = Severity.INFO if ratio is not None and ratio < limits.grown_branch_ratio_min else None
+            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
 
 
 def _tell_saturated(run: Run, hit: Hit, attention: Attention) -> Told:
@@ -193,8 +196,9 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """Flag queries and keys that grow without a norm to hold them.
 
     What it checks: the largest logit that a query and a key of these norms can make (query norm times key norm over
-        √head_dim) against ``limits.query_key_max``, where it is also ``limits.query_key_growth_min`` times its value
-        at the run's first sample, for ``limits.confirmations`` samples in a row. Layers with QK norm are left out.
+        √head_dim) against ``limits.query_key_max`` (softmax: ``limits.softmax_query_key_max``), where it is also
+        ``limits.query_key_growth_min`` times its value at the run's first sample, for ``limits.confirmations`` samples
+        in a row. Layers with QK norm are left out.
     Why it matters: logits are bounded by it and follow it, so this is the cause that a wide logit distribution, heavy
         rows and a growing output have in common. Where logits are large and this is not, queries and keys have aligned
         instead.
@@ -212,7 +216,9 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     now = queries.now * keys.now * scale
     if not (now > limits.query_key_max * HOLD).any():
         return
-    limit = np.maximum(limits.query_key_max, limits.query_key_growth_min * queries.first * keys.first * scale)
+    softmax = queries.by_layer(_is_softmax) > 0
+    largest = np.where(softmax, limits.softmax_query_key_max, limits.query_key_max)
+    limit = np.maximum(largest, limits.query_key_growth_min * queries.first * keys.first * scale)
     with np.errstate(all="ignore"):
         hits = queries.over(now / limit, limit)
     for hit in hits:

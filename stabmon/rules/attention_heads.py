@@ -7,6 +7,7 @@ import numpy as np
 
 from stabmon.records import Evidence, Severity
 from stabmon.rules import remedies
+from stabmon.rules.baseline import has_learnt
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import Hit, Run
@@ -21,7 +22,8 @@ def attention_died(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
 
     What it checks: whether all heads' row mass is under ``limits.dead_row_mass_max`` and the branch ratio, where it is
         recorded, under ``limits.dead_branch_ratio_max``, for ``limits.lasting`` samples in a row, in a layer whose row
-        mass was above ``limits.row_mass_min`` at the run's first sample.
+        mass was above ``limits.row_mass_min`` at the run's first sample. It is information once the loss has fallen
+        under ``limits.learnt_share_max`` of its start: the task hardly needs that attention.
     Why it matters: where every weight of a row is near zero, its gradient is too, so the layer does not come back: it
         is parameters and time for nothing.
     Suggested fix: raise the bias to where rows sum to one (the measured value); QK norm, where logits fell far below
@@ -38,8 +40,9 @@ def attention_died(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         alive = series.first[series.within(hit.layer)] > limits.row_mass_min
         silent = hit.heads == hit.measured and (ratio is None or ratio < limits.dead_branch_ratio_max)
         if attention is not None and remedies.is_sigmoid(attention) and silent and bool(alive.any()):
-            fixes = partial(remedies.for_dead, run, attention)
-            yield Sighting(hit, partial(_tell_died, run, hit), fixes, confirmations=limits.lasting)
+            tell, fixes = partial(_tell_died, run, hit), partial(remedies.for_dead, run, attention)
+            severity = Severity.INFO if has_learnt(run, limits.learnt_share_max) else None
+            yield Sighting(hit, tell, fixes, confirmations=limits.lasting, severity=severity)
 
 
 def _tell_died(run: Run, hit: Hit) -> Told:

@@ -100,6 +100,15 @@ def disturbed(run: Run) -> bool:
     return median(np.append(usable[-2:], series.now[0] if np.isfinite(series.now[0]) else np.inf)) > median(usable[:-2])
 
 
+def has_learnt(run: Run, share: float) -> bool:
+    """Return whether the loss, by the median of its last 8 samples, has fallen under ``share`` of the run's start."""
+    series = run.series("loss")
+    if not series.spots:
+        return False
+    usable = _finite(np.append(series.past(7)[:, 0], series.now))
+    return bool(len(usable) and median(usable) < share * float(series.start[0]))
+
+
 def _window(run: Run, metric: str, limits: SpikeLimits, least: float) -> tuple[float, npt.NDArray[np.float64]] | None:
     """Return the newest value and the finite ones of the window; None where it is not ``least`` times their median."""
     series = run.series(metric)

@@ -27,7 +27,8 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
     What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
         ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where
         that is more. ALiBi and learnable biases are left out, and so are layers with LayerScale, which may do without
-        a bias (ATT001 judges those).
+        a bias (ATT001 judges those). A bias that is too negative is information without a causal mask: whether it does
+        harm there, ATT002 says later.
     Why it matters: exp(b)·n is the row mass for logits near zero. With b = -3 at n = 1024 a model ended at 2.08 instead
         of 1.64 nats.
     Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest.
@@ -40,7 +41,14 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
         attention = run.attention(hit.layer)
         if attention is not None and remedies.is_sigmoid(attention):
             fixes = partial(remedies.for_bias_of_other_length, run, attention)
-            yield Sighting(hit, partial(_tell_other, run, hit), fixes, opens=run.step < limits.first_steps)
+            light = hit.value < hit.limit and attention.is_causal is False
+            yield Sighting(
+                hit,
+                partial(_tell_other, run, hit),
+                fixes,
+                opens=run.step < limits.first_steps,
+                severity=Severity.INFO if light else None,
+            )
 
 
 @rule("CFG002", "longer-than-made-for", severity=Severity.WARNING, evidence=Evidence.LITERATURE)

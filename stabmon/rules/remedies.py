@@ -169,15 +169,15 @@ def for_overflow(run: Run) -> tuple[Fix, ...]:
 
 def for_vanishing(run: Run, layer: str | None) -> tuple[Fix, ...]:
     """Return the fix for gradients that shrink over depth."""
-    return for_post_norm(run.attention(layer))
+    return for_post_norm(run, run.attention(layer))
 
 
-def for_post_norm(attention: Attention | None) -> tuple[Fix, ...]:
+def for_post_norm(run: Run, attention: Attention | None) -> tuple[Fix, ...]:
     """Return the fixes for a norm on the stream itself."""
     if attention is None:
         return ()
     norm = suggest.pre_norm_fix(attention, "the stream then passes every block unchanged, and so does the gradient")
-    return (norm, suggest.warmup_fix(WARMUP, "post-norm needs a warm-up where pre-norm does without"))
+    return (norm, _warmup(run, "post-norm needs a warm-up where pre-norm does without"))
 
 
 def for_stuck_loss(run: Run) -> tuple[Fix, ...]:
@@ -191,9 +191,9 @@ def for_deep_vision(run: Run, attention: Attention) -> tuple[Fix, ...]:
     return (suggest.layer_scale_fix(attention, gain, "many branches then add up to little at the start"),)
 
 
-def warmer(why: str) -> tuple[Fix, ...]:
+def warmer(run: Run, why: str) -> tuple[Fix, ...]:
     """Return the fix that makes the first updates small, and the one that makes all of them smaller."""
-    return (suggest.warmup_fix(WARMUP, why), *slower("where a warm-up is not enough, the rate itself is too high"))
+    return (_warmup(run, why), *slower("where a warm-up is not enough, the rate itself is too high"))
 
 
 def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
@@ -201,6 +201,12 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
     attention = run.attention(layer)
     rate = slower("the stream has outgrown its start many times over")
     return rate if attention is None else (*rate, *_qk_norm(attention, "it lets a higher learning rate stand"))
+
+
+def _warmup(run: Run, why: str) -> Fix:
+    """Return a warm-up of ``WARMUP`` steps, or of half the run where that is planned to be shorter."""
+    planned = setting.steps(run)
+    return suggest.warmup_fix(WARMUP if planned is None else max(1, min(WARMUP, int(planned) // 2)), why)
 
 
 def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:

@@ -112,7 +112,7 @@ def post_norm_start(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
         return
     first = series.spots[0].layer
     hit = Hit("residual_out", first, None, float(series.now[0]), 1.0, 2.0, 1, 1)
-    tell, fixes = partial(_tell_post_norm, run, hit, away), partial(remedies.for_post_norm, run.attention(first))
+    tell, fixes = partial(_tell_post_norm, run, hit, away), partial(remedies.for_post_norm, run, run.attention(first))
     yield Sighting(hit, tell, fixes, one_for_the_run=True)
 
 

@@ -20,6 +20,17 @@ def is_fp16(run: Run) -> bool:
     return _training(run).get("precision") in ("fp16", "float16")
 
 
+def steps(run: Run) -> float | None:
+    """Return for how many steps the run is planned."""
+    return _number(_training(run).get("steps"))
+
+
+def reach(run: Run) -> float | None:
+    """Return how far a single weight can come in the whole run: Adam moves it by at most the learning rate a step."""
+    rate, planned = _number(_training(run).get("learning_rate")), steps(run)
+    return None if rate is None or planned is None else rate * planned
+
+
 def workload(run: Run) -> str | None:
     """Return what is trained: "language", "vision" or "speech"."""
     found = run.info.config.get("workload")

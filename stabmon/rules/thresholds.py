@@ -41,6 +41,19 @@ class AttentionLimits(Record):
         0.5, unit="1", source="stabmon's choice: with ALiBi and -log n its flat heads are not starved"
     )
     """Share of a layer's heads that must be starved before the layer is called so."""
+    starved_samples: int = limit(
+        40,
+        unit="samples",
+        source="measured: vision with b five below -log n had climbed out by sample 40, with b eight below it had not",
+    )
+    """Samples after which rows that are starved still will not recover by themselves."""
+    learnt_share_max: float = limit(
+        0.25,
+        unit="1",
+        source="measured: speech encoders with silent attention were at 0.01 to 0.07 of their start by sample 40 and "
+        "ended as well as any; language and vision at 0.5 to 0.9, and ended worse",
+    )
+    """Share of its start to which a loss falls where the task hardly needs attention."""
     logit_std_max: float = limit(
         5,
         unit="1",
@@ -63,6 +76,10 @@ class AttentionLimits(Record):
     """Row mass from which a wide logit distribution does harm."""
     saturated_fraction_max: float = limit(0.1, unit="1", source="stabmon's choice: 51 keys of a causal row at n = 1024")
     """Share of weights above 0.5; it must also have doubled since the start of the run."""
+    grown_branch_ratio_min: float = limit(
+        5, unit="1", source="measured: up to 2.4 where vision runs that end well had saturated a tenth of their weights"
+    )
+    """Branch ratio from which saturated weights do harm: what the layer adds then drowns what it was given."""
     norm_growth_max: float = limit(
         300, unit="1", source="measured at high learning rates: 1,000 to 15,000 without QK norm, 8 to 80 with it"
     )
@@ -81,6 +98,10 @@ class AttentionLimits(Record):
         60, unit="1", source="measured: 4 to 25 in healthy runs, 41 to 6,000 at learning rates too high without QK norm"
     )
     """Query norm times key norm over √head_dim: the largest logit that such a pair can make."""
+    softmax_query_key_max: float = limit(
+        1000, unit="1", source="as for the largest logit of a softmax attention; measured: 450 in a healthy run"
+    )
+    """The same for softmax, which renormalises its rows."""
     query_key_growth_min: float = limit(
         10, unit="1", source="measured: 1 to 7 in healthy runs at usual rates, 17 to 200 in failed ones"
     )
@@ -249,6 +270,12 @@ class UpdateLimits(Record):
         source="measured: 2 to 20 in healthy runs of 160 steps, 53 to 1,800 at learning rates too high for the model",
     )
     """Rms of a block's output over that at the first sample."""
+    harmful_stream_growth_min: float = limit(
+        300,
+        unit="1",
+        source="measured: up to 150 at high learning rates in runs that ended well, 700 and more in those that did not",
+    )
+    """The same, from which it is a warning."""
     grown_stream_min: float = limit(
         10, unit="1", source="measured: 1 to 6 in healthy runs, 20 in the highest of them; embeddings differ in size"
     )

@@ -54,7 +54,7 @@ def _starts_at_full_rate(run: Run, limits: UpdateLimits) -> bool:
 
 
 def _warmer(run: Run) -> tuple[Fix, ...]:
-    return remedies.warmer("the first updates are then a small share of the weights")
+    return remedies.warmer(run, "the first updates are then a small share of the weights")
 
 
 def _tell_jump(run: Run, hit: Hit) -> Told:
@@ -80,7 +80,7 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
 
     What it checks: within the first ``limits.early_steps`` steps, the rms of each block's output against
         ``limits.stream_growth_max`` times its first value and ``limits.grown_stream_min``, for
-        ``limits.confirmations`` samples in a row.
+        ``limits.confirmations`` samples in a row. It is information up to ``limits.harmful_stream_growth_min`` times.
     Why it matters: Adam moves each weight by about the learning rate a step. At a rate that is too high for the
         weights' own size the stream grows a thousandfold within twenty steps, the norms then shrink every later update
         by as much, and the run goes on at a higher loss with smaller gradients, which look healthy.
@@ -93,12 +93,15 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
     hits = series.above(np.maximum(limits.grown_stream_min, limits.stream_growth_max * series.first))
     hit = next((hit for hit in hits if hit.excess > 1), hits[0] if hits else None)
     if hit is not None:
+        with np.errstate(all="ignore"):
+            grown = float(np.nanmax(series.now / series.first))
         yield Sighting(
             hit,
             partial(_tell_growth, run, hit),
             partial(remedies.for_high_rate, run, hit.layer),
             opens=run.step < limits.early_steps,
             confirmations=limits.confirmations,
+            severity=None if grown >= limits.harmful_stream_growth_min else Severity.INFO,
             one_for_the_run=True,
         )
 

@@ -76,6 +76,9 @@ def test_a_rule_is_found_by_code_in_any_case_or_by_name():
         "att.starved_heads_min",
         "att.first_steps",
         "att.confirmations",
+        "att.starved_samples",
+        "att.dead_branch_ratio_max",
+        "att.learnt_share_max",
     ]
 
 
