@@ -111,8 +111,5 @@ def sigmoid_attention(
         bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
     )
     validation.check_tensors(query, key, value)
-    validation.check_shapes(query, key, value, enable_gqa)
-    validation.check_key_lengths(key_lengths, query)
-    lengths = Lengths(key_lengths)
-    output, aux = dispatch.attend(query, key, value, options, lengths)
+    output, aux = dispatch.attend(query, key, value, options, Lengths(key_lengths))
     return output if aux is None else (output, aux)

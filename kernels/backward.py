@@ -6,12 +6,16 @@ With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP, dV = 
 db = Σ dS. Keys and queries past the end are zero in K, V, Q and dO, so their dS is 0 and they add nothing.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
+from .launcher import Launcher
+from .metadata import known, layout
 from .problem import Problem
 
 
@@ -180,47 +184,82 @@ def key_kernel(
     tiles.store(dV, (dv * (1.0 / GAIN)).to(k.dtype), b, key_head, column, n_k, gv_b, gv_h, gv_n, BLOCK_K, D, D_PAD, TMA)
 
 
+class _Ready(NamedTuple):
+    """What is the same for all calls that look alike. plan: of the logits, the same for both kernels but for tiles.
+
+    partial: the shape of the parts of the bias's gradient.
+    """
+
+    plan: launch.Plan
+    partial: tuple[int, ...]
+    query: Launcher
+    key: Launcher
+
+
 def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
     """Write ``grads`` of query, key and value and return the bias's [H] float32, or an empty tensor.
 
     Bitwise repeatable with and without ``problem.deterministic``: each number is summed by one program, in one order.
+    Tensors whose rows are not aligned are copied.
     """
-    grad_bias = query_gradient(problem, grad, grads[0], bias_gradient)
-    key_value_gradient(problem, grad, grads[1], grads[2])
-    return grad_bias
-
-
-def query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, bias_gradient: bool) -> Tensor:
-    """Write ``grad_query`` [B, H, N_q, D] and return the bias's gradient [H] float32, or an empty tensor."""
-    query, key, value = problem[:3]
-    plan = launch.query_plan(problem, grad, grad_query)
-    batch, heads = problem.batch, query.size(1)
-    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
-    partial = torch.empty((batch, heads, query_tiles) if bias_gradient else 0, dtype=torch.float32, device=query.device)
-    bq, bk = plan.block_q, plan.block_k
-    tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_query, bq))
-    query_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem), partial,
-        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem),
-        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, batch * heads, query_tiles,
-        launch.heads_together(key, problem.is_causal), *plan.constants(problem), problem.scale,
-        BIAS_GRADIENT=bias_gradient, GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
-    )  # fmt: skip
+    grad_query, grad_key, grad_value = grads
+    layouts = layout(grad), layout(grad_query), layout(grad_key), layout(grad_value)
+    key = "backward", problem.layout, layouts, bias_gradient
+    aligned = descriptors.is_aligned
+    ready = known(
+        key, lambda: _ready(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
+    )
+    if ready is None:
+        problem, grad = descriptors.readable(problem, descriptors.aligned), descriptors.aligned(grad)
+        ready = _ready(problem, grad, grads, bias_gradient)
+    query, given = problem.query, (problem.query, problem.key, problem.value, grad)
+    factors, per_sequence = (*ready.plan.constants(problem), float(problem.scale)), descriptors.per_sequence(problem)
+    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
+    ready.query((*given, grad_query, *per_sequence, partial), *factors)
+    ready.key((*given, grad_key, grad_value, *per_sequence), *factors)
     return partial.sum((0, 2)) if bias_gradient else partial
 
 
-def key_value_gradient(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
-    """Write ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
+def _ready(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> _Ready:
+    plan = launch.query_plan(problem, grad, grads[0])
+    batch, heads = problem.batch, problem.query.size(1)
+    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
+    return _Ready(
+        plan,
+        (batch, heads, query_tiles) if bias_gradient else (0,),
+        _query_launcher(problem, grad, grads[0], bias_gradient, plan, query_tiles),
+        _key_launcher(problem, grad, grads[1], grads[2]),
+    )
+
+
+def _query_launcher(
+    problem: Problem, grad: Tensor, grad_query: Tensor, bias_gradient: bool, plan: launch.Plan, query_tiles: int
+) -> Launcher:
+    """Return the kernel that writes ``grad_query`` [B, H, N_q, D] and the parts of the bias's gradient."""
+    query, key, value = problem[:3]
+    heads, pairs, bq, bk = query.size(1), problem.batch * query.size(1), plan.block_q, plan.block_k
+    numbers = (
+        *descriptors.strides(plan.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
+        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, pairs, query_tiles,
+        launch.heads_together(key, problem.is_causal),
+    )  # fmt: skip
+    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bq), pointers=6)
+    constants = {"BIAS_GRADIENT": bias_gradient, "GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
+    return Launcher(query_kernel, (pairs * query_tiles,), operands, numbers, constants)
+
+
+def _key_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Launcher:
+    """Return the kernel that writes ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
     query, key, value = problem[:3]
     plan = launch.key_plan(problem, grad, grad_key, grad_value)
-    batch, key_heads = problem.batch, key.size(1)
-    key_tiles = triton.cdiv(problem.n_k, plan.block_k)
-    bq, bk = plan.block_q, plan.block_k
-    tensors = ((query, bq), (key, bk), (value, bk), (grad, bq), (grad_key, bk), (grad_value, bk))
-    key_kernel[(batch * key_heads * key_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem),
-        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem), key_heads,
-        query.size(1) // key_heads, problem.n_q, problem.n_k, problem.window or 0, batch * key_heads, key_tiles,
-        launch.heads_together(query, problem.is_causal), *plan.constants(problem), problem.scale,
-        GRADIENT_GAIN=plan.gradient_gain, **plan.switches(problem),
+    heads, pairs, bq, bk = key.size(1), problem.batch * key.size(1), plan.block_q, plan.block_k
+    key_tiles = triton.cdiv(problem.n_k, bk)
+    tensors = (query, key, value, grad, grad_key, grad_value)
+    numbers = (
+        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem), heads, query.size(1) // heads,
+        problem.n_q, problem.n_k, problem.window or 0, pairs, key_tiles,
+        launch.heads_together(query, problem.is_causal),
     )  # fmt: skip
+    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)
+    constants = {"GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
+    return Launcher(key_kernel, (pairs * key_tiles,), operands, numbers, constants)

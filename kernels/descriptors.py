@@ -1,10 +1,11 @@
 """How a kernel is handed its tensors: as TMA descriptors where hardware and strides allow it, else as pointers."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from .launcher import Describe
 from .problem import Problem
 
 TMA_CAPABILITY = (9, 0)
@@ -15,7 +16,7 @@ ALIGNMENT = 16
 def fit(capability: tuple[int, int], tensors: tuple[Tensor, ...]) -> bool:
     """Say whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
     return capability >= TMA_CAPABILITY and all(
-        tensor.dtype != torch.float32 and _is_aligned(tensor) and min(steps(tensor)) > 0 for tensor in tensors
+        tensor.dtype != torch.float32 and is_aligned(tensor) and min(steps(tensor)) > 0 for tensor in tensors
     )
 
 
@@ -24,12 +25,19 @@ def aligned(tensor: Tensor) -> Tensor:
 
     A copy is O(N·D); rows that cannot be read 16 bytes at a time would slow, and spill, the O(N²·D) kernels.
     """
-    return tensor if _is_aligned(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+    return tensor if is_aligned(tensor) else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _is_aligned(tensor: Tensor) -> bool:
+def is_aligned(tensor: Tensor) -> bool:
+    """Say whether all rows start at multiples of 16 bytes."""
     size = tensor.element_size()
     return tensor.data_ptr() % ALIGNMENT == 0 and all(step * size % ALIGNMENT == 0 for step in steps(tensor)[:3])
+
+
+def readable(problem: Problem, copied: Callable[[Tensor], Tensor]) -> Problem:
+    """Return ``problem`` with query, key and value as ``copied`` returns them: themselves, or what can be read."""
+    query, key, value = (copied(tensor) for tensor in problem[:3])
+    return problem._replace(query=query, key=key, value=value)
 
 
 def steps(tensor: Tensor) -> list[int]:
@@ -39,25 +47,25 @@ def steps(tensor: Tensor) -> list[int]:
     return [*(safe if size == 1 else step for size, step in outer), 1]
 
 
-def operands(tma: bool, d_pad: int, tensors: tuple[tuple[Tensor, int], ...]) -> list[Any]:
-    """Return each (tensor, rows of its tile) as the kernel takes it."""
-    if not tma:
-        return [tensor for tensor, _ in tensors]
+def operands(tma: bool, d_pad: int, rows: tuple[int, ...], pointers: int) -> list[Describe | None]:
+    """Return how a kernel takes tensors in tiles of ``rows`` rows, by descriptor or by pointer, and more pointers."""
+    return [*(_tile(block, d_pad) if tma else None for block in rows), *[None] * pointers]
+
+
+def _tile(rows: int, columns: int) -> Describe:
     from triton.tools.tensor_descriptor import TensorDescriptor
 
-    return [TensorDescriptor(x, list(x.shape), steps(x), [1, 1, block, d_pad]) for x, block in tensors]
+    return lambda x: TensorDescriptor(x, list(x.shape), steps(x), [1, 1, rows, columns])
 
 
-def strides(tma: bool, tensors: tuple[tuple[Tensor, int], ...]) -> list[int]:
+def strides(tma: bool, tensors: tuple[Tensor, ...]) -> list[int]:
     """Return the strides of B, H and N of each tensor in turn; zeros beside descriptors, which hold their own."""
-    return [0 if tma else step for tensor, _ in tensors for step in tensor.stride()[:3]]
+    return [0 if tma else step for tensor in tensors for step in tensor.stride()[:3]]
 
 
-def per_sequence(problem: Problem) -> list[Tensor | None]:
+def per_sequence(problem: Problem) -> tuple[Tensor | None, ...]:
     """Return what a kernel reads one number of a head or sequence from: bias, slopes, lengths, starts."""
-    return [
-        problem.bias, problem.alibi_slopes, problem.key_lengths, problem.query_starts, problem.key_starts
-    ]  # fmt: skip
+    return problem.bias, problem.alibi_slopes, problem.key_lengths, problem.query_starts, problem.key_starts
 
 
 def bias_strides(problem: Problem) -> tuple[int, int]:

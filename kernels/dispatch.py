@@ -1,32 +1,73 @@
 """From a call's arguments to its output: defaults, autocast, the choice of a backend, the observer, the statistics."""
 
 import math
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import launch, observe, ops, reference, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+from .metadata import known, outline
 from .options import Lengths, Options
 from .problem import Problem
+
+
+class _Decision(NamedTuple):
+    """Who answers calls that look alike: the output, and its gradients."""
+
+    output: launch.Chosen
+    gradients: launch.Chosen
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths
 ) -> tuple[Tensor, AuxOutput | None]:
-    """Return the output [B, H, N_q, D] of a call whose tensors fit together, and the statistics it asks for."""
+    """Return the output [B, H, N_q, D] of a call on floating tensors of one device, and the statistics it asks for.
+
+    Calls that look alike are checked, and given to a backend, once.
+    """
     query, key, value = _autocast(query, key, value)
-    validation.check_options(query, key, value, options)
+    looks = _looks(query, key, value, options, lengths)
+    chosen, gradients = known(looks, lambda: _decide(query, key, value, options, lengths))
     problem = _complete(query, key, value, options, lengths)
-    validation.check_backend(options.backend, problem.traits)
-    chosen = launch.choose(options.backend, problem.traits)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
-    gradients = chosen if options.backend != "auto" else launch.gradients(chosen, problem)
     output, sums = _attend(problem, chosen, gradients, options.return_aux is not None or observed is not None)
     if observer is not None:
         observer.record(observe.call_of(problem, output, _aux(problem, chosen, observed, sums)))
     return output, _aux(problem, chosen, options.return_aux, sums)
+
+
+def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
+    """Return all that checks and the choice of a backend may depend on; a bias's value, and tensors' values, are not.
+
+    Types stand beside what may equal something of another type: True is no window, a tuple no request.
+    """
+    window, request, counts = options.window, options.return_aux, lengths.key_lengths
+    return (
+        "decision", outline(query), outline(key), outline(value), _look(options.bias), _look(options.alibi_slopes),
+        options.scale, options.is_causal, type(window), window, options.enable_gqa, _is_deterministic(options),
+        type(request), request, options.backend, options.form, _look(counts), lengths.query_starts is None,
+        lengths.max_q, lengths.max_k,
+    )  # fmt: skip
+
+
+def _look(given: object) -> Hashable:
+    return outline(given) if isinstance(given, Tensor) else (type(given),)
+
+
+def _decide(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> _Decision:
+    """Check a call and choose who answers it."""
+    validation.check_shapes(query, key, value, options.enable_gqa)
+    validation.check_key_lengths(lengths.key_lengths, query)
+    validation.check_options(query, key, value, options)
+    problem = _complete(query, key, value, options, lengths)
+    traits = problem.traits
+    validation.check_backend(options.backend, traits)
+    chosen = launch.choose(options.backend, traits)
+    return _Decision(chosen, chosen if options.backend != "auto" else launch.gradients(chosen, problem))
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +81,7 @@ def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
 def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Problem:
     """Fill in every default."""
     bias = _bias(query, key, options, lengths)
-    deterministic, slopes = options.deterministic, options.alibi_slopes
+    slopes = options.alibi_slopes
     return Problem(
         query,
         key,
@@ -52,9 +93,14 @@ def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengt
         options.is_causal,
         options.window,
         *lengths,
-        torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+        _is_deterministic(options),
         options.form,
     )
+
+
+def _is_deterministic(options: Options) -> bool:
+    given = options.deterministic
+    return torch.are_deterministic_algorithms_enabled() if given is None else given
 
 
 def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Tensor | float:
@@ -97,7 +143,7 @@ def _aux(problem: Problem, backend: launch.Chosen, request: AuxRequest | None, s
         rest = reference.row_statistics(_detached(problem), *sample)
         statistics = torch.cat([sums[..., None], rest], dim=-1)
     else:
-        statistics = ops.row_statistics(_detached(problem), sums, *sample)
+        statistics = ops.row_statistics(problem, sums, *sample)
     return AuxOutput(statistics, backend, launch.form_of(problem, backend))
 
 

@@ -5,12 +5,16 @@ Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [B, H] by strides; slopes
 One program computes one tile of BLOCK_Q queries of one head; q [BLOCK_Q, D_PAD], k and v [BLOCK_K, D_PAD].
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
+from .launcher import Launcher
+from .metadata import known, layout
 from .problem import Problem
 
 
@@ -79,19 +83,43 @@ def forward_kernel(
         tl.store(sums + pair * query_tiles + tile, tl.sum(o32 * o32))
 
 
+class _Ready(NamedTuple):
+    """What is the same for all calls that look alike. sums: the shape of the parts of Σ out²."""
+
+    plan: launch.Plan
+    sums: tuple[int, ...]
+    launcher: Launcher
+
+
 def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
-    """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums."""
+    """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
+
+    Tensors whose rows are not aligned are copied.
+    """
+    key = "forward", problem.layout, layout(output), with_sums, launch.sigmoid_form(problem, "forward")
+    aligned = descriptors.is_aligned
+    ready = known(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
+    if ready is None:
+        problem = descriptors.readable(problem, descriptors.aligned)
+        ready = _ready(problem, output, with_sums)
+    query = problem.query
+    sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
+    tensors = (query, problem.key, problem.value, output, *descriptors.per_sequence(problem), sums)
+    ready.launcher(tensors, *ready.plan.constants(problem))
+    return sums.sum(-1) if with_sums else sums
+
+
+def _ready(problem: Problem, output: Tensor, with_sums: bool) -> _Ready:
     query, key, value = problem[:3]
     plan = launch.forward_plan(problem, output)
-    batch, heads = problem.batch, query.size(1)
-    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
-    sums = torch.empty((batch, heads, query_tiles) if with_sums else 0, dtype=torch.float32, device=query.device)
-    tensors = ((query, plan.block_q), (key, plan.block_k), (value, plan.block_k), (output, plan.block_q))
-    forward_kernel[(batch * heads * query_tiles,)](
-        *descriptors.operands(plan.tma, plan.d_pad, tensors), *descriptors.per_sequence(problem), sums,
-        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem),
+    batch, heads, bq, bk = problem.batch, query.size(1), plan.block_q, plan.block_k
+    query_tiles = triton.cdiv(problem.n_q, bq)
+    numbers = (
+        *descriptors.strides(plan.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
         heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, batch * heads, query_tiles,
-        launch.heads_together(key, problem.is_causal), *plan.constants(problem),
-        SUMS=with_sums, **plan.switches(problem),
+        launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
-    return sums.sum(-1) if with_sums else sums
+    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq), pointers=6)
+    constants = {"SUMS": with_sums, **plan.switches(problem)}
+    launcher = Launcher(forward_kernel, (batch * heads * query_tiles,), operands, numbers, constants)
+    return _Ready(plan, (batch, heads, query_tiles) if with_sums else (0,), launcher)

@@ -1,17 +1,26 @@
+# mypy: disable-error-code="no-untyped-call"
 """The fused backends as PyTorch operators: traced whole by torch.compile, with autograd; only their inputs are kept.
 
 stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics take the fields of a
 ``Problem``, spelled in ``problem.SCHEMA``. Kernels, and with them triton, are imported when an operator first runs.
+``torch.library.Library`` and not ``custom_op``, whose layers between autograd and a kernel take several times as long as
+launching it.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey, DispatchKeySet
+from torch.autograd.function import once_differentiable
 
 from . import flops
-from .descriptors import aligned
 from .problem import FIELDS, SCHEMA, Problem
+
+_LIBRARY = torch.library.Library("stabmon", "DEF")
+_DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
 
 
 def attend(problem: Problem, with_sums: bool, backend: str, gradients: str) -> tuple[Tensor, Tensor]:
@@ -29,23 +38,36 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
     return measured
 
 
-@torch.library.custom_op(
-    "stabmon::sigmoid_attention",
-    mutates_args=(),
-    schema=f"({SCHEMA}, bool with_sums, str backend, str gradients) -> (Tensor, Tensor)",
-)
-def sigmoid_attention_op(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and sums of ``Problem``'s fields, ``with_sums``, ``backend`` and ``gradients``."""
-    from . import forward
+def _operator(
+    name: str, schema: str, compute: Callable[..., Any], fake: Callable[..., Any]
+) -> torch._ops.OpOverload[..., Any]:
+    """Define stabmon::``name``, which ``compute`` runs and whose results look like those of ``fake``."""
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"stabmon::{name}", fake, lib=_LIBRARY)
+    found: torch._ops.OpOverload[..., Any] = getattr(torch.ops.stabmon, name).default
+    return found
+
+
+@cache
+def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
+    """Return a function of the kernels, "forward" or "backward", by backend."""
+    from . import backward, forward
     from .hopper import launch as hopper
 
+    return {
+        "triton": {"forward": forward.forward, "backward": backward.backward}[name],
+        "hopper": getattr(hopper, name),
+    }
+
+
+def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Return output and sums of ``Problem``'s fields, ``with_sums``, ``backend`` and ``gradients``."""
     problem, (with_sums, backend, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output = torch.empty_like(problem.query)
-    run = hopper.forward if backend == "hopper" else forward.forward
-    return output, run(_readable(problem), output, with_sums)
+    return output, _runs("forward")[backend](problem, output, with_sums)
 
 
-@sigmoid_attention_op.register_fake
 def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     problem, (with_sums, *_) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     query = problem.query
@@ -53,73 +75,107 @@ def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), sums
 
 
-@torch.library.custom_op(
-    "stabmon::sigmoid_attention_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad, {SCHEMA}, bool bias_gradient, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def backward_op(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _compute_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of query, key, value and bias; the last is empty unless it is asked for."""
-    from . import backward
-    from .hopper import launch as hopper
-
     problem, (bias_gradient, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
-    grad = aligned(grad if grad.stride(-1) == 1 else grad.contiguous())
-    run = hopper.backward if backend == "hopper" else backward.backward
-    return *grads, run(_readable(problem), grad, grads, bias_gradient)
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    return *grads, _runs("backward")[backend](problem, grad, grads, bias_gradient)
 
 
-@backward_op.register_fake
-def _fake_backward(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     problem, (bias_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     query, key, value = problem[:3]
     grad_bias = query.new_empty((query.size(1),) if bias_gradient else (0,), dtype=torch.float32)
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), grad_bias
 
 
-@torch.library.custom_op(
-    "stabmon::row_statistics",
-    mutates_args=(),
-    schema=f"({SCHEMA}, Tensor sums, SymInt rows, float offset, SymInt sequences) -> Tensor",
-)
-def row_statistics_op(*arguments: Any) -> Tensor:
+def _compute_statistics(*arguments: Any) -> Tensor:
     """Return the statistics [B, H, 9] float32."""
     from .statistics import row_statistics
 
-    return row_statistics(_readable(Problem(*arguments[:FIELDS])), *arguments[FIELDS:])
+    return row_statistics(Problem(*arguments[:FIELDS]), *arguments[FIELDS:])
 
 
-@row_statistics_op.register_fake
 def _fake_statistics(*arguments: Any) -> Tensor:
     problem = Problem(*arguments[:FIELDS])
     return problem.query.new_empty((problem.batch, problem.query.size(1), 9), dtype=torch.float32)
 
 
-def _readable(problem: Problem) -> Problem:
-    query, key, value = (aligned(tensor) for tensor in problem[:3])
-    return problem._replace(query=query, key=key, value=value)
-
+sigmoid_attention_op = _operator(
+    "sigmoid_attention",
+    f"({SCHEMA}, bool with_sums, str backend, str gradients) -> (Tensor, Tensor)",
+    _compute_attention,
+    _fake_attention,
+)
+backward_op = _operator(
+    "sigmoid_attention_backward",
+    f"(Tensor grad, {SCHEMA}, bool bias_gradient, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    _compute_gradients,
+    _fake_gradients,
+)
+row_statistics_op = _operator(
+    "row_statistics",
+    f"({SCHEMA}, Tensor sums, SymInt rows, float offset, SymInt sequences) -> Tensor",
+    _compute_statistics,
+    _fake_statistics,
+)
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
 """Where ``Problem`` has tensors."""
+_NOTHING = (None,) * (FIELDS + 3 - 4)
+"""The gradients of what has none: all arguments but query, key, value and bias."""
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*(inputs[i] for i in _TENSORS))
-    ctx.rest = [None if i in _TENSORS else given for i, given in enumerate(inputs[:FIELDS])]
-    ctx.backend = inputs[-1]
-    ctx.mark_non_differentiable(output[1])
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, below: DispatchKeySet, *arguments: Any) -> tuple[Tensor, Tensor]:
+        rest = list(arguments[:FIELDS])
+        for i in _TENSORS:
+            rest[i] = None
+        ctx.save_for_backward(*[arguments[i] for i in _TENSORS])
+        ctx.rest, ctx.backend = rest, arguments[-1]
+        ctx.set_materialize_grads(False)
+        output, sums = _without_autograd(below, arguments)
+        ctx.mark_non_differentiable(sums)
+        return output, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        given = ctx.rest.copy()
+        for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
+            given[i] = tensor
+        wanted = ctx.needs_input_grad[4]
+        *grads, grad_bias = backward_op(grad, *given, wanted, ctx.backend)
+        return None, *grads, grad_bias if wanted else None, *_NOTHING
 
 
-def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    given = dict(zip(_TENSORS, ctx.saved_tensors, strict=True))
-    problem = Problem(*(given.get(i, value) for i, value in enumerate(ctx.rest)))
-    wanted = problem.bias is not None and ctx.needs_input_grad[3]
-    *grads, grad_bias = backward_op(grad, *problem, wanted, ctx.backend)
-    nothing = [None] * (FIELDS + 3 - 4)
-    return (*grads, grad_bias if wanted else None, *nothing)
+def _attend(keys: DispatchKeySet, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """Run with autograd where one of query, key, value and bias wants a gradient."""
+    below = keys & torch._C._after_autograd_keyset
+    if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in arguments[:4]]):
+        output, sums = _Attention.apply(below, *arguments)
+        return output, sums
+    return _without_autograd(below, arguments)
 
 
-sigmoid_attention_op.register_autograd(_differentiate, setup_context=_keep)
+def _without_autograd(below: DispatchKeySet, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """Compute, by the dispatcher only where something else than the device comes after autograd: a mode, a trace."""
+    if below.remove(DispatchKey.ADInplaceOrView).highestPriorityTypeId() in _DEVICES:
+        return _compute_attention(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        output, sums = sigmoid_attention_op.redispatch(below, *arguments)
+    return output, sums
+
+
+def _measure(keys: DispatchKeySet, *arguments: Any) -> Tensor:
+    """Statistics have no gradient."""
+    with torch._C._AutoDispatchBelowAutograd():
+        measured: Tensor = row_statistics_op.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+    return measured
+
+
+_LIBRARY.impl("sigmoid_attention", _attend, "Autograd", with_keyset=True)
+_LIBRARY.impl("row_statistics", _measure, "Autograd", with_keyset=True)
 flops.offer()

@@ -3,10 +3,13 @@
 ``SCHEMA`` spells the same fields for ``torch.library``, which wants plain arguments; it stands nowhere else.
 """
 
+from collections.abc import Hashable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .metadata import layout
 
 Form = Literal["auto", "tanh", "accurate"]
 """How a fused forward computes sigmoid: by decision from type and bias, or forced."""
@@ -86,6 +89,17 @@ class Problem(NamedTuple):
             key_lengths=self.key_lengths is not None,
             packed=self.query_starts is not None,
         )
+
+    @property
+    def layout(self) -> Hashable:
+        """All that a launch may depend on but the numbers ``bias_value`` and ``scale``."""
+        bias, query_starts = self.bias, self.query_starts
+        return (
+            layout(self.query), layout(self.key), layout(self.value), None if bias is None else bias.dim(),
+            self.alibi_slopes is None, self.is_causal, self.window, self.key_lengths is None,
+            None if query_starts is None else query_starts.size(0), self.key_starts is None, self.max_q, self.max_k,
+            self.deterministic, self.form,
+        )  # fmt: skip
 
 
 SCHEMA = (

@@ -6,6 +6,8 @@ columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of `
 floor((r + offset)·n_q / count), exactly.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
 from .auxiliary import OFFSET_STEPS
+from .launcher import Launcher
+from .metadata import known
 from .problem import Problem
 from .reference import DEAD
 
@@ -34,8 +38,8 @@ def _sequence_of(s, batch, sequences, offset_steps, STEPS: tl.constexpr):
 def statistics_kernel(
     Q, K, bias, slopes, lengths, q_starts, k_starts, partial,
     q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
-    heads, group, n_q, n_k, window, batch, sequences, count, offset_steps, split_keys, splits,
-    scale, c_bias, dead,
+    heads, group, n_q, n_k, window, batch, sequences, count, split_keys, splits,
+    offset_steps, scale, c_bias, dead,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
@@ -102,9 +106,9 @@ def statistics_kernel(
     tl.store(out + 7, tl.where(unknown, total_logit, largest_logit))
 
 
-@triton.jit(do_not_specialize=["heads", "batch", "sequences", "offset_steps", "parts"])
+@triton.jit(do_not_specialize=["heads", "batch", "sequences", "parts", "offset_steps"])
 def finish_kernel(
-    partial, sums, out, heads, batch, sequences, offset_steps, parts, BLOCK: tl.constexpr, STEPS: tl.constexpr
+    partial, sums, out, heads, batch, sequences, parts, offset_steps, BLOCK: tl.constexpr, STEPS: tl.constexpr
 ):
     """Add the parts of one head and put the output's sum of squares before them; grid (B·H,).
 
@@ -133,31 +137,56 @@ def finish_kernel(
     tl.store(out + row * 9 + 1 + tl.arange(0, 8), result)
 
 
+class _Ready(NamedTuple):
+    """What is the same for all calls that look alike. partial: the shape of what the first kernel leaves the second."""
+
+    partial: tuple[int, ...]
+    measure: Launcher
+    finish: Launcher
+
+
 def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
     """Return ``STATISTICS`` [B, H, 9] float32 of ``rows`` query rows of each of ``sequences`` sampled sequences.
 
-    sums: Σ out² [B, H], the first column.
+    sums: Σ out² [B, H], the first column. Tensors whose rows are not aligned are copied.
     """
+    aligned = descriptors.is_aligned
+    ready = known(
+        ("statistics", problem.layout, rows, sequences),
+        lambda: _ready(problem, rows, sequences) if all(map(aligned, problem[:2])) else None,
+    )
+    if ready is None:
+        problem = descriptors.readable(problem, descriptors.aligned)
+        ready = _ready(problem, rows, sequences)
+    query, offset_steps = problem.query, int(offset * OFFSET_STEPS)
+    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
+    tensors = (query, problem.key, *descriptors.per_sequence(problem), partial)
+    ready.measure(tensors, offset_steps, float(problem.scale), float(problem.bias_value), DEAD)
+    measured = torch.empty((problem.batch, query.size(1), 9), dtype=torch.float32, device=query.device)
+    ready.finish((partial, sums, measured), offset_steps)
+    return measured
+
+
+def _ready(problem: Problem, rows: int, sequences: int) -> _Ready:
     query, key = problem.query, problem.key
-    batch, heads, dim = problem.batch, query.size(1), query.size(3)
-    count, sequences, offset_steps = min(rows, problem.n_q), min(sequences, batch), int(offset * OFFSET_STEPS)
+    batch, heads = problem.batch, query.size(1)
+    count, sequences = min(rows, problem.n_q), min(sequences, batch)
     plan = launch.statistics_plan(problem, count)
     row_tiles = triton.cdiv(count, plan.block_q)
     split_keys = launch.split_keys(plan)
     splits = triton.cdiv(problem.n_k, split_keys)
-    partial = torch.empty((sequences, heads, row_tiles * splits, 8), dtype=torch.float32, device=query.device)
-    statistics_kernel[(sequences * heads, row_tiles, splits)](
-        query, key, *descriptors.per_sequence(problem), partial, *query.stride()[:3], *key.stride()[:3],
-        *descriptors.bias_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0,
-        batch, sequences, count, offset_steps, split_keys, splits,
-        problem.scale, problem.bias_value, DEAD,
-        D=dim, D_PAD=plan.d_pad, BLOCK_Q=plan.block_q, BLOCK_K=plan.block_k, STEPS=OFFSET_STEPS, FORM=plan.form,
-        RULES=launch.rules(problem), HAS_BIAS=problem.bias is not None, ALIBI=problem.alibi_slopes is not None,
-        **plan.options,
+    numbers = (
+        *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem), heads, heads // key.size(1),
+        problem.n_q, problem.n_k, problem.window or 0, batch, sequences, count, split_keys, splits,
     )  # fmt: skip
-    measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
-    finish_kernel[(batch * heads,)](
-        partial, sums, measured, heads, batch, sequences, offset_steps, row_tiles * splits,
-        BLOCK=32, STEPS=OFFSET_STEPS, num_warps=1,
-    )  # fmt: skip
-    return measured
+    constants = {
+        "D": query.size(3), "D_PAD": plan.d_pad, "BLOCK_Q": plan.block_q, "BLOCK_K": plan.block_k,
+        "STEPS": OFFSET_STEPS, "FORM": plan.form, "RULES": launch.rules(problem), "HAS_BIAS": problem.bias is not None,
+        "ALIBI": problem.alibi_slopes is not None, **plan.options,
+    }  # fmt: skip
+    finish = {"BLOCK": 32, "STEPS": OFFSET_STEPS, "num_warps": 1}
+    return _Ready(
+        (sequences, heads, row_tiles * splits, 8),
+        Launcher(statistics_kernel, (sequences * heads, row_tiles, splits), [None] * 8, numbers, constants),
+        Launcher(finish_kernel, (batch * heads,), [None] * 3, (heads, batch, sequences, row_tiles * splits), finish),
+    )

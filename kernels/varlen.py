@@ -108,7 +108,6 @@ def sigmoid_attention_varlen(
     validation.check_packed(query, key, value)
     validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
-    validation.check_shapes(query, key, value, enable_gqa)
     lengths = Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     output, aux = dispatch.attend(query, key, value, options, lengths)
     output = output[0].transpose(0, 1)

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import descriptors
+from ..launcher import Launcher
+from ..metadata import known, layout
 from ..problem import Problem
 from . import launch
-from .launch import OPTIONS, SLAB, lead, padded, programs, readable
+from .launch import CAPABILITY, OPTIONS, SLAB, lead, padded, programs, readable, tile
 
 TANH, EXACT, BY_HEAD = 1, 2, 3
 """How sigmoid is computed; the same numbers as in weights.py."""
@@ -51,6 +54,19 @@ def sigmoid_form(problem: Problem) -> int:
     return TANH if abs(problem.bias_value) <= TANH_BIAS[problem.query.dtype] else EXACT
 
 
+class _Ready(NamedTuple):
+    """What is the same for all calls that look alike.
+
+    partial: the shape of the parts of the bias's gradient. summed: that of dQ's workspace as the key kernel takes it.
+    queries: the kernel for dQ where results repeat.
+    """
+
+    partial: tuple[int, ...]
+    summed: tuple[int, ...]
+    keys: Launcher
+    queries: Launcher | None
+
+
 def backward(
     problem: Problem,
     grad: Tensor,
@@ -65,76 +81,88 @@ def backward(
     Deterministic gradients take a kernel for dQ instead of additions in no fixed order.
     form, keys, queries: a form and launches to measure, not the table's.
     """
-    query, key, value, grad = (readable(x) for x in (*problem[:3], grad))
-    problem = problem._replace(query=query, key=key, value=value)
-    dim = padded(query.size(3))
-    keys, queries = keys or KEYS[dim], queries or QUERIES[dim]
-    with torch.cuda.device(grad.device):
-        if problem.deterministic:
-            found = _key_gradients(problem, grad, grads, None, bias_gradient, keys, form)
-            _query_gradient(problem, grad, grads[0], queries, form)
-            return found
+    form = sigmoid_form(problem) if form is None else form
+    plans = _Plans(bias_gradient, form, keys, queries)
+    key = "hopper backward", problem.layout, layout(grad), layout(grads[0]), layout(grads[1]), layout(grads[2]), plans
+    ready = known(
+        key, lambda: _ready(problem, plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None
+    )  # fmt: skip
+    if ready is None:
+        problem, grad = descriptors.readable(problem, readable), readable(grad)
+        ready = _ready(problem, plans)
+    query, bias = problem.query, problem.bias
+    given = query, problem.key, problem.value, grad
+    factors = _factors(problem, form, GAINS[query.dtype][1])
+    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
+    per_head = partial if bias is None else bias
+    if ready.queries is not None:
+        # The kernel without dQ does not look at what stands for its workspace.
+        ready.keys((*given, grads[1], *grads[1:], per_head, partial), *factors)
+        ready.queries((*given, grads[0], query if bias is None else bias), *factors)
+    else:
         from .workspace import rounded
 
-        workspace = torch.zeros(query.shape, dtype=torch.float32, device=grad.device)
-        found = _key_gradients(problem, grad, grads, workspace, bias_gradient, keys, form)
-        rounded(workspace, grads[0], problem.scale / GAINS[grad.dtype][1])
-    return found
-
-
-def _key_gradients(
-    problem: Problem,
-    grad: Tensor,
-    grads: tuple[Tensor, Tensor, Tensor],
-    workspace: Tensor | None,
-    bias_gradient: bool,
-    plan: Launch,
-    form: int | None,
-) -> Tensor:
-    """Write the gradients of key and value, add dS K to ``workspace`` if there is one, return the bias's gradient."""
-    from .backward import key_kernel
-
-    query, key, value = problem.query, problem.key, problem.value
-    batch, heads, n_q, dim = query.shape
-    key_heads, n_k = key.shape[1:3]
-    tiles = -(-n_k // TURN)
-    partial = torch.empty((batch, heads, tiles, 2) if bias_gradient else 0, dtype=torch.float32, device=query.device)
-    form = sigmoid_form(problem) if form is None else form
-    gain, gradient_gain = GAINS[query.dtype]
-    # The kernel without dQ does not look at what stands for its workspace.
-    summed = grads[1] if workspace is None else workspace.view(1, batch * heads, n_q, dim)
-    rows = ((query, plan.block), (key, TURN), (value, TURN), (grad, plan.block))
-    d_pad = padded(dim)
-    key_kernel[(programs(batch * key_heads, tiles, problem.is_causal, launch.processors(query.device)),)](
-        *(launch.descriptor(x, block, d_pad) for x, block in rows), launch.descriptor(summed, 64, 64),
-        *(launch.descriptor(x, SLAB, d_pad) for x in grads[1:]),
-        partial if problem.bias is None else problem.bias, partial,
-        key_heads, heads // key_heads, n_q, n_k, batch * key_heads, tiles, *_factors(problem, form, gradient_gain),
-        BLOCK_Q=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
-        HAS_BIAS=problem.bias is not None, BIAS_GRADIENT=bias_gradient, FUSED=workspace is not None, FORM=form,
-        GAIN=gain, GRADIENT_GAIN=gradient_gain, **OPTIONS,
-    )  # fmt: skip
+        workspace = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
+        ready.keys((*given, workspace.view(ready.summed), *grads[1:], per_head, partial), *factors)
+        rounded(workspace, grads[0], factors[3])
     return partial.sum((0, 2, 3)) if bias_gradient else partial
 
 
-def _query_gradient(problem: Problem, grad: Tensor, grad_query: Tensor, plan: Launch, form: int | None) -> None:
-    """Write the gradient of query."""
+class _Plans(NamedTuple):
+    """What of a call its tensors do not tell."""
+
+    bias_gradient: bool
+    form: int
+    keys: Launch | None
+    queries: Launch | None
+
+
+def _ready(problem: Problem, plans: _Plans) -> _Ready:
+    batch, heads, n_q, dim = problem.query.shape
+    tiles = -(-problem.key.size(2) // TURN)
+    partial = (batch, heads, tiles, 2) if plans.bias_gradient else (0,)
+    queries = _query_launcher(problem, plans) if problem.deterministic else None
+    return _Ready(partial, (1, batch * heads, n_q, dim), _key_launcher(problem, plans, tiles), queries)
+
+
+def _key_launcher(problem: Problem, plans: _Plans, tiles: int) -> Launcher:
+    """Return the kernel for dK and dV, for parts of the bias's gradient, and unless it is deterministic for dQ."""
+    from .backward import key_kernel
+
+    query, key = problem.query, problem.key
+    batch, heads, n_q, dim = query.shape
+    key_heads, n_k = key.shape[1:3]
+    d_pad = padded(dim)
+    plan = plans.keys or KEYS[d_pad]
+    gain, gradient_gain = GAINS[query.dtype]
+    grid = programs(batch * key_heads, tiles, problem.is_causal, launch.processors(query.device))
+    rows = (plan.block, TURN, TURN, plan.block)
+    operands = [*(tile(x, d_pad) for x in rows), tile(64, 64), tile(SLAB, d_pad), tile(SLAB, d_pad), None, None]
+    constants = {
+        "BLOCK_Q": plan.block, "STAGES": plan.stages, "REGISTERS": plan.registers, "CAUSAL": problem.is_causal,
+        "HAS_BIAS": problem.bias is not None, "BIAS_GRADIENT": plans.bias_gradient, "FUSED": not problem.deterministic,
+        "FORM": plans.form, "GAIN": gain, "GRADIENT_GAIN": gradient_gain, **OPTIONS,
+    }  # fmt: skip
+    numbers = (key_heads, heads // key_heads, n_q, n_k, batch * key_heads, tiles)
+    return Launcher(key_kernel, (grid,), operands, numbers, constants)
+
+
+def _query_launcher(problem: Problem, plans: _Plans) -> Launcher:
+    """Return the kernel for dQ."""
     from .query import query_kernel
 
-    query, key, value = problem.query, problem.key, problem.value
+    query, key = problem.query, problem.key
     batch, heads, n_q, dim = query.shape
-    tiles = -(-n_q // TURN)
-    form = sigmoid_form(problem) if form is None else form
-    gain = GAINS[query.dtype][1]
-    rows = ((query, SLAB), (key, plan.block), (value, plan.block), (grad, SLAB), (grad_query, SLAB))
-    query_kernel[(programs(batch * heads, tiles, problem.is_causal, launch.processors(query.device)),)](
-        *(launch.descriptor(x, block, padded(dim)) for x, block in rows),
-        query if problem.bias is None else problem.bias,
-        heads, heads // key.size(1), n_q, key.size(2), batch * heads, tiles, lead(problem),
-        *_factors(problem, form, gain),
-        BLOCK_K=plan.block, STAGES=plan.stages, REGISTERS=plan.registers, CAUSAL=problem.is_causal,
-        HAS_BIAS=problem.bias is not None, FORM=form, GAIN=gain, **OPTIONS,
-    )  # fmt: skip
+    tiles, d_pad = -(-n_q // TURN), padded(dim)
+    plan = plans.queries or QUERIES[d_pad]
+    grid = programs(batch * heads, tiles, problem.is_causal, launch.processors(query.device))
+    operands = [*(tile(x, d_pad) for x in (SLAB, plan.block, plan.block, SLAB, SLAB)), None]
+    constants = {
+        "BLOCK_K": plan.block, "STAGES": plan.stages, "REGISTERS": plan.registers, "CAUSAL": problem.is_causal,
+        "HAS_BIAS": problem.bias is not None, "FORM": plans.form, "GAIN": GAINS[query.dtype][1], **OPTIONS,
+    }  # fmt: skip
+    numbers = (heads, heads // key.size(1), n_q, key.size(2), batch * heads, tiles, lead(problem))
+    return Launcher(query_kernel, (grid,), operands, numbers, constants)
 
 
 def _factors(problem: Problem, form: int, gain: float) -> tuple[float, float, float, float, float]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from .. import descriptors, releases
 from .. import launch as backends
 from ..launch import Refusal
+from ..launcher import Describe, Launcher
+from ..metadata import known, layout
 from ..problem import Problem, Traits
 
 IN_AUTO = True
@@ -159,6 +161,13 @@ def programs(pairs: int, query_tiles: int, is_causal: bool, processors: int) -> 
     return min(units, processors)
 
 
+class _Ready(NamedTuple):
+    """What is the same for all calls that look alike. sums: the shape of the parts of Σ out²."""
+
+    sums: tuple[int, ...]
+    launcher: Launcher
+
+
 def forward(
     problem: Problem, output: Tensor, with_sums: bool, form: int | None = None, plan: Launch | None = None
 ) -> Tensor:
@@ -167,18 +176,42 @@ def forward(
     Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
     form: a form to force; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
     """
-    query, key, value = (readable(x) for x in (problem.query, problem.key, problem.value))
-    problem = problem._replace(query=query, key=key, value=value)
-    batch, heads, n_q, dim = query.shape
-    plan = TABLE[padded(dim), problem.is_causal] if plan is None else plan
-    query_tiles = -(-n_q // plan.rows)
-    slabs = query_tiles * plan.consumers
-    sums = torch.empty((batch, heads, slabs) if with_sums else 0, dtype=torch.float32, device=query.device)
     form = sigmoid_form(problem) if form is None else form
-    with torch.cuda.device(query.device):
-        grid = programs(batch * heads, query_tiles, problem.is_causal, processors(query.device))
-        _run(problem, output, sums, plan, grid, query_tiles, form, with_sums)
+    key = "hopper forward", problem.layout, layout(output), with_sums, form, plan
+    ready = known(
+        key, lambda: _ready(problem, with_sums, form, plan) if descriptors.fit(CAPABILITY, problem[:3]) else None
+    )
+    if ready is None:
+        problem = descriptors.readable(problem, readable)
+        ready = _ready(problem, with_sums, form, plan)
+    query, bias = problem.query, problem.bias
+    sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
+    factor = 0.5 if form == TANH else -math.log2(math.e)
+    ready.launcher(
+        (query, problem.key, problem.value, output, sums if bias is None else bias, sums),
+        factor * problem.scale, factor * problem.bias_value, factor, TANH_BIAS[query.dtype],
+    )  # fmt: skip
     return sums.sum(-1) if with_sums else sums
+
+
+def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) -> _Ready:
+    from .forward import forward_kernel
+
+    query, key = problem.query, problem.key
+    batch, heads, n_q, dim = query.shape
+    d_pad = padded(dim)
+    plan = TABLE[d_pad, problem.is_causal] if plan is None else plan
+    query_tiles = -(-n_q // plan.rows)
+    grid = programs(batch * heads, query_tiles, problem.is_causal, processors(query.device))
+    rows = (SLAB, plan.block_k, plan.block_k, SLAB)
+    numbers = (heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem))
+    constants = {
+        "BLOCK_K": plan.block_k, "CONSUMERS": plan.consumers, "STAGES": plan.stages, "REGISTERS": plan.registers,
+        "CAUSAL": problem.is_causal, "HAS_BIAS": problem.bias is not None, "SUMS": with_sums, "FORM": form,
+        "OVERLAP": plan.overlap, **OPTIONS,
+    }  # fmt: skip
+    launcher = Launcher(forward_kernel, (grid,), [*(tile(x, d_pad) for x in rows), None, None], numbers, constants)
+    return _Ready((batch, heads, query_tiles * plan.consumers) if with_sums else (0,), launcher)
 
 
 def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
@@ -193,31 +226,9 @@ def readable(tensor: Tensor) -> Tensor:
     return tensor if descriptors.fit(CAPABILITY, (tensor,)) else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _run(
-    problem: Problem,
-    output: Tensor,
-    sums: Tensor,
-    plan: Launch,
-    grid: int,
-    query_tiles: int,
-    form: int,
-    with_sums: bool,
-) -> None:
-    from .forward import forward_kernel
-
-    query, key, value = problem.query, problem.key, problem.value
-    batch, heads, n_q, _ = query.shape
-    factor = 0.5 if form == TANH else -math.log2(math.e)
-    tiles = ((query, SLAB), (key, plan.block_k), (value, plan.block_k), (output, SLAB))
-    forward_kernel[(grid,)](
-        *(descriptor(x, rows, padded(x.size(3))) for x, rows in tiles),
-        sums if problem.bias is None else problem.bias, sums,
-        heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem),
-        factor * problem.scale, factor * problem.bias_value, factor, TANH_BIAS[query.dtype],
-        BLOCK_K=plan.block_k, CONSUMERS=plan.consumers, STAGES=plan.stages, REGISTERS=plan.registers,
-        CAUSAL=problem.is_causal, HAS_BIAS=problem.bias is not None, SUMS=with_sums, FORM=form, OVERLAP=plan.overlap,
-        **OPTIONS,
-    )  # fmt: skip
+def tile(rows: int, columns: int) -> Describe:
+    """Return how the descriptor of a tensor in tiles [rows, columns] is built."""
+    return lambda tensor: descriptor(tensor, rows, columns)
 
 
 def descriptor(tensor: Tensor, rows: int, columns: int) -> Any:

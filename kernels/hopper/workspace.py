@@ -8,6 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launcher import Launcher
+from ..metadata import known, layout
+
 ELEMENTS = 4096
 """Numbers that one program rounds."""
 
@@ -28,10 +31,14 @@ def round_kernel(
 
 def rounded(workspace: Tensor, grad_query: Tensor, factor: float) -> None:
     """Write factor·``workspace`` [B, H, N_q, D] float32 to ``grad_query``, of the same shape."""
+    known(("round", layout(grad_query)), lambda: _launcher(grad_query))((workspace, grad_query), factor)
+
+
+def _launcher(grad_query: Tensor) -> Launcher:
     batch, heads, n_q, dim = grad_query.shape
     d_pad = triton.next_power_of_2(dim)
     rows = batch * heads * n_q
     tile = ELEMENTS // d_pad
-    round_kernel[(triton.cdiv(rows, tile),)](
-        workspace, grad_query, rows, heads, n_q, *grad_query.stride()[:3], factor, D=dim, D_PAD=d_pad, ROWS=tile
-    )
+    numbers = (rows, heads, n_q, *grad_query.stride()[:3])
+    constants = {"D": dim, "D_PAD": d_pad, "ROWS": tile}
+    return Launcher(round_kernel, (triton.cdiv(rows, tile),), (None, None), numbers, constants)

@@ -24,15 +24,18 @@ from triton.runtime.jit import JITFunction
 from stabmon.kernels import backward, forward, launch, statistics
 from stabmon.kernels.problem import Problem
 
+
+def gradients(p: Problem, grad: torch.Tensor) -> None:
+    grads = torch.empty_like(p.query), torch.empty_like(p.key), torch.empty_like(p.value)
+    backward.backward(p, grad, grads, p.bias is not None and p.bias.dim() == 1)
+
+
 CALLS = {
     "forward": lambda p, grad: forward.forward(p, torch.empty_like(p.query), True),
-    "query": lambda p, grad: backward.query_gradient(
-        p, grad, torch.empty_like(p.query), p.bias is not None and p.bias.dim() == 1
-    ),
-    "key": lambda p, grad: backward.key_value_gradient(p, grad, torch.empty_like(p.key), torch.empty_like(p.value)),
+    "backward": gradients,
     "statistics": lambda p, grad: [statistics.row_statistics(p, torch.zeros(1, 4), rows, 0.5, 1) for rows in (16, 64)],
 }
-ATTENTION = ("forward", "query", "key")
+ATTENTION = ("forward", "backward")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
     (9, 0): [
         ({"dim": 64, "bias": None, "causal": False}, ATTENTION),
@@ -110,7 +113,7 @@ def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, An
             compiled.clear()
             CALLS[name](*problem(**shape))
             for kernel in compiled:
-                yield name, shape, kernel
+                yield kernel.name.removesuffix("_kernel") if name == "backward" else name, shape, kernel
 
 
 def stack(kernel) -> int | None:

@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from stabmon.kernels import metadata
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -34,3 +36,11 @@ def seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Let no test see what was worked out while another had changed the device or the kernels."""
+    metadata.forget()
+    yield
+    metadata.forget()

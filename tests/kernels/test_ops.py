@@ -39,7 +39,7 @@ def test_the_other_operators_keep_their_word():
 
 
 def test_the_schema_spells_the_fields_of_a_problem():
-    arguments = ops.sigmoid_attention_op._opoverload._schema.arguments
+    arguments = ops.sigmoid_attention_op._schema.arguments
     assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend", "gradients")
 
 
