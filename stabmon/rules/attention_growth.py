@@ -29,7 +29,7 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         it an error), where the row mass has passed ``limits.grown_row_mass_min`` as well; or the largest logit
         against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
-        row.
+        row. With QK norm, which bounds the logits, it is information.
     Why it matters: -log n fixes the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8 at s
         = 2 and 116 at s = 4 (n = 4096), and a logit of log n alone gives weight 0.5, so limits known from softmax
         come far too late.
@@ -52,13 +52,14 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         if attention is None:
             continue
         is_error = hit.metric == "logit_std" and hit.value > limits.logit_std_error
+        severity = Severity.INFO if attention.qk_norm else Severity.ERROR if is_error else None
         yield Sighting(
             hit,
             partial(_tell_growth, run, hit),
             partial(remedies.for_growth, run, attention),
             opens=hit.metric == "logit_max" or hit.layer not in light,
             confirmations=limits.confirmations,
-            severity=Severity.ERROR if is_error else None,
+            severity=severity,
         )
 
 
@@ -105,8 +106,8 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
 
     What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
-        row. It is information while the branch ratio, where it is recorded, is under
-        ``limits.grown_branch_ratio_min``.
+        row. It is information with QK norm, which bounds the logits, and while the branch ratio, where it is recorded,
+        is under ``limits.grown_branch_ratio_min``.
     Why it matters: a sigmoid near one has almost no slope, so such a pair of tokens no longer learns, and with a
         tenth of n weights near one the row sums to n/10.
     Suggested fix: the bias, where it is learnable and has left -log n; else QK norm, hybrid norm from n = 4096 on, a
@@ -125,7 +126,8 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
             tell = partial(_tell_saturated, run, hit, attention)
             fixes = partial(remedies.for_saturated, run, attention)
             ratio = run.value("branch_ratio", hit.layer)
-            severity = Severity.INFO if ratio is not None and ratio < limits.grown_branch_ratio_min else None
+            small = ratio is not None and ratio < limits.grown_branch_ratio_min
+            severity = Severity.INFO if small or attention.qk_norm else None
             yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
 
 
@@ -198,7 +200,8 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     What it checks: the largest logit that a query and a key of these norms can make (query norm times key norm over
         √head_dim) against ``limits.query_key_max`` (softmax: ``limits.softmax_query_key_max``), where it is also
         ``limits.query_key_growth_min`` times its value at the run's first sample, for ``limits.confirmations`` samples
-        in a row. Layers with QK norm are left out.
+        in a row. Layers with QK norm are left out. It is information while the rows, where they are recorded, sum to
+        less than ``limits.grown_row_mass_min`` in every head: large queries and keys then make weights that are small.
     Why it matters: logits are bounded by it and follow it, so this is the cause that a wide logit distribution, heavy
         rows and a growing output have in common. Where logits are large and this is not, queries and keys have aligned
         instead.
@@ -225,7 +228,12 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         attention = run.attention(hit.layer)
         if attention is not None:
             tell, fixes = partial(_tell_query_key, run, hit), partial(remedies.for_growth, run, attention)
-            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations)
+            masses = run.series("row_mass").of(hit.layer)
+            light = (
+                remedies.is_sigmoid(attention) and masses.size > 0 and bool((masses < limits.grown_row_mass_min).all())
+            )
+            severity = Severity.INFO if light else None
+            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
 
 
 def _inverse_root(run: Run, layer: str | None) -> float:

@@ -184,3 +184,63 @@ def test_a_start_that_grows_names_one_bias_that_of_its_fix(written):
     assert found.peak > found.opened
     assert "b*" not in found.message + found.cause
     assert found.fix.value == pytest.approx(-5.58, abs=0.05)
+
+
+def starving(written, *, recovers=False, loss=2.2, **model):
+    """Rows that start at 0.0004 and stay there, or climb within 30 samples."""
+    masses = {"from": 0.0004, "to": 5.0} if recovers else 0.0004
+    facts = {"max_length": 64, "bias": -12.0, "is_causal": False, **model}
+    losses = {"from": 2.3, "to": loss}
+    return run_of(written, model=facts, steps=60, row_mass=masses, bias=-12.0, branch_ratio=0.001, loss=losses, keys=64)
+
+
+def severities(run, code):
+    return {finding.severity.value for finding in run.findings() if finding.code == code}
+
+
+def test_rows_starved_without_a_mask_are_a_warning_once_they_have_not_climbed(written):
+    assert severities(starving(written), "ATT002") == {"warning"}
+    assert severities(starving(written, recovers=True), "ATT002") == {"info"}
+    assert severities(starving(written), "CFG001") == {"info"}
+
+
+def test_rows_starved_in_a_task_that_is_learnt_all_the_same_stay_information(written):
+    assert severities(starving(written, loss=0.1), "ATT002") == {"info"}
+
+
+def test_a_learnable_bias_that_cannot_climb_in_the_planned_steps_is_as_a_fixed_one(written):
+    text = {"model": {"max_length": 64, "bias": "learnable", "is_causal": True}, "series": {"row_mass": 0.003}}
+    text["series"] |= {"bias": -10.0, "keys": 64}
+    for steps, severity in ((200, "warning"), (20_000, "info")):
+        planned = {"training": {"learning_rate": 1e-3, "steps": steps}}
+        assert severities(written(text | {"config": planned}), "ATT002") == {severity}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "qk_norm", "severity"), [(2.0, False, "info"), (9.0, False, "warning"), (9.0, True, "info")]
+)
+def test_saturated_weights_are_a_warning_where_they_drown_the_stream(ratio, qk_norm, severity, written):
+    share = [0.001] * 10 + [0.3] * 10
+    run = run_of(written, model={"qk_norm": qk_norm}, steps=20, saturated_fraction=share, branch_ratio=ratio)
+    assert severities(run, "ATT004") == {severity}
+
+
+@pytest.mark.parametrize(
+    ("mass", "kind", "severities_"), [(0.1, "sigmoid", {"info"}), (9, "sigmoid", {"warning"}), (1, "softmax", set())]
+)
+def test_large_queries_and_keys_are_a_warning_where_rows_are_heavy(mass, kind, severities_, written):
+    norms = [3.0] * 10 + [30.0] * 10
+    run = run_of(written, model={"kind": kind}, steps=20, query_norm=norms, key_norm=norms, row_mass=mass)
+    assert severities(run, "ATT008") == severities_
+
+
+def test_attention_that_died_in_a_task_that_is_learnt_is_information(written):
+    masses, ratios = {"from": 0.5, "to": 0.0004}, {"from": 0.2, "to": 0.0001}
+    for end, severity in ((0.02, "info"), (1.0, "warning")):
+        run = run_of(written, steps=40, row_mass=masses, branch_ratio=ratios, loss={"from": 2.3, "to": end})
+        assert severities(run, "ATT006") == {severity}
+
+
+def test_a_stream_that_grows_a_hundredfold_is_information_and_a_thousandfold_a_warning(written):
+    for end, severity in ((100, "info"), (1000, "warning")):
+        assert severities(run_of(written, steps=60, residual_out={"from": 1, "to": end}), "UPD002") == {severity}
