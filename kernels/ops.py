@@ -3,8 +3,8 @@
 
 stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics take the fields of a
 ``Problem``, spelled in ``problem.SCHEMA``. Kernels, and with them triton, are imported when an operator first runs.
-``torch.library.Library`` and not ``custom_op``, whose layers between autograd and a kernel take several times as long as
-launching it.
+``torch.library.Library`` and not ``custom_op``, whose layers between autograd and a kernel take several times as long
+as launching it.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
-from torch.autograd.function import once_differentiable
+from torch._compile import _disable_dynamo
 
 from . import flops
 from .problem import FIELDS, SCHEMA, Problem
 
 _LIBRARY = torch.library.Library("stabmon", "DEF")
+_BELOW = torch._C._after_autograd_keyset
+_REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView)
 _DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
 
 
@@ -41,9 +43,12 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
 def _operator(
     name: str, schema: str, compute: Callable[..., Any], fake: Callable[..., Any]
 ) -> torch._ops.OpOverload[..., Any]:
-    """Define stabmon::``name``, which ``compute`` runs and whose results look like those of ``fake``."""
+    """Define stabmon::``name``, which ``compute`` runs and whose results look like those of ``fake``.
+
+    Dynamo is kept out, as ``custom_op`` does: it would trace into kernels that run beside a compiled frame.
+    """
     _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, _disable_dynamo(compute), "CompositeExplicitAutograd")
     torch.library.register_fake(f"stabmon::{name}", fake, lib=_LIBRARY)
     found: torch._ops.OpOverload[..., Any] = getattr(torch.ops.stabmon, name).default
     return found
@@ -55,10 +60,9 @@ def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
     from . import backward, forward
     from .hopper import launch as hopper
 
-    return {
-        "triton": {"forward": forward.forward, "backward": backward.backward}[name],
-        "hopper": getattr(hopper, name),
-    }
+    if name == "forward":
+        return {"triton": forward.forward, "hopper": hopper.forward}
+    return {"triton": backward.backward, "hopper": hopper.backward}
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -129,19 +133,18 @@ _NOTHING = (None,) * (FIELDS + 3 - 4)
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, below: DispatchKeySet, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, keys: DispatchKeySet, *arguments: Any) -> tuple[Tensor, Tensor]:
         rest = list(arguments[:FIELDS])
         for i in _TENSORS:
             rest[i] = None
         ctx.save_for_backward(*[arguments[i] for i in _TENSORS])
         ctx.rest, ctx.backend = rest, arguments[-1]
         ctx.set_materialize_grads(False)
-        output, sums = _without_autograd(below, arguments)
+        output, sums = _below(keys, sigmoid_attention_op, _compute_attention, arguments)
         ctx.mark_non_differentiable(sums)
         return output, sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
         given = ctx.rest.copy()
         for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
@@ -151,31 +154,49 @@ class _Attention(torch.autograd.Function):
         return None, *grads, grad_bias if wanted else None, *_NOTHING
 
 
-def _attend(keys: DispatchKeySet, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """Run with autograd where one of query, key, value and bias wants a gradient."""
-    below = keys & torch._C._after_autograd_keyset
-    if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in arguments[:4]]):
-        output, sums = _Attention.apply(below, *arguments)
-        return output, sums
-    return _without_autograd(below, arguments)
+class _Gradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, keys: DispatchKeySet, *arguments: Any) -> tuple[Tensor, ...]:
+        grads: tuple[Tensor, ...] = _below(keys, backward_op, _compute_gradients, arguments)
+        return grads
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError("gradients of sigmoid_attention have no derivative; pass backend='eager' for second ones")
 
 
-def _without_autograd(below: DispatchKeySet, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """Compute, by the dispatcher only where something else than the device comes after autograd: a mode, a trace."""
-    if below.remove(DispatchKey.ADInplaceOrView).highestPriorityTypeId() in _DEVICES:
-        return _compute_attention(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        output, sums = sigmoid_attention_op.redispatch(below, *arguments)
-    return output, sums
+def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
+    if _wanted(arguments[:4]):
+        return _Attention.apply(keys, *arguments)
+    return _below(keys, sigmoid_attention_op, _compute_attention, arguments)
 
 
-def _measure(keys: DispatchKeySet, *arguments: Any) -> Tensor:
+def _differentiate(keys: DispatchKeySet, *arguments: Any) -> Any:
+    if _wanted(arguments[:5]):
+        return _Gradients.apply(keys, *arguments)
+    return _below(keys, backward_op, _compute_gradients, arguments)
+
+
+def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:
     """Statistics have no gradient."""
+    return _below(keys, row_statistics_op, _compute_statistics, arguments)
+
+
+def _wanted(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Say whether a gradient of one of them is wanted."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _below(keys: DispatchKeySet, operator: Any, compute: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Compute without autograd; by the dispatcher only where a mode or a trace comes between it and the device."""
     with torch._C._AutoDispatchBelowAutograd():
-        measured: Tensor = row_statistics_op.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
-    return measured
+        if (keys & _REST).highestPriorityTypeId() in _DEVICES:
+            return compute(*arguments)
+        return operator.redispatch(keys & _BELOW, *arguments)
 
 
-_LIBRARY.impl("sigmoid_attention", _attend, "Autograd", with_keyset=True)
-_LIBRARY.impl("row_statistics", _measure, "Autograd", with_keyset=True)
+for _name, _kernel in (
+    ("sigmoid_attention", _attend), ("sigmoid_attention_backward", _differentiate), ("row_statistics", _measure)
+):  # fmt: skip
+    _LIBRARY.impl(_name, _disable_dynamo(_kernel), "Autograd", with_keyset=True)
 flops.offer()
