@@ -150,14 +150,17 @@ class _Attention(torch.autograd.Function):
         for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
             given[i] = tensor
         wanted = ctx.needs_input_grad[4]
-        *grads, grad_bias = backward_op(grad, *given, wanted, ctx.backend)
+        run = _Gradients.apply if torch.is_grad_enabled() else backward_op
+        *grads, grad_bias = run(grad, *given, wanted, ctx.backend)
         return None, *grads, grad_bias if wanted else None, *_NOTHING
 
 
 class _Gradients(torch.autograd.Function):
+    """Says so when somebody asks for second derivatives."""
+
     @staticmethod
-    def forward(ctx: Any, keys: DispatchKeySet, *arguments: Any) -> tuple[Tensor, ...]:
-        grads: tuple[Tensor, ...] = _below(keys, backward_op, _compute_gradients, arguments)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        grads: tuple[Tensor, ...] = backward_op(*arguments)
         return grads
 
     @staticmethod
@@ -166,25 +169,14 @@ class _Gradients(torch.autograd.Function):
 
 
 def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
-    if _wanted(arguments[:4]):
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:4]):
         return _Attention.apply(keys, *arguments)
     return _below(keys, sigmoid_attention_op, _compute_attention, arguments)
-
-
-def _differentiate(keys: DispatchKeySet, *arguments: Any) -> Any:
-    if _wanted(arguments[:5]):
-        return _Gradients.apply(keys, *arguments)
-    return _below(keys, backward_op, _compute_gradients, arguments)
 
 
 def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:
     """Statistics have no gradient."""
     return _below(keys, row_statistics_op, _compute_statistics, arguments)
-
-
-def _wanted(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Say whether a gradient of one of them is wanted."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _below(keys: DispatchKeySet, operator: Any, compute: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -195,8 +187,6 @@ def _below(keys: DispatchKeySet, operator: Any, compute: Callable[..., Any], arg
         return operator.redispatch(keys & _BELOW, *arguments)
 
 
-for _name, _kernel in (
-    ("sigmoid_attention", _attend), ("sigmoid_attention_backward", _differentiate), ("row_statistics", _measure)
-):  # fmt: skip
-    _LIBRARY.impl(_name, _disable_dynamo(_kernel), "Autograd", with_keyset=True)
+_LIBRARY.impl("sigmoid_attention", _disable_dynamo(_attend), "Autograd", with_keyset=True)
+_LIBRARY.impl("row_statistics", _disable_dynamo(_measure), "Autograd", with_keyset=True)
 flops.offer()

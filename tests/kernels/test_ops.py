@@ -108,3 +108,23 @@ def test_a_call_can_be_captured_in_a_cuda_graph():
     graph.replay()
     assert torch.equal(output, expected)
     assert torch.equal(aux.statistics, wanted.statistics)
+
+
+def test_second_derivatives_are_refused_and_not_left_out():
+    leaves = draw()
+    output = sigmoid_attention(*leaves, backend="triton")
+    (grad,) = torch.autograd.grad(output.square().sum(), leaves[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="gradients of sigmoid_attention have no derivative"):
+        torch.autograd.grad(grad.square().sum() + output.sum(), leaves[0])
+
+
+def test_dynamo_stays_out_of_kernels_beside_a_compiled_frame():
+    leaves = draw(requires_grad=False)
+    problem = Problem(*leaves, None, -1.5, None, 0.25, True)
+
+    @torch._dynamo.disable(recursive=False)
+    def skipped(query):
+        return ops.sigmoid_attention_op(query, *problem[1:], False, "triton", "triton")[0]
+
+    compiled = torch.compile(lambda query: 2 * skipped(query + 1), backend="aot_eager")
+    assert torch.equal(compiled(leaves[0]), 2 * skipped(leaves[0] + 1))
