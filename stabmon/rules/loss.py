@@ -68,7 +68,9 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     """Flag a loss that has risen from its best and does not come back.
 
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
-        such median of the last ``limits.window`` samples before them.
+        such median of the last ``limits.window`` samples before them; the rise must also be
+        ``limits.rise_of_learnt_min`` of what had been learnt since the start, because a loss near zero rises by a
+        fifth of itself at any batch.
     Why it matters: such a run hardly ever returns by itself, and every further step is lost.
     Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding came before
         it, its fix comes first.
@@ -94,9 +96,10 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     if not medians:
         return
     now, best = median(usable), min(medians)
-    excess = (now - best) / (best * (limits.rise_max - 1))
+    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * (float(series.start[0]) - best))
+    excess = (now - best) / allowed
     if excess > HOLD:
-        hit = Hit("loss", None, None, now, limits.rise_max * best, excess, 1, 1)
+        hit = Hit("loss", None, None, now, best + allowed, excess, 1, 1)
         yield Sighting(hit, partial(_tell_rise, run, hit, best), partial(_slower, run))
 
 

@@ -204,6 +204,10 @@ class LossLimits(SpikeLimits):
         1.2, unit="1", source="measured: a run that goes well is never a fifth above its best for a block of samples"
     )
     """Median loss of the last ``lasting`` samples over the best such median before."""
+    rise_of_learnt_min: float = limit(
+        0.02, unit="1", source="measured: medians of a speech loss that had fallen from 28 to 0.08 vary by 0.02"
+    )
+    """Rise of that median over the best as a share of the fall from the run's start to the best."""
     lasting: int = limit(16, unit="samples", source="stabmon's choice: longer than any isolated spike")
     """Samples for which a loss must have stayed up, or in which a plateau is looked for."""
     plateau_samples: int = limit(

@@ -27,3 +27,9 @@ def test_blocks_of_one_sample_may_be_empty(written):
     run = written({"steps": len(losses), "series": {"loss": losses}})
     found = run.findings(limits=Limits.from_mapping({"los.lasting": 1}))
     assert [finding.opened for finding in found if finding.code == "LOS002"] == [60]
+
+
+def test_a_loss_near_zero_that_rises_by_a_fifth_of_itself_has_not_diverged(written):
+    losses = [28.0] * 5 + [0.08] * 80 + [0.12] * 40
+    found = written({"steps": len(losses), "series": {"loss": losses}}).findings()
+    assert [finding.code for finding in found if finding.code == "LOS002"] == []
