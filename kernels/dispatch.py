@@ -11,7 +11,7 @@ from . import launch, observe, ops, reference, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .metadata import known, outline
 from .options import Lengths, Options
-from .problem import Problem
+from .problem import Problem, Traits
 
 
 class _Decision(NamedTuple):
@@ -31,6 +31,7 @@ def attend(
     query, key, value = _autocast(query, key, value)
     looks = _looks(query, key, value, options, lengths)
     chosen, gradients = known(looks, lambda: _decide(query, key, value, options, lengths))
+    validation.check_request(options.return_aux)
     problem = _complete(query, key, value, options, lengths)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
@@ -41,16 +42,15 @@ def attend(
 
 
 def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
-    """Return all that checks and the choice of a backend may depend on; a bias's value, and tensors' values, are not.
+    """Return all that the checks and the choice of a backend may depend on: neither a bias's value nor a tensor's.
 
-    Types stand beside what may equal something of another type: True is no window, a tuple no request.
+    The type of the window is there because True equals 1 and is refused.
     """
-    window, request, counts = options.window, options.return_aux, lengths.key_lengths
     return (
         "decision", outline(query), outline(key), outline(value), _look(options.bias), _look(options.alibi_slopes),
-        options.scale, options.is_causal, type(window), window, options.enable_gqa, _is_deterministic(options),
-        type(request), request, options.backend, options.form, _look(counts), lengths.query_starts is None,
-        lengths.max_q, lengths.max_k,
+        options.scale, options.is_causal, type(options.window), options.window, options.enable_gqa,
+        _is_deterministic(options), options.backend, options.form, _look(lengths.key_lengths),
+        lengths.query_starts is None, lengths.max_q, lengths.max_k,
     )  # fmt: skip
 
 
@@ -63,11 +63,21 @@ def _decide(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths
     validation.check_shapes(query, key, value, options.enable_gqa)
     validation.check_key_lengths(lengths.key_lengths, query)
     validation.check_options(query, key, value, options)
-    problem = _complete(query, key, value, options, lengths)
-    traits = problem.traits
+    traits = Traits(
+        query.device,
+        query.dtype,
+        query.size(3),
+        options.alibi_slopes is not None,
+        _scale(query, options),
+        options.window is not None,
+        lengths.key_lengths is not None,
+        lengths.query_starts is not None,
+    )
     validation.check_backend(options.backend, traits)
     chosen = launch.choose(options.backend, traits)
-    return _Decision(chosen, chosen if options.backend != "auto" else launch.gradients(chosen, problem))
+    if options.backend != "auto" or chosen != "hopper":
+        return _Decision(chosen, chosen)
+    return _Decision(chosen, launch.gradients(chosen, _complete(query, key, value, options, lengths)))
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,13 +99,17 @@ def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengt
         bias if isinstance(bias, Tensor) else None,
         0.0 if isinstance(bias, Tensor) else bias,
         None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
-        1.0 / math.sqrt(query.size(3)) if options.scale is None else options.scale,
+        _scale(query, options),
         options.is_causal,
         options.window,
         *lengths,
         _is_deterministic(options),
         options.form,
     )
+
+
+def _scale(query: Tensor, options: Options) -> float:
+    return 1.0 / math.sqrt(query.size(3)) if options.scale is None else options.scale
 
 
 def _is_deterministic(options: Options) -> bool:

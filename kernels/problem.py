@@ -77,20 +77,6 @@ class Problem(NamedTuple):
         return self.bias_value if self.bias is None else self.bias
 
     @property
-    def traits(self) -> Traits:
-        """What decides which backend can take the call."""
-        return Traits(
-            device=self.query.device,
-            dtype=self.query.dtype,
-            head_dim=self.query.size(3),
-            alibi=self.alibi_slopes is not None,
-            scale=self.scale,
-            window=self.window is not None,
-            key_lengths=self.key_lengths is not None,
-            packed=self.query_starts is not None,
-        )
-
-    @property
     def layout(self) -> Hashable:
         """All that a launch may depend on but the numbers ``bias_value`` and ``scale``."""
         bias, query_starts = self.bias, self.query_starts

@@ -28,7 +28,6 @@ def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -
     _check_per_head("bias", options.bias, query)
     _check_per_head("alibi_slopes", options.alibi_slopes, query)
     _check_window(options.window)
-    _check_request(options.return_aux)
 
 
 def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
@@ -90,8 +89,12 @@ def _check_integers(name: str, given: Tensor, query: Tensor) -> None:
         raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
 
 
-def _check_request(request: AuxRequest | None) -> None:
-    """Refuse a request for statistics that cannot be sampled."""
+def check_request(request: AuxRequest | None) -> None:
+    """Refuse a request for statistics that cannot be sampled; apart from the rest, since its offset may always differ.
+
+    Raises:
+        TypeError, ValueError: it is no request, or one of its numbers is out of range.
+    """
     if request is None:
         return
     if not isinstance(request, AuxRequest):

@@ -92,3 +92,9 @@ def test_no_more_results_are_kept_than_a_bound(monkeypatch):
         assert len(metadata._known) <= 3
     assert metadata.known(9, lambda: "anew") == [9]
     assert metadata.known([9], lambda: "no key") == "no key"
+
+
+def test_requests_that_differ_are_one_decision():
+    for step in range(3):
+        sigmoid_attention(*draw(), return_aux=AuxRequest(2, offset=step / 3))
+    assert sum(key[0] == "decision" for key in metadata._known) == 1
