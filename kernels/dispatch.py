@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Hashable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,13 +13,6 @@ from .options import Lengths, Options
 from .problem import Problem, Traits
 
 
-class _Decision(NamedTuple):
-    """Who answers calls that look alike: the output, and its gradients."""
-
-    output: launch.Chosen
-    gradients: launch.Chosen
-
-
 def attend(
     query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths
 ) -> tuple[Tensor, AuxOutput | None]:
@@ -30,12 +22,12 @@ def attend(
     """
     query, key, value = _autocast(query, key, value)
     looks = _looks(query, key, value, options, lengths)
-    chosen, gradients = known(looks, lambda: _decide(query, key, value, options, lengths))
+    chosen = known(looks, lambda: _choose(query, key, value, options, lengths))
     validation.check_request(options.return_aux)
     problem = _complete(query, key, value, options, lengths)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
-    output, sums = _attend(problem, chosen, gradients, options.return_aux is not None or observed is not None)
+    output, sums = _attend(problem, chosen, options.return_aux is not None or observed is not None)
     if observer is not None:
         observer.record(observe.call_of(problem, output, _aux(problem, chosen, observed, sums)))
     return output, _aux(problem, chosen, options.return_aux, sums)
@@ -58,7 +50,7 @@ def _look(given: object) -> Hashable:
     return outline(given) if isinstance(given, Tensor) else (type(given),)
 
 
-def _decide(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> _Decision:
+def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> launch.Chosen:
     """Check a call and choose who answers it."""
     validation.check_shapes(query, key, value, options.enable_gqa)
     validation.check_key_lengths(lengths.key_lengths, query)
@@ -74,10 +66,7 @@ def _decide(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths
         lengths.query_starts is not None,
     )
     validation.check_backend(options.backend, traits)
-    chosen = launch.choose(options.backend, traits)
-    if options.backend != "auto" or chosen != "hopper":
-        return _Decision(chosen, chosen)
-    return _Decision(chosen, launch.gradients(chosen, _complete(query, key, value, options, lengths)))
+    return launch.choose(options.backend, traits)
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,13 +123,11 @@ def _working_type(query: Tensor) -> torch.dtype:
     return torch.promote_types(query.dtype, torch.float32)
 
 
-def _attend(
-    problem: Problem, backend: launch.Chosen, gradients: launch.Chosen, with_sums: bool
-) -> tuple[Tensor, Tensor | None]:
+def _attend(problem: Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
     if backend == "eager":
         output = reference.sigmoid_attention(problem)
         return output, reference.output_square_sum(problem, output) if with_sums else None
-    output, sums = ops.attend(problem, with_sums, backend, gradients)
+    output, sums = ops.attend(problem, with_sums, backend)
     return output, sums if with_sums else None
 
 

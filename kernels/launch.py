@@ -154,13 +154,6 @@ def choose(backend: Backend, traits: Traits) -> Chosen:
     return "eager" if refusal(traits) else "triton"
 
 
-def gradients(chosen: Chosen, problem: Problem) -> Chosen:
-    """Return which backend works out the gradients of a call that ``auto`` gave to ``chosen``."""
-    from .hopper import launch as hopper
-
-    return "triton" if chosen == "hopper" and not hopper.compared(problem) else chosen
-
-
 def capability(device: torch.device) -> tuple[int, int]:
     """Return the device's CUDA capability; the interpreter counts as 8.0.
 

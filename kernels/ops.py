@@ -25,12 +25,9 @@ _REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView)
 _DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
 
 
-def attend(problem: Problem, with_sums: bool, backend: str, gradients: str) -> tuple[Tensor, Tensor]:
-    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper".
-
-    gradients: which of the two works out the gradients.
-    """
-    output, sums = sigmoid_attention_op(*problem, with_sums, backend, gradients)
+def attend(problem: Problem, with_sums: bool, backend: str) -> tuple[Tensor, Tensor]:
+    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper"."""
+    output, sums = sigmoid_attention_op(*problem, with_sums, backend)
     return output, sums
 
 
@@ -66,8 +63,8 @@ def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and sums of ``Problem``'s fields, ``with_sums``, ``backend`` and ``gradients``."""
-    problem, (with_sums, backend, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    """Return output and sums of ``Problem``'s fields, ``with_sums`` and ``backend``."""
+    problem, (with_sums, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output = torch.empty_like(problem.query)
     return output, _runs("forward")[backend](problem, output, with_sums)
 
@@ -108,7 +105,7 @@ def _fake_statistics(*arguments: Any) -> Tensor:
 
 sigmoid_attention_op = _operator(
     "sigmoid_attention",
-    f"({SCHEMA}, bool with_sums, str backend, str gradients) -> (Tensor, Tensor)",
+    f"({SCHEMA}, bool with_sums, str backend) -> (Tensor, Tensor)",
     _compute_attention,
     _fake_attention,
 )
@@ -127,7 +124,7 @@ row_statistics_op = _operator(
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
 """Where ``Problem`` has tensors."""
-_NOTHING = (None,) * (FIELDS + 3 - 4)
+_NOTHING = (None,) * (FIELDS + 2 - 4)
 """The gradients of what has none: all arguments but query, key, value and bias."""
 
 

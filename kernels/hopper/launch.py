@@ -102,17 +102,6 @@ def preferred(traits: Traits) -> bool:
     return refusal(traits) is None
 
 
-def compared(problem: Problem) -> bool:
-    """Say whether this backend's gradients of such a call have been compared with float64 on a device.
-
-    ``auto`` takes triton's where they have not. They have for bfloat16, D = 64 or 128, as many keys as queries, as many
-    key heads as heads, and additions to dQ in no fixed order; the rest in the simulation alone.
-    """
-    query, key = problem.query, problem.key
-    same = query.shape == key.shape and query.size(3) in (64, 128)
-    return same and query.dtype == torch.bfloat16 and not problem.deterministic
-
-
 def _knows_release() -> bool:
     return RELEASE is not None and RELEASES[0] <= RELEASE <= RELEASES[1]
 

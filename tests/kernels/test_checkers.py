@@ -1,4 +1,7 @@
-"""CUDA's memory and race checkers find nothing in a small call of every kernel."""
+"""CUDA's memory and race checkers find nothing in a small call of every kernel.
+
+Racecheck does not follow mbarriers, and so reports races in correct warp-specialised kernels: hopper's are left out.
+"""
 
 import os
 import shutil
@@ -17,8 +20,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["triton", "hopper"])
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+@pytest.mark.parametrize(("tool", "backend"), [("memcheck", "triton"), ("memcheck", "hopper"), ("racecheck", "triton")])
 def test_the_checker_finds_nothing(tool, backend):
     # One allocation a tensor: else an access beyond a tensor may land in the next one unseen.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONPATH": str(SCRIPT.parents[2])}

@@ -50,8 +50,8 @@ def draw(n=8, **options):
 
 def test_calls_that_look_alike_are_decided_once(monkeypatch):
     decided = []
-    decide = dispatch._decide
-    monkeypatch.setattr(dispatch, "_decide", lambda *given: (decided.append(given), decide(*given))[1])
+    decide = dispatch._choose
+    monkeypatch.setattr(dispatch, "_choose", lambda *given: (decided.append(given), decide(*given))[1])
     for options in ({"bias": -2.0}, {"bias": -3.0}, {"bias": -2.0, "window": 3}):
         sigmoid_attention(*draw(), **options)
     assert len(decided) == 2

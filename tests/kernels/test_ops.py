@@ -28,7 +28,7 @@ def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
     per_query_head = per_head() if bias else None
     alibi_slopes = per_head(requires_grad=False) if slopes else None
     problem = Problem(*draw(), per_query_head, -1.5, alibi_slopes, 0.25, causal)
-    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton", "triton"))
+    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton"))
 
 
 def test_the_other_operators_keep_their_word():
@@ -40,7 +40,7 @@ def test_the_other_operators_keep_their_word():
 
 def test_the_schema_spells_the_fields_of_a_problem():
     arguments = ops.sigmoid_attention_op._schema.arguments
-    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend", "gradients")
+    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend")
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
@@ -124,7 +124,7 @@ def test_dynamo_stays_out_of_kernels_beside_a_compiled_frame():
 
     @torch._dynamo.disable(recursive=False)
     def skipped(query):
-        return ops.sigmoid_attention_op(query, *problem[1:], False, "triton", "triton")[0]
+        return ops.sigmoid_attention_op(query, *problem[1:], False, "triton")[0]
 
     compiled = torch.compile(lambda query: 2 * skipped(query + 1), backend="aot_eager")
     assert torch.equal(compiled(leaves[0]), 2 * skipped(leaves[0] + 1))

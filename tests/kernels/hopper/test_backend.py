@@ -6,7 +6,7 @@ import torch
 from stabmon.kernels import launch as backends
 from stabmon.kernels import sigmoid_attention
 from stabmon.kernels.hopper import launch
-from stabmon.kernels.problem import Problem, Traits
+from stabmon.kernels.problem import Traits
 
 
 def test_asked_for_by_name_it_says_why_it_cannot():
@@ -30,23 +30,3 @@ def test_auto_gives_it_what_it_takes(in_auto, alibi, dtype, chosen, monkeypatch)
     monkeypatch.setattr(launch, "RELEASE", (3, 6))
     monkeypatch.setattr(backends, "capability", lambda device: (9, 0))
     assert backends.choose("auto", Traits(torch.device("cuda", 0), dtype, 64, alibi, 0.1)) == chosen
-
-
-@pytest.mark.parametrize(
-    ("dtype", "dim", "key_heads", "keys", "deterministic", "expected"),
-    [
-        (torch.bfloat16, 64, 4, 100, False, "hopper"),
-        (torch.bfloat16, 128, 4, 100, False, "hopper"),
-        (torch.float16, 64, 4, 100, False, "triton"),
-        (torch.bfloat16, 80, 4, 100, False, "triton"),
-        (torch.bfloat16, 64, 2, 100, False, "triton"),
-        (torch.bfloat16, 64, 4, 101, False, "triton"),
-        (torch.bfloat16, 64, 4, 100, True, "triton"),
-    ],
-    ids=["bf16-D64", "bf16-D128", "fp16", "D80", "grouped", "longer-keys", "deterministic"],
-)
-def test_auto_takes_its_gradients_where_they_were_compared(dtype, dim, key_heads, keys, deterministic, expected):
-    query, key = torch.zeros(1, 4, 100, dim, dtype=dtype), torch.zeros(1, key_heads, keys, dim, dtype=dtype)
-    problem = Problem(query, key, key, None, 0.0, None, 0.1, False, deterministic=deterministic)
-    assert backends.gradients("hopper", problem) == expected
-    assert backends.gradients("eager", problem) == "eager"
