@@ -84,8 +84,8 @@ def repairs_of(outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str,
 
 def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
     both = (
-        repairs.from_start(run, (*found.at_start, *found.in_samples), folder),
-        repairs.live(run, found.in_samples, folder),
+        repairs.from_start(run, (*found.at_start, *found.in_samples), folder, found.warned),
+        repairs.live(run, found.in_samples, folder, found.warned),
     )
     return [one for one in both if one is not None]
 

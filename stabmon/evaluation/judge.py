@@ -14,7 +14,7 @@ from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
 from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, knob, of_baselines
-from stabmon.records import Finding
+from stabmon.records import Finding, Key
 from stabmon.rules import Limits
 
 
@@ -24,6 +24,8 @@ class Found(NamedTuple):
     name: str
     at_start: tuple[Finding, ...]
     in_samples: tuple[Finding, ...]
+    warned: dict[Key, int]
+    """Steps at which findings in the samples became a warning."""
     baselines: dict[str, BaselineAlarms]
     versions: dict[str, str]
     """What the run was trained with."""
@@ -83,10 +85,12 @@ def verdicts(
 
 def _find(run: Outcome, folder: Path, limits: Limits | None) -> Found:
     recorded = Recorded(folder / run.name)
+    in_samples, warned = recorded.told(limits)
     return Found(
         run.name,
         recorded.at_the_start(limits),
-        recorded.in_the_samples(limits),
+        in_samples,
+        warned,
         of_baselines(run, recorded),
         recorded.info.versions,
     )
@@ -116,7 +120,7 @@ def _verdict(
         half=half,
         label=label,
         shown=lead.shown(outcome, usual, reference.margin if reference else 0.0),
-        alarms=alarms(found.at_start, found.in_samples),
+        alarms=alarms(found.at_start, found.in_samples, found.warned),
         baselines=found.baselines,
         knobs=tuple(sorted(knobs)),
         mended=ok.get(False),

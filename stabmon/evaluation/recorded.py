@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Record, RunInfo
+from stabmon.records import Finding, Key, Record, RunInfo, Severity
 from stabmon.rules import Engine, Limits
 from stabmon.series import Floats, Layout
 from stabmon.store import open_run
@@ -59,10 +59,21 @@ class Recorded:
 
     def in_the_samples(self, limits: Limits | None = None, silence: Collection[str] = ()) -> tuple[Finding, ...]:
         """Return what the rules find while the run goes on."""
-        engine = Engine(self.info, self.layout, limits, silence)
+        return self.told(limits, silence)[0]
+
+    def told(
+        self, limits: Limits | None = None, silence: Collection[str] = ()
+    ) -> tuple[tuple[Finding, ...], dict[Key, int]]:
+        """Return what the rules find while the run goes on, and at which step each became a warning or worse.
+
+        A finding may open as information and become grave later: it warns nobody before.
+        """
+        engine, warned = Engine(self.info, self.layout, limits, silence), dict[Key, int]()
         for step, row in zip(self.steps, self.rows, strict=True):
-            engine.observe(int(step), row)
-        return engine.findings
+            for finding in engine.observe(int(step), row):
+                if finding.severity.rank >= Severity.WARNING.rank:
+                    warned.setdefault(finding.key, int(step))
+        return engine.findings, warned
 
     def series(self, metric: str, steps: int) -> npt.NDArray[np.float64]:
         """Return the run-level ``metric`` at each of ``steps`` steps, NaN where it was not sampled."""

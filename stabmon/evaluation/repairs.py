@@ -1,7 +1,7 @@
 """The first suggested fix of a failed run, carried out: from step 0, and live at the step of the finding."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from stabmon.evaluation.runs import Job, retrain
 from stabmon.evaluation.verdict import loud
 from stabmon.fixes import apply, apply_to_config
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.records import Finding, Fix, FixKind
+from stabmon.records import Finding, Fix, FixKind, Key
 from stabmon.workloads.intervention import Intervention
 
 
@@ -34,19 +34,19 @@ class Repair(NamedTuple):
         return self.fix.kind
 
 
-def first_fix(findings: Iterable[Finding]) -> tuple[Finding, Fix] | None:
+def first_fix(findings: Iterable[Finding], warned: Mapping[Key, int]) -> tuple[Finding, Fix] | None:
     """Return the first fix of the first alarm that has one, and its finding; without alarms, of what is information.
 
-    That is what the user of a run that failed finds first.
+    That is what the user of a run that failed finds first. ``warned`` holds the steps at which findings became alarms.
     """
     own = [finding for finding in findings if finding.follows is None]
-    named = (finding for finding in (*loud(own), *sorted(own, key=lambda one: one.opened)) if finding.fixes)
+    named = (finding for finding in (*loud(own, warned), *sorted(own, key=lambda one: one.opened)) if finding.fixes)
     return next(((finding, finding.fixes[0]) for finding in named), None)
 
 
-def from_start(run: Outcome, findings: Iterable[Finding], folder: Path) -> Repair | None:
+def from_start(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
     """Return the training of ``run`` with its first fix from step 0; None where there is none that can be made."""
-    first = first_fix(findings)
+    first = first_fix(findings, warned)
     if first is None:
         return None
     try:
@@ -56,15 +56,18 @@ def from_start(run: Outcome, findings: Iterable[Finding], folder: Path) -> Repai
     return _repair(run, first[1], None, mended, folder)
 
 
-def live(run: Outcome, findings: Iterable[Finding], folder: Path) -> Repair | None:
-    """Return the training of ``run`` in which the first fix is applied after the step at which its finding opened."""
-    first = first_fix(findings)
-    if first is None or first[0].opened + 1 >= len(run.losses):
+def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
+    """Return the training of ``run`` in which the first fix is applied after the step at which it was first told."""
+    first = first_fix(findings, warned)
+    if first is None:
         return None
     finding, fix = first
+    step = warned.get(finding.key, finding.opened) + 1
+    if step >= len(run.losses):
+        return None
     if fix.kind in (FixKind.PRE_NORM, FixKind.POSITION):
         return None  # another model, which cannot be made of this one while it trains
-    return _repair(run, fix, finding.opened + 1, run.run_config, folder)
+    return _repair(run, fix, step, run.run_config, folder)
 
 
 def carry_out(repair: Repair) -> Outcome:

@@ -1,13 +1,13 @@
 """What is known of one run: how it ended, what was found and when, and whether the fix mended it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from stabmon.evaluation.baselines import BASELINES
 from stabmon.evaluation.labels import Label
 from stabmon.evaluation.matrix import Half
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.recorded import Recorded
-from stabmon.records import Finding, Record, Severity
+from stabmon.records import Finding, Key, Record, Severity
 
 
 class Alarm(Record):
@@ -16,7 +16,7 @@ class Alarm(Record):
     code: str
     severity: Severity
     opened: int
-    """First step, 0 for what preflight found."""
+    """First step at which it was a warning, 0 for what preflight found."""
     at_start: bool
     """Whether preflight found it, before the first step."""
     fix: str | None
@@ -77,25 +77,33 @@ class Verdict(Record):
         return next((alarm.fix for alarm in self.alarms if alarm.fix is not None), None)
 
 
-def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding]) -> tuple[Alarm, ...]:
-    """Return the alarms among findings, in the order in which a user would see them."""
+def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: Mapping[Key, int]) -> tuple[Alarm, ...]:
+    """Return the alarms among findings, in the order in which a user would see them.
+
+    warned: steps at which findings in the samples became a warning.
+    """
+    early = [(finding, 0, True) for finding in loud(at_start)]
+    late = [(finding, warned[finding.key], False) for finding in loud(in_samples, warned)]
     found: dict[str, Alarm] = {}
-    for finding, early in [*_loud(at_start, True), *_loud(in_samples, False)]:
+    for finding, step, is_early in (*early, *late):
         if finding.code not in found:
             found[finding.code] = Alarm(
                 code=finding.code,
                 severity=finding.severity,
-                opened=finding.opened,
-                at_start=early,
+                opened=step,
+                at_start=is_early,
                 fix=knob(finding.fixes[0].kind) if finding.fixes else None,
             )
     return tuple(found.values())
 
 
-def loud(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings at warning level and above that stand for themselves, first and gravest first."""
+def loud(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
+    """Return the findings at warning level and above that stand for themselves, first and gravest first.
+
+    warned: steps at which they became a warning, where those may differ from the ones at which they opened.
+    """
     own = [one for one in findings if one.follows is None and one.severity.rank >= Severity.WARNING.rank]
-    return sorted(own, key=lambda one: (one.opened, -one.severity.rank))
+    return sorted(own, key=lambda one: ((warned or {}).get(one.key, one.opened), -one.severity.rank))
 
 
 def knob(kind: str) -> str:
@@ -117,7 +125,3 @@ def of_baselines(run: Outcome, recorded: Recorded) -> dict[str, BaselineAlarms]:
         first = int(over.argmax()) if over.any() else None
         found[baseline.name] = BaselineAlarms(peak=float(scores.max(initial=-1e30)), first=first, events=rises)
     return found
-
-
-def _loud(findings: Sequence[Finding], early: bool) -> list[tuple[Finding, bool]]:
-    return [(finding, early) for finding in loud(findings)]

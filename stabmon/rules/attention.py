@@ -96,11 +96,13 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         steps, at the first sample or for ``limits.confirmations`` samples in a row. Later it only follows what it
         found: heads that learn to be silent are no fault. Without a causal mask it is information, until as many
         heads have been under it for ``limits.starved_samples`` samples from the first on, while the branch ratio is
-        under ``limits.dead_branch_ratio_max`` and the loss above ``limits.learnt_share_max`` of its start.
+        under ``limits.dead_branch_ratio_max``, no head of any layer has rows of ``limits.recovered_row_mass_min`` and
+        the loss is above ``limits.learnt_share_max`` of its start.
     Why it matters: the attention then adds nothing to the stream, its gradients are as small, and the model trains as
         if it had no attention: 1.84 instead of 1.64 after 250 steps with b four below -log n. Nothing in the loss
         curve says so. A causal model sees other tokens in no other way; of the others some need attention and some,
-        such as a speech encoder that names each frame by itself, do not, and some climb out.
+        such as a speech encoder that names each frame by itself, do not, and some climb out: one layer that has makes
+        up for those that have not.
     Suggested fix: raise b to where rows sum to one. With ALiBi drop it, or take the measured
         value.
     When the fix is wrong: for a learnable bias that can climb by itself (runs that start at -10 are said to train
@@ -148,6 +150,8 @@ def _stays_starved(run: Run, attention: Attention, limits: AttentionLimits) -> b
     if run.samples < limits.starved_samples or has_learnt(run, limits.learnt_share_max):
         return False
     series, ratio = run.series("row_mass"), run.value("branch_ratio", attention.layer)
+    if (series.now >= limits.recovered_row_mass_min).any():
+        return False
     past = series.past(int(limits.starved_samples))[:, series.within(attention.layer)]
     starved = float((past < limits.row_mass_min).all(axis=0).mean())
     return starved >= limits.starved_heads_min and (ratio is None or ratio < limits.dead_branch_ratio_max)

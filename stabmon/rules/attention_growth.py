@@ -29,13 +29,16 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         it an error), where the row mass has passed ``limits.grown_row_mass_min`` as well; or the largest logit
         against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
-        row. With QK norm, which bounds the logits, it is information.
+        row. It is information with QK norm, which bounds the logits; while the branch ratio, where it is recorded, is
+        under ``limits.grown_branch_ratio_min``; and with softmax up to ``limits.softmax_harmful_logit_min``.
     Why it matters: -log n fixes the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8 at s
         = 2 and 116 at s = 4 (n = 4096), and a logit of log n alone gives weight 0.5, so limits known from softmax
         come far too late.
     Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
     When the fix is wrong: where the rows are too heavy from the first step: that is the bias (ATT001). Putting QK
-        norm into a model that has trained changes what it has learnt, so start again with it.
+        norm into a model that has trained changes what it has learnt, so start again with it. Attention also sharpens
+        as it learns: logits of standard deviation 7 and rows that sum to 60 did no harm while what the layer adds
+        stayed in proportion to the stream.
     References: Wortsman et al., arXiv 2309.14322 (QK norm, also for pointwise attention); Kimi K2, arXiv 2507.20534
         (QK clip at 100); measured at learning rate 6e-3: final loss 1.83 with QK norm, 2.35 without.
     """
@@ -52,15 +55,33 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         if attention is None:
             continue
         is_error = hit.metric == "logit_std" and hit.value > limits.logit_std_error
-        severity = Severity.INFO if attention.qk_norm else Severity.ERROR if is_error else None
+        severity = Severity.ERROR if is_error else None
         yield Sighting(
             hit,
             partial(_tell_growth, run, hit),
             partial(remedies.for_growth, run, attention),
             opens=hit.metric == "logit_max" or hit.layer not in light,
             confirmations=limits.confirmations,
-            severity=severity,
+            severity=Severity.INFO if _is_harmless(run, attention, hit.value, limits) else severity,
         )
+
+
+def _is_harmless(run: Run, attention: Attention, logit: float, limits: AttentionLimits) -> bool:
+    """Return whether growth that allows a logit of this size is known to do no harm, or does none yet."""
+    if not remedies.is_sigmoid(attention):
+        return logit < limits.softmax_harmful_logit_min
+    return attention.qk_norm or _is_in_proportion(run, attention, limits)
+
+
+def _is_in_proportion(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
+    """Return whether, in one of the last samples, what the layer added was not large beside the stream.
+
+    False where the branch ratio is not recorded.
+    """
+    series = run.series("branch_ratio")
+    where = series.within(attention.layer)
+    recent = np.append(series.past(int(limits.confirmations) - 1)[:, where], series.now[where])
+    return bool((recent < limits.grown_branch_ratio_min).any())
 
 
 def _is_softmax(run: Run, layer: str | None) -> float:
@@ -125,9 +146,7 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
         if attention is not None and remedies.is_sigmoid(attention):
             tell = partial(_tell_saturated, run, hit, attention)
             fixes = partial(remedies.for_saturated, run, attention)
-            ratio = run.value("branch_ratio", hit.layer)
-            small = ratio is not None and ratio < limits.grown_branch_ratio_min
-            severity = Severity.INFO if small or attention.qk_norm else None
+            severity = Severity.INFO if attention.qk_norm or _is_in_proportion(run, attention, limits) else None
             yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
 
 
@@ -153,7 +172,8 @@ def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sightin
 
     What it checks: each head's attention norm against ``limits.norm_growth_max`` times its mean over the first five
         samples, for ``limits.confirmations`` samples in a row. Layers that started starved (``limits.row_mass_min``)
-        are left out.
+        are left out. It is information while the branch ratio, where it is recorded, is under
+        ``limits.grown_branch_ratio_min``.
     Why it matters: at a high learning rate it grew by four orders of magnitude in every run without QK norm, and
         eightfold with it; loss and gradient norm did not tell the two apart until the end.
     Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
@@ -172,6 +192,7 @@ def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sightin
                 partial(remedies.for_growth, run, attention),
                 opens=not _started_starved(run, hit, limits),
                 confirmations=limits.confirmations,
+                severity=Severity.INFO if _is_in_proportion(run, attention, limits) else None,
             )
 
 
@@ -202,6 +223,8 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         ``limits.query_key_growth_min`` times its value at the run's first sample, for ``limits.confirmations`` samples
         in a row. Layers with QK norm are left out. It is information while the rows, where they are recorded, sum to
         less than ``limits.grown_row_mass_min`` in every head: large queries and keys then make weights that are small.
+        As in ATT003 it is so too while the branch ratio is under ``limits.grown_branch_ratio_min``, and with softmax
+        up to ``limits.softmax_harmful_logit_min``.
     Why it matters: logits are bounded by it and follow it, so this is the cause that a wide logit distribution, heavy
         rows and a growing output have in common. Where logits are large and this is not, queries and keys have aligned
         instead.
@@ -232,7 +255,8 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
             light = (
                 remedies.is_sigmoid(attention) and masses.size > 0 and bool((masses < limits.grown_row_mass_min).all())
             )
-            severity = Severity.INFO if light else None
+            harmless = light or _is_harmless(run, attention, hit.excess * hit.limit, limits)
+            severity = Severity.INFO if harmless else None
             yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
 
 

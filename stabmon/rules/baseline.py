@@ -100,6 +100,14 @@ def disturbed(run: Run) -> bool:
     return median(np.append(usable[-2:], series.now[0] if np.isfinite(series.now[0]) else np.inf)) > median(usable[:-2])
 
 
+def falls(run: Run, lasting: int) -> bool:
+    """Return whether the median loss of the last ``lasting`` samples is below that of as many before; False without."""
+    series = run.series("loss")
+    losses = np.append(series.past(2 * lasting - 1)[:, 0], series.now) if series.spots else np.empty(0)
+    before, recent = _finite(losses[:-lasting]), _finite(losses[-lasting:])
+    return bool(len(before) and len(recent) and median(recent) < median(before))
+
+
 def has_learnt(run: Run, share: float) -> bool:
     """Return whether the loss, by the median of its last 8 samples, has fallen under ``share`` of the run's start."""
     series = run.series("loss")

@@ -7,7 +7,7 @@ import numpy as np
 
 from stabmon.records import Cell, Evidence, Fix, Severity
 from stabmon.rules import remedies
-from stabmon.rules.baseline import Spike, disturbed, log_spike, rise
+from stabmon.rules.baseline import Spike, disturbed, falls, log_spike, rise
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Hit, Run
@@ -75,16 +75,17 @@ def gradient_norm_stays_high(run: Run, limits: GradientLimits) -> Iterator[Sight
     """Flag a gradient norm that has moved to another level and stays there.
 
     What it checks: the median total gradient norm of the last ``limits.lasting`` samples against ``limits.rise_max``
-        times that of the ``limits.window`` samples before them, once there are ``limits.samples_min``; the loss, if it
-        is logged, must be above its own recent median.
+        times that of the ``limits.window`` samples before them, once there are ``limits.samples_min``; the median loss
+        of the same samples, if it is logged, must not be below that of as many before them.
     Why it matters: with clipping every step is then a step of the same size in a direction that single tokens decide;
         without clipping the weights are thrown out. Language models with sigmoid attention and no bias show it.
     Suggested fix: clipping where there is none, a lower learning rate; where logits grew, QK norm (ATT003).
-    When the fix is wrong: where the batch was made smaller or the loss changed its scale at that step.
+    When the fix is wrong: where the batch was made smaller or the loss changed its scale at that step. Gradients also
+        rise as a model that stood still begins to learn, which is why a falling loss keeps it silent.
     References: arXiv 2409.04431 on lasting gradient norms of SinCos and RoPE without the bias; ZClip, arXiv 2504.02507.
     """
     found = rise(run, "total_gradient_norm", limits.lasting, limits.window, limits.samples_min, limits.rise_max)
-    if found is not None and (found.excess <= 1 or disturbed(run)):
+    if found is not None and (found.excess <= 1 or not falls(run, limits.lasting)):
         fixes = partial(remedies.calmer, run, "the gradient norm has moved to another level")
         yield Sighting(found, partial(_tell_rise, run, found), fixes)
 

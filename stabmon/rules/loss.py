@@ -1,5 +1,6 @@
 """Rules about the loss, LOS."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from stabmon.records import Evidence, Fix, Severity
 from stabmon.rules import remedies
-from stabmon.rules.baseline import Spike, log_spike, median, spike
+from stabmon.rules.baseline import NORMAL, Spike, log_spike, median, spike
 from stabmon.rules.registry import Sighting, Told, rule
 from stabmon.rules.thresholds import GradientLimits, LossLimits
 from stabmon.rules.view import HOLD, Hit, Run
@@ -70,7 +71,8 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
         such median of the last ``limits.window`` samples before them; the rise must also be
         ``limits.rise_of_learnt_min`` of what had been learnt since the start, because a loss near zero rises by a
-        fifth of itself at any batch.
+        fifth of itself at any batch, and ``limits.deviations_max`` standard errors of a median (1.25 robust standard
+        deviations of the losses at the best, over the root of their number).
     Why it matters: such a run hardly ever returns by itself, and every further step is lost.
     Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding came before
         it, its fix comes first.
@@ -92,11 +94,13 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     if not least > 0 or len(usable) < enough or 2 * np.count_nonzero(usable > least) < len(usable):
         return
     blocks = (block[np.isfinite(block)] for block in before[-count * lasting :].reshape(count, lasting))
-    medians = [median(block) for block in blocks if len(block) >= enough]
-    if not medians:
+    block = min((block for block in blocks if len(block) >= enough), key=median, default=None)
+    if block is None:
         return
-    now, best = median(usable), min(medians)
-    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * (float(series.start[0]) - best))
+    now, best = median(usable), median(block)
+    error = 1.25 * NORMAL * median(np.abs(block - best)) / math.sqrt(len(block))
+    learnt = float(series.start[0]) - best
+    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * learnt, limits.deviations_max * error)
     excess = (now - best) / allowed
     if excess > HOLD:
         hit = Hit("loss", None, None, now, best + allowed, excess, 1, 1)

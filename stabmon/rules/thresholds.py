@@ -47,6 +47,12 @@ class AttentionLimits(Record):
         source="measured: vision with b five below -log n had climbed out by sample 40, with b eight below it had not",
     )
     """Samples after which rows that are starved still will not recover by themselves."""
+    recovered_row_mass_min: float = limit(
+        0.5,
+        unit="1",
+        source="measured by then: 1.4 to 7 in vision runs that ended well, 0.00002 to 0.15 in failed ones",
+    )
+    """Row mass of one head by which a model has attention again, although its other layers starve."""
     learnt_share_max: float = limit(
         0.25,
         unit="1",
@@ -69,7 +75,9 @@ class AttentionLimits(Record):
     logit_max: float = limit(100, unit="1", source="Kimi K2, arXiv 2507.20534: QK clip at 100 per head")
     """Largest logit of a sigmoid attention."""
     softmax_logit_max: float = limit(1000, unit="1", source="Wortsman et al., arXiv 2309.14322: damage from about 1e3")
-    """Largest logit of a softmax attention, which renormalises its rows."""
+    """Largest logit of a softmax attention, which renormalises its rows; or bound of it by query and key norms."""
+    softmax_harmful_logit_min: float = limit(10_000, unit="1", source="Wortsman et al.: those above 1e4 diverged")
+    """The same, from which it is a warning; measured: a run with 1,400 ended as well as others."""
     logit_growth_min: float = limit(2, unit="1", source="stabmon's choice, to be calibrated")
     """Growth over the run's own start before large logits are called growth."""
     grown_row_mass_min: float = limit(4, unit="1", source="measured: 0.8 to 2.4 in healthy runs; high from 4 to 10")
@@ -77,9 +85,11 @@ class AttentionLimits(Record):
     saturated_fraction_max: float = limit(0.1, unit="1", source="stabmon's choice: 51 keys of a causal row at n = 1024")
     """Share of weights above 0.5; it must also have doubled since the start of the run."""
     grown_branch_ratio_min: float = limit(
-        5, unit="1", source="measured: up to 2.4 where vision runs that end well had saturated a tenth of their weights"
+        10,
+        unit="1",
+        source="measured, for three samples: up to 8 in healthy runs without QK norm, 11 to 16,000 in failed ones",
     )
-    """Branch ratio from which saturated weights do harm: what the layer adds then drowns what it was given."""
+    """Branch ratio from which grown attention does harm: what the layer adds then drowns what it was given."""
     norm_growth_max: float = limit(
         300, unit="1", source="measured at high learning rates: 1,000 to 15,000 without QK norm, 8 to 80 with it"
     )
@@ -98,9 +108,7 @@ class AttentionLimits(Record):
         60, unit="1", source="measured: 4 to 25 in healthy runs, 41 to 6,000 at learning rates too high without QK norm"
     )
     """Query norm times key norm over √head_dim: the largest logit that such a pair can make."""
-    softmax_query_key_max: float = limit(
-        1000, unit="1", source="as for the largest logit of a softmax attention; measured: 450 in a healthy run"
-    )
+    softmax_query_key_max: float = limit(1000, unit="1", source="as for the largest logit; 450 in a healthy run")
     """The same for softmax, which renormalises its rows."""
     query_key_growth_min: float = limit(
         10, unit="1", source="measured: 1 to 7 in healthy runs at usual rates, 17 to 200 in failed ones"

@@ -4,7 +4,7 @@ from stabmon.evaluation.baselines import BASELINES
 from stabmon.evaluation.labels import Label
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.verdict import Alarm, BaselineAlarms, Verdict
-from stabmon.records import Severity
+from stabmon.records import Evidence, Finding, Fix, FixKind, Safety, Severity
 
 
 def outcome(name: str, losses: list[float], **options: object) -> Outcome:
@@ -49,3 +49,24 @@ def verdict(
         "baselines": {each.name: BaselineAlarms(peak=peak, first=None, events=0) for each in BASELINES},
     }
     return Verdict.model_validate(made | fields)
+
+
+def finding(code: str, opened: int, severity: Severity, *fixes: FixKind) -> Finding:
+    """Return a finding with fixes of the given kinds."""
+    return Finding(
+        code=code,
+        name="n",
+        severity=severity,
+        evidence=Evidence.MEASURED,
+        layer=None,
+        head=None,
+        metric="loss",
+        value=1.0,
+        limit=1.0,
+        message="m",
+        cause="c",
+        opened=opened,
+        peak=opened,
+        last=opened,
+        fixes=tuple(Fix(kind=kind, module="m", safety=Safety.ANY_TIME, why="w", code="c") for kind in fixes),
+    )

@@ -1,31 +1,12 @@
 from stabmon.evaluation.repairs import first_fix
-from stabmon.records import Evidence, Finding, Fix, FixKind, Safety, Severity
-
-
-def finding(code: str, opened: int, severity: Severity, *fixes: FixKind) -> Finding:
-    return Finding(
-        code=code,
-        name="n",
-        severity=severity,
-        evidence=Evidence.MEASURED,
-        layer=None,
-        head=None,
-        metric="loss",
-        value=1.0,
-        limit=1.0,
-        message="m",
-        cause="c",
-        opened=opened,
-        peak=opened,
-        last=opened,
-        fixes=tuple(Fix(kind=kind, module="m", safety=Safety.ANY_TIME, why="w", code="c") for kind in fixes),
-    )
+from stabmon.records import FixKind, Severity
+from tests.evaluation.made import finding
 
 
 def test_the_first_fix_is_that_of_the_first_alarm_that_has_one() -> None:
     quiet = finding("RES003", 0, Severity.INFO, FixKind.PRE_NORM)
     mute, alarm = finding("LOS001", 5, Severity.WARNING), finding("ATT003", 9, Severity.WARNING, FixKind.QK_NORM)
-    found = first_fix([quiet, mute, alarm])
+    found = first_fix([quiet, mute, alarm], {})
     assert found is not None
     assert (found[0].code, found[1].kind) == ("ATT003", FixKind.QK_NORM)
 
@@ -35,7 +16,7 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
         finding("ATT007", 7, Severity.INFO, FixKind.BIAS),
         finding("RES003", 0, Severity.INFO, FixKind.PRE_NORM),
     )
-    found = first_fix([later, first, finding("LOS001", 3, Severity.WARNING)])
+    found = first_fix([later, first, finding("LOS001", 3, Severity.WARNING)], {})
     assert found is not None
     assert found[1].kind is FixKind.PRE_NORM
-    assert first_fix([finding("LOS001", 3, Severity.WARNING)]) is None
+    assert first_fix([finding("LOS001", 3, Severity.WARNING)], {}) is None

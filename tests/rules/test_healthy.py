@@ -217,7 +217,7 @@ def test_a_learnable_bias_that_cannot_climb_in_the_planned_steps_is_as_a_fixed_o
 
 
 @pytest.mark.parametrize(
-    ("ratio", "qk_norm", "severity"), [(2.0, False, "info"), (9.0, False, "warning"), (9.0, True, "info")]
+    ("ratio", "qk_norm", "severity"), [(2.0, False, "info"), (12.0, False, "warning"), (12.0, True, "info")]
 )
 def test_saturated_weights_are_a_warning_where_they_drown_the_stream(ratio, qk_norm, severity, written):
     share = [0.001] * 10 + [0.3] * 10

@@ -78,6 +78,7 @@ def test_a_rule_is_found_by_code_in_any_case_or_by_name():
         "att.confirmations",
         "att.starved_samples",
         "att.dead_branch_ratio_max",
+        "att.recovered_row_mass_min",
         "att.learnt_share_max",
     ]
 
