@@ -135,8 +135,9 @@ class Fix(Record):
     """Path of the attention module to change; empty for a fix outside the model, such as the learning rate."""
     value: float | None = None
     """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
-    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the factor on the learning rate;
-    the warm-up in steps; the largest gradient norm."""
+    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
+    of positions (None: the present one); the factor on the learning rate; the warm-up in steps; the largest gradient
+    norm."""
     setting: str | None = None
     """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
     safety: Safety

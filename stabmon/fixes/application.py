@@ -140,6 +140,8 @@ def _place(fix: Fix, attention: SelfAttention) -> Applied:
     slopes = alibi_slopes(attention.heads).to(attention.out.weight.device) if fix.setting == "alibi" else None
     attention.alibi_slopes = slopes
     changed = f"{fix.module} has position {fix.setting!r} in place of {before!r}"
+    if fix.value is not None and isinstance(attention, SigmoidAttention):
+        changed = f"{changed}; {_set_bias(fix, attention).changed}"
     return Applied(module=fix.module, changed=f"{changed}; its queries and keys were learnt for the old one")
 
 

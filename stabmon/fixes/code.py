@@ -17,7 +17,7 @@ def code_for(kind: FixKind, attention: Attention | None, value: float | None, se
     if attention is None:
         raise ValueError(f"a {kind.value} fix changes an attention, got none; pass the attention's record")
     if kind is FixKind.POSITION:
-        return _position_code(attention, setting)
+        return _position_code(attention, setting) + _bias_note(attention, value)
     return (_own_code if is_ours(kind, attention) else _foreign_code)(kind, attention, value)
 
 
@@ -85,6 +85,10 @@ def _position_code(attention: Attention, setting: str | None) -> str:
     if wanted == "alibi":
         return "sigmoid_attention(query, key, value, alibi_slopes=stabmon.nn.alibi_slopes(heads))"
     return "# add nothing to logits, queries or keys" if wanted == "none" else "x = x + positions.weight[: x.shape[1]]"
+
+
+def _bias_note(attention: Attention, bias: float | None) -> str:
+    return "" if bias is None or attention.kind == "softmax" else f"\n# with bias={bias:.6g}, which fits that scheme"
 
 
 def _own_code(kind: FixKind, attention: Attention, value: float | None) -> str:

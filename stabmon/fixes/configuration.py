@@ -54,7 +54,7 @@ def _changes(fix: Fix, config: RunConfig) -> dict[str, Any]:
         case FixKind.PRE_NORM:
             return {"model.norm": _new(fix, model.norm, "post", "pre")}
         case FixKind.POSITION:
-            return {"model.position": _other(fix, model.position)}
+            return {"model.position": _other(fix, model.position)} | _bias_beside(fix, config)
         case FixKind.LEARNING_RATE:
             return {"training.learning_rate": training.learning_rate * _value(fix)}
         case FixKind.WARMUP:
@@ -68,11 +68,21 @@ def _changes(fix: Fix, config: RunConfig) -> dict[str, Any]:
 def _bias(fix: Fix, config: RunConfig) -> dict[str, Any]:
     if config.model.attention == "softmax":
         raise FixError(f"{config.name} has softmax attention, which has no bias to set; take another fix")
-    if fix.kind is FixKind.BIAS and config.model.bias != "learnable":
-        return {"model.bias": _value(fix)}
+    if fix.kind is FixKind.BIAS:
+        return _with_bias(_value(fix), config)
     fixed = config.model.bias if isinstance(config.model.bias, float | int) else config.model.bias_start
     start = fixed if fix.value is None else fix.value
     return {"model.bias": "learnable", "model.bias_start": None if start is None else float(start)}
+
+
+def _with_bias(value: float, config: RunConfig) -> dict[str, Any]:
+    learns = config.model.bias == "learnable"
+    return {"model.bias": "learnable", "model.bias_start": value} if learns else {"model.bias": value}
+
+
+def _bias_beside(fix: Fix, config: RunConfig) -> dict[str, Any]:
+    """Return the bias that goes with a scheme of positions; softmax takes the scheme alone."""
+    return {} if fix.value is None or config.model.attention == "softmax" else _with_bias(fix.value, config)
 
 
 def _new(fix: Fix, there: object, without: object, wanted: object) -> object:

@@ -17,7 +17,7 @@ def diff_for(kind: FixKind, attention: Attention | None, value: float | None, se
     if attention is None:
         raise ValueError(f"a {kind.value} fix changes an attention, got none; pass the attention's record")
     if kind is FixKind.POSITION:
-        return _position(attention, name_of(kind, setting))
+        return _position(attention, name_of(kind, setting), value)
     return (_own if is_ours(kind, attention) else _foreign)(kind, attention, value)
 
 
@@ -49,9 +49,10 @@ def _after_step(line: str) -> str:
     return _hunk("training step", [], [line], ("optimizer.step()",))
 
 
-def _position(attention: Attention, wanted: str) -> str:
+def _position(attention: Attention, wanted: str, bias: float | None) -> str:
     there = repr(attention.position)
     value = repr(wanted) if wanted in ("rope", "alibi") else "None"
+    value += "" if bias is None or attention.kind == "softmax" else f", bias={bias:.6g}"
     call = "SigmoidAttention(..., position={})" if is_ours(FixKind.POSITION, attention) else "positions = {}"
     return _hunk(
         f"where {attention.module or 'the attention'} is built", [call.format(there)], [call.format(value)]

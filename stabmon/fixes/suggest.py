@@ -55,12 +55,13 @@ def position_fix(
     attention: Attention,
     setting: Literal["learned", "rope", "alibi", "none"],
     why: str,
+    bias: float | None = None,
     *,
     effect: Effect | None = None,
 ) -> Fix:
-    """Suggest another scheme of positions."""
+    """Suggest another scheme of positions, with the bias that fits it (None: the one in use)."""
     safety = Safety.BY_HAND if setting == "learned" else Safety.BEFORE_TRAINING
-    return _fix(FixKind.POSITION, attention, None, why, safety, effect, setting)
+    return _fix(FixKind.POSITION, attention, bias, why, safety, effect, setting)
 
 
 def learning_rate_fix(factor: float, why: str, *, effect: Effect | None = None) -> Fix:

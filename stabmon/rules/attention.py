@@ -103,8 +103,8 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         curve says so. A causal model sees other tokens in no other way; of the others some need attention and some,
         such as a speech encoder that names each frame by itself, do not, and some climb out: one layer that has makes
         up for those that have not.
-    Suggested fix: raise b to where rows sum to one. With ALiBi drop it, or take the measured
-        value.
+    Suggested fix: raise b to where rows sum to one. With ALiBi drop it, or take the measured value; in images take
+        learned positions in place of ALiBi.
     When the fix is wrong: for a learnable bias that can climb by itself (runs that start at -10 are said to train
         well): the finding is information, unless the learning rate times the planned steps, which is as far as Adam
         moves a weight, ends before -log n. Heads that starve as the run goes on: in a healthy run of 4 layers 3 of 4

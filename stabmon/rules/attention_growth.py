@@ -34,7 +34,8 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     Why it matters: -log n fixes the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8 at s
         = 2 and 116 at s = 4 (n = 4096), and a logit of log n alone gives weight 0.5, so limits known from softmax
         come far too late.
-    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
+    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate. Where
+        the blocks norm the stream itself, pre-norm comes first; in images under ALiBi, learned positions.
     When the fix is wrong: where the rows are too heavy from the first step: that is the bias (ATT001). Putting QK
         norm into a model that has trained changes what it has learnt, so start again with it. Attention also sharpens
         as it learns: logits of standard deviation 7 and rows that sum to 60 did no harm while what the layer adds

@@ -29,8 +29,9 @@ def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
         it is logged, is above its own recent median; any other is information.
     Why it matters: spikes that last go before a divergence. Isolated ones do not: healthy speech runs with a fixed b
         = -log n have two to five of them with a smooth loss.
-    Suggested fix: none for isolated spikes (a learnable bias, if they disturb). For lasting ones clipping, a lower
-        learning rate or a longer warm-up; if logits grow as well, ATT003 names the cause.
+    Suggested fix: none for isolated spikes but clipping, where nothing clips (a learnable bias, if they disturb).
+        For lasting ones pre-norm where the stream itself is normed, clipping, a lower learning rate or a longer
+        warm-up; if logits grow as well, ATT003 names the cause.
     When the fix is wrong: where a bad batch made the spike: LOS004 says so where it can.
     References: OLMo-core (mean + 6σ of the last 128 steps; here with median and deviation from it, which a spike does
         not move, of the logarithm, because gradient norms vary by factors); ZClip, arXiv 2504.02507; isolated spikes
@@ -44,7 +45,9 @@ def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
 
 
 def _fixes(run: Run, grave: bool) -> tuple[Fix, ...]:
-    return remedies.calmer(run, "the gradient norm has stayed above its usual size") if grave else ()
+    if not grave:
+        return remedies.if_unclipped(run)
+    return remedies.calmer(run, "the gradient norm has stayed above its usual size")
 
 
 def _tell(run: Run, found: Spike) -> Told:

@@ -1,7 +1,10 @@
 """Which fixes fit which cause in this very model, best first.
 
 The order is that of the measured runs: large at step 0, the bias first; growing later, QK norm; starved, raise the
-bias; n >= 4096, hybrid norm on top. Nothing is suggested that the model has, and softmax never gets a bias.
+bias; n >= 4096, hybrid norm on top. What no knob of the attention mends comes before them: a norm on the stream itself
+(pre-norm) where logits or gradients grow, ALiBi in images (learned positions), RoPE where longer rows are to follow
+(ALiBi). A scheme of positions brings its own bias. Nothing is suggested that the model has, and softmax never gets a
+bias.
 """
 
 import math
@@ -9,6 +12,7 @@ import math
 from stabmon.fixes import row_mass, suggest
 from stabmon.records import Attention, Fix
 from stabmon.rules import setting
+from stabmon.rules.thresholds import ResidualLimits
 from stabmon.rules.view import Run
 
 HYBRID_LENGTH = 4096
@@ -40,6 +44,12 @@ def bias_of(run: Run, attention: Attention) -> float | None:
 def length_of(run: Run, attention: Attention) -> float | None:
     """Return n: the longest training length where the model says it, else the number of keys seen."""
     return float(attention.max_length) if attention.max_length else run.value("keys", attention.layer)
+
+
+def is_post_norm(run: Run) -> bool:
+    """Return whether every block's output started with an rms of 1, which only a norm on the stream makes it."""
+    first = run.series("residual_out").first
+    return len(first) > 1 and bool(abs(first - 1).max() < ResidualLimits().post_norm_tolerance)
 
 
 def bias_excess(run: Run, attention: Attention) -> float | None:
@@ -75,22 +85,23 @@ def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
     scale = _layer_scale(attention) if setting.workload(run) == "vision" else ()
     excess = bias_excess(run, attention)
     wide = excess is not None and excess <= SAME_BIAS
-    first = (*norm, *bias, *scale) if wide else (*bias, *scale, *norm)
-    return (*first, *_hybrid(run, attention))
+    first = (*_pre_norm(run, attention), *norm, *bias, *scale) if wide else (*bias, *scale, *norm)
+    return (*_learned(run, attention), *first, *_hybrid(run, attention))
 
 
 def for_starved(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for rows that sum to almost nothing."""
     alibi = attention.position == "alibi"
     why = "ALiBi already hides most keys, so -log n counts them twice" if alibi else "rows then sum to about one again"
-    return _bias(run, attention, why)
+    return (*_learned(run, attention), *_bias(run, attention, why))
 
 
 def for_growth(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for logits or outputs that grow as the run goes on."""
     norm = _qk_norm(attention, "it bounds the logits by √head_dim times the gains, whatever the weights do")
     slower = suggest.learning_rate_fix(LEARNING_RATE_FACTOR, "logits grow with the learning rate")
-    return (*norm, *_hybrid(run, attention), slower)
+    before = (*_pre_norm(run, attention), *_learned(run, attention))
+    return (*before, *norm, *_hybrid(run, attention), slower)
 
 
 def for_saturated(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -116,11 +127,16 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
 
 
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
-    """Return the bias for rows of ``length`` keys, from the one in use where that fits the training's length."""
+    """Return the fixes for rows of ``length`` keys, longer than the model was made for.
+
+    Where they follow in an evaluation, ALiBi in place of RoPE comes first: angles that were never trained stay so under
+    any bias. Then the bias for that length, from the one in use where that fits the training's length.
+    """
     bias, made_for = bias_of(run, attention), attention.max_length
     fits = bias is not None and made_for is not None and attention.position == "alibi"
     value = bias - math.log(length / made_for) if fits and bias is not None and made_for else -math.log(length)
-    return (suggest.bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used"),)
+    fix = suggest.bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used")
+    return (*_alibi(run, attention), fix)
 
 
 def slower(why: str) -> tuple[Fix, ...]:
@@ -141,8 +157,10 @@ def for_uneven(attention: Attention) -> tuple[Fix, ...]:
 
 
 def calmer(run: Run, why: str) -> tuple[Fix, ...]:
-    """Return the fixes for gradients that are too large: clipping where the run has none, then a lower rate."""
-    return (*if_unclipped(run), *slower(why))
+    """Return the fixes for gradients that are too large: pre-norm and clipping where missing, then a lower rate."""
+    attention = next(iter(run.info.model.attentions), None)
+    before = () if attention is None else _pre_norm(run, attention)
+    return (*before, *if_unclipped(run), *slower(why))
 
 
 def if_unclipped(run: Run) -> tuple[Fix, ...]:
@@ -200,7 +218,9 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
     """Return the fixes for updates that are large beside the weights."""
     attention = run.attention(layer)
     rate = slower("the stream has outgrown its start many times over")
-    return rate if attention is None else (*rate, *_qk_norm(attention, "it lets a higher learning rate stand"))
+    if attention is None:
+        return rate
+    return (*_pre_norm(run, attention), *rate, *_qk_norm(attention, "it lets a higher learning rate stand"))
 
 
 def _warmup(run: Run, why: str) -> Fix:
@@ -216,6 +236,32 @@ def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
 
 def _qk_norm(attention: Attention, why: str) -> tuple[Fix, ...]:
     return () if attention.qk_norm else (suggest.qk_norm_fix(attention, why),)
+
+
+def _pre_norm(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return pre-norm, where the stream itself is normed; QK norm and a lower rate leave that as it is."""
+    why = "every block norms the stream itself, and what grows then is not held by a knob of the attention"
+    return (suggest.pre_norm_fix(attention, why),) if is_post_norm(run) else ()
+
+
+def _learned(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return learned positions for images under ALiBi: a row of pixels below is a neighbour, and ALiBi hides it."""
+    if attention.position != "alibi" or setting.workload(run) != "vision":
+        return ()
+    length = length_of(run, attention)
+    bias = round(-math.log(length), 2) if is_sigmoid(attention) and length else None
+    return (suggest.position_fix(attention, "learned", "ALiBi's distance is that in a text, not in an image", bias),)
+
+
+def _alibi(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return ALiBi for a model with RoPE whose evaluation is longer than its training; in images it is not the one."""
+    made_for, evaluated = attention.max_length, setting.evaluate_length(run)
+    is_text = attention.position == "rope" and setting.workload(run) != "vision"
+    if not is_text or made_for is None or evaluated is None or evaluated <= made_for:
+        return ()
+    bias = round(row_mass.alibi_bias(attention.heads, made_for, bool(attention.is_causal)), 2)
+    why = "a row then sums to the same at every length, and no distance is met that was not trained"
+    return (suggest.position_fix(attention, "alibi", why, bias),)
 
 
 def _hybrid(run: Run, attention: Attention) -> tuple[Fix, ...]:

@@ -239,6 +239,16 @@ def test_positions_are_those_of_a_model_built_with_them(setting: str) -> None:
         suggest.position_fix(there, "learned", "why").apply(target)
 
 
+def test_positions_come_with_the_bias_that_fits_them() -> None:
+    target = nn.ModuleDict({"mixer": SigmoidAttention(WIDTH, HEADS, bias=0.0, max_length=4)})
+    there = record().model_copy(update={"module": "mixer", "block": "", "branch": "mixer"})
+    fix = suggest.position_fix(there, "alibi", "why", -3.5)
+    assert "the bias moved by -3.5" in fix.apply(target).changed
+    assert target["mixer"].bias.tolist() == [-3.5] * HEADS
+    assert "bias=-3.5" in fix.code
+    assert 'position="alibi", bias=-3.5' in fix.diff
+
+
 def test_softmax_of_ours_gets_norms_but_no_bias() -> None:
     block = Block(WIDTH, SoftmaxAttention(WIDTH, HEADS))
     target = nn.ModuleDict({"layers": nn.ModuleList([block])})

@@ -50,6 +50,19 @@ def value(config: RunConfig, key: str) -> object:
     return getattr(getattr(config, section), name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("alibi", -3.5, None)),
+        ({"model__bias": "learnable"}, ("alibi", "learnable", -3.5)),
+        ({"model__attention": "softmax"}, ("alibi", 0.0, None)),
+    ],
+)
+def test_a_scheme_of_positions_brings_its_bias(changes: dict[str, object], expected: tuple[object, ...]) -> None:
+    after = apply_to_config(suggest.position_fix(ATTENTION, "alibi", "why", -3.5), run(**changes)).model
+    assert (after.position, after.bias, after.bias_start) == expected
+
+
 @pytest.mark.parametrize("kind", list(FixKind))
 def test_every_kind_changes_its_own_key_of_a_configuration(kind: FixKind) -> None:
     fix, changes, key, expected = CASES[kind]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from stabmon.fixes.row_mass import best_bias, mean_weight, row_mass_at
+from stabmon.fixes.row_mass import alibi_bias, best_bias, mean_weight, row_mass_at
+from stabmon.nn import alibi_slopes
 
 
 def logits(keys: int, spread: float) -> torch.Tensor:
@@ -51,3 +52,15 @@ def test_there_is_no_bias_where_a_row_has_nothing_to_sum(given: tuple[float, flo
 
 def test_the_mean_weight_of_equal_logits_is_their_sigmoid() -> None:
     assert mean_weight(-2.0, 0.5) == pytest.approx(1 / (1 + math.exp(1.5)), rel=1e-12)
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("heads", [4, 8])
+def test_the_bias_under_alibi_makes_the_middle_heads_sum_to_about_one(heads: int, is_causal: bool) -> None:
+    at = torch.arange(512)
+    distance = (at[:, None] - at).abs()
+    hidden = (at > at[:, None]) if is_causal else torch.zeros_like(distance, dtype=torch.bool)
+    z = (-alibi_slopes(heads)[:, None, None] * distance).masked_fill(hidden, -torch.inf)
+    masses = torch.sigmoid(z + alibi_bias(heads, 512, is_causal)).sum(-1).mean(-1)
+    middle = masses.log().sort().values[heads // 2 - 1 : heads // 2 + 1].mean().exp()
+    assert 0.8 < middle < 1.25

@@ -9,8 +9,9 @@ from stabmon.rules import Run, remedies
 
 @pytest.fixture
 def viewed(written):
-    def make(series, **facts):
-        run = written({"model": {"layers": 1, "heads": 4, "is_causal": True, **facts}, "series": series})
+    def make(series, layers=1, config=None, **facts):
+        model = {"layers": layers, "heads": 4, "is_causal": True, **facts}
+        run = written({"model": model, "series": series, "config": config or {}})
         view = Run(run.info, run.layout)
         view.add(0, run.rows[0])
         return view, run.info.model.attentions[0]
@@ -83,3 +84,51 @@ def test_a_fix_names_the_attention_module_and_the_code(viewed):
     (fix, *_) = remedies.for_large_start(*viewed({"row_mass": 256, "bias": 0.0}, max_length=1024, bias=0.0))
     assert fix.module == "layers.0.attention"
     assert "-6.24" in fix.code
+
+
+@pytest.mark.parametrize(
+    "fixes",
+    [remedies.for_growth, remedies.for_saturated, lambda run, one: remedies.for_high_rate(run, one.layer)],
+    ids=["growth", "saturated", "high-rate"],
+)
+def test_what_grows_in_a_stream_that_is_normed_asks_for_pre_norm_first(fixes, viewed):
+    assert fixes(*viewed({"residual_out": 1.0001}, layers=2))[0].kind == "pre_norm"
+    assert "pre_norm" not in [fix.kind for fix in fixes(*viewed({"residual_out": 1.02}, layers=2))]
+
+
+def test_gradients_that_grow_ask_for_pre_norm_then_clipping_then_a_lower_rate(viewed):
+    config = {"training": {"clip": None}}
+    view, _ = viewed({"residual_out": 1.0}, layers=2, config=config)
+    assert [fix.kind for fix in remedies.calmer(view, "why")] == ["pre_norm", "clip", "learning_rate"]
+    view, _ = viewed({"residual_out": 0.7}, layers=2, config=config)
+    assert [fix.kind for fix in remedies.calmer(view, "why")] == ["clip", "learning_rate"]
+
+
+@pytest.mark.parametrize(("workload", "kinds"), [("vision", ["position", "bias"]), ("language", ["bias"])])
+def test_alibi_is_dropped_in_images_alone_and_its_bias_with_it(workload, kinds, viewed):
+    series = {"row_mass": 0.01, "bias": -9.0, "keys": 144}
+    view, attention = viewed(series, config={"workload": workload}, position="alibi", max_length=144)
+    first, *_ = fixes = remedies.for_starved(view, attention)
+    assert [fix.kind for fix in fixes] == kinds
+    if workload == "vision":
+        assert (first.setting, first.value) == ("learned", pytest.approx(-math.log(144), abs=0.01))
+
+
+@pytest.mark.parametrize(
+    ("facts", "config", "kinds"),
+    [
+        ({"position": "rope"}, {"workload": "language", "training": {"evaluate_length": 1024}}, ["position", "bias"]),
+        ({"position": "rope"}, {"training": {"evaluate_length": 1024}}, ["position", "bias"]),
+        ({"position": "rope"}, {"workload": "vision", "training": {"evaluate_length": 1024}}, ["bias"]),
+        ({"position": "alibi"}, {"workload": "language", "training": {"evaluate_length": 1024}}, ["bias"]),
+        ({}, {"workload": "vision", "training": {"evaluate_length": 1024}}, ["bias"]),
+        ({"position": "rope"}, {}, ["bias"]),
+    ],
+    ids=["rope", "unknown-data", "vision", "alibi", "learned", "longer-in-training"],
+)
+def test_a_longer_evaluation_asks_for_alibi_where_rope_is_and_for_the_bias_elsewhere(facts, config, kinds, viewed):
+    view, attention = viewed({"bias": -5.55}, config=config, max_length=256, **facts)
+    fixes = remedies.for_longer(view, attention, 1024.0)
+    assert [fix.kind for fix in fixes] == kinds
+    if kinds[0] == "position":
+        assert (fixes[0].setting, fixes[0].value) == ("alibi", -3.48)
