@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad
 
 from . import flops
 from .problem import FIELDS, SCHEMA, Problem
@@ -142,7 +143,9 @@ class _Attention(torch.autograd.Function):
         return output, sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None, None, *_NOTHING
         given = ctx.rest.copy()
         for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
             given[i] = tensor
@@ -166,9 +169,15 @@ class _Gradients(torch.autograd.Function):
 
 
 def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
+    if forward_ad._current_level >= 0 and any(x is not None and _has_tangent(x) for x in arguments[:4]):
+        raise RuntimeError("sigmoid_attention has no forward-mode derivative; pass backend='eager' for one")
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:4]):
         return _Attention.apply(keys, *arguments)
     return _below(keys, sigmoid_attention_op, _compute_attention, arguments)
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:

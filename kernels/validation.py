@@ -28,6 +28,7 @@ def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -
     _check_per_head("bias", options.bias, query)
     _check_per_head("alibi_slopes", options.alibi_slopes, query)
     _check_window(options.window)
+    _check_scale(options.scale)
 
 
 def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
@@ -38,6 +39,11 @@ def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
 def _check_window(window: int | None) -> None:
     if window is not None:
         _check_count("window", window)
+
+
+def _check_scale(scale: float | None) -> None:
+    if isinstance(scale, Tensor):
+        raise TypeError("scale must be None or a number, got a Tensor: no gradient flows to it; multiply query with it")
 
 
 def _check_count(name: str, given: int) -> None:

@@ -84,9 +84,7 @@ def backward(
     form = sigmoid_form(problem) if form is None else form
     plans = _Plans(bias_gradient, form, keys, queries)
     key = "hopper backward", problem.layout, layout(grad), layout(grads[0]), layout(grads[1]), layout(grads[2]), plans
-    ready = known(
-        key, lambda: _ready(problem, plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None
-    )  # fmt: skip
+    ready = known(key, lambda: _ready(problem, plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None)
     if ready is None:
         problem, grad = descriptors.readable(problem, readable), readable(grad)
         ready = _ready(problem, plans)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from stabmon.kernels import accuracy, bench, figure
 
+FOLDER = Path(__file__).parents[2] / "kernels"
 ROW = {
     "dim": 64,
     "length": 2048,
@@ -64,6 +66,13 @@ def test_the_figure_and_its_table_show_every_cell():
     heights = [float(rect.get("height")) for rect in ElementTree.fromstring(drawn).findall(".//{*}rect")]
     forward = heights[len(figure.SERIES) : 2 * len(figure.SERIES)]
     assert [height / forward[0] for height in forward] == pytest.approx([1, 1, 400 / 440, 300 / 440], abs=0.01)
+
+
+def test_the_readme_and_the_figure_show_the_stored_results():
+    results = json.loads((FOLDER / "bench.json").read_text())
+    assert figure.table(results) in (FOLDER / "README.md").read_text()
+    assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
+    assert all(bench._means(result["cells"]) == result["means"] for result in results.values())
 
 
 def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from stabmon.kernels import AuxRequest, launch, ops, sigmoid_attention
 from stabmon.kernels.problem import Problem
@@ -116,6 +117,36 @@ def test_second_derivatives_are_refused_and_not_left_out():
     (grad,) = torch.autograd.grad(output.square().sum(), leaves[0], create_graph=True)
     with pytest.raises(RuntimeError, match="gradients of sigmoid_attention have no derivative"):
         torch.autograd.grad(grad.square().sum() + output.sum(), leaves[0])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_forward_mode_derivatives_are_refused_and_not_left_out():
+    query, key, value = draw(requires_grad=False)
+    with forward_ad.dual_level():
+        assert torch.isfinite(sigmoid_attention(query, key, value, backend="triton")).all()
+        dual = forward_ad.make_dual(query, torch.ones_like(query))
+        with pytest.raises(RuntimeError, match="sigmoid_attention has no forward-mode derivative"):
+            sigmoid_attention(dual, key, value, backend="triton")
+
+
+class Ends(torch.autograd.Function):
+    """Sums, and passes no gradient on."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return tensor.sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+def test_an_output_that_receives_no_gradient_passes_none_on():
+    leaves = [*draw(), per_head()]
+    output = sigmoid_attention(*leaves[:3], bias=leaves[3], backend="triton")
+    (Ends.apply(output) + leaves[0].sum()).backward()
+    assert torch.equal(leaves[0].grad, torch.ones_like(leaves[0]))
+    assert all(leaf.grad is None for leaf in leaves[1:])
 
 
 def test_dynamo_stays_out_of_kernels_beside_a_compiled_frame():

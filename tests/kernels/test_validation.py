@@ -45,6 +45,7 @@ REFUSED = [
     ({"window": 2.5}, TypeError, r"window must be a whole number, got float"),
     ({"window": True}, TypeError, r"window must be a whole number, got bool"),
     ({"window": 0}, ValueError, r"window must be at least 1, got 0"),
+    ({"scale": tensor()[0, 0, 0, 0]}, TypeError, r"scale must be None or a number, got a Tensor"),
     ({"key_lengths": [8, 8]}, TypeError, r"key_lengths must be a Tensor of int32 or int64, got list"),
     ({"key_lengths": tensor(2)}, TypeError, r"key_lengths must be of int32 or int64, got torch\.float32"),
     ({"key_lengths": tensor(4).int()}, ValueError, r"key_lengths must have shape \[2\], one a sequence, got \[4\]"),
