@@ -210,8 +210,8 @@ def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor
         key, lambda: _ready(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
     )
     if ready is None:
-        problem, grad = descriptors.readable(problem, descriptors.aligned), descriptors.aligned(grad)
-        ready = _ready(problem, grad, grads, bias_gradient)
+        copied = descriptors.readable(problem, descriptors.aligned)
+        return backward(copied, descriptors.aligned(grad), grads, bias_gradient)
     query, given = problem.query, (problem.query, problem.key, problem.value, grad)
     factors, per_sequence = (*ready.plan.constants(problem), float(problem.scale)), descriptors.per_sequence(problem)
     partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)

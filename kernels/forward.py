@@ -100,8 +100,7 @@ def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
     aligned = descriptors.is_aligned
     ready = known(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
     if ready is None:
-        problem = descriptors.readable(problem, descriptors.aligned)
-        ready = _ready(problem, output, with_sums)
+        return forward(descriptors.readable(problem, descriptors.aligned), output, with_sums)
     query = problem.query
     sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
     tensors = (query, problem.key, problem.value, output, *descriptors.per_sequence(problem), sums)

@@ -156,8 +156,7 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
         lambda: _ready(problem, rows, sequences) if all(map(aligned, problem[:2])) else None,
     )
     if ready is None:
-        problem = descriptors.readable(problem, descriptors.aligned)
-        ready = _ready(problem, rows, sequences)
+        return row_statistics(descriptors.readable(problem, descriptors.aligned), sums, rows, offset, sequences)
     query, offset_steps = problem.query, int(offset * OFFSET_STEPS)
     partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
     tensors = (query, problem.key, *descriptors.per_sequence(problem), partial)

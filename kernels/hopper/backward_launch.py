@@ -86,8 +86,8 @@ def backward(
     key = "hopper backward", problem.layout, layout(grad), layout(grads[0]), layout(grads[1]), layout(grads[2]), plans
     ready = known(key, lambda: _ready(problem, plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None)
     if ready is None:
-        problem, grad = descriptors.readable(problem, readable), readable(grad)
-        ready = _ready(problem, plans)
+        copied = descriptors.readable(problem, readable)
+        return backward(copied, readable(grad), grads, bias_gradient, form, keys, queries)
     query, bias = problem.query, problem.bias
     given = query, problem.key, problem.value, grad
     factors = _factors(problem, form, GAINS[query.dtype][1])

@@ -171,8 +171,7 @@ def forward(
         key, lambda: _ready(problem, with_sums, form, plan) if descriptors.fit(CAPABILITY, problem[:3]) else None
     )
     if ready is None:
-        problem = descriptors.readable(problem, readable)
-        ready = _ready(problem, with_sums, form, plan)
+        return forward(descriptors.readable(problem, readable), output, with_sums, form, plan)
     query, bias = problem.query, problem.bias
     sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
     factor = 0.5 if form == TANH else -math.log2(math.e)

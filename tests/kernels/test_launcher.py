@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, dispatch, metadata, sigmoid_attention
+from stabmon.kernels import AuxRequest, dispatch, forward, metadata, sigmoid_attention
 from stabmon.kernels.launcher import Launcher
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SCRIPT = Path(__file__).with_name("repeated_launches.py")
 FOLDER = os.environ.get("STABMON_TRITONS")
 RELEASES = [None, *(sorted(path for path in Path(FOLDER).iterdir() if path.is_dir()) if FOLDER else ())]
@@ -92,6 +93,17 @@ def test_no_more_results_are_kept_than_a_bound(monkeypatch):
         assert len(metadata._known) <= 3
     assert metadata.known(9, lambda: "anew") == [9]
     assert metadata.known([9], lambda: "no key") == "no key"
+
+
+def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
+    prepared = []
+    prepare = forward._ready
+    monkeypatch.setattr(forward, "_ready", lambda *given: (prepared.append(given), prepare(*given))[1])
+    for _ in range(2):
+        query, key, value = (torch.randn(1, 2, 8, 17, device=DEVICE)[..., 1:] for _ in range(3))
+        output = sigmoid_attention(query, key, value, backend="triton")
+        torch.testing.assert_close(output, sigmoid_attention(query, key, value, backend="eager"))
+    assert len(prepared) == 1
 
 
 def test_requests_that_differ_are_one_decision():
