@@ -67,6 +67,8 @@ def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mappin
         return None
     if fix.kind in (FixKind.PRE_NORM, FixKind.POSITION):
         return None  # another model, which cannot be made of this one while it trains
+    if fix.kind.of_training and _refused(fix, run.run_config):
+        return None
     return _repair(run, fix, step, run.run_config, folder)
 
 
@@ -96,6 +98,14 @@ def apply_everywhere(model: nn.Module, fix: Fix) -> None:
             refused.append(error)
     if len(refused) == len(names):
         raise refused[0] if refused else FixError(f"{fix}: the model has no attention to change")
+
+
+def _refused(fix: Fix, config: RunConfig) -> bool:
+    try:
+        apply_to_config(fix, config)
+    except FixError:
+        return True
+    return False
 
 
 def _nothing(model: nn.Module) -> None:

@@ -1,6 +1,11 @@
-from stabmon.evaluation.repairs import first_fix
+from pathlib import Path
+
+import pytest
+
+from stabmon.evaluation.repairs import first_fix, live
+from stabmon.fixes import clip_fix
 from stabmon.records import FixKind, Severity
-from tests.evaluation.made import finding
+from tests.evaluation.made import finding, outcome
 
 
 def test_the_first_fix_is_that_of_the_first_alarm_that_has_one() -> None:
@@ -20,3 +25,10 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
     assert found is not None
     assert found[1].kind is FixKind.PRE_NORM
     assert first_fix([finding("LOS001", 3, Severity.WARNING)], {}) is None
+
+
+@pytest.mark.parametrize(("clip", "can_be"), [(1.0, False), (None, True)])
+def test_a_fix_that_the_training_refuses_is_not_carried_out_live(clip: float | None, can_be: bool) -> None:
+    found = finding("GRD003", 3, Severity.INFO, FixKind.CLIP).model_copy(update={"fixes": (clip_fix(3.6, "why"),)})
+    repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("mended"), {})
+    assert (repair is not None) == can_be
