@@ -104,6 +104,16 @@ def test_strided_views_are_read_and_written_in_place(differentiate, deterministi
         assert torch.equal(found, expected[name])
 
 
+@pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
+def test_what_tma_cannot_read_is_copied(differentiate, deterministic):
+    call = case()
+    unaligned = torch.cat([call.key.new_zeros(1), call.key.flatten()])[1:].view(call.key.shape)
+    copied = call._replace(key=unaligned, grad=call.grad[:, :1].expand(-1, 2, -1, -1))
+    expected = differentiate(call._replace(grad=copied.grad.contiguous()), deterministic)
+    for name, found in differentiate(copied, deterministic).items():
+        assert torch.equal(found, expected[name])
+
+
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit_of_the_split_form(differentiate, is_causal):
     call = case(heads=3, key_heads=3, n_q=333, n_k=300, is_causal=is_causal)

@@ -92,6 +92,14 @@ def test_strided_views_are_read_and_written_in_place(attend):
     assert torch.equal(attend(case(query, key, value))[0], attend(dense)[0])
 
 
+def test_what_tma_cannot_read_is_copied(attend):
+    query, key, value = tensors(torch.bfloat16)
+    unaligned = torch.cat([query.new_zeros(1), query.flatten()])[1:].view(query.shape)
+    call = case(unaligned, key.expand(-1, 2, -1, -1), value.expand(-1, 2, -1, -1))
+    dense = case(query, *(x.contiguous() for x in call[1:3]))
+    assert torch.equal(attend(call)[0], attend(dense)[0])
+
+
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
