@@ -160,9 +160,8 @@ def _consume(
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
             dq = _keys(dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach, c_scale, shift, shape, FORM, GAIN)
-        step = (
-            schedule.again(step) + tiles
-        )  # Triton 3.6 takes ``step + tiles`` for ``step``, and begins every turn at 0.
+        # Triton 3.6 takes ``step + tiles`` for ``step``, and begins every turn at 0.
+        step = schedule.again(step) + tiles
         mbarrier.arrive(q_empty.index(W), count=1)
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dq * scale).to(dQ.dtype))
