@@ -34,7 +34,10 @@ def test_every_supported_release_is_there():
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_kernel_compiles(folder, dim, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": f"{folder}:{SCRIPT.parents[3]}", "TRITON_CACHE_DIR": str(tmp_path)}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, SCRIPT.parents[3]))),
+        "TRITON_CACHE_DIR": str(tmp_path),
+    }
     command = [sys.executable, SCRIPT, str(dim), "brief"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
