@@ -1,91 +1,67 @@
 """How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
 
-``python -m stabmon.kernels.bench [--backend NAME] [--json]``.
-FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward. ``figure.py`` draws results.
+``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--into FILE] [--json]``.
+``speed.py`` says what is timed, ``timing.py`` how; ``figure.py`` draws results.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
-from . import accuracy
+from . import accuracy, host
 from .api import sigmoid_attention
-from .auxiliary import AuxRequest
 from .launch import Backend
-
-TOKENS, WIDTH = 16384, 2048
-PEERS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
-
-
-class Cell(NamedTuple):
-    """One shape to time: TOKENS tokens of WIDTH features, cut into sequences of ``length`` and heads of ``dim``."""
-
-    dim: int
-    length: int
-    is_causal: bool
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """[B, H, N, D]."""
-        return max(1, TOKENS // self.length), WIDTH // self.dim, self.length, self.dim
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of one forward pass."""
-        batch, heads, length, dim = self.shape
-        return 4.0 * batch * heads * length * length * dim / (2 if self.is_causal else 1)
-
+from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cost_of_statistics, speeds
+from .timing import ROUNDS, machine
 
 LENGTHS = (1024, 4096, 16384)
 """Where the accuracy is measured."""
-GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) for n in (2048, 8192, 16384))
 
 
 def bench(
-    cells: Iterable[Cell] = GRID,
+    cells: Sequence[Cell] = GRID,
+    graphed: Sequence[Cell] = STATISTICS_GRID,
     *,
-    milliseconds: int = 80,
+    rounds: int = ROUNDS,
     dtype: torch.dtype = torch.bfloat16,
     backend: Backend = "auto",
 ) -> dict[str, Any]:
-    """Check, then time ``cells`` on the current CUDA device.
+    """Check, then time ``cells`` on the current CUDA device, and the cost of statistics in ``graphed``.
 
-    milliseconds: how long each timing repeats; the median counts. backend: as in ``sigmoid_attention``.
+    rounds: turns of each contender of a cell. dtype: of query, key and value. backend: as in ``sigmoid_attention``.
 
     Returns:
         device, versions, dtype, backend, accuracy (largest error over floor by result), lengths (errors over floor at
         each of ``LENGTHS``), memory (bytes: the peak of a forward and backward pass, and what it is made of), cells
         (TFLOP/s forward and backward, and the cost of statistics as a share of the forward's time), means (geometric
-        means of the ratios to each peer).
+        means of the ratios to each peer), statistics (that cost in CUDA graphs).
 
     Raises:
         RuntimeError: there is no CUDA device, or a result is further from float64 than the floor allows.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("bench needs a CUDA device, this machine has none")
-    import triton
-
     worst = check(dtype, backend=backend)
     attend = partial(sigmoid_attention, backend=backend)
-    rows = [_measure(cell, milliseconds, dtype, attend) for cell in cells]
+    rows = [speeds(cell, rounds, dtype, attend) for cell in cells]
     return {
-        "device": torch.cuda.get_device_name(),
-        "versions": {"torch": torch.__version__, "triton": triton.__version__},
+        **machine(),
         "dtype": str(dtype).removeprefix("torch."),
         "backend": backend,
+        "rounds": rounds,
         "accuracy": worst,
         "lengths": [over_length(dim, length, dtype, attend) for dim in (64, 128) for length in LENGTHS],
         "memory": memory(Cell(64, 16384, False), dtype, attend),
         "cells": rows,
         "means": _means(rows),
+        "statistics": [cost_of_statistics(cell, rounds, dtype, attend) for cell in graphed],
     }
 
 
@@ -143,64 +119,6 @@ def _random_case(
     return accuracy.Case(query, key, value, -math.log(length) if bias is None else bias, grad, is_causal)
 
 
-def _measure(cell: Cell, milliseconds: int, dtype: torch.dtype, attend: Callable[..., Any]) -> dict[str, Any]:
-    query, key, value = (torch.randn(cell.shape, device="cuda").to(dtype).requires_grad_() for _ in range(3))
-    tensors = [query, key, value]
-    grad = torch.randn(cell.shape, device="cuda").to(dtype)
-    bias = torch.full(cell.shape[1:2], -math.log(cell.length), device="cuda", requires_grad=True)
-    length_bias = -math.log(cell.length)
-    ways: dict[str, Callable[[], Tensor]] = {
-        "fixed": lambda: attend(query, key, value, bias=length_bias, is_causal=cell.is_causal),
-        "learnable": lambda: attend(query, key, value, bias=bias, is_causal=cell.is_causal),
-    }
-    peers = {name: partial(_softmax, peer, query, key, value, is_causal=cell.is_causal) for name, peer in PEERS.items()}
-    row: dict[str, Any] = {**cell._asdict(), "forward": {}, "backward": {}}
-    for name, way in (ways | peers).items():
-        leaves = [*tensors, bias] if name == "learnable" else tensors
-        forward, backward = _times(way, leaves, grad, milliseconds)
-        row["forward"][name] = round(cell.flops / forward / 1e9, 1)
-        row["backward"][name] = round(2.5 * cell.flops / backward / 1e9, 1)
-    row["statistics"] = _cost_of_statistics(cell, tensors, length_bias, milliseconds, attend)
-    return row
-
-
-def _softmax(peer: SDPBackend, query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Tensor:
-    with sdpa_kernel(peer):
-        return scaled_dot_product_attention(query, key, value, is_causal=is_causal)
-
-
-def _times(way: Callable[[], Tensor], leaves: list[Tensor], grad: Tensor, milliseconds: int) -> tuple[float, float]:
-    """Return the median milliseconds of a forward and of a backward pass."""
-    with torch.no_grad():
-        forward = _median(way, milliseconds)
-    output = way()
-    return forward, _median(lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True), milliseconds)
-
-
-def _cost_of_statistics(
-    cell: Cell, tensors: list[Tensor], bias: float, milliseconds: int, attend: Callable[..., Any]
-) -> dict[str, float]:
-    """Return by what share of the forward's time the output sums, and sums and sampled rows, lengthen it.
-
-    Rows are those that a monitor samples by default: 16 of one sequence a call.
-    """
-    query, key, value = tensors
-    options: dict[str, Any] = {"bias": bias, "is_causal": cell.is_causal}
-
-    def time(request: AuxRequest | None) -> float:
-        return _median(lambda: attend(query, key, value, return_aux=request, **options), milliseconds)
-
-    with torch.no_grad():
-        off, sums, rows = time(None), time(AuxRequest(rows=0)), time(AuxRequest(rows=16, sequences=1))
-    return {"sums": round(sums / off - 1, 4), "rows": round(rows / off - 1, 4)}
-
-
-def _median(call: Callable[[], object], milliseconds: int) -> float:
-    from triton.testing import do_bench
-
-    return float(do_bench(call, warmup=milliseconds // 4, rep=milliseconds, return_mode="median"))
-
-
 def _means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the geometric mean over the cells of our speed over each peer's, by direction and kind of bias."""
     return {
@@ -226,14 +144,23 @@ def table(result: dict[str, Any]) -> str:
         "TFLOP/s".ljust(22) + "".join(f"{name:>24}" for name in columns) + "   statistics: sums, rows",
     ]
     for row in result["cells"]:
-        name = f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
-        speeds = "".join(f"{row['forward'][way]:>15.0f} / {row['backward'][way]:>6.0f}" for way in columns)
-        lines.append(f"{name:<22}{speeds}   {row['statistics']['sums']:+.1%} {row['statistics']['rows']:+.1%}")
+        reached = "".join(f"{row['forward'][way]:>15.0f} / {row['backward'][way]:>6.0f}" for way in columns)
+        lines.append(f"{_name(row):<22}{reached}   {_shares(row['statistics'])}")
     lines += [
         f"{name:<22}" + ", ".join(f"{peer} ×{mean}" for peer, mean in means.items())
         for name, means in result["means"].items()
     ]
+    lines.append("forward in CUDA graphs, µs; statistics: sums, rows")
+    lines += [f"{_name(row):<22}{row['microseconds']:>8.1f}   {_shares(row)}" for row in result["statistics"]]
     return "\n".join(lines)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
+
+
+def _shares(cost: Mapping[str, float]) -> str:
+    return f"{cost['sums']:+.1%} {cost['rows']:+.1%}"
 
 
 def _before_speed(result: dict[str, Any]) -> Iterator[str]:
@@ -247,15 +174,56 @@ def _before_speed(result: dict[str, Any]) -> Iterator[str]:
     yield f"peak memory at n = 16384, MB: {peak:.0f}; {made_of}"
 
 
+def answer(
+    cells: str | None, backend: Backend, rounds: int, of_host: bool, into: Path | None
+) -> tuple[dict[str, Any], str]:
+    """Return what the command line asks for, and as text.
+
+    cells: names separated by commas, or None for all. of_host: time the host instead. into: where results are kept.
+
+    Raises:
+        ValueError: arguments that do not go together, or an unknown cell.
+        RuntimeError: as in ``bench``.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    if into is not None and (cells is not None or of_host):
+        raise ValueError("--into keeps runs of all cells; leave out --cells and --host")
+    if of_host:
+        found = host.host(rounds)
+        return found, host.table(found)
+    if cells is None:
+        result = bench(rounds=rounds, backend=backend)
+    else:
+        named = [Cell.parse(name) for name in cells.split(",")]
+        result = bench(named, named, rounds=rounds, backend=backend)
+    if into is not None:
+        keep(result, into)
+    return result, table(result)
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Write ``result`` into the file ``path`` under its backend's name; what other backends reached stays there."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[result["backend"]] = result
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``bench`` from the command line."""
     parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--milliseconds", type=int, default=80, help="how long each timing repeats")
     parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contender, default: %(default)s")
+    parser.add_argument("--cells", help="only these, such as d128-causal-2048,d64-full-8192")
+    parser.add_argument("--host", action="store_true", help="time the host for one call on tiny tensors instead")
+    parser.add_argument("--into", type=Path, help="a file of results to keep this one in, under its backend's name")
     options = parser.parse_args(arguments)
-    result = bench(milliseconds=options.milliseconds, backend=options.backend)
-    print(json.dumps(result) if options.json else table(result))
+    try:
+        result, text = answer(options.cells, options.backend, options.rounds, options.host, options.into)
+    except ValueError as error:
+        parser.error(str(error))
+    print(json.dumps(result) if options.json else text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Results of the benchmark as a table and as a figure: ``python -m stabmon.kernels.figure bench.json``.
+"""Results of the benchmark as tables and as a figure: ``python -m stabmon.kernels.figure bench.json``.
 
-The file holds one result of ``bench --json`` a backend, by name. Prints the table as Markdown and writes the figure,
-an SVG, beside the file.
+The file holds one result a backend, by name, as ``bench --into`` keeps them. Prints the tables as Markdown and writes
+the figure, an SVG, beside the file.
 """
 
 import json
@@ -41,6 +41,21 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def costs(results: Results) -> str:
+    """Return what statistics add to a forward pass in CUDA graphs, and in brackets the sums alone, as Markdown."""
+    rows = results["auto"]["statistics"]
+    names = list(dict.fromkeys(_shape(row) for row in rows))
+    lines = ["| n | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for length in sorted({row["length"] for row in rows}):
+        cells = {
+            _shape(row): f"{_percent(row['rows'])} % ({_percent(row['sums'])})"
+            for row in rows
+            if row["length"] == length
+        }
+        lines.append(f"| {length} | " + " | ".join(cells[name] for name in names) + " |")
+    return "\n".join(lines)
+
+
 def figure(results: Results) -> str:
     """Return the text of an SVG file: bars of every cell, forward above backward."""
     device = results["auto"]["device"]
@@ -60,8 +75,16 @@ def _speeds(row: Mapping[str, Any], way: str) -> str:
     return f"{row['forward'][way]:.0f} / {row['backward'][way]:.0f}"
 
 
+def _shape(row: Mapping[str, Any]) -> str:
+    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'}"
+
+
 def _name(row: Mapping[str, Any]) -> str:
-    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} {row['length']}"
+    return f"{_shape(row)} {row['length']}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".rstrip("%").replace("-", "−")
 
 
 def _legend() -> Iterator[str]:
@@ -94,11 +117,11 @@ def _panel(results: Results, way: str, top: float) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Read the file that is named, print the table, write the figure."""
+    """Read the file that is named, print the tables, write the figure."""
     path = Path(arguments[0])
     results = json.loads(path.read_text())
     path.with_suffix(".svg").write_text(figure(results))
-    print(table(results))
+    print(table(results), costs(results), sep="\n\n")
 
 
 if __name__ == "__main__":

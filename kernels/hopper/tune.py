@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from .. import accuracy
-from ..bench import GRID, Cell
 from ..problem import Problem
+from ..speed import GRID, Cell
 from .launch import MIXED, TANH, Launch, forward
 
 CANDIDATES = {

@@ -1,10 +1,21 @@
 """``stabmon bench``: what the kernels reach and what the monitor costs, measured on this machine."""
 
 import json
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+
+class Backend(StrEnum):
+    """Who computes sigmoid attention."""
+
+    auto = "auto"
+    eager = "eager"
+    triton = "triton"
+    hopper = "hopper"
 
 
 def bench(
@@ -14,6 +25,15 @@ def bench(
     config: Annotated[str, typer.Option(help="The run whose steps are timed, with --overhead.")] = "demo",
     steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 120,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
+    backend: Annotated[Backend, typer.Option(help="The backend that is timed.")] = Backend.auto,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender of a shape.")] = 30,
+    cells: Annotated[
+        str | None, typer.Option(help="Only these shapes, such as d128-causal-2048,d64-full-8192.")
+    ] = None,
+    host: Annotated[bool, typer.Option("--host", help="Time the host for one call on tiny tensors instead.")] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="A file of results to keep this one in, under its backend's name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the fused kernels next to torch's own on a GPU, or the monitor's overhead on this machine."""
@@ -25,14 +45,16 @@ def bench(
             f"(95 % interval {found['ratio_low']:.4f} to {found['ratio_high']:.4f})"
         )
     else:
-        found, text = _kernels()
+        found, text = _kernels(backend, rounds, cells, host, into)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
         Console().print(text, highlight=False)
 
 
-def _kernels() -> tuple[dict[str, Any], str]:
+def _kernels(
+    backend: Backend, rounds: int, cells: str | None, host: bool, into: Path | None
+) -> tuple[dict[str, Any], str]:
     import torch
 
     from stabmon.kernels import bench as kernels
@@ -41,8 +63,10 @@ def _kernels() -> tuple[dict[str, Any], str]:
         raise typer.BadParameter(
             "the kernels are timed on a CUDA device, this machine has none; --overhead runs anywhere"
         )
-    found = kernels.bench()
-    return found, kernels.table(found)
+    try:
+        return kernels.answer(cells, backend.value, rounds, host, into)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _overhead(config: str, steps: int, device: str | None) -> dict[str, Any]:

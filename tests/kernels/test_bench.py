@@ -1,11 +1,15 @@
 import json
 from pathlib import Path
+from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from stabmon.kernels import accuracy, bench, figure
+from stabmon.cli import app
+from stabmon.cli import bench as command
+from stabmon.kernels import accuracy, bench, figure, launch, speed, timing
 
 FOLDER = Path(__file__).parents[2] / "kernels"
 ROW = {
@@ -16,6 +20,7 @@ ROW = {
     "backward": {"fixed": 220.0, "learnable": 220.0, "cudnn": 400.0, "flash": 200.0},
     "statistics": {"sums": 0.001, "rows": 0.02},
 }
+COST = {"dim": 128, "length": 4096, "is_causal": True, "microseconds": 501.2, "sums": -0.001, "rows": 0.015}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
@@ -25,11 +30,11 @@ def test_without_a_device_it_says_so():
 
 
 def test_cells_count_their_work():
-    cell = bench.Cell(128, 8192, False)
+    cell = speed.Cell(128, 8192, False)
     assert cell.shape == (2, 16, 8192, 128)
     assert cell.flops == 4 * 2 * 16 * 8192**2 * 128
-    assert bench.Cell(128, 8192, True).flops == cell.flops / 2
-    assert len(bench.GRID) == 12
+    assert speed.Cell(128, 8192, True).flops == cell.flops / 2
+    assert len(speed.GRID) == 12
 
 
 def test_ratios_are_averaged_as_products():
@@ -47,6 +52,7 @@ def test_the_table_shows_every_cell_and_mean():
         "memory": {"peak": 602_000_000, "tensors": 470_000_000, "workspace": 134_000_000},
         "cells": [ROW],
         "means": bench._means([ROW]),
+        "statistics": [COST],
     }
     text = bench.table(result)
     assert "d 64 full n 2048" in text
@@ -54,6 +60,7 @@ def test_the_table_shows_every_cell_and_mean():
     assert "d 64 n 4096: output 1.03, query 1.04" in text
     assert "MB: 602; q, k, v, dO, dQ, dK, dV 470, dQ in float32 134" in text
     assert "×1.1" in text
+    assert "d 128 causal n 4096      501.2   -0.1% +1.5%" in text
     json.dumps(result)
 
 
@@ -66,6 +73,16 @@ def test_the_figure_and_its_table_show_every_cell():
     heights = [float(rect.get("height")) for rect in ElementTree.fromstring(drawn).findall(".//{*}rect")]
     forward = heights[len(figure.SERIES) : 2 * len(figure.SERIES)]
     assert [height / forward[0] for height in forward] == pytest.approx([1, 1, 400 / 440, 300 / 440], abs=0.01)
+
+
+def test_the_cost_of_statistics_is_a_table_of_lengths():
+    rows = [COST | {"length": length, "is_causal": causal} for length in (8192, 4096) for causal in (False, True)]
+    assert figure.costs({"auto": {"statistics": rows}}).splitlines() == [
+        "| n | d 128 full | d 128 causal |",
+        "|---|---|---|",
+        "| 4096 | 1.5 % (−0.1) | 1.5 % (−0.1) |",
+        "| 8192 | 1.5 % (−0.1) | 1.5 % (−0.1) |",
+    ]
 
 
 def test_the_readme_and_the_figure_show_the_stored_results():
@@ -83,10 +100,65 @@ def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):
         bench.check(torch.bfloat16, "cpu")
 
 
+def test_a_run_is_kept_beside_those_of_other_backends(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    for backend, device in (("auto", "old"), ("triton", "a GPU"), ("auto", "new")):
+        monkeypatch.setattr(bench, "bench", lambda device=device, **given: given | {"device": device})
+        monkeypatch.setattr(bench, "table", lambda result: result["device"])
+        found, text = bench.answer(None, backend, 7, False, path)
+        assert (found, text) == ({"backend": backend, "rounds": 7, "device": device}, device)
+    kept = json.loads(path.read_text())
+    assert {name: result["device"] for name, result in kept.items()} == {"auto": "new", "triton": "a GPU"}
+
+
+def test_only_the_named_cells_run(monkeypatch):
+    ran = []
+    monkeypatch.setattr(bench, "bench", lambda *cells, **_: ran.extend(cells))
+    monkeypatch.setattr(bench, "table", str)
+    bench.answer("d128-causal-2048,d64-full-8192", "auto", 1, False, None)
+    cells = [speed.Cell(128, 2048, True), speed.Cell(64, 8192, False)]
+    assert ran == [cells, cells]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--cells", "d64-2048"], "a cell must look like d128-causal-2048 or d64-full-8192, got 'd64-2048'"),
+        (["--cells", "d64-full-2048", "--into", "results.json"], "leave out --cells and --host"),
+        (["--host", "--into", "results.json"], "leave out --cells and --host"),
+        (["--rounds", "0"], "rounds must be at least 1, got 0"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, error, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(arguments)
+    assert error in capsys.readouterr().err
+
+
+def test_the_command_line_offers_what_the_module_does(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "answer", lambda *arguments: given.append(arguments) or ({}, "as text"))
+    into = tmp_path / "results.json"
+    done = CliRunner().invoke(app, ["bench", "--backend", "triton", "--rounds", "5", "--into", str(into)])
+    assert done.output.strip() == "as text"
+    CliRunner().invoke(app, ["bench", "--cells", "d64-full-2048"])
+    CliRunner().invoke(app, ["bench", "--host"])
+    assert given == [
+        (None, "triton", 5, False, into),
+        ("d64-full-2048", "auto", timing.ROUNDS, False, None),
+        (None, "auto", timing.ROUNDS, True, None),
+    ]
+    assert {choice.value for choice in command.Backend} == set(get_args(launch.Backend))
+
+
 @pytest.mark.gpu
 def test_one_cell_runs():
-    result = bench.bench([bench.Cell(64, 2048, True)], milliseconds=5)
+    cells = [speed.Cell(64, 2048, True)]
+    result = bench.bench(cells, cells, rounds=2)
     assert result["cells"][0]["forward"]["fixed"] > 0
+    assert result["statistics"][0]["microseconds"] > 0
     assert max(result["accuracy"].values()) <= accuracy.ALLOWED
     assert {at["length"] for at in result["lengths"]} == set(bench.LENGTHS)
     held = result["memory"]

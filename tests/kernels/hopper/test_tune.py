@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from stabmon.kernels.bench import GRID
 from stabmon.kernels.hopper import launch, tune
+from stabmon.kernels.speed import GRID
 
 
 @pytest.mark.parametrize(("shape", "plan"), launch.TABLE.items(), ids=str)
