@@ -23,7 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from . import compat, schedule
 from .barriers import barriers
-from .gradients import hidden, logit_gradient, rounded, weights
+from .gradients import logit_gradient, rounded, seen, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
@@ -118,9 +118,9 @@ def _steps(
         s_token = warpgroup_mma(k, q.permute((1, 0)), zero, use_acc=False, is_async=True)
         dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s_token,))
-        if MASKED:
-            s = hidden(s, i * BLOCK_Q + reach, c_scale, FORM, True)
         p = weights(s, c_scale, shift, FORM)
+        if MASKED:
+            p = seen(p, i * BLOCK_Q + reach, True)
         p_rounded = gl.convert_layout(rounded(p, GAIN, dtype), p_layout)
         dp = warpgroup_mma_wait(0, deps=(dp_token,))
         dv_token = warpgroup_mma(p_rounded, do, dv, is_async=True)

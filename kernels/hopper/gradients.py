@@ -7,7 +7,6 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from . import schedule
 from .weights import TANH
 
 _START = """{ .reg .f32 x0, x1;
@@ -36,19 +35,19 @@ def weights(s, c_scale, shift, FORM: gl.constexpr):
 
 
 @gluon.jit
-def hidden(s, reach, c_scale, FORM: gl.constexpr, KEYS_FIRST: gl.constexpr):
-    """Return products s with those of keys that a query does not see made infinite.
+def seen(p, reach, KEYS_FIRST: gl.constexpr):
+    """Return weights p, and 0 where a query does not see its key.
 
-    KEYS_FIRST: s is [keys, queries]; query i of the tile sees its keys up to reach + i.
+    KEYS_FIRST: p is [keys, queries]; query i of the tile sees its keys up to reach + i.
+    What a thread's columns are beyond multiples of 8 it holds in a register or two; the multiples are immediates.
     """
-    layout: gl.constexpr = s.type.layout
-    rows = schedule.again(gl.arange(0, s.shape[0], gl.SliceLayout(1, layout)))[:, None]
-    columns = schedule.again(gl.arange(0, s.shape[1], gl.SliceLayout(0, layout)))[None, :]
-    unseen = gl.where((c_scale > 0) == (FORM == TANH), float("-inf"), float("inf"))
+    layout: gl.constexpr = p.type.layout
+    rows = gl.arange(0, p.shape[0], gl.SliceLayout(1, layout))[:, None]
+    columns = gl.arange(0, p.shape[1], gl.SliceLayout(0, layout))[None, :]
     if KEYS_FIRST:
-        return gl.where(rows <= columns + reach, s, unseen)
+        return gl.where(rows - reach - (columns & 7) <= (columns & -8), p, 0.0)
     else:
-        return gl.where(columns <= rows + reach, s, unseen)
+        return gl.where((columns & -8) <= rows + reach - (columns & 7), p, 0.0)
 
 
 @gluon.jit

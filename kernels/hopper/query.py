@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from . import compat, schedule
 from .barriers import barriers
-from .gradients import hidden, logit_gradient, weights
+from .gradients import logit_gradient, seen, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
 
@@ -72,9 +72,9 @@ def _accumulate(
         s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
         dp_token = warpgroup_mma(do, v.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s_token,))
-        if MASKED:
-            s = hidden(s, reach, c_scale, FORM, False)
         p = weights(s, c_scale, shift, FORM)
+        if MASKED:
+            p = seen(p, reach, False)
         dp = warpgroup_mma_wait(0, deps=(dp_token,))
         ds = gl.convert_layout(logit_gradient(p, dp, GAIN).to(k_ring.dtype), p_layout)
         dq_token = warpgroup_mma(ds, k, dq, is_async=True)
