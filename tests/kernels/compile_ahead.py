@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
-from triton.runtime.jit import JITFunction
 
 from stabmon.kernels import backward, forward, launch, statistics
 from stabmon.kernels.problem import Problem
+from tests.kernels.absent_device import compile_only
 
 
 def gradients(p: Problem, grad: torch.Tensor) -> None:
@@ -60,23 +59,6 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
 }
 
 
-class Device:
-    """What Triton asks of a driver before it compiles."""
-
-    def __init__(self, capability: tuple[int, int]):
-        self.number = 10 * capability[0] + capability[1]
-        self.target = GPUTarget("cuda", self.number, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> int:
-        return self.number
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
 def problem(
     dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False, window=None, lengths=False,
     packed=False,
@@ -94,18 +76,9 @@ def problem(
     return Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules), tensor(4)
 
 
-compiled: list[Any] = []
-
-
-def compile_only(self, grid):
-    def call(*args, **kwargs):
-        compiled.append(self.run(*args, grid=grid, warmup=True, **kwargs))
-
-    return call
-
-
 def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    triton.runtime.driver.set_active(Device(capability))
+    compiled: list[Any] = []
+    compile_only(capability, compiled)
     launch.capability = lambda device: capability
     launch.on_device = lambda device: True
     for shape, kernels in SHAPES[capability]:
@@ -142,7 +115,6 @@ def report(name, shape, kernel) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    JITFunction.__getitem__ = compile_only
     device = (int(sys.argv[1]), int(sys.argv[2]))
     if device != (9, 0):
         CUDABackend.make_cubin = lambda *_: b""

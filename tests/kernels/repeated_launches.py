@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from triton.backends.compiler import GPUTarget
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from stabmon.kernels.launcher import Launcher
+from tests.kernels.absent_device import Device
 
 
 class Launch(NamedTuple):
@@ -45,17 +45,10 @@ class Loader:
         pass
 
 
-class Driver:
+class Driver(Device):
+    """A driver whose launches are noted."""
+
     utils, launcher_cls = Loader(), Note
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
 
 @triton.jit(do_not_specialize=["free", "late"])
@@ -107,7 +100,7 @@ def compare(kernel: Any, step: int, free: int) -> None:
 
 
 if __name__ == "__main__":
-    triton.runtime.driver.set_active(Driver())
+    triton.runtime.driver.set_active(Driver((9, 0)))
     for kernel in (by_pointer, by_descriptor):
         for step, free in ((1, 1), (16, 16), (3, 3)):
             compare(kernel, step, free)

@@ -40,6 +40,10 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
     out, err = compilers[dim].communicate()
     assert compilers[dim].returncode == 0, err[-3000:]
     kernels = [json.loads(line) for line in out.splitlines()]
+    rounding = [kernel for kernel in kernels if kernel["kernel"] == "round_kernel"]
+    assert len(rounding) == 2
+    assert all(kernel["stack"] == kernel["products"] == 0 for kernel in rounding)
+    kernels = [kernel for kernel in kernels if kernel not in rounding]
     for kernel in kernels:
         assert kernel["products"] > 0
         assert kernel["spills"] <= SPILLS, f"the loop over tiles spills registers: {kernel}"
