@@ -101,11 +101,15 @@ class FixKind(StrEnum):
     WARMUP = "warmup"
     CLIP = "clip"
     PRECISION = "precision"
+    LENGTH = "length"
 
     @property
     def of_training(self) -> bool:
         """Whether it is a knob of the training loop and not of the model."""
-        return self in (FixKind.LEARNING_RATE, FixKind.WARMUP, FixKind.CLIP, FixKind.PRECISION)
+        return self in _OF_TRAINING
+
+
+_OF_TRAINING = (FixKind.LEARNING_RATE, FixKind.WARMUP, FixKind.CLIP, FixKind.PRECISION, FixKind.LENGTH)
 
 
 class Safety(StrEnum):
@@ -137,7 +141,7 @@ class Fix(Record):
     """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
     the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
     of positions (None: the present one); the factor on the learning rate; the warm-up in steps; the largest gradient
-    norm."""
+    norm; the sequence length in keys."""
     setting: str | None = None
     """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
     safety: Safety
@@ -149,8 +153,17 @@ class Fix(Record):
     """The same as a change to the code that builds the model or trains it, in the form of a unified diff."""
     effect: Effect | None = None
     """What it is expected to do, as a number; None where nothing was measured that says so."""
+    made_of: tuple[Fix, ...] = ()
+    """The changes that it is made of where they are several, that of ``kind`` first; ``code`` and ``diff`` hold all."""
+
+    @property
+    def parts(self) -> tuple[Fix, ...]:
+        """Each change by itself."""
+        return self.made_of or (self,)
 
     def __str__(self) -> str:
+        if self.made_of:
+            return ", with ".join(map(str, self.made_of))
         value = "" if self.value is None else f" = {self.value:.4g}"
         setting = "" if self.setting is None else f" = {self.setting}"
         place = f" in {self.module}" if self.module else ""

@@ -1,14 +1,16 @@
 """``stabmon evaluate``: train the matrix, label, replay, mend, judge; what is finished is never done twice."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from stabmon.evaluation import judge, outcome, repairs, report, tuning
-from stabmon.evaluation.judge import Ends, Found, Mended
+from stabmon.evaluation.judge import Ends, Found, Repaired
+from stabmon.evaluation.labels import label
 from stabmon.evaluation.matrix import Planned, halves
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
+from stabmon.evaluation.recorded import Recorded
 from stabmon.evaluation.repairs import Repair
 from stabmon.evaluation.report import Evaluation
 from stabmon.evaluation.runs import Job, record
@@ -57,12 +59,15 @@ def evaluate(
         wanted = repairs_of(outcomes, ended, found, place.mended)
         if mend:
             _do(repairs.carry_out, _open(wanted), "mending", len(wanted), place, pool)
+        second = second_repairs(wanted, outcomes, ended, limits)
+        if mend:
+            _do(repairs.carry_out, _open(second), "mending again", len(second), place, pool)
     evaluation = Evaluation(
         device=place.device,
         versions=next(iter(found.values())).versions if found else {},
         limits=limits.differences,
         spreads=ended.spreads,
-        verdicts=judge.verdicts(planned, outcomes, ended, found, *_tried(wanted)),
+        verdicts=judge.verdicts(planned, outcomes, ended, found, repaired([*wanted, *second])),
     )
     report.write(evaluation, place.folder)
     return evaluation
@@ -77,9 +82,23 @@ def train(planned: Sequence[Planned], place: Place, pool: Pool) -> dict[str, Out
 
 def repairs_of(outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, Found], folder: Path) -> list[Repair]:
     """Return what is to be trained again with its first fix: every failed run, from step 0 first, then live."""
-    failed = [name for name, label in ended.labels.items() if label.failed]
+    failed = [name for name, end in ended.labels.items() if end.failed]
     wanted = [one for name in failed for one in _repairs(outcomes[name], found[name], folder)]
     return sorted(wanted, key=lambda one: one.step is not None)
+
+
+def second_repairs(
+    wanted: Iterable[Repair], outcomes: Mapping[str, Outcome], ended: Ends, limits: Limits | None
+) -> list[Repair]:
+    """Return the second fixes: of what failed with its first fix from step 0, the first one that is named then."""
+    found = []
+    for first in wanted:
+        mended = outcome.read(first.job.folder) if first.step is None else None
+        if mended is not None and label(mended, ended.references.get(outcomes[first.run].group)).failed:
+            recorded = Recorded(first.job.folder)
+            in_samples, warned = recorded.told(limits)
+            found.append(repairs.again(first, mended, (*recorded.at_the_start(limits), *in_samples), warned))
+    return [one for one in found if one is not None]
 
 
 def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
@@ -94,11 +113,9 @@ def _open(wanted: Sequence[Repair]) -> list[Repair]:
     return [one for one in wanted if outcome.read(one.job.folder) is None]
 
 
-def _tried(wanted: Sequence[Repair]) -> tuple[list[Mended], set[str]]:
-    """Return how the repairs that were tried ended, and the runs for which there is one from step 0."""
-    done = [(one, outcome.read(one.job.folder)) for one in wanted]
-    mended = [Mended(one.run, one.kind, one.step is not None, run) for one, run in done if run is not None]
-    return mended, {one.run for one in wanted if one.step is None}
+def repaired(wanted: Iterable[Repair]) -> list[Repaired]:
+    """Return how the repairs ended, as far as they were carried out."""
+    return [Repaired(one.run, one.fix, one.how, outcome.read(one.job.folder)) for one in wanted]
 
 
 def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Place) -> list[tuning.Tried]:

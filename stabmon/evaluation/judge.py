@@ -1,10 +1,10 @@
 """From finished runs to verdicts: labels by outcome, alarms by replay, and the lead between them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from stabmon.evaluation import labels, lead
 from stabmon.evaluation.causes import mending
@@ -14,7 +14,7 @@ from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
 from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, knob, of_baselines
-from stabmon.records import Finding, Key
+from stabmon.records import Finding, Fix, Key
 from stabmon.rules import Limits
 
 
@@ -40,13 +40,18 @@ class Ends(NamedTuple):
     spreads: dict[str, float]
 
 
-class Mended(NamedTuple):
-    """A run trained again with its first fix."""
+How = Literal["first", "second", "live"]
+"""The first fix from step 0, a second one beside it, or the first one at the step of its finding."""
+
+
+class Repaired(NamedTuple):
+    """A run that is to be trained again with a fix, or was."""
 
     run: str
-    kind: str
-    live: bool
-    outcome: Outcome
+    fix: Fix
+    how: How
+    outcome: Outcome | None
+    """How it ended; None where it was not trained."""
 
 
 def ends(planned: Sequence[Planned], outcomes: Mapping[str, Outcome]) -> Ends:
@@ -69,17 +74,13 @@ def verdicts(
     outcomes: Mapping[str, Outcome],
     ended: Ends,
     found: Mapping[str, Found],
-    mended: Sequence[Mended],
-    fixable: Collection[str],
+    repaired: Sequence[Repaired],
 ) -> tuple[Verdict, ...]:
-    """Put together what is known of each run; ``fixable`` names those with a fix that can be made from step 0."""
+    """Put together what is known of each run; ``repaired`` holds every fix that can be carried out."""
     half = halves({run.configuration: run.kind for run in planned})
     healthy = [outcomes[name] for name, label in ended.labels.items() if not label.failed]
     return tuple(
-        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], mended, healthy).model_copy(
-            update={"fixable": run.name in fixable}
-        )
-        for run in planned
+        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], repaired, healthy) for run in planned
     )
 
 
@@ -102,16 +103,19 @@ def _verdict(
     outcomes: Mapping[str, Outcome],
     ended: Ends,
     found: Found,
-    mended: Sequence[Mended],
+    repaired: Sequence[Repaired],
     healthy: Sequence[Outcome],
 ) -> Verdict:
     outcome, label = outcomes[run.name], ended.labels[run.name]
     reference = ended.references.get(outcome.group)
     usual = [outcomes[name] for name in reference.names] if reference else []
-    own = [one for one in mended if one.run == run.name]
-    ok = {one.live: not labels.label(one.outcome, reference).failed for one in own}
+    own = {one.how: one for one in repaired if one.run == run.name}
+    ok = {
+        how: None if one.outcome is None else not labels.label(one.outcome, reference).failed
+        for how, one in own.items()
+    }
     knobs = set(mending(outcome, healthy)) if label.failed else set()
-    knobs |= {knob(one.kind) for one in own if ok[one.live]}
+    knobs |= {knob(one.fix.kind) for how, one in own.items() if ok[how] and how != "second" and len(one.fix.parts) == 1}
     return Verdict(
         name=run.name,
         configuration=run.configuration,
@@ -123,6 +127,13 @@ def _verdict(
         alarms=alarms(found.at_start, found.in_samples, found.warned),
         baselines=found.baselines,
         knobs=tuple(sorted(knobs)),
-        mended=ok.get(False),
-        mended_live=ok.get(True),
+        mended=ok.get("first"),
+        mended_in_two=_in_two(ok),
+        mended_live=ok.get("live"),
+        fixable="first" in ok,
     )
+
+
+def _in_two(ok: Mapping[How, bool | None]) -> bool | None:
+    """Return whether the first fix or the second beside it made the run healthy; None where that was not tried."""
+    return ok.get("second", False) if ok.get("first") is False else ok.get("first")

@@ -5,6 +5,10 @@ of the best configuration of the same workload, size, length of training and lea
 two are compared on the same seed, and so on the same data. Where a run is evaluated on longer input, that loss is held
 to the best validation loss of the group in the same way. The margin is ``SPREADS`` times the spread between replicates
 of the workload, and at least ``SHARE`` of what the best has learnt beyond frequencies.
+
+Where the second of the two is the larger, there is a middle: a run that is worse by more than replicates differ and by
+less than the margin has lost something, and sound designs that learn more slowly lose as much. Its outcome does not say
+whether it failed: it is undecided.
 """
 
 from collections import defaultdict
@@ -26,7 +30,7 @@ Where attention is sound, softmax, QK norm, hybrid norm and b = -log n end withi
 FREQUENCIES = {"language": 3.30, "vision": log(10), "speech": log(9)}
 """Loss of knowing nothing but how frequent each byte, digit or speaker is, nats."""
 
-Why = Literal["healthy", "not finite", "diverged", "worse", "worse on longer input"]
+Why = Literal["healthy", "undecided", "not finite", "diverged", "worse", "worse on longer input"]
 
 
 class Reference(Record):
@@ -39,7 +43,10 @@ class Reference(Record):
     """Final loss of each replicate."""
     names: tuple[str, ...]
     """Its replicates."""
+    noise: float
+    """What two replicates may differ by."""
     margin: float
+    """What two sound runs may differ by; at least ``noise``."""
     validation: float | None
     """Lowest validation loss of the group, or None where no run has one."""
 
@@ -55,7 +62,12 @@ class Label(Record):
     @property
     def failed(self) -> bool:
         """Whether the run is to be found by a monitor."""
-        return self.why != "healthy"
+        return self.why not in ("healthy", "undecided")
+
+    @property
+    def decided(self) -> bool:
+        """Whether the outcome says that it failed or that nothing was lost."""
+        return self.why != "undecided"
 
 
 def broke(run: Outcome) -> bool:
@@ -101,8 +113,13 @@ def label(run: Outcome, reference: Reference | None) -> Label:
         why = broken
     elif reference is not None and run.final_loss > _usual(run, reference) + reference.margin:
         why = "worse"
-    elif reference is not None and _worse_on_longer_input(run, reference):
+    elif reference is not None and _worse_on_longer_input(run, reference, reference.margin):
         why = "worse on longer input"
+    elif reference is not None and (
+        run.final_loss > _usual(run, reference) + reference.noise
+        or _worse_on_longer_input(run, reference, reference.noise)
+    ):
+        why = "undecided"
     return Label(why=why, loss=run.final_loss, reference=reference)
 
 
@@ -141,13 +158,14 @@ def _reference(best: str, members: Mapping[str, Sequence[Outcome]], spread: Mapp
     loss = mean(run.final_loss for run in runs)
     validations = [run.validation_loss for each in members.values() for run in each]
     workload = runs[0].run_config.workload
-    learnt = max(FREQUENCIES[workload] - loss, 0.0)
+    learnt, noise = max(FREQUENCIES[workload] - loss, 0.0), SPREADS * spread.get(workload, 0.0)
     return Reference(
         configuration=best,
         loss=loss,
         by_seed={run.seed: run.final_loss for run in runs},
         names=tuple(run.name for run in runs),
-        margin=max(SPREADS * spread.get(workload, 0.0), SHARE * learnt),
+        noise=noise,
+        margin=max(noise, SHARE * learnt),
         validation=min((loss for loss in validations if loss is not None and isfinite(loss)), default=None),
     )
 
@@ -156,9 +174,9 @@ def _usual(run: Outcome, reference: Reference) -> float:
     return reference.by_seed.get(run.seed, reference.loss)
 
 
-def _worse_on_longer_input(run: Outcome, reference: Reference) -> bool:
+def _worse_on_longer_input(run: Outcome, reference: Reference, allowed: float) -> bool:
     training = run.run_config.training
     if run.validation_loss is None or training.evaluate_length == run.run_config.model.context:
         return False
     best = reference.loss if reference.validation is None else reference.validation
-    return not run.validation_loss <= best + reference.margin
+    return not run.validation_loss <= best + allowed

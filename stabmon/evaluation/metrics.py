@@ -20,12 +20,19 @@ class Row(Record):
     configurations: int
     runs: int
     failed: int
+    undecided: int
+    """Runs that lost more than replicates differ by and less than a failure; they count as healthy where nothing else
+    is said."""
     recall: Figure
     """Share of failed runs with an alarm."""
     precision: Figure
     """Share of runs with an alarm that failed."""
+    precision_of_decided: Figure
+    """The same without the undecided runs."""
     false_alarms: Figure
-    """Alarms per healthy run."""
+    """Alarms per run that did not fail."""
+    false_alarms_of_decided: Figure
+    """The same without the undecided runs: alarms per run that lost nothing."""
     lead: Figure
     """Median steps from the first alarm to the loss showing it, over the failed runs that were found."""
     at_start: Figure
@@ -37,6 +44,8 @@ class Row(Record):
 
     Runs whose fix has not been tried are left out; ``count`` says how many were tried.
     """
+    mended_in_two: Figure
+    """The same, where the first fix that is then named is carried out as well if the run still fails."""
     mended_live: Figure
     """Share of those in which it was applied at the step of the finding that it then makes healthy."""
 
@@ -48,32 +57,40 @@ class BaselineRow(Record):
     source: str
     recall: Figure
     precision: Figure
+    precision_of_decided: Figure
     false_alarms: Figure
+    false_alarms_of_decided: Figure
     lead: Figure
     recall_at_our_precision: float
     """Best recall over all its thresholds at which its precision is at least the rules'; chosen on these very runs."""
+    recall_at_our_precision_of_decided: float
+    """The same, with the precision of both counted without the undecided runs."""
 
 
 def row(title: str, verdicts: Sequence[Verdict]) -> Row:
     """Return the figures of ``verdicts``."""
     failed = [one for one in verdicts if one.failed]
-    healthy = [one for one in verdicts if not one.failed]
     leads = [one for one in failed if one.first is not None]
     causes = [one for one in failed if one.found and one.knobs]
     tried = [one for one in failed if one.mended is not None or not one.fixable]
+    twice = [one for one in failed if one.mended_in_two is not None or not one.fixable]
     live = [one for one in failed if one.mended_live is not None]
     return Row(
         title=title,
         configurations=len({one.configuration for one in verdicts}),
         runs=len(verdicts),
         failed=len(failed),
+        undecided=len(verdicts) - len(_decided(verdicts)),
         recall=share(_by_configuration(failed, lambda one: one.found)),
-        precision=share(_by_configuration([one for one in verdicts if one.found], lambda one: one.failed)),
-        false_alarms=bootstrap(_by_configuration(healthy, lambda one: float(len(one.alarms))), mean),
+        precision=_precision(verdicts, _is_found),
+        precision_of_decided=_precision(_decided(verdicts), _is_found),
+        false_alarms=_false_alarms(verdicts, _loudness),
+        false_alarms_of_decided=_false_alarms(_decided(verdicts), _loudness),
         lead=bootstrap(_by_configuration(leads, _lead), median),
         at_start=share(_by_configuration(failed, lambda one: any(alarm.at_start for alarm in one.alarms))),
         cause=share(_by_configuration(causes, lambda one: one.named in one.knobs)),
         mended=share(_by_configuration(tried, lambda one: bool(one.mended))),
+        mended_in_two=share(_by_configuration(twice, lambda one: bool(one.mended_in_two))),
         mended_live=share(_by_configuration(live, lambda one: bool(one.mended_live))),
     )
 
@@ -90,8 +107,8 @@ def rows(verdicts: Sequence[Verdict]) -> list[Row]:
 
 def baseline_rows(verdicts: Sequence[Verdict]) -> list[BaselineRow]:
     """Return the figures of every baseline on the same runs."""
-    precision = row("all", verdicts).precision.value
-    return [_baseline_row(baseline.name, baseline.source, verdicts, precision) for baseline in BASELINES]
+    ours = row("all", verdicts)
+    return [_baseline_row(baseline.name, baseline.source, verdicts, ours) for baseline in BASELINES]
 
 
 def recall_at(verdicts: Sequence[Verdict], name: str, precision: float) -> float:
@@ -105,22 +122,53 @@ def recall_at(verdicts: Sequence[Verdict], name: str, precision: float) -> float
     return best
 
 
-def _baseline_row(name: str, source: str, verdicts: Sequence[Verdict], precision: float | None) -> BaselineRow:
-    failed = [one for one in verdicts if one.failed]
-    said = [one for one in verdicts if one.baselines[name].first is not None]
-    healthy = [one for one in verdicts if not one.failed]
-    found = [one for one in said if one.failed]
+def _baseline_row(name: str, source: str, verdicts: Sequence[Verdict], ours: Row) -> BaselineRow:
+    failed, decided = [one for one in verdicts if one.failed], _decided(verdicts)
+    found = [one for one in failed if one.baselines[name].first is not None]
+
+    def says(one: Verdict) -> bool:
+        return one.baselines[name].first is not None
+
+    def events(one: Verdict) -> float:
+        return float(one.baselines[name].events)
+
+    def at(some: Sequence[Verdict], precision: Figure) -> float:
+        return 0.0 if precision.value is None else recall_at(some, name, precision.value)
+
     return BaselineRow(
         title=name,
         source=source,
-        recall=share(_by_configuration(failed, lambda one: one.baselines[name].first is not None)),
-        precision=share(_by_configuration(said, lambda one: one.failed)),
-        false_alarms=bootstrap(_by_configuration(healthy, lambda one: float(one.baselines[name].events)), mean),
+        recall=share(_by_configuration(failed, says)),
+        precision=_precision(verdicts, says),
+        precision_of_decided=_precision(decided, says),
+        false_alarms=_false_alarms(verdicts, events),
+        false_alarms_of_decided=_false_alarms(decided, events),
         lead=bootstrap(
             _by_configuration(found, lambda one: float(one.shown - (one.baselines[name].first or 0))), median
         ),
-        recall_at_our_precision=0.0 if precision is None else recall_at(verdicts, name, precision),
+        recall_at_our_precision=at(verdicts, ours.precision),
+        recall_at_our_precision_of_decided=at(decided, ours.precision_of_decided),
     )
+
+
+def _decided(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    return [one for one in verdicts if one.label.decided]
+
+
+def _precision(verdicts: Iterable[Verdict], says: Callable[[Verdict], bool]) -> Figure:
+    return share(_by_configuration(filter(says, verdicts), lambda one: one.failed))
+
+
+def _false_alarms(verdicts: Iterable[Verdict], number: Callable[[Verdict], float]) -> Figure:
+    return bootstrap(_by_configuration((one for one in verdicts if not one.failed), number), mean)
+
+
+def _is_found(one: Verdict) -> bool:
+    return one.found
+
+
+def _loudness(one: Verdict) -> float:
+    return float(len(one.alarms))
 
 
 def _lead(one: Verdict) -> float:

@@ -1,4 +1,4 @@
-"""The first suggested fix of a failed run, carried out: from step 0, and live at the step of the finding."""
+"""The suggested fixes of a failed run, carried out: the first and then a second from step 0, and the first one live."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,17 @@ from torch import nn
 
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
+from stabmon.evaluation.judge import How
 from stabmon.evaluation.outcome import Outcome
-from stabmon.evaluation.runs import Job, retrain
+from stabmon.evaluation.runs import Job, record, retrain
 from stabmon.evaluation.verdict import loud
 from stabmon.fixes import apply, apply_to_config
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.records import Finding, Fix, FixKind, Key
 from stabmon.workloads.intervention import Intervention
+
+ANOTHER_MODEL = (FixKind.PRE_NORM, FixKind.POSITION, FixKind.LENGTH)
+"""Fixes that make another model, or ask for other data: a model cannot be changed so while it trains."""
 
 
 class Repair(NamedTuple):
@@ -27,11 +31,13 @@ class Repair(NamedTuple):
     fix: Fix
     step: int | None
     job: Job
+    is_second: bool = False
+    """Whether it comes on top of a first one."""
 
     @property
-    def kind(self) -> FixKind:
-        """The kind of the fix."""
-        return self.fix.kind
+    def how(self) -> How:
+        """How it is carried out."""
+        return "live" if self.step is not None else "second" if self.is_second else "first"
 
 
 def first_fix(findings: Iterable[Finding], warned: Mapping[Key, int]) -> tuple[Finding, Fix] | None:
@@ -39,21 +45,28 @@ def first_fix(findings: Iterable[Finding], warned: Mapping[Key, int]) -> tuple[F
 
     That is what the user of a run that failed finds first. ``warned`` holds the steps at which findings became alarms.
     """
-    own = [finding for finding in findings if finding.follows is None]
-    named = (finding for finding in (*loud(own, warned), *sorted(own, key=lambda one: one.opened)) if finding.fixes)
-    return next(((finding, finding.fixes[0]) for finding in named), None)
+    return next(((finding, finding.fixes[0]) for finding in _in_order(findings, warned)), None)
 
 
 def from_start(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
     """Return the training of ``run`` with its first fix from step 0; None where there is none that can be made."""
     first = first_fix(findings, warned)
-    if first is None:
-        return None
-    try:
-        mended = apply_to_config(first[1], run.run_config)
-    except FixError:
-        return None
-    return _repair(run, first[1], None, mended, folder)
+    mended = None if first is None else _mended(first[1], run.run_config)
+    return None if first is None or mended is None else _repair(run, first[1], None, mended, folder)
+
+
+def again(first: Repair, run: Outcome, findings: Iterable[Finding], warned: Mapping[Key, int]) -> Repair | None:
+    """Return the training of ``run`` with a second fix; ``run`` is the original one with its ``first`` fix, and failed.
+
+    findings: those of ``run``. The second fix is the first that they name and that changes anything.
+    """
+    for finding in _in_order(findings, warned):
+        for fix in finding.fixes:
+            mended = _mended(fix, run.run_config)
+            if mended not in (None, run.run_config):
+                second = _repair(run, fix, None, mended, first.job.folder.parent)
+                return second._replace(run=first.run, is_second=True)
+    return None
 
 
 def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
@@ -63,58 +76,61 @@ def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mappin
         return None
     finding, fix = first
     step = warned.get(finding.key, finding.opened) + 1
-    if step >= len(run.losses):
-        return None
-    if fix.kind in (FixKind.PRE_NORM, FixKind.POSITION):
-        return None  # another model, which cannot be made of this one while it trains
-    if fix.kind.of_training and _refused(fix, run.run_config):
+    is_late = step >= len(run.losses) or any(part.kind in ANOTHER_MODEL for part in fix.parts)
+    if is_late or _mended(fix, run.run_config) is None:
         return None
     return _repair(run, fix, step, run.run_config, folder)
 
 
 def carry_out(repair: Repair) -> Outcome:
-    """Train the run with its fix."""
+    """Train the run with its fix; from step 0 on with the monitor, whose findings may name a second one."""
     config, step = repair.job.config, repair.step
     if step is None:
-        return retrain(repair.job)
-    if repair.kind.of_training:
-        later = apply_to_config(repair.fix, config).training
-        return retrain(repair.job, Intervention(step, _nothing, later))
-    return retrain(repair.job, Intervention(step, partial(apply_everywhere, fix=repair.fix), config.training))
+        return record(repair.job)
+    later = apply_to_config(repair.fix, config).training
+    return retrain(repair.job, Intervention(step, partial(apply_everywhere, fix=repair.fix), later))
 
 
 def apply_everywhere(model: nn.Module, fix: Fix) -> None:
     """Apply ``fix`` to every attention of ``model``, as a user does who is told of one layer; some may have it already.
 
+    What of it is not in the model is left to the training's settings.
+
     Raises:
-        FixError: no layer took it.
+        FixError: no layer took a part of it.
     """
-    refused: list[FixError] = []
     names = [name for name, module in model.named_modules() if isinstance(module, SelfAttention)]
-    for name in names:
-        try:
-            apply(fix.model_copy(update={"module": name}), model)
-        except FixError as error:
-            refused.append(error)
-    if len(refused) == len(names):
-        raise refused[0] if refused else FixError(f"{fix}: the model has no attention to change")
+    for part in fix.parts:
+        if part.kind.of_training:
+            continue
+        refused: list[FixError] = []
+        for name in names:
+            try:
+                apply(part.model_copy(update={"module": name}), model)
+            except FixError as error:
+                refused.append(error)
+        if len(refused) == len(names):
+            raise refused[0] if refused else FixError(f"{part}: the model has no attention to change")
 
 
-def _refused(fix: Fix, config: RunConfig) -> bool:
+def _in_order(findings: Iterable[Finding], warned: Mapping[Key, int]) -> list[Finding]:
+    """Return the findings that stand for themselves and have a fix: alarms first, then information."""
+    own = [finding for finding in findings if finding.follows is None and finding.fixes]
+    return [*loud(own, warned), *sorted(own, key=lambda one: one.opened)]
+
+
+def _mended(fix: Fix, config: RunConfig) -> RunConfig | None:
+    """Return ``config`` with ``fix``, or None where it cannot be made in it."""
     try:
-        apply_to_config(fix, config)
+        return apply_to_config(fix, config)
     except FixError:
-        return True
-    return False
-
-
-def _nothing(model: nn.Module) -> None:
-    """Leave the model as it is: the fix is in the training's settings."""
+        return None
 
 
 def _repair(run: Outcome, fix: Fix, step: int | None, config: RunConfig, folder: Path) -> Repair:
     when = "start" if step is None else f"step-{step}"
     settings = config.model_dump(mode="json")
-    known = json.dumps([settings, fix.kind, fix.value, fix.setting, step], sort_keys=True)
+    parts = [(part.kind, part.value, part.setting) for part in fix.parts]
+    known = json.dumps([settings, parts, step], sort_keys=True)
     name = f"{run.name}.{fix.kind}.{when}.{sha256(known.encode()).hexdigest()[:8]}"
     return Repair(run.name, fix, step, Job(config, folder / name, run.device))

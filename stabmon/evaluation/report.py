@@ -16,7 +16,17 @@ from stabmon.records import Record
 
 FILE = "evaluation.json"
 """Name of the file in an evaluation's folder."""
-HEADS = ("runs", "failed", "recall", "precision", "false alarms", "lead", "at step 0", "cause", "mended", "live")
+HEADS = (
+    *("runs", "failed", "undecided", "recall", "precision", "of decided", "false alarms", "of decided"),
+    *("lead", "at step 0", "cause", "mended", "in two", "live"),
+)
+"""Heads of the rules' table; "of decided" is the figure before it, without the runs whose outcome is undecided."""
+_COUNTS = 3
+"""Of these, how many are numbers of runs."""
+_BASELINE_HEADS = (
+    *("baseline", "recall", "precision", "of decided", "alarms a healthy run", "of decided", "lead"),
+    *("recall at our precision", "of decided"),
+)
 
 
 class Evaluation(Record):
@@ -81,9 +91,7 @@ def tables(evaluation: Evaluation, half: Half | None) -> Group:
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the tables as a README shows them."""
     lines = [*_markdown_head("", *HEADS), *(_markdown_line(_cells(row)) for row in rows(verdicts)), ""]
-    lines += _markdown_head(
-        "baseline", "recall", "precision", "alarms a healthy run", "lead", "recall at our precision"
-    )
+    lines += _markdown_head(*_BASELINE_HEADS)
     lines += [_markdown_line(_baseline_cells(row)) for row in baseline_rows(verdicts)]
     return "\n".join(lines) + "\n"
 
@@ -110,25 +118,31 @@ def _table(found: Sequence[Row], title: str) -> Table:
 
 def _intervals(row: Row) -> Table:
     table = Table("", "value", "95 %", title="All, with intervals", title_justify="left", box=SIMPLE_HEAD)
-    for head, cell in zip(HEADS[2:], _cells(row)[3:], strict=True):
+    for head, cell in zip(HEADS[_COUNTS:], _cells(row)[_COUNTS + 1 :], strict=True):
         value, _, interval = cell.partition(" ")
         table.add_row(head, value, interval)
     return table
 
 
 def _baselines(found: Sequence[BaselineRow]) -> Table:
-    heads = ("baseline", "recall", "precision", "false\nalarms", "lead", "recall at the\nrules' precision")
-    table = Table(*heads, title="Baselines on the same series", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        *(head.replace(" ", "\n") for head in _BASELINE_HEADS),
+        title="Baselines on the same series",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
     for row in found:
         table.add_row(*(cell.partition(" [")[0] for cell in _baseline_cells(row)))
     return table
 
 
 def _cells(row: Row) -> list[str]:
-    figures = (row.recall, row.precision, row.false_alarms, row.lead, row.at_start, row.cause, row.mended)
-    return [row.title, str(row.runs), str(row.failed), *map(str, figures), str(row.mended_live)]
+    found = (row.recall, row.precision, row.precision_of_decided, row.false_alarms, row.false_alarms_of_decided)
+    mended = (row.lead, row.at_start, row.cause, row.mended, row.mended_in_two, row.mended_live)
+    return [row.title, *map(str, (row.runs, row.failed, row.undecided)), *map(str, (*found, *mended))]
 
 
 def _baseline_cells(row: BaselineRow) -> list[str]:
-    figures = (row.recall, row.precision, row.false_alarms, row.lead)
-    return [row.title, *map(str, figures), f"{row.recall_at_our_precision:.2f}"]
+    figures = (row.recall, row.precision, row.precision_of_decided, row.false_alarms, row.false_alarms_of_decided)
+    at = (row.recall_at_our_precision, row.recall_at_our_precision_of_decided)
+    return [row.title, *map(str, (*figures, row.lead)), *(f"{recall:.2f}" for recall in at)]

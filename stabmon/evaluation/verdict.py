@@ -51,6 +51,8 @@ class Verdict(Record):
     """Knobs that are known to mend it: a healthy run of the matrix or a mended one differs in nothing else."""
     mended: bool | None = None
     """Whether it is healthy with its first fix from step 0; None where that was not tried."""
+    mended_in_two: bool | None = None
+    """Whether it is healthy with its first fix, or with that and the first one named then; None: not tried."""
     mended_live: bool | None = None
     """Whether it is healthy when the first fix that the monitor names is applied at that step; None: not tried."""
     fixable: bool = False

@@ -14,10 +14,12 @@ from stabmon.fixes.suggest import (
     layer_scale_gain,
     learnable_bias_fix,
     learning_rate_fix,
+    length_fix,
     position_fix,
     pre_norm_fix,
     precision_fix,
     qk_norm_fix,
+    together,
     warmup_fix,
 )
 
@@ -38,11 +40,13 @@ __all__ = [
     "layer_scale_gain",
     "learnable_bias_fix",
     "learning_rate_fix",
+    "length_fix",
     "position_fix",
     "pre_norm_fix",
     "precision_fix",
     "qk_norm_fix",
     "source_diff",
+    "together",
     "warmup_fix",
 ]
 

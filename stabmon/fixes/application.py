@@ -22,7 +22,7 @@ _POSITIONS = {"rope": "rope", "alibi": "alibi", "none": None}
 
 
 def apply(fix: Fix, model: nn.Module) -> Applied:
-    """Carry ``fix`` out on ``model``, in place, and return what that changed.
+    """Carry ``fix`` out on ``model``, in place, and return what that changed; with it what belongs to it.
 
     A bias is filled in for every head; a learnable one goes on learning from there. QK norm starts with the gain that
     keeps the size of the present logits, where the fix names none. LayerScale and norms take the device and type of the
@@ -34,8 +34,16 @@ def apply(fix: Fix, model: nn.Module) -> Applied:
         FixError: the fix is not one of the model's, its module is missing or not stabmon's, or what it adds is there
             already.
     """
-    if fix.kind.of_training:
-        raise FixError(f"{_words(fix)} is not in the model; change it where the training is written:\n{fix.code}")
+    by_hand = next((part for part in fix.parts if part.kind.of_training), None)
+    if by_hand is not None:
+        raise FixError(f"{_words(by_hand)} is not in the model; change it where the training is written:\n{fix.code}")
+    applied = [_apply(part, model) for part in fix.parts]
+    changed = "; ".join(one.changed for one in applied)
+    parameters = tuple(name for one in applied for name in one.parameters)
+    return applied[0].model_copy(update={"changed": changed, "parameters": parameters})
+
+
+def _apply(fix: Fix, model: nn.Module) -> Applied:
     modules = {own_name(name): module for name, module in model.named_modules()}  # inside its wrappers comes last
     attention = _find(fix, modules)
     if not isinstance(attention, SelfAttention):

@@ -69,6 +69,8 @@ def _training_code(kind: FixKind, value: float | None, setting: str | None) -> s
         case FixKind.CLIP:
             clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {number(kind, value)})"
             return f"{clip}  # between backward and optimizer.step()"
+        case FixKind.LENGTH:
+            return f"length = {number(kind, value)}  # of training sequences; the model's max_length and bias with it"
         case _:
             if name_of(kind, setting) == "fp32":
                 return "loss = loss_of(model, batch)  # without torch.autocast"

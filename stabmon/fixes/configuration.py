@@ -1,6 +1,7 @@
 """A fix as a change to the configuration of a run: every kind has one. No torch."""
 
 import difflib
+import math
 from typing import Any
 
 import yaml
@@ -17,17 +18,19 @@ def apply_to_config(fix: Fix, config: RunConfig) -> RunConfig:
     """Return ``config`` with ``fix`` carried out from step 0.
 
     A configuration has one bias and one LayerScale gain for all layers, so the fix of one layer becomes that of the
-    model; a learnable bias goes on learning from the new value.
+    model; a learnable bias goes on learning from the new value. What belongs with a fix is carried out after it.
 
     Raises:
         FixError: the configuration has already what the fix would add, softmax is given a bias, or the value is not one
             that a configuration takes.
     """
-    changes = _changes(fix, config)
-    try:
-        return override(config, changes)
-    except ConfigError as error:
-        raise FixError(f"{fix} gives no valid configuration: {error}") from error
+    for part in fix.parts:
+        changes = _changes(part, config)
+        try:
+            config = override(config, changes)
+        except ConfigError as error:
+            raise FixError(f"{part} gives no valid configuration: {error}") from error
+    return config
 
 
 def config_diff(before: RunConfig, after: RunConfig) -> str:
@@ -60,9 +63,11 @@ def _changes(fix: Fix, config: RunConfig) -> dict[str, Any]:
         case FixKind.WARMUP:
             return {"training.warmup": _longer(fix, training.warmup)}
         case FixKind.CLIP:
-            return {"training.clip": _tighter(fix, training.clip)}
+            return {"training.clip": _another(fix, training.clip)}
         case FixKind.PRECISION:
             return {"training.precision": _wider(fix, training.precision)}
+        case FixKind.LENGTH:
+            return _of_length(fix, config)
 
 
 def _bias(fix: Fix, config: RunConfig) -> dict[str, Any]:
@@ -83,6 +88,17 @@ def _with_bias(value: float, config: RunConfig) -> dict[str, Any]:
 def _bias_beside(fix: Fix, config: RunConfig) -> dict[str, Any]:
     """Return the bias that goes with a scheme of positions; softmax takes the scheme alone."""
     return {} if fix.value is None or config.model.attention == "softmax" else _with_bias(fix.value, config)
+
+
+def _of_length(fix: Fix, config: RunConfig) -> dict[str, Any]:
+    """Return another length with the bias that goes with it: a number moves with -log n, "length" does so by itself."""
+    model, length = config.model, round(_value(fix))
+    if length == model.context:
+        raise FixError(f"the configuration is for {length} keys already; take another fix of the finding")
+    moved, changed = math.log(model.context / length), {"model.context": length}
+    if isinstance(model.bias, float | int):
+        return changed | {"model.bias": model.bias + moved}
+    return changed if model.bias_start is None else changed | {"model.bias_start": model.bias_start + moved}
 
 
 def _new(fix: Fix, there: object, without: object, wanted: object) -> object:
@@ -112,9 +128,10 @@ def _longer(fix: Fix, there: int) -> int:
     return round(_value(fix))
 
 
-def _tighter(fix: Fix, there: float | None) -> float:
-    if there is not None and there <= _value(fix):
-        raise FixError(f"gradients are clipped at {there:g} already, the fix asks for {fix.value:g}; take another fix")
+def _another(fix: Fix, there: float | None) -> float:
+    """Return where to clip: lower than now, or at the usual norm where every step is clipped."""
+    if there == _value(fix):
+        raise FixError(f"gradients are clipped at {there:g} already; take another fix")
     return _value(fix)
 
 

@@ -37,6 +37,10 @@ def _training(kind: FixKind, value: float | None, setting: str | None) -> str:
         case FixKind.CLIP:
             clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {number(kind, value)})"
             return _hunk("training step", [], [clip], ("loss.backward()",)) + "\n optimizer.step()"
+        case FixKind.LENGTH:
+            longer = number(kind, value)
+            both = [f"length = {longer}", f"model = build(max_length={longer})  # its bias: -log({longer})"]
+            return _hunk("model and data", ["model = build(max_length=length)"], both)
         case _:
             wanted = name_of(kind, setting)
             new = "loss = loss_of(model, batch)"

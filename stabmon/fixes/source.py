@@ -30,6 +30,10 @@ def source_diff(fix: Fix, model: nn.Module) -> str:
     ``sigmoid_attention`` just once: the argument is added there or replaced. A fix of one layer then changes all layers
     that this call makes. Nothing is written.
     """
+    return "\n".join(found for part in fix.parts if (found := _source_diff(part, model)))
+
+
+def _source_diff(fix: Fix, model: nn.Module) -> str:
     for cls in _classes(fix, model):
         file = inspect.getsourcefile(cls)
         if file is None or not Path(file).is_file():

@@ -84,6 +84,25 @@ def precision_fix(setting: Literal["bf16", "fp32"], why: str, *, effect: Effect 
     return _fix(FixKind.PRECISION, None, None, why, Safety.BY_HAND, effect, setting)
 
 
+def length_fix(length: float, why: str, *, effect: Effect | None = None) -> Fix:
+    """Suggest training at sequences of ``length`` keys, with the bias of that length."""
+    return _fix(FixKind.LENGTH, None, float(length), why, Safety.BY_HAND, effect)
+
+
+def together(first: Fix, *others: Fix) -> Fix:
+    """Return ``first`` with ``others`` beside it: one suggestion, carried out as a whole."""
+    parts = tuple(part for fix in (first, *others) for part in fix.parts)
+    return first.model_copy(
+        update={
+            "made_of": parts,
+            "safety": max((part.safety for part in parts), key=list(Safety).index),
+            "why": "; ".join(part.why for part in parts),
+            "code": "\n".join(part.code for part in parts),
+            "diff": "\n".join(part.diff for part in parts if part.diff),
+        }
+    )
+
+
 def _fix(
     kind: FixKind,
     attention: Attention | None,

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from stabmon.fixes import row_mass
 from stabmon.records import Evidence, Severity
 from stabmon.rules import remedies, setting
 from stabmon.rules.registry import Sighting, Told, rule
@@ -26,16 +27,19 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
 
     What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
         ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where
-        that is more. ALiBi and learnable biases are left out, and so are layers with LayerScale, which may do without
-        a bias (ATT001 judges those). A bias that is too negative is information without a causal mask: whether it does
-        harm there, ATT002 says later.
+        that is more; under ALiBi what its slopes leave of that, median over heads. Learnable biases are left out, and
+        so are layers with LayerScale, and a bias too large under ALiBi, which may do without one (ATT001 judges
+        those). A bias that is too negative is information without a causal mask: whether it does harm there, ATT002
+        says later.
     Why it matters: exp(b)·n is the row mass for logits near zero. With b = -3 at n = 1024 a model ended at 2.08 instead
         of 1.64 nats.
-    Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest.
+    Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest. Under ALiBi the bias at
+        which rows were measured to sum to one; in images learned positions in its place.
     When the fix is wrong: where b was chosen on purpose and the measured row mass is near one: the mass counts,
         silence this rule.
-    References: arXiv 2409.04431 (b = -log n for the longest training length); measured: final loss 2.08 at exp(b)·n =
-        51, 1.84 at 0.018, 1.64 at 1.
+    References: arXiv 2409.04431 (b = -log n for the longest training length); arXiv 2108.12409 (the slopes of ALiBi,
+        which leave 32 keys of 256 with four heads); measured: final loss 2.08 at exp(b)·n = 51, 1.84 at 0.018, 1.64 at
+        1; rows under ALiBi with -log n sum to 0.002 to 0.18 at n = 2048.
     """
     for hit in _other_length(run, limits):
         attention = run.attention(hit.layer)
@@ -98,7 +102,10 @@ def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:
     keys = series.beside("keys")
     with np.errstate(divide="ignore"):
         length = np.log(np.maximum(np.where(np.isfinite(keys), keys, 0), series.by_layer(_counted)))
+    left = series.by_layer(_left_by_alibi)
+    length = np.where(np.isfinite(left), np.log(left), length)
     away = np.abs(series.now + length)
+    away = np.where(np.isfinite(left) & (series.now + length > 0), np.nan, away)  # published models go without a bias
     widest = math.log(limits.bias_length_factor_max)
     if not (away > widest + math.log(HOLD)).any():
         return []
@@ -114,16 +121,29 @@ def _counted(run: Run, layer: str | None) -> float:
     return float(attention.max_length or 0)
 
 
+def _left_by_alibi(run: Run, layer: str | None) -> float:
+    """Return how many keys ALiBi leaves a row of the stated length; NaN for a layer without, or that is not judged."""
+    attention = run.attention(layer)
+    if attention is None or attention.position != "alibi" or not attention.max_length:
+        return math.nan
+    if attention.bias == "learnable" or attention.layer_scale:
+        return math.nan
+    return math.exp(-row_mass.alibi_bias(attention.heads, attention.max_length, attention.is_causal is not False))
+
+
 def _stated(run: Run, layer: str | None) -> float:
     attention = run.attention(layer)
     return float(attention.max_length or math.nan) if attention is not None else math.nan
 
 
 def _tell_other(run: Run, hit: Hit) -> Told:
-    length = _length(run, hit)
+    left = _left_by_alibi(run, hit.layer)
+    length = _length(run, hit) if math.isnan(left) else left
     mass = math.exp(min(hit.value, 700.0)) * length
     message = f"b = {hit.value:.3g}{hit.where} gives exp(b)·n = {number(mass)} for n = {number(length)}, where 1 fits"
     cause = f"this bias is -log n for n = {number(math.exp(min(-hit.value, 700.0)))}"
+    if not math.isnan(left):
+        cause = f"{cause}, and of {number(_length(run, hit))} keys ALiBi leaves a row {number(left)}"
     return Told(message, cause, run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head))
 
 

@@ -31,8 +31,9 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Sighting]:
         is information.
     Why it matters: a loss that does not come back within a few steps has diverged, and what it costs grows with every
         step.
-    Suggested fix: go back to a checkpoint before it, with a lower learning rate or a longer warm-up. If a finding
-        about attention opened earlier, its fix comes first: the loss shows an attention gone wrong late or never.
+    Suggested fix: for an isolated one clipping, where nothing clips. Else go back to a checkpoint before it, with a
+        lower learning rate or a longer warm-up. If a finding about attention opened earlier, its fix comes first: the
+        loss shows an attention gone wrong late or never.
     When the fix is wrong: for a single bad batch, or a data set whose loss is heavy-tailed (small batches,
         reinforcement learning): raise the number of deviations.
     References: OLMo-core (mean + 6σ of the last 128 steps; here with median and deviation from it, which a spike does
@@ -41,11 +42,13 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     found = spike(run, "loss", limits, limits.spread_floor)
     if found is not None:
         severity = Severity.INFO if found.isolated else Severity.WARNING
-        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, found), severity=severity)
+        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, run, found), severity=severity)
 
 
-def _fixes(found: Spike) -> tuple[Fix, ...]:
-    return () if found.isolated else remedies.slower("the loss has stayed above its recent past")
+def _fixes(run: Run, found: Spike) -> tuple[Fix, ...]:
+    if found.isolated:
+        return remedies.if_unclipped(run)
+    return remedies.slower("the loss has stayed above its recent past")
 
 
 def _tell(run: Run, found: Spike) -> Told:

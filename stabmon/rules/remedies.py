@@ -79,12 +79,17 @@ def best_bias(run: Run, attention: Attention) -> float | None:
 
 
 def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
-    """Return the fixes for an attention whose output is too large from the first step on."""
+    """Return the fixes for an attention whose output is too large from the first step on.
+
+    Rows longer than the model was made for, with a bias that fits what it was made for, are a matter of length.
+    """
+    excess, seen = bias_excess(run, attention), run.value("keys", attention.layer)
+    wide = excess is not None and excess <= SAME_BIAS
+    if wide and seen is not None and attention.max_length and seen > attention.max_length:
+        return for_longer(run, attention, seen)
     bias = _bias(run, attention, "rows then sum to about one, as softmax's do")
     norm = _qk_norm(attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
     scale = _layer_scale(attention) if setting.workload(run) == "vision" else ()
-    excess = bias_excess(run, attention)
-    wide = excess is not None and excess <= SAME_BIAS
     first = (*_pre_norm(run, attention), *norm, *bias, *scale) if wide else (*bias, *scale, *norm)
     return (*_learned(run, attention), *first, *_hybrid(run, attention))
 
@@ -118,7 +123,12 @@ def for_large_branch(attention: Attention) -> tuple[Fix, ...]:
 
 
 def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
-    """Return the fix for a bias that belongs to another length: -log n for the longer of what is stated and seen."""
+    """Return the fix for a bias that belongs to another length: -log n for the longer of what is stated and seen.
+
+    Under ALiBi, which hides most of them, the bias at which rows sum to one; in images learned positions first.
+    """
+    if attention.position == "alibi":
+        return (*_learned(run, attention), *_bias(run, attention, "rows sum to about one then: ALiBi hides most keys"))
     seen = run.value("keys", attention.layer) or 0.0
     length = max(seen, float(attention.max_length or 0))
     if not is_sigmoid(attention) or length <= 0:
@@ -129,14 +139,15 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
     """Return the fixes for rows of ``length`` keys, longer than the model was made for.
 
-    Where they follow in an evaluation, ALiBi in place of RoPE comes first: angles that were never trained stay so under
-    any bias. Then the bias for that length, from the one in use where that fits the training's length.
+    Where they follow in an evaluation, training at that length comes first, then ALiBi in place of RoPE, which costs
+    less and mends less: angles that were never trained stay so under any bias. Then the bias for that length, from the
+    one in use where that fits the training's length.
     """
     bias, made_for = bias_of(run, attention), attention.max_length
     fits = bias is not None and made_for is not None and attention.position == "alibi"
     value = bias - math.log(length / made_for) if fits and bias is not None and made_for else -math.log(length)
     fix = suggest.bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used")
-    return (*_alibi(run, attention), fix)
+    return (*_trained_longer(run, attention), *_alibi(run, attention), fix)
 
 
 def slower(why: str) -> tuple[Fix, ...]:
@@ -220,7 +231,7 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
     rate = slower("the stream has outgrown its start many times over")
     if attention is None:
         return rate
-    return (*_pre_norm(run, attention), *rate, *_qk_norm(attention, "it lets a higher learning rate stand"))
+    return (*_pre_norm(run, attention), *_qk_norm(attention, "it lets a higher learning rate stand"), *rate)
 
 
 def _warmup(run: Run, why: str) -> Fix:
@@ -251,6 +262,14 @@ def _learned(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = length_of(run, attention)
     bias = round(-math.log(length), 2) if is_sigmoid(attention) and length else None
     return (suggest.position_fix(attention, "learned", "ALiBi's distance is that in a text, not in an image", bias),)
+
+
+def _trained_longer(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return training at the length of the evaluation that is to follow, where that is longer."""
+    made_for, evaluated = attention.max_length, setting.evaluate_length(run)
+    if made_for is None or evaluated is None or evaluated <= made_for:
+        return ()
+    return (suggest.length_fix(evaluated, "neither the bias nor positions beyond the training's length were learnt"),)
 
 
 def _alibi(run: Run, attention: Attention) -> tuple[Fix, ...]:

@@ -20,6 +20,11 @@ def is_fp16(run: Run) -> bool:
     return _training(run).get("precision") in ("fp16", "float16")
 
 
+def learning_rate(run: Run) -> float | None:
+    """Return the peak of the learning rate."""
+    return _number(_training(run).get("learning_rate"))
+
+
 def steps(run: Run) -> float | None:
     """Return for how many steps the run is planned."""
     return _number(_training(run).get("steps"))
@@ -27,7 +32,7 @@ def steps(run: Run) -> float | None:
 
 def reach(run: Run) -> float | None:
     """Return how far a single weight can come in the whole run: Adam moves it by at most the learning rate a step."""
-    rate, planned = _number(_training(run).get("learning_rate")), steps(run)
+    rate, planned = learning_rate(run), steps(run)
     return None if rate is None or planned is None else rate * planned
 
 

@@ -17,7 +17,7 @@ def propose(kind: FixKind, config: RunConfig, report: PreflightReport, value: fl
 
     ``value`` is what ``Fix.value`` says of the kind; None takes the measured best bias, a LayerScale gain by depth,
     QK norm with gain 1, a learning rate of 0.3 times the present, a warm-up of twice the present or a tenth of the run,
-    and clipping at 1 or half the present.
+    clipping at 1 or half the present, and the evaluation's length or twice the present.
 
     Raises:
         FixError: the run computes in fp32 already.
@@ -63,6 +63,9 @@ def _of_training(kind: FixKind, config: RunConfig, value: float | None) -> Fix:
         case FixKind.CLIP:
             present = 2.0 if training.clip is None else training.clip
             return suggest.clip_fix(present / 2 if value is None else value, _WHY)
+        case FixKind.LENGTH:
+            longer = training.evaluate_length or 2 * config.model.context
+            return suggest.length_fix(longer if value is None else value, _WHY)
         case _:
             if training.precision == "fp32":
                 raise FixError(f"{config.name} computes in fp32 already, and nothing is wider; take another fix")

@@ -47,11 +47,11 @@ def trial(
         progress: called after each step with the number of steps so far, over all sides and seeds, and the loss.
 
     Raises:
-        FixError: the fix cannot be applied to this model, or its precision is decided inside ``step``.
+        FixError: the fix cannot be applied to this model, or its precision or length is decided inside ``step``.
         ModelError: stabmon finds no attention in the model.
         ValueError: ``steps`` or ``seeds`` is below 1, or no fix was given.
     """
-    fixes = (fix,) if isinstance(fix, Fix) else tuple(fix)
+    fixes = tuple(part for one in ((fix,) if isinstance(fix, Fix) else fix) for part in one.parts)
     _check(fixes, steps, seeds)
     sides: dict[bool, list[_Trained]] = {False: [], True: []}
     for seed in range(seeds):
@@ -96,6 +96,8 @@ def _check(fixes: Sequence[Fix], steps: int, seeds: int) -> None:
     for fix in fixes:
         if fix.kind is FixKind.PRECISION:
             raise FixError(f"the precision is decided inside step, where stabmon cannot change it:\n{fix.diff}")
+        if fix.kind is FixKind.LENGTH:
+            raise FixError(f"the length is that of the data, which both sides of a trial must share:\n{fix.diff}")
 
 
 def _train(

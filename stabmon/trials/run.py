@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from stabmon.config import RunConfig, override
+from stabmon.errors import FixError
 from stabmon.fixes import apply, apply_to_config, config_diff
-from stabmon.records import Applied, Fix
+from stabmon.records import Applied, Fix, FixKind
 from stabmon.trials.report import Arm, TrialReport
 from stabmon.workloads import training
 
@@ -46,6 +47,9 @@ def trial_of_run(
     """
     if not fixes or min(steps, seeds) < 1:
         raise ValueError(f"a trial needs a fix, steps and seeds, got {len(fixes)}, {steps} and {seeds}")
+    fixes = [part for fix in fixes for part in fix.parts]
+    if any(fix.kind is FixKind.LENGTH for fix in fixes):
+        raise FixError("the length is that of the data, which both sides of a trial must share; try another fix")
     whole = _with_fixes(config, fixes)
     of_model = [fix for fix in fixes if not fix.kind.of_training]
     of_training = [fix for fix in fixes if fix.kind.of_training]

@@ -54,6 +54,22 @@ def test_the_margin_is_at_least_a_share_of_what_the_best_has_learnt() -> None:
     assert label_of(outcomes, outcomes["worse"][0]).failed
 
 
+def test_between_noise_and_margin_the_outcome_is_undecided() -> None:
+    margin = SHARE * (FREQUENCIES["language"] - 2.0)
+    outcomes = group(good=(2.0, 2.0), near=(2.01, 2.05), mid=(2.0 + margin - 0.01,) * 2, bad=(2.0 + margin + 0.01,) * 2)
+    (reference,) = labels.references(outcomes).values()
+    assert reference.noise == pytest.approx(SPREADS * labels.spreads(outcomes)["language"])
+    assert 0.05 < reference.noise < margin - 0.01
+    found = {name: label_of(outcomes, runs[1]) for name, runs in outcomes.items()}
+    assert {name: one.why for name, one in found.items()} == {
+        "good": "healthy",
+        "near": "healthy",
+        "mid": "undecided",
+        "bad": "worse",
+    }
+    assert [(one.failed, one.decided) for one in (found["mid"], found["bad"])] == [(False, False), (True, True)]
+
+
 def test_settings_decide_nothing() -> None:
     outcomes = group(good=(1.0, 1.0))
     same = outcome("wrong", ending(1.0), model__bias=0.0)
@@ -82,9 +98,10 @@ def test_a_broken_run_needs_no_reference(losses: list[float], why: str) -> None:
 def test_longer_input_is_held_to_the_best_validation_of_the_group() -> None:
     usual = outcome("usual", ending(1.0), validation_loss=1.3, training__evaluate_length=16)
     longer = outcome("longer", ending(1.0), validation_loss=2.0, training__evaluate_length=64)
-    fine = outcome("fine", ending(1.0), validation_loss=1.31, training__evaluate_length=64)
+    fine = outcome("fine", ending(1.0), validation_loss=1.3, training__evaluate_length=64)
+    mid = outcome("mid", ending(1.0), validation_loss=1.31, training__evaluate_length=64)
     nan = outcome("nan", ending(1.0), validation_loss=math.nan, training__evaluate_length=64)
-    outcomes = {run.name: [run] for run in (usual, longer, fine, nan)}
+    outcomes = {run.name: [run] for run in (usual, longer, fine, mid, nan)}
     found = {name: label_of(outcomes, runs[0]).why for name, runs in outcomes.items()}
     bad = "worse on longer input"
-    assert found == {"usual": "healthy", "longer": bad, "fine": "healthy", "nan": bad}
+    assert found == {"usual": "healthy", "longer": bad, "fine": "healthy", "mid": "undecided", "nan": bad}

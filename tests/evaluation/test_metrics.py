@@ -2,6 +2,7 @@ import pytest
 
 from stabmon.evaluation import metrics
 from stabmon.evaluation.intervals import bootstrap, share, wilson
+from stabmon.evaluation.labels import Label
 from tests.evaluation.made import verdict
 
 FOUR = [
@@ -24,6 +25,28 @@ def test_the_figures_of_five_known_runs() -> None:
     assert row.cause.value == pytest.approx(0.5)  # the fix is the bias; the second run needed QK norm
     assert row.mended.value == pytest.approx(1 / 3)
     assert row.mended_live.value == pytest.approx(0.5)
+
+
+def test_undecided_runs_count_as_healthy_or_not_at_all() -> None:
+    middle = verdict("f", failed=False, first=0, label=Label(why="undecided", loss=1.0, reference=None))
+    row = metrics.row("all", [*FOUR, middle])
+    assert (row.runs, row.failed, row.undecided) == (6, 3, 1)
+    assert (row.precision.value, row.precision_of_decided.value) == (pytest.approx(0.5), pytest.approx(2 / 3))
+    assert (row.false_alarms.value, row.false_alarms_of_decided.value) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert row.recall == metrics.row("all", FOUR).recall
+
+
+def test_two_fixes_count_what_the_first_mends_and_what_the_second_does() -> None:
+    tried = {"failed": True, "first": 0, "fixable": True}
+    runs = [
+        verdict("a", **tried, mended=True, mended_in_two=True),
+        verdict("b", **tried, mended=False, mended_in_two=True),
+        verdict("c", **tried, mended=False, mended_in_two=False),
+        verdict("d", **tried, mended=False),
+    ]
+    row = metrics.row("all", runs)
+    assert (row.mended.value, row.mended.count) == (0.25, 4)
+    assert (row.mended_in_two.value, row.mended_in_two.count) == (pytest.approx(2 / 3), 3)
 
 
 def test_a_fix_that_was_not_tried_counts_for_nothing_and_a_missing_one_as_a_failure() -> None:

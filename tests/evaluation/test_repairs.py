@@ -2,10 +2,24 @@ from pathlib import Path
 
 import pytest
 
-from stabmon.evaluation.repairs import first_fix, live
-from stabmon.fixes import clip_fix
-from stabmon.records import FixKind, Severity
+from stabmon.evaluation.repairs import again, apply_everywhere, first_fix, from_start, live
+from stabmon.fixes import bias_fix, clip_fix, length_fix, qk_norm_fix, together
+from stabmon.nn import RMSNorm
+from stabmon.nn.self_attention import SelfAttention
+from stabmon.records import Attention, FixKind, Severity
+from stabmon.workloads.training import build
 from tests.evaluation.made import finding, outcome
+
+ATTENTION = Attention(
+    layer="layers.0",
+    module="layers.0.attention",
+    block="layers.0",
+    branch="layers.0.attention_scale",
+    kind="sigmoid",
+    heads=2,
+    head_dim=4,
+    bias=0.0,
+)
 
 
 def test_the_first_fix_is_that_of_the_first_alarm_that_has_one() -> None:
@@ -27,8 +41,41 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
     assert first_fix([finding("LOS001", 3, Severity.WARNING)], {}) is None
 
 
-@pytest.mark.parametrize(("clip", "can_be"), [(1.0, False), (None, True)])
+@pytest.mark.parametrize(("clip", "can_be"), [(3.6, False), (1.0, True), (None, True)])
 def test_a_fix_that_the_training_refuses_is_not_carried_out_live(clip: float | None, can_be: bool) -> None:
     found = finding("GRD003", 3, Severity.INFO, FixKind.CLIP).model_copy(update={"fixes": (clip_fix(3.6, "why"),)})
     repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("mended"), {})
     assert (repair is not None) == can_be
+
+
+def test_a_model_is_not_changed_into_another_one_while_it_trains() -> None:
+    found = finding("CFG002", 0, Severity.WARNING, FixKind.LENGTH)
+    found = found.model_copy(update={"fixes": (length_fix(64, "why"),)})
+    run = outcome("run", [1.0] * 10)
+    assert live(run, [found], Path("mended"), {}) is None
+    repair = from_start(run, [found], Path("mended"), {})
+    assert repair is not None
+    assert repair.job.config.model.context == 64
+
+
+def test_a_second_fix_is_the_first_that_changes_what_the_first_one_made() -> None:
+    bias = finding("CFG001", 0, Severity.WARNING)
+    bias = bias.model_copy(update={"fixes": (bias_fix(ATTENTION, -3.0, "why"), clip_fix(2.0, "why"))})
+    run = outcome("run", [1.0] * 10)
+    first = from_start(run, [bias], Path("mended"), {})
+    assert first is not None
+    assert (first.how, first.job.config.model.bias) == ("first", -3.0)
+    mended = outcome("run", [1.0] * 10, model__bias=-3.0)
+    second = again(first, mended, [bias], {})
+    assert second is not None
+    assert (second.how, second.run, second.fix.kind) == ("second", "run", FixKind.CLIP)
+    assert (second.job.config.model.bias, second.job.config.training.clip) == (-3.0, 2.0)
+    assert again(first, mended, [], {}) is None
+
+
+def test_a_fix_of_two_parts_is_applied_to_every_layer() -> None:
+    model = build(outcome("run", [1.0], model__layers=2, model__bias=0.0).run_config, "cpu")
+    apply_everywhere(model, together(bias_fix(ATTENTION, -3.0, "why"), qk_norm_fix(ATTENTION, "why")))
+    attentions = [module for module in model.modules() if isinstance(module, SelfAttention)]
+    assert len(attentions) == 2
+    assert all(one.bias.tolist() == [-3.0, -3.0] and isinstance(one.query_norm, RMSNorm) for one in attentions)

@@ -1,5 +1,7 @@
 """Every kind of fix as a change to a run's configuration."""
 
+import math
+
 import pytest
 
 from stabmon import config as configuration
@@ -42,6 +44,7 @@ CASES: dict[FixKind, tuple[Fix, dict[str, object], str, object]] = {
         "training.precision",
         "bf16",
     ),
+    FixKind.LENGTH: (suggest.length_fix(1024, "why"), {}, "model.context", 1024),
 }
 
 
@@ -69,7 +72,7 @@ def test_every_kind_changes_its_own_key_of_a_configuration(kind: FixKind) -> Non
     before = run(**changes)
     after = apply_to_config(fix, before)
     assert value(after, key) == expected
-    others = {key, "model.bias_start"}
+    others = {key, "model.bias_start"} | ({"model.bias"} if kind is FixKind.LENGTH else set())
     for section in ("model", "training"):
         for name in type(getattr(before, section)).model_fields:
             dotted = f"{section}.{name}"
@@ -93,6 +96,28 @@ def test_a_learnable_bias_goes_on_learning_from_the_new_value() -> None:
     assert (after.model.bias, after.model.bias_start) == ("learnable", -5.5)
     kept = apply_to_config(suggest.learnable_bias_fix(ATTENTION, "why"), run(model__bias=-3.0))
     assert kept.model.bias_start == -3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model__bias": "length"}, ("length", None)),
+        ({"model__bias": -6.0}, (pytest.approx(-6.0 - math.log(2)), None)),
+        ({"model__bias": "learnable", "model__bias_start": -6.0}, ("learnable", pytest.approx(-6.0 - math.log(2)))),
+    ],
+)
+def test_training_at_another_length_takes_the_bias_along(changes: dict[str, object], expected: object) -> None:
+    before = run(**changes)
+    after = apply_to_config(suggest.length_fix(2 * before.model.context, "why"), before).model
+    assert (after.bias, after.bias_start) == expected
+
+
+def test_what_belongs_with_a_fix_is_carried_out_too() -> None:
+    both = suggest.together(suggest.bias_fix(ATTENTION, -5.5, "one"), suggest.qk_norm_fix(ATTENTION, "two"))
+    after = apply_to_config(both, run()).model
+    assert (after.bias, after.qk_norm) == (-5.5, True)
+    with pytest.raises(FixError, match="qk norm already"):
+        apply_to_config(both, run(model__qk_norm=True))
 
 
 def test_softmax_has_no_bias_to_set() -> None:

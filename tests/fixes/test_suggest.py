@@ -6,7 +6,7 @@ import torch
 
 import stabmon.nn  # noqa: F401  (the suggested code names it)
 from stabmon.fixes import suggest
-from stabmon.nn import Block, LayerScale, SigmoidAttention
+from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention
 from stabmon.records import Attention, Fix, FixKind, Safety
 
 HEADS, HEAD_DIM = 2, 4
@@ -107,6 +107,7 @@ def every(record: Attention) -> tuple[Fix, ...]:
         suggest.warmup_fix(100, "the first steps are too large"),
         suggest.clip_fix(1.0, "gradients spike"),
         suggest.precision_fix("bf16", "fp16 overflows"),
+        suggest.length_fix(1024, "the evaluation is longer"),
     )
 
 
@@ -120,6 +121,19 @@ def test_every_kind_of_fix_comes_with_code_and_a_diff(kind: str) -> None:
         assert lines[0].startswith("@@ ")
         assert any(line.startswith("+") for line in lines), fix.diff
         assert all(line[0] in "@ +-" for line in lines), fix.diff
+
+
+def test_what_belongs_together_is_one_fix_with_the_code_of_all_and_the_hardest_safety() -> None:
+    first, other = suggest.bias_fix(attention(), -2.0, "one"), suggest.qk_norm_fix(attention(), "two")
+    both = suggest.together(first, other)
+    assert (both.kind, both.why, both.safety) == (FixKind.BIAS, "one; two", Safety.BEFORE_TRAINING)
+    assert both.parts == (first, other)
+    assert both.code == f"{first.code}\n{other.code}"
+    assert both.diff == f"{first.diff}\n{other.diff}"
+    assert str(both) == "bias = -2 in layers.1.attention, with qk norm in layers.1.attention"
+    block = run(both, model())
+    assert block.attention.bias.tolist() == [-2.0] * HEADS
+    assert isinstance(block.attention.query_norm, RMSNorm)
 
 
 def test_the_diff_of_a_bias_is_the_argument_where_the_attention_is_built() -> None:

@@ -114,21 +114,32 @@ def test_alibi_is_dropped_in_images_alone_and_its_bias_with_it(workload, kinds, 
         assert (first.setting, first.value) == ("learned", pytest.approx(-math.log(144), abs=0.01))
 
 
+LONGER = {"training": {"evaluate_length": 1024}}
+
+
 @pytest.mark.parametrize(
     ("facts", "config", "kinds"),
     [
-        ({"position": "rope"}, {"workload": "language", "training": {"evaluate_length": 1024}}, ["position", "bias"]),
-        ({"position": "rope"}, {"training": {"evaluate_length": 1024}}, ["position", "bias"]),
-        ({"position": "rope"}, {"workload": "vision", "training": {"evaluate_length": 1024}}, ["bias"]),
-        ({"position": "alibi"}, {"workload": "language", "training": {"evaluate_length": 1024}}, ["bias"]),
-        ({}, {"workload": "vision", "training": {"evaluate_length": 1024}}, ["bias"]),
+        ({"position": "rope"}, {"workload": "language", **LONGER}, ["length", "position", "bias"]),
+        ({"position": "rope"}, LONGER, ["length", "position", "bias"]),
+        ({"position": "rope"}, {"workload": "vision", **LONGER}, ["length", "bias"]),
+        ({"position": "alibi"}, {"workload": "language", **LONGER}, ["length", "bias"]),
+        ({}, {"workload": "vision", **LONGER}, ["length", "bias"]),
         ({"position": "rope"}, {}, ["bias"]),
     ],
     ids=["rope", "unknown-data", "vision", "alibi", "learned", "longer-in-training"],
 )
-def test_a_longer_evaluation_asks_for_alibi_where_rope_is_and_for_the_bias_elsewhere(facts, config, kinds, viewed):
+def test_a_longer_evaluation_asks_for_its_length_then_alibi_where_rope_is_then_the_bias(facts, config, kinds, viewed):
     view, attention = viewed({"bias": -5.55}, config=config, max_length=256, **facts)
     fixes = remedies.for_longer(view, attention, 1024.0)
     assert [fix.kind for fix in fixes] == kinds
-    if kinds[0] == "position":
-        assert (fixes[0].setting, fixes[0].value) == ("alibi", -3.48)
+    assert len(kinds) == 1 or fixes[0].value == 1024
+    if "position" in kinds:
+        assert (fixes[1].setting, fixes[1].value) == ("alibi", -3.48)
+
+
+@pytest.mark.parametrize(("bias", "first"), [(-5.55, "length"), (0.0, "bias")])
+def test_rows_too_heavy_at_a_longer_length_alone_are_a_matter_of_length(bias, first, viewed):
+    series = {"bias": bias, "row_mass": 16.0, "keys": 1024, "logit_mean": 0.0, "logit_std": 1.0}
+    view, attention = viewed(series, config=LONGER, max_length=256, position="rope")
+    assert remedies.for_large_start(view, attention)[0].kind == first
