@@ -21,6 +21,7 @@ def attend(
     Calls that look alike are checked, and given to a backend, once.
     """
     query, key, value = _autocast(query, key, value)
+    validation.check_switches(options)
     looks = _looks(query, key, value, options, lengths)
     chosen = known(looks, lambda: _choose(query, key, value, options, lengths))
     validation.check_request(options.return_aux)
@@ -34,15 +35,14 @@ def attend(
 
 
 def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
-    """Return all that the checks and the choice of a backend may depend on: neither a bias's value nor a tensor's.
+    """Return all that the checks and the choice of a backend depend on: neither a bias's value nor a tensor's.
 
     The type of the window is there because True equals 1 and is refused.
     """
     return (
         "decision", outline(query), outline(key), outline(value), _look(options.bias), _look(options.alibi_slopes),
-        options.scale, options.is_causal, type(options.window), options.window, options.enable_gqa,
-        _is_deterministic(options), options.backend, options.form, _look(lengths.key_lengths),
-        lengths.query_starts is None, lengths.max_q, lengths.max_k,
+        options.scale, type(options.window), options.window, options.enable_gqa, options.backend, options.form,
+        _look(lengths.key_lengths), lengths.query_starts is None,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What tensors look like, and what was worked out from it, once for all calls that look the same."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -8,9 +9,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 MOST = 2048
-"""How many results are kept; then all are forgotten. A call whose lengths were never seen costs what it cost before."""
+"""How many results are kept; then the oldest goes, which a call that needs it works out again."""
 
-_known: dict[Hashable, Any] = {}
+_known: OrderedDict[Hashable, Any] = OrderedDict()
 
 
 def outline(tensor: Tensor) -> Hashable:
@@ -38,7 +39,7 @@ def known(key: Hashable, work_out: Callable[[], T]) -> T:
     if found is None:
         found = work_out()
         if len(_known) >= MOST:
-            _known.clear()
+            _known.popitem(last=False)
         if found is not None:
             _known[key] = found
     return found

@@ -1,6 +1,7 @@
 """What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import get_args
 
 import torch
@@ -111,6 +112,20 @@ def check_request(request: AuxRequest | None) -> None:
         raise ValueError(f"AuxRequest.offset must lie in [0, 1), got {request.offset}")
     if request.sequences is not None and request.sequences < 1:
         raise ValueError(f"AuxRequest.sequences must be None or at least 1, got {request.sequences}")
+
+
+def check_switches(options: Options) -> None:
+    """Refuse what is neither True nor False; apart from the rest, since 1 equals True and would look like it.
+
+    Raises:
+        TypeError: one of ``options`` is something else.
+    """
+    if not isinstance(options.is_causal, bool):
+        raise TypeError(f"is_causal must be True or False, got {options.is_causal!r}")
+    if not isinstance(options.enable_gqa, bool):
+        raise TypeError(f"enable_gqa must be True or False, got {options.enable_gqa!r}")
+    if not isinstance(options.deterministic, (bool, NoneType)):
+        raise TypeError(f"deterministic must be True, False or None, got {options.deterministic!r}")
 
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H, N, D]") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, dispatch, forward, metadata, sigmoid_attention
+from stabmon.kernels import AuxRequest, dispatch, forward, metadata, sigmoid_attention, sigmoid_attention_varlen
 from stabmon.kernels.launcher import Launcher
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,11 +66,23 @@ def test_calls_that_look_alike_are_decided_once(monkeypatch):
     [
         ({"window": 1}, {"window": True}, "window must be a whole number, got bool"),
         ({"window": 2}, {"window": 2.0}, "window must be a whole number, got float"),
+        ({"is_causal": True}, {"is_causal": 1}, "is_causal must be True or False, got 1"),
+        ({"enable_gqa": False}, {"enable_gqa": 0}, "enable_gqa must be True or False, got 0"),
+        ({"deterministic": True}, {"deterministic": 1}, "deterministic must be True, False or None, got 1"),
         ({"bias": -1.0}, {"bias": True}, "bias must be None, a number"),
         ({"return_aux": AuxRequest(2)}, {"return_aux": (2, 0.5, None)}, "return_aux must be an AuxRequest"),
         ({"bias": torch.zeros(2)}, {"bias": torch.zeros(2).int()}, "bias must be of a floating type"),
     ],
-    ids=["bool-window", "float-window", "bool-bias", "tuple-request", "whole-bias"],
+    ids=[
+        "bool-window",
+        "float-window",
+        "whole-causal",
+        "whole-gqa",
+        "whole-deterministic",
+        "bool-bias",
+        "tuple-request",
+        "whole-bias",
+    ],
 )
 def test_what_only_equals_an_accepted_argument_is_still_refused(accepted, refused, message):
     tensors = draw()
@@ -91,7 +103,7 @@ def test_no_more_results_are_kept_than_a_bound(monkeypatch):
     for number in range(10):
         assert metadata.known(number, lambda number=number: [number]) == [number]
         assert len(metadata._known) <= 3
-    assert metadata.known(9, lambda: "anew") == [9]
+    assert [metadata.known(number, lambda: "anew") for number in (9, 8, 7, 6)] == [[9], [8], [7], "anew"]
     assert metadata.known([9], lambda: "no key") == "no key"
 
 
@@ -106,7 +118,16 @@ def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
     assert len(prepared) == 1
 
 
-def test_requests_that_differ_are_one_decision():
-    for step in range(3):
-        sigmoid_attention(*draw(), return_aux=AuxRequest(2, offset=step / 3))
+def test_what_neither_checks_nor_choice_depend_on_is_one_decision():
+    for step, is_causal in enumerate((True, False, True)):
+        request = AuxRequest(2, offset=step / 3)
+        sigmoid_attention(*draw(), return_aux=request, is_causal=is_causal, deterministic=is_causal)
+    assert sum(key[0] == "decision" for key in metadata._known) == 1
+
+
+def test_packed_calls_whose_longest_sequences_differ_are_one_decision():
+    packed = [torch.randn(8, 2, 16) for _ in range(3)]
+    for longest in (4, 5):
+        starts = torch.tensor([0, longest, 8])
+        sigmoid_attention_varlen(*packed, starts, starts, longest, longest)
     assert sum(key[0] == "decision" for key in metadata._known) == 1

@@ -42,6 +42,8 @@ REFUSED = [
     ({"bias": "length"}, TypeError, r"bias must be None, a number or a Tensor \[H\], got str"),
     ({"alibi_slopes": 0.5}, TypeError, r"alibi_slopes must be None or a Tensor \[H\], got float"),
     ({"alibi_slopes": tensor(4, 1)}, ValueError, r"alibi_slopes must have shape \[4\], .* got \[4, 1\]"),
+    ({"is_causal": 2}, TypeError, r"is_causal must be True or False, got 2"),
+    ({"is_causal": "yes"}, TypeError, r"is_causal must be True or False, got 'yes'"),
     ({"window": 2.5}, TypeError, r"window must be a whole number, got float"),
     ({"window": True}, TypeError, r"window must be a whole number, got bool"),
     ({"window": 0}, ValueError, r"window must be at least 1, got 0"),
