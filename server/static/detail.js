@@ -50,10 +50,15 @@ function evidence(cells) {
   return h("div.table-wrap", {}, h("table.numbers.evidence", {}, h("thead", {}, head), h("tbody", {}, rows)));
 }
 
-function drawFix(fix, index) {
+/** What a fix sets: its kind, value and setting. */
+function knob(fix) {
   const value = fix.value === null ? "" : ` ${number(fix.value)}`;
-  const setting = fix.setting ? ` ${fix.setting}` : "";
-  const title = `${index ? "Or" : "Suggested fix"}: ${words(fix.kind)}${value}${setting}`;
+  return `${words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
+}
+
+function drawFix(fix, index) {
+  const parts = fix.made_of?.length ? fix.made_of : [fix];
+  const title = `${index ? "Or" : "Suggested fix"}: ${parts.map(knob).join(", with ")}`;
   const { effect, diff } = fix;
   return h(
     "section.fix",

@@ -64,9 +64,9 @@ def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
         ``limits.longer_factor_max``, for sigmoid attention whose bias does not follow the length.
     Why it matters: a row's sum grows with the number of its keys, and b stays. A model evaluated at twice its training
         length with a fixed b went from 3.19 to 7.46 nats, at 8 times to 14.5; softmax to 6.28.
-    Suggested fix: where an evaluation is to follow a training with RoPE (not in images), ALiBi, with the bias at which
-        its rows sum to one; else, and where the trained weights must stay, b = -log n for the longer length, set where
-        the longer sequences are used.
+    Suggested fix: train at the length of the evaluation, with the bias of that length. Where that costs too much and
+        the positions are RoPE (not in images), ALiBi, with the bias at which its rows sum to one; where the trained
+        weights must stay, b = -log n for the longer length, set where the longer sequences are used.
     When the fix is wrong: where the longer rows were measured and sum to one, as ALiBi can make them.
     References: arXiv 2501.13428 (loss at 1 to 8 times the training length); ALiBi for longer input, arXiv 2108.12409;
         measured, evaluated at four times a training length of 128: 2.77 with RoPE and -log 128, 2.70 with RoPE and

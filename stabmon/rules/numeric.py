@@ -81,7 +81,8 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
 
     What it checks: whether a gradient norm is NaN or infinite while every other recorded number is finite. It is
         information at first, because a GradScaler in search of its scale makes gradients infinite on purpose; after
-        ``limits.scaler_samples_max`` samples in a row it is a warning.
+        ``limits.scaler_samples_max`` samples in a row it is a warning. A step that a GradScaler refuses is no step of
+        the optimizer: it is seen only where ``Monitor.skipped`` is called for it.
     Why it matters: a GradScaler skips each such step, so the run stands still while it looks busy; without one, every
         weight is NaN one step later.
     Suggested fix: bf16, whose range is that of fp32; in fp16 a smaller loss scale.

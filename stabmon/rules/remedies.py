@@ -1,10 +1,10 @@
 """Which fixes fit which cause in this very model, best first.
 
 The order is that of the measured runs: large at step 0, the bias first; growing later, QK norm; starved, raise the
-bias; n >= 4096, hybrid norm on top. What no knob of the attention mends comes before them: a norm on the stream itself
-(pre-norm) where logits or gradients grow, ALiBi in images (learned positions), RoPE where longer rows are to follow
-(ALiBi). A scheme of positions brings its own bias. Nothing is suggested that the model has, and softmax never gets a
-bias.
+bias; n >= 4096, hybrid norm on top; a lower learning rate after all of these. What no knob of the attention mends comes
+before them: a norm on the stream itself (pre-norm) where logits or gradients grow, ALiBi in images (learned positions),
+longer rows that are to follow (training at that length). A scheme of positions brings its own bias. Nothing is
+suggested that the model has, and softmax never gets a bias.
 """
 
 import math
@@ -75,7 +75,7 @@ def best_bias(run: Run, attention: Attention) -> float | None:
         if found is not None:
             return round(found, 2)
     length = length_of(run, attention)
-    return None if alibi or not length else round(-math.log(length), 2)
+    return None if alibi or not length else _length_bias(length)
 
 
 def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -133,7 +133,7 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = max(seen, float(attention.max_length or 0))
     if not is_sigmoid(attention) or length <= 0:
         return ()
-    return (suggest.bias_fix(attention, round(-math.log(length), 2), f"-log n for n = {length:g}"),)
+    return (suggest.bias_fix(attention, _length_bias(length), f"-log n for n = {length:g}"),)
 
 
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
@@ -240,6 +240,11 @@ def _warmup(run: Run, why: str) -> Fix:
     return suggest.warmup_fix(WARMUP if planned is None else max(1, min(WARMUP, int(planned) // 2)), why)
 
 
+def _length_bias(length: float) -> float:
+    """Return -log n, as it is written into a configuration."""
+    return round(-math.log(length), 2)
+
+
 def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
     value = best_bias(run, attention) if is_sigmoid(attention) else None
     return () if value is None else (suggest.bias_fix(attention, value, why),)
@@ -260,7 +265,7 @@ def _learned(run: Run, attention: Attention) -> tuple[Fix, ...]:
     if attention.position != "alibi" or setting.workload(run) != "vision":
         return ()
     length = length_of(run, attention)
-    bias = round(-math.log(length), 2) if is_sigmoid(attention) and length else None
+    bias = _length_bias(length) if is_sigmoid(attention) and length else None
     return (suggest.position_fix(attention, "learned", "ALiBi's distance is that in a text, not in an image", bias),)
 
 

@@ -84,8 +84,8 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
     Why it matters: Adam moves each weight by about the learning rate a step. At a rate that is too high for the
         weights' own size the stream grows a thousandfold within twenty steps, the norms then shrink every later update
         by as much, and the run goes on at a higher loss with smaller gradients, which look healthy.
-    Suggested fix: pre-norm, where the stream itself is normed; a lower learning rate; QK norm where it is missing,
-        which lets a higher rate stand.
+    Suggested fix: pre-norm, where the stream itself is normed; QK norm where it is missing, which lets a higher rate
+        stand; else a lower learning rate.
     When the fix is wrong: where logits grew first, ATT003 names the cause and this finding stands under it.
     References: arXiv 2410.16682 (all linear outputs grow each step at a high rate); measured, 4 layers, n = 128: 2.57
         at learning rate 6e-2 with a stream 1,024 times its start, 2.30 at 2e-2 with 20 times.

@@ -93,6 +93,11 @@ UNHEALTHY = {
     "b-minus-10-at-64": (measured(64, -10.0, 0.004, 0.002), "ATT002", -4.43),
     "four-below-the-length": (measured(1024, -math.log(1024) - 4, 0.015, 0.01), "ATT002", -6.73),
     "alibi-and-length-bias": (measured(2048, -math.log(2048), 0.003, 0.003, position="alibi"), "ATT002", -1.64),
+    "alibi-and-length-bias-at-256": (
+        measured(256, -math.log(256), 0.1, 0.2, position="alibi", is_causal=True),
+        "CFG001",
+        -3.21,
+    ),
     "keys-beyond-the-length": (measured(1024, -math.log(1024), 2.4, 1.5) | {"keys": 2048}, "CFG002", -7.62),
 }
 

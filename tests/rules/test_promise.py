@@ -24,3 +24,19 @@ def test_a_lower_rate_promises_the_rate_itself(written):
     effects = {fix.kind.value: str(fix.effect) for fix in found[0].fixes}
     assert effects["learning_rate"] == "learning rate 0.006 -> 0.0018"
     assert effects["qk_norm"] == "logit max 60 -> 16"
+
+
+def fix_at(written, rate, **model):
+    facts = {"layers": 1, "heads": 4, "head_dim": 64, "max_length": 1024, "is_causal": True, "bias": 0.0, **model}
+    config = {"training": {"learning_rate": rate}}
+    series = {"row_mass": 256, "bias": 0.0, "keys": 1024}
+    return written({"model": facts, "series": series, "config": config}).findings()[0].fix
+
+
+def test_at_a_rate_that_outgrows_the_weights_qk_norm_comes_with_the_bias(written):
+    hot = fix_at(written, 1.5e-2)
+    assert [part.kind.value for part in hot.parts] == ["bias", "qk_norm"]
+    assert "norm of 3.8" in hot.why
+    assert hot.effect.metric == "row_mass"
+    assert [part.kind.value for part in fix_at(written, 1.5e-3).parts] == ["bias"]
+    assert [part.kind.value for part in fix_at(written, 1.5e-2, qk_norm=True).parts] == ["bias"]
