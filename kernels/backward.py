@@ -240,7 +240,7 @@ def _query_launcher(
     heads, pairs, bq, bk = query.size(1), problem.batch * query.size(1), plan.block_q, plan.block_k
     numbers = (
         *descriptors.strides(plan.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
-        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, pairs, query_tiles,
+        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, pairs, query_tiles,
         launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bq), pointers=6)
@@ -257,7 +257,7 @@ def _key_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: 
     tensors = (query, key, value, grad, grad_key, grad_value)
     numbers = (
         *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem), heads, query.size(1) // heads,
-        problem.n_q, problem.n_k, problem.window or 0, pairs, key_tiles,
+        problem.n_q, problem.n_k, problem.reach, pairs, key_tiles,
         launch.heads_together(query, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)

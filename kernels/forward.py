@@ -115,7 +115,7 @@ def _ready(problem: Problem, output: Tensor, with_sums: bool) -> _Ready:
     query_tiles = triton.cdiv(problem.n_q, bq)
     numbers = (
         *descriptors.strides(plan.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
-        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.window or 0, batch * heads, query_tiles,
+        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq), pointers=6)

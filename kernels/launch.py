@@ -80,21 +80,21 @@ _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("query", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(64, 32, 4, 2)},
     ("key", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(32, 64, 8, 2)},
     ("statistics", "sm90"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
-    ("few", "sm90"): {64: Tiles(16, 64, 1, 2), 128: Tiles(16, 32, 1, 3), 256: Tiles(16, 32, 1, 2)},
+    ("few", "sm90"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
     ("forward", "sm80"): {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 32, 8, 3), 256: Tiles(64, 32, 8, 2)},
     ("query", "sm80"): {64: Tiles(64, 32, 4, 3), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
     ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 8, 2)},
     ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
-    ("few", "sm80"): {128: Tiles(16, 64, 1, 2), 256: Tiles(16, 32, 1, 2)},
+    ("few", "sm80"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
     ("forward", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
     ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("key", "small"): {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("statistics", "small"): {128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
-    ("few", "small"): {128: Tiles(16, 32, 1, 2), 256: Tiles(16, 32, 1, 1)},
+    ("few", "small"): {128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
 }
 """Launch tables of the 16-bit types by kernel and device family; a head dim takes the first entry that holds it.
 
-"few" is the statistics kernel for 16 rows or less: one warp, so that nothing waits and many programs fit.
+"few" is the statistics kernel for 16 rows or less: one warp and one tile, so that nothing waits and many programs fit.
 """
 
 _FULL: dict[Kernel, dict[int, Tiles]] = {
@@ -232,7 +232,7 @@ def heads_together(shared: Tensor, is_causal: bool) -> int:
 
 def split_keys(plan: Plan) -> int:
     """Return how many keys one program of the statistics kernel reads: few, so that one sequence fills a device."""
-    return max(plan.block_k, 64 if plan.block_q == 16 else 256)
+    return plan.block_k if plan.block_q == 16 else max(plan.block_k, 256)
 
 
 def _plan(kernel: Kernel, problem: Problem, *others: Tensor) -> Plan:

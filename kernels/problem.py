@@ -72,6 +72,11 @@ class Problem(NamedTuple):
         return self.key.size(2) if self.key_starts is None else self.max_k
 
     @property
+    def reach(self) -> int:
+        """The window as a kernel takes it: cut where it exceeds every distance, so that sums fit 32 bits; 0 for none."""
+        return min(self.window or 0, self.n_q + self.n_k)
+
+    @property
     def any_bias(self) -> Tensor | float:
         """The bias as the caller thinks of it: a tensor or a number."""
         return self.bias_value if self.bias is None else self.bias

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The kernel that measures logits and weights over sampled query rows, apart from the forward.
 
-Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; partial [S·H, row_tiles, splits, 8] float32,
-columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z. Row r of ``count`` is query
-floor((r + offset)·n_q / count), exactly.
+Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B, H, sum_parts], out [B, H, 9] float32;
+partial [S·H, row_tiles, splits, 8] float32, columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z;
+arrived [S·H] int32, zeros before and after. Row r of ``count`` is query floor((r + offset)·n_q / count), exactly.
 """
 
 from typing import NamedTuple
@@ -13,48 +13,141 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import descriptors, launch, tiles, visible
+from . import arrivals, descriptors, launch, tiles, visible
 from .auxiliary import OFFSET_STEPS
 from .launcher import Launcher
 from .metadata import known
 from .problem import Problem
 from .reference import DEAD
 
+WIDE = 2**15
+"""Rows or sequences from which on the arithmetic of strata needs 64 bits."""
 NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
 @triton.jit
-def _sequence_of(s, batch, sequences, offset_steps, STEPS: tl.constexpr):
-    """Return the s-th sampled sequence, floor((s + offset)·batch / sequences)."""
-    return (s.to(tl.int64) * STEPS + offset_steps) * batch // (tl.full([], STEPS, tl.int64) * sequences)
+def _sample(index, length, count, offset_steps, STEPS: tl.constexpr):
+    """Return floor((index + offset_steps / STEPS)·length / count) in index's type, which must hold count² + length.
+
+    Divisions in 64 bits are slow: with 32, 16 rows take a tenth of the time that a key takes to arrive.
+    """
+    offset = ((tl.full([], 0, tl.int64) + length) * offset_steps // STEPS).to(tl.int32)
+    whole = length // count
+    return index * whole + (index * (length - whole * count) + offset) // count
+
+
+@triton.jit
+def _edges(first, end, n_q, n_k, length, window, count, offset_steps, STEPS: tl.constexpr, RULES: tl.constexpr):
+    """Return the edges start .. stop of the keys that sampled rows first .. end see; none if there is no row."""
+    start, stop = 0, length
+    if (visible.CAUSAL | visible.WINDOW) & RULES:
+        after = _sample(end - 1, n_q, count, offset_steps, STEPS) + n_k - n_q + 1
+        if not (visible.CAUSAL & RULES):
+            after += window - 1
+        stop = tl.minimum(stop, after)
+    if visible.WINDOW & RULES:
+        start = _sample(first, n_q, count, offset_steps, STEPS) + n_k - n_q - window + 1
+    return start, tl.where(first < end, stop, 0)
+
+
+@triton.jit
+def _add(
+    sums, q, k, column, rows, lowest, limit, threshold, scale, shift, slope,
+    RULES: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
+):  # fmt: skip
+    """Add what the rows see of keys k, which begin at ``column``, to ``sums``, each [BLOCK_Q]."""
+    mass, total, squares, saturated, pale, largest = sums
+    columns = column + tl.arange(0, k.shape[0])[None, :]
+    valid = columns < limit[:, None]
+    if visible.WINDOW & RULES:
+        valid = valid & (columns >= lowest[:, None])
+    s = tl.dot(q, k.T, input_precision="ieee")
+    z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
+    y = z + shift
+    w = tiles.weight(y * NEGATIVE_LOG2E, FORM, 1.0)
+    known = tl.where(valid, z, 0.0)
+    mass += tl.sum(tl.where(valid, w, 0.0), 1)
+    total += tl.sum(known, 1)
+    squares += tl.sum(known * known, 1)
+    saturated += tl.sum((valid & (y > 0)).to(tl.float32), 1)
+    pale += tl.sum((valid & (w < threshold[:, None])).to(tl.float32), 1)
+    largest = tl.maximum(largest, tl.max(tl.where(valid, z, float("-inf")), 1))
+    return mass, total, squares, saturated, pale, largest
+
+
+@triton.jit
+def _finish(partial, out, parts, BLOCK: tl.constexpr):
+    """Add ``parts`` parts of a head in their order and store all of its row of ``out`` but the first column."""
+    columns = tl.arange(0, 8)
+    total = tl.zeros([BLOCK, 8], tl.float32)
+    largest = tl.full([BLOCK, 8], float("-inf"), tl.float32)
+    for first in tl.range(0, parts, BLOCK, num_stages=1):
+        index = first + tl.arange(0, BLOCK)[:, None]
+        part = tl.load(partial + index * 8 + columns[None, :], mask=index < parts, other=0.0)
+        total += part
+        largest = tl.maximum(largest, tl.where(index < parts, part, float("-inf")), propagate_nan=tl.PropagateNan.ALL)
+    unknown = tl.sum((largest != largest).to(tl.int32), 0) > 0
+    most = tl.where(unknown, float("nan"), tl.max(largest, 0))
+    tl.store(out + 1 + columns, tl.where(columns < 7, tl.sum(total, 0), most))
+
+
+@triton.jit
+def _deal(
+    sums, out, turn, turns, heads, batch, sequences, parts, offset_steps, STEPS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Store the first column of every ``turns``-th row of ``out``, and the others where no sequence is sampled.
+
+    Sequence b can only be the s-th or the one after it that is sampled.
+    """
+    columns = tl.arange(0, 8)
+    for number in range(turn, batch * heads, turns):
+        row = tl.full([], 0, tl.int64) + number
+        square_sum = tl.zeros([BLOCK], tl.float32)
+        for first in tl.range(0, parts, BLOCK, num_stages=1):
+            index = first + tl.arange(0, BLOCK)
+            square_sum += tl.load(sums + row * parts + index, mask=index < parts, other=0.0)
+        tl.store(out + row * 9, tl.sum(square_sum))
+        b = row // heads
+        s = b * sequences // batch
+        s += _sample(s, batch, sequences, offset_steps, STEPS) < b
+        if (s >= sequences) | (_sample(s, batch, sequences, offset_steps, STEPS) != b):
+            tl.store(out + row * 9 + 1 + columns, tl.where(columns < 7, 0.0, float("-inf")))
 
 
 @triton.jit(
     do_not_specialize=[
-        "n_q", "n_k", "window", "batch", "sequences", "count", "offset_steps", "split_keys", "splits",
+        "n_q", "n_k", "window", "batch", "sequences", "count", "offset_steps", "splits", "sum_parts",
         "bias_b", "bias_h",
     ]
 )  # fmt: skip
 def statistics_kernel(
-    Q, K, bias, slopes, lengths, q_starts, k_starts, partial,
+    Q, K, bias, slopes, lengths, q_starts, k_starts, sums, partial, arrived, out,
     q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
-    heads, group, n_q, n_k, window, batch, sequences, count, split_keys, splits,
+    heads, group, n_q, n_k, window, batch, sequences, count, splits, sum_parts,
     offset_steps, scale, c_bias, dead,
-    D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr,
-    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
+    D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
+    STEPS: tl.constexpr, RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Measure BLOCK_Q sampled rows against one stretch of keys; grid (S·H, row_tiles, splits). All parts add."""
+    """Measure BLOCK_Q sampled rows against SPLIT keys; grid (S·H, row_tiles, splits).
+
+    Who comes last of a head adds its parts, in their order and not in that of arrival. Rows of sequences that are not
+    sampled, and the outputs' sums, are dealt out to all programs.
+    """
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    b, h = _sequence_of(pair // heads, batch, sequences, offset_steps, STEPS).to(tl.int32), pair % heads
-    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
-    b, first_q, n_q, first_k, n_k, length = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
+    integer: tl.constexpr = tl.int64 if WIDE else tl.int32
+    sampled = _sample((pair // heads).to(integer), batch, sequences, offset_steps, STEPS)
+    sequence, h = sampled.to(tl.int32), pair % heads
+    shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
+    b, first_q, n_q, first_k, n_k, length = visible.sequence(sequence, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, K = visible.begin(Q, first_q, q_n, RULES), visible.begin(K, first_k, k_n, RULES)
     count = tl.minimum(count, n_q)
-    index = row_tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    strata = (tl.zeros([BLOCK_Q], tl.int64) + tl.maximum(count, 1)) * STEPS
-    sampled = (index.to(tl.int64) * STEPS + offset_steps) * n_q // strata
+    first_row = (row_tile * BLOCK_Q).to(integer)
+    index = first_row + tl.arange(0, BLOCK_Q)
+    strata = tl.maximum(count, 1)
+    sampled = _sample(index, n_q, strata, offset_steps, STEPS)
     rows = sampled + n_k - n_q
-    lowest = tl.full([BLOCK_Q], 0, tl.int64)
+    lowest = tl.full([BLOCK_Q], 0, integer)
     limit = lowest + length
     if visible.CAUSAL & RULES:
         limit = tl.minimum(limit, rows + 1)
@@ -63,129 +156,102 @@ def statistics_kernel(
         if not (visible.CAUSAL & RULES):
             limit = tl.minimum(limit, rows + window)
     limit = tl.where(index < count, tl.maximum(limit, lowest), lowest)
+    first = split * SPLIT
+    end_row = tl.minimum(count, first_row + BLOCK_Q)
+    start, stop = _edges(first_row, end_row, n_q, n_k, length, window, strata, offset_steps, STEPS, RULES)
+    stop = tl.where(start < first + SPLIT, stop, 0)
+    kv_head = h // group
     features = tl.arange(0, D_PAD)
     inside = (index < count)[:, None] & (features < D)[None, :]
-    start = Q + b.to(tl.int64) * q_b + h.to(tl.int64) * q_h
-    q = tl.load(start + sampled[:, None] * q_n + features[None, :], mask=inside, other=0.0)
+    at = Q + b.to(tl.int64) * q_b + h.to(tl.int64) * q_h
+    q = tl.load(at + sampled[:, None].to(tl.int64) * q_n + features[None, :], mask=inside)
+    if SPLIT == BLOCK_K:  # no loop: keys are asked for before anything waits for queries
+        k = tiles.load(K, b, kv_head, first, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
+    q = tl.where(inside, q, 0.0)
     zero = tl.zeros([BLOCK_Q], tl.float32)
-    mass, total, squares, saturated, pale = zero, zero, zero, zero, zero
-    largest = zero - float("inf")
+    seen = (zero, zero, zero, zero, zero, zero - float("inf"))
     threshold = dead / tl.maximum(limit - lowest, 1).to(tl.float32)
-    first = split * split_keys
-    for column in range(first, tl.minimum(first + split_keys, n_k), BLOCK_K):
-        column = tl.multiple_of(column, BLOCK_K)
-        columns = column + tl.arange(0, BLOCK_K)[None, :]
-        valid = columns < limit[:, None]
-        if visible.WINDOW & RULES:
-            valid = valid & (columns >= lowest[:, None])
-        k = tiles.load(K, b, h // group, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
-        s = tl.dot(q, k.T, input_precision="ieee")
-        z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
-        y = z + shift
-        w = tiles.weight(y * NEGATIVE_LOG2E, FORM, 1.0)
-        known = tl.where(valid, z, 0.0)
-        mass += tl.sum(tl.where(valid, w, 0.0), 1)
-        total += tl.sum(known, 1)
-        squares += tl.sum(known * known, 1)
-        saturated += tl.sum((valid & (y > 0)).to(tl.float32), 1)
-        pale += tl.sum((valid & (w < threshold[:, None])).to(tl.float32), 1)
-        largest = tl.maximum(largest, tl.max(tl.where(valid, z, float("-inf")), 1))
-    pairs_seen = tl.maximum(0, tl.minimum(limit, first + split_keys) - tl.maximum(lowest, first)).to(tl.float32)
+    if SPLIT == BLOCK_K:
+        seen = _add(seen, q, k, first, rows, lowest, limit, threshold, scale, shift, slope, RULES, ALIBI, FORM)
+    else:
+        for column in range(first, tl.minimum(first + SPLIT, stop), BLOCK_K):
+            column = tl.multiple_of(column, BLOCK_K)
+            k = tiles.load(K, b, kv_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
+            seen = _add(seen, q, k, column, rows, lowest, limit, threshold, scale, shift, slope, RULES, ALIBI, FORM)
+    mass, total, squares, saturated, pale, largest = seen
+    pairs_seen = tl.maximum(0, tl.minimum(limit, first + SPLIT) - tl.maximum(lowest, first)).to(tl.float32)
     rows_seen = tl.where(split == 0, 1.0, 0.0) * (limit > lowest).to(tl.float32)
-    out = partial + ((pair * tl.num_programs(1) + row_tile) * splits + split).to(tl.int64) * 8
-    tl.store(out, tl.sum(mass))
-    tl.store(out + 1, tl.sum(rows_seen))
+    parts = tl.num_programs(1) * splits
+    part = partial + (pair.to(tl.int64) * parts + row_tile * splits + split) * 8
+    tl.store(part, tl.sum(mass))
+    tl.store(part + 1, tl.sum(rows_seen))
     total_logit, largest_logit = tl.sum(total), tl.max(largest)
-    tl.store(out + 2, total_logit)
-    tl.store(out + 3, tl.sum(squares))
-    tl.store(out + 4, tl.sum(pairs_seen))
-    tl.store(out + 5, tl.sum(saturated))
-    tl.store(out + 6, tl.sum(pale))
+    tl.store(part + 2, total_logit)
+    tl.store(part + 3, tl.sum(squares))
+    tl.store(part + 4, tl.sum(pairs_seen))
+    tl.store(part + 5, tl.sum(saturated))
+    tl.store(part + 6, tl.sum(pale))
     # A maximum passes over NaN; the sum does not.
     unknown = (total_logit != total_logit) & (largest_logit < float("inf"))
-    tl.store(out + 7, tl.where(unknown, total_logit, largest_logit))
-
-
-@triton.jit(do_not_specialize=["heads", "batch", "sequences", "parts", "offset_steps"])
-def finish_kernel(
-    partial, sums, out, heads, batch, sequences, parts, offset_steps, BLOCK: tl.constexpr, STEPS: tl.constexpr
-):
-    """Add the parts of one head and put the output's sum of squares before them; grid (B·H,).
-
-    Sequence b can only be the s-th or the one after it that is sampled; if it is neither, nothing is added.
-    """
-    b, h = tl.program_id(0) // heads, tl.program_id(0) % heads
-    s = (b.to(tl.int64) * sequences // batch).to(tl.int32)
-    s += (_sequence_of(s, batch, sequences, offset_steps, STEPS) < b).to(tl.int32)
-    sampled = (s < sequences) & (_sequence_of(s, batch, sequences, offset_steps, STEPS) == b)
-    pair = s * heads + h
-    parts = tl.where(sampled, parts, 0)
-    columns = tl.arange(0, 8)[None, :]
-    total = tl.zeros([BLOCK, 8], tl.float32)
-    largest = tl.full([BLOCK, 8], float("-inf"), tl.float32)
-    for first in range(0, parts, BLOCK):
-        inside = (first + tl.arange(0, BLOCK) < parts)[:, None]
-        at = partial + ((pair * parts + first).to(tl.int64) + tl.arange(0, BLOCK)[:, None]) * 8 + columns
-        part = tl.load(at, mask=inside, other=0.0)
-        total += part
-        largest = tl.maximum(largest, tl.where(inside, part, float("-inf")), propagate_nan=tl.PropagateNan.ALL)
-    added = tl.sum(total, 0)
-    unknown = tl.sum((largest != largest).to(tl.int32), 0) > 0
-    result = tl.where(tl.arange(0, 8) < 7, added, tl.where(unknown, float("nan"), tl.max(largest, 0)))
-    row = tl.program_id(0)
-    tl.store(out + row * 9, tl.load(sums + row))
-    tl.store(out + row * 9 + 1 + tl.arange(0, 8), result)
+    tl.store(part + 7, tl.where(unknown, total_logit, largest_logit))
+    tl.debug_barrier()
+    if tl.atomic_add(arrived + pair, 1, sem="acq_rel", scope="gpu") == parts - 1:
+        tl.store(arrived + pair, 0)
+        _finish(partial + pair.to(tl.int64) * parts * 8, out + (sequence * heads + h) * 9, parts, 128)
+    turn = (split * tl.num_programs(1) + row_tile) * tl.num_programs(0) + pair
+    turns = tl.num_programs(0) * parts
+    _deal(sums, out, turn, turns, heads, batch, sequences, sum_parts, offset_steps, STEPS, 128)
 
 
 class _Ready(NamedTuple):
-    """What is the same for all calls that look alike. partial: the shape of what the first kernel leaves the second."""
+    """What is the same for all calls that look alike. partial: the shape of the parts that programs leave the last."""
 
     partial: tuple[int, ...]
-    measure: Launcher
-    finish: Launcher
+    launcher: Launcher
 
 
 def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
     """Return ``STATISTICS`` [B, H, 9] float32 of ``rows`` query rows of each of ``sequences`` sampled sequences.
 
-    sums: Σ out² [B, H], the first column. Tensors whose rows are not aligned are copied.
+    sums: Σ out² [B, H], the first column, or its parts [B, H, parts]. Tensors whose rows are not aligned are copied.
     """
     aligned = descriptors.is_aligned
     ready = known(
-        ("statistics", problem.layout, rows, sequences),
-        lambda: _ready(problem, rows, sequences) if all(map(aligned, problem[:2])) else None,
+        ("statistics", problem.layout, sums.shape, rows, sequences),
+        lambda: _ready(problem, sums, rows, sequences) if all(map(aligned, problem[:2])) else None,
     )
     if ready is None:
         return row_statistics(descriptors.readable(problem, descriptors.aligned), sums, rows, offset, sequences)
-    query, offset_steps = problem.query, int(offset * OFFSET_STEPS)
+    query, batch, heads = problem.query, problem.batch, problem.query.size(1)
     partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
-    tensors = (query, problem.key, *descriptors.per_sequence(problem), partial)
-    ready.measure(tensors, offset_steps, float(problem.scale), float(problem.bias_value), DEAD)
-    measured = torch.empty((problem.batch, query.size(1), 9), dtype=torch.float32, device=query.device)
-    ready.finish((partial, sums, measured), offset_steps)
+    measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
+    arrived = arrivals.counters(query.device, ready.partial[0])
+    ready.launcher(
+        (query, problem.key, *descriptors.per_sequence(problem), sums, partial, arrived, measured),
+        int(offset * OFFSET_STEPS), float(problem.scale), float(problem.bias_value), DEAD,
+    )  # fmt: skip
     return measured
 
 
-def _ready(problem: Problem, rows: int, sequences: int) -> _Ready:
+def _ready(problem: Problem, sums: Tensor, rows: int, sequences: int) -> _Ready:
     query, key = problem.query, problem.key
     batch, heads = problem.batch, query.size(1)
     count, sequences = min(rows, problem.n_q), min(sequences, batch)
     plan = launch.statistics_plan(problem, count)
-    row_tiles = triton.cdiv(count, plan.block_q)
     split_keys = launch.split_keys(plan)
-    splits = triton.cdiv(problem.n_k, split_keys)
+    row_tiles, splits = max(1, triton.cdiv(count, plan.block_q)), max(1, triton.cdiv(problem.n_k, split_keys))
     numbers = (
         *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem), heads, heads // key.size(1),
-        problem.n_q, problem.n_k, problem.window or 0, batch, sequences, count, split_keys, splits,
+        problem.n_q, problem.n_k, problem.reach, batch, sequences, count, splits,
+        1 if sums.dim() == 2 else sums.size(2),
     )  # fmt: skip
     constants = {
-        "D": query.size(3), "D_PAD": plan.d_pad, "BLOCK_Q": plan.block_q, "BLOCK_K": plan.block_k,
+        "D": query.size(3), "D_PAD": plan.d_pad, "BLOCK_Q": plan.block_q, "BLOCK_K": plan.block_k, "SPLIT": split_keys,
         "STEPS": OFFSET_STEPS, "FORM": plan.form, "RULES": launch.rules(problem), "HAS_BIAS": problem.bias is not None,
-        "ALIBI": problem.alibi_slopes is not None, **plan.options,
+        "ALIBI": problem.alibi_slopes is not None, "WIDE": max(count, sequences) >= WIDE, **plan.options,
     }  # fmt: skip
-    finish = {"BLOCK": 32, "STEPS": OFFSET_STEPS, "num_warps": 1}
+    grid = (sequences * heads, row_tiles, splits)
     return _Ready(
-        (sequences, heads, row_tiles * splits, 8),
-        Launcher(statistics_kernel, (sequences * heads, row_tiles, splits), [None] * 8, numbers, constants),
-        Launcher(finish_kernel, (batch * heads,), [None] * 3, (heads, batch, sequences, row_tiles * splits), finish),
+        (sequences * heads, row_tiles * splits, 8),
+        Launcher(statistics_kernel, grid, [None] * 11, numbers, constants),
     )

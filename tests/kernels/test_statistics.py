@@ -1,9 +1,11 @@
 import math
+import random
 
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, launch, sigmoid_attention
+from stabmon.kernels import STATISTICS, AuxRequest, arrivals, launch, sigmoid_attention
+from stabmon.kernels.problem import Problem
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.skipif(
@@ -93,3 +95,79 @@ def test_a_nan_is_seen_where_it_is_and_nowhere_else():
     healthy, ill = (dict(zip(STATISTICS, head.tolist(), strict=True)) for head in aux.statistics[0])
     assert all(math.isfinite(value) for value in healthy.values())
     assert all(math.isnan(ill[name]) for name in ("output_square_sum", "row_mass_sum", "logit_sum", "logit_max"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only the interpreter lets programs be put in order")
+def test_the_order_in_which_programs_arrive_changes_no_bit(monkeypatch):
+    from triton.runtime.interpreter import interpreter_builder
+
+    shape = {"n_q": 70, "n_k": 600, "dim": 16, "rows": 40, "causal": True, "sequences": 1}
+    expected, place = call(shape, "triton", torch.float32), interpreter_builder.set_grid_idx
+    order: dict[tuple[int, ...], list[int]] = {}
+
+    def shuffled(x, y, z):
+        size = interpreter_builder.grid_dim
+        numbers = order.setdefault(size, random.Random(1).sample(range(math.prod(size)), math.prod(size)))
+        number = numbers[(x * size[1] + y) * size[2] + z]
+        place(number // (size[1] * size[2]), number // size[2] % size[1], number % size[2])
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", shuffled)
+    assert torch.equal(call(shape, "triton", torch.float32), expected)
+    assert (2, 2, 3) in order, "two heads, two tiles of rows, three splits of keys"
+
+
+def test_counters_are_zero_again_and_parts_of_the_outputs_sums_are_added(monkeypatch):
+    from stabmon.kernels.statistics import row_statistics
+
+    counted = torch.zeros(64, dtype=torch.int32, device=DEVICE)
+    monkeypatch.setattr(arrivals, "counters", lambda device, number: counted)
+    query, key = torch.randn(3, 2, 9, 16, device=DEVICE), torch.randn(3, 2, 70, 16, device=DEVICE)
+    parts = torch.randn(3, 2, 200, device=DEVICE)
+    found = row_statistics(Problem(query, key, key, None, -1.0, None, 0.25, False), parts, 4, 0.5, 2)
+    torch.testing.assert_close(found[..., 0], parts.sum(-1))
+    assert torch.equal(counted, torch.zeros_like(counted))
+
+
+@pytest.mark.parametrize("window", [2**31 - 1, 5000])
+def test_a_window_that_holds_everything_changes_nothing(window):
+    shape = {"n_q": 20, "n_k": 50, "dim": 16, "rows": 20}
+    assert torch.equal(call(shape | {"window": window}, "triton", torch.float32), call(shape, "triton", torch.float32))
+
+
+BUSY = {"n_q": 4096, "n_k": 4096, "dim": 64, "rows": 16, "heads": 16, "causal": True, "sequences": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [16, 64])
+def test_repeated_runs_give_the_same_bits(rows):
+    expected = call(BUSY | {"rows": rows}, "auto", torch.bfloat16)
+    assert all(torch.equal(call(BUSY | {"rows": rows}, "auto", torch.bfloat16), expected) for _ in range(20))
+
+
+@pytest.mark.gpu
+def test_streams_and_graphs_that_run_at_once_do_not_count_for_each_other():
+    keys = [torch.randn(2, 8, 4096, 64, device="cuda").bfloat16() for _ in range(2)]
+
+    def measure(key):
+        found = [sigmoid_attention(key, key, key, return_aux=AuxRequest(16, 0.5, 1))[1].statistics for _ in range(4)]
+        return torch.stack(found)
+
+    expected, streams = [measure(key) for key in keys], [torch.cuda.Stream() for _ in keys]
+    graphs = [torch.cuda.CUDAGraph() for _ in keys]
+    captured = []
+    for graph, key in zip(graphs, keys, strict=True):
+        with torch.cuda.graph(graph):
+            captured.append(measure(key))
+    for _ in range(10):
+        eager = []
+        torch.cuda.synchronize()
+        for stream, key in zip(streams, keys, strict=True):
+            with torch.cuda.stream(stream):
+                eager.append(measure(key))
+        torch.cuda.synchronize()
+        assert all(map(torch.equal, eager, expected))
+        for stream, graph in zip(streams, graphs, strict=True):
+            with torch.cuda.stream(stream):
+                graph.replay()
+        torch.cuda.synchronize()
+        assert all(map(torch.equal, captured, expected))
