@@ -1,14 +1,16 @@
-"""Results of the benchmark as tables and as a figure: ``python -m stabmon.kernels.figure bench.json``.
+"""Results of the benchmark as a figure, beside their tables: ``python -m stabmon.kernels.figure bench.json``.
 
-The file holds one result a backend, by name, as ``bench --into`` keeps them. Prints the tables as Markdown and writes
-the figure, an SVG, beside the file.
+The file holds one result a backend, by name, as ``bench --into`` keeps them. Prints the tables of ``tables.py`` and
+writes the figure, an SVG, beside the file.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from . import tables
+from .tables import Results
 
 WIDTH, HEIGHT, LEFT, TOP, FLOOR = 980, 510, 52, 44, 176
 """Size of the figure; left edge, top and height of a panel's bars."""
@@ -24,37 +26,6 @@ SERIES = {
 STEP = 200
 """TFLOP/s between two lines of the scale."""
 
-Results = Mapping[str, Mapping[str, Any]]
-
-
-def table(results: Results) -> str:
-    """Return forward / backward TFLOP/s of every cell, and their ratio to cuDNN in the same run, as Markdown."""
-    auto, triton = results["auto"]["cells"], results["triton"]["cells"]
-    lines = [
-        "| cell | triton | auto, number | auto, tensor [H] | cuDNN | FlashAttention-2 | auto over cuDNN |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row, other in zip(auto, triton, strict=True):
-        speeds = [_speeds(other, "fixed"), *(_speeds(row, way) for way in ("fixed", "learnable", "cudnn", "flash"))]
-        ratios = " / ".join(f"×{row[way]['fixed'] / row[way]['cudnn']:.2f}" for way in ("forward", "backward"))
-        lines.append("| " + " | ".join([_name(row), *speeds, ratios]) + " |")
-    return "\n".join(lines)
-
-
-def costs(results: Results) -> str:
-    """Return what statistics add to a forward pass in CUDA graphs, and in brackets the sums alone, as Markdown."""
-    rows = results["auto"]["statistics"]
-    names = list(dict.fromkeys(_shape(row) for row in rows))
-    lines = ["| n | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for length in sorted({row["length"] for row in rows}):
-        cells = {
-            _shape(row): f"{_percent(row['rows'])} % ({_percent(row['sums'])})"
-            for row in rows
-            if row["length"] == length
-        }
-        lines.append(f"| {length} | " + " | ".join(cells[name] for name in names) + " |")
-    return "\n".join(lines)
-
 
 def figure(results: Results) -> str:
     """Return the text of an SVG file: bars of every cell, forward above backward."""
@@ -69,22 +40,6 @@ def figure(results: Results) -> str:
         *_panel(results, "backward", TOP + FLOOR + 70),
     ]
     return "\n".join([*parts, "</svg>", ""])
-
-
-def _speeds(row: Mapping[str, Any], way: str) -> str:
-    return f"{row['forward'][way]:.0f} / {row['backward'][way]:.0f}"
-
-
-def _shape(row: Mapping[str, Any]) -> str:
-    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'}"
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{_shape(row)} {row['length']}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}".rstrip("%").replace("-", "−")
 
 
 def _legend() -> Iterator[str]:
@@ -111,7 +66,7 @@ def _panel(results: Results, way: str, top: float) -> Iterator[str]:
             x = left + bar * BAR
             yield f'<rect x="{x}" y="{bottom - height:.1f}" width="{BAR - 2}" height="{height:.1f}" fill="{colour}"/>'
         middle = left + len(SERIES) * BAR / 2
-        mask, length = _name(row).rsplit(" ", 1)
+        mask, length = tables.name(row).rsplit(" ", 1)
         yield f'<text class="cell" text-anchor="middle" x="{middle}" y="{bottom + 15}">{mask}</text>'
         yield f'<text class="cell" text-anchor="middle" x="{middle}" y="{bottom + 30}">{length}</text>'
 
@@ -121,7 +76,7 @@ def main(arguments: list[str]) -> None:
     path = Path(arguments[0])
     results = json.loads(path.read_text())
     path.with_suffix(".svg").write_text(figure(results))
-    print(table(results), costs(results), sep="\n\n")
+    print(*tables.markdown(results), sep="\n\n")
 
 
 if __name__ == "__main__":

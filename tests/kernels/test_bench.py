@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from stabmon.cli import app
 from stabmon.cli import bench as command
-from stabmon.kernels import accuracy, bench, figure, launch, speed, timing
+from stabmon.kernels import accuracy, apart, bench, figure, launch, speed, tables, timing
 
 FOLDER = Path(__file__).parents[2] / "kernels"
 ROW = {
@@ -67,7 +67,7 @@ def test_the_table_shows_every_cell_and_mean():
 def test_the_figure_and_its_table_show_every_cell():
     results = {"auto": {"device": "a GPU", "cells": [ROW]}, "triton": {"device": "a GPU", "cells": [ROW]}}
     assert "| d 64 full 2048 | 440 / 220 | 440 / 220 | 330 / 220 | 400 / 400 | 300 / 200 | ×1.10 / ×0.55 |" in (
-        figure.table(results)
+        tables.speeds(results)
     )
     drawn = figure.figure(results)
     heights = [float(rect.get("height")) for rect in ElementTree.fromstring(drawn).findall(".//{*}rect")]
@@ -77,7 +77,7 @@ def test_the_figure_and_its_table_show_every_cell():
 
 def test_the_cost_of_statistics_is_a_table_of_lengths():
     rows = [COST | {"length": length, "is_causal": causal} for length in (8192, 4096) for causal in (False, True)]
-    assert figure.costs({"auto": {"statistics": rows}}).splitlines() == [
+    assert tables.costs({"auto": {"statistics": rows}}).splitlines() == [
         "| n | d 128 full | d 128 causal |",
         "|---|---|---|",
         "| 4096 | 1.5 % (−0.1) | 1.5 % (−0.1) |",
@@ -85,9 +85,27 @@ def test_the_cost_of_statistics_is_a_table_of_lengths():
     ]
 
 
+def test_means_and_worst_cells_over_cudnn_are_a_table():
+    result = {"cells": [ROW, ROW | {"length": 8192, "forward": ROW["forward"] | {"fixed": 360.0}}]}
+    shown = tables.over_cudnn({"auto": result | {"means": bench._means(result["cells"])}}).splitlines()
+    assert shown[2] == "| auto, number | ×0.99 | ×0.90 (d 64 full 8192) | ×0.55 | ×0.55 (d 64 full 2048) |"
+    assert shown[3] == "| auto, tensor [H] | ×0.82 | ×0.82 (d 64 full 2048) | ×0.55 | ×0.55 (d 64 full 2048) |"
+
+
+def test_peers_that_were_timed_apart_are_compared_cell_by_cell_and_by_way_of_cudnn():
+    assert set(apart.MEASURED) == set(speed.GRID)
+    shown = apart.table([row | {"length": 2048} for row in (ROW, ROW | {"dim": 128})]).splitlines()
+    ratio, shared = 440 / 384, (440 / 400) / (384 / 468)
+    assert shown[2] == (
+        f"| FlashSigmoid, d 64 | ×{ratio:.2f} to ×{ratio:.2f}, mean ×{ratio:.2f} | ×0.78 to ×0.78, mean ×0.78 "
+        f"| ×{shared:.2f} / ×0.81 |"
+    )
+
+
 def test_the_readme_and_the_figure_show_the_stored_results():
     results = json.loads((FOLDER / "bench.json").read_text())
-    assert figure.table(results) in (FOLDER / "README.md").read_text()
+    readme = (FOLDER / "README.md").read_text()
+    assert all(table in readme for table in tables.markdown(results))
     assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
     assert all(bench._means(result["cells"]) == result["means"] for result in results.values())
 
