@@ -80,21 +80,21 @@ _HALF: dict[tuple[Kernel, str], dict[int, Tiles]] = {
     ("query", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(64, 32, 4, 2)},
     ("key", "sm90"): {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(32, 64, 8, 2)},
     ("statistics", "sm90"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
-    ("few", "sm90"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
+    ("few", "sm90"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 128, 4, 1), 256: Tiles(16, 64, 4, 1)},
     ("forward", "sm80"): {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 32, 8, 3), 256: Tiles(64, 32, 8, 2)},
     ("query", "sm80"): {64: Tiles(64, 32, 4, 3), 128: Tiles(64, 64, 8, 2), 256: Tiles(32, 32, 4, 2)},
     ("key", "sm80"): {64: Tiles(32, 64, 4, 3), 128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 8, 2)},
     ("statistics", "sm80"): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
-    ("few", "sm80"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
+    ("few", "sm80"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 128, 4, 1), 256: Tiles(16, 64, 4, 1)},
     ("forward", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
     ("query", "small"): {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("key", "small"): {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(16, 16, 4, 1)},
     ("statistics", "small"): {128: Tiles(64, 32, 4, 2), 256: Tiles(32, 32, 4, 1)},
-    ("few", "small"): {128: Tiles(16, 32, 1, 1), 256: Tiles(16, 16, 1, 1)},
+    ("few", "small"): {64: Tiles(16, 64, 1, 1), 128: Tiles(16, 64, 4, 1), 256: Tiles(16, 32, 4, 1)},
 }
 """Launch tables of the 16-bit types by kernel and device family; a head dim takes the first entry that holds it.
 
-"few" is the statistics kernel for 16 rows or less: one warp and one tile, so that nothing waits and many programs fit.
+"few" is the statistics kernel for 16 rows or less: one tile of keys, so that no load waits for another.
 """
 
 _FULL: dict[Kernel, dict[int, Tiles]] = {

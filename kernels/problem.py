@@ -73,7 +73,7 @@ class Problem(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """The window as a kernel takes it: cut where it exceeds every distance, so that sums fit 32 bits; 0 for none."""
+        """The window as kernels take it: cut where it exceeds every distance, so that sums fit 32 bits; 0 for none."""
         return min(self.window or 0, self.n_q + self.n_k)
 
     @property
