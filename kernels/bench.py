@@ -147,12 +147,18 @@ def table(result: dict[str, Any]) -> str:
         reached = "".join(f"{row['forward'][way]:>15.0f} / {row['backward'][way]:>6.0f}" for way in columns)
         lines.append(f"{_name(row):<22}{reached}   {_shares(row['statistics'])}")
     lines += [
-        f"{name:<22}" + ", ".join(f"{peer} ×{mean}" for peer, mean in means.items())
+        f"{name:<22}"
+        + ", ".join(f"{peer} ×{mean} (worst ×{_worst(result, name, peer):.2f})" for peer, mean in means.items())
         for name, means in result["means"].items()
     ]
     lines.append("forward in CUDA graphs, µs; statistics: sums, rows")
     lines += [f"{_name(row):<22}{row['microseconds']:>8.1f}   {_shares(row)}" for row in result["statistics"]]
     return "\n".join(lines)
+
+
+def _worst(result: Mapping[str, Any], name: str, peer: str) -> float:
+    direction, ours = name.split("/")
+    return min(float(row[direction][ours] / row[direction][peer]) for row in result["cells"])
 
 
 def _name(row: Mapping[str, Any]) -> str:

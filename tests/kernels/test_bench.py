@@ -59,7 +59,7 @@ def test_the_table_shows_every_cell_and_mean():
     assert "output 1.02" in text
     assert "d 64 n 4096: output 1.03, query 1.04" in text
     assert "MB: 602; q, k, v, dO, dQ, dK, dV 470, dQ in float32 134" in text
-    assert "×1.1" in text
+    assert "cudnn ×1.1 (worst ×1.10), flash ×1.467 (worst ×1.47)" in text
     assert "d 128 causal n 4096      501.2   -0.1% +1.5%" in text
     json.dumps(result)
 
