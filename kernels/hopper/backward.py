@@ -86,12 +86,16 @@ def _add_to_query(dQ, part, dq_tile, pair, row, W: gl.constexpr, BLOCK_Q: gl.con
 
 @gluon.jit
 def _steps(
-    state, dQ, rings, signals, first, stop, turn, pair, reach, c_scale, shift,
-    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr, MASKED: gl.constexpr,
+    state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach, c_scale, shift,
+    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr,
 ):  # fmt: skip
-    """Take query tiles ``first`` to ``stop`` of one pair (b, h); query row r sees the slab's keys up to r + reach."""
+    """Take query tiles ``first`` to ``stop`` of one pair (b, h), of which the diagonal crosses those before ``unmasked``.
+
+    Query row r sees the slab's keys up to r + reach.
+    """
     BLOCK_Q: gl.constexpr = shape[0]
     STAGES: gl.constexpr = shape[1]
+    CAUSAL: gl.constexpr = shape[2]
     BIAS_GRADIENT: gl.constexpr = modes[1]
     FUSED: gl.constexpr = modes[2]
     GAIN: gl.constexpr = modes[4]
@@ -119,8 +123,9 @@ def _steps(
         dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s_token,))
         p = weights(s, c_scale, shift, FORM)
-        if MASKED:
-            p = seen(p, i * BLOCK_Q + reach, True)
+        if CAUSAL:
+            if i < unmasked:
+                p = seen(p, i * BLOCK_Q + reach, True)
         p_rounded = gl.convert_layout(rounded(p, GAIN, dtype), p_layout)
         dp = warpgroup_mma_wait(0, deps=(dp_token,))
         dv_token = warpgroup_mma(p_rounded, do, dv, is_async=True)
@@ -152,22 +157,6 @@ def _steps(
             mbarrier.arrive(empty.index(slot), count=1)
         step += 1
     return dk, dv, db, step, pair_before, row_before
-
-
-@gluon.jit
-def _queries(
-    state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach, c_scale, shift,
-    W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr,
-):  # fmt: skip
-    """Take all query tiles of one pair: those that the diagonal crosses, then those below it."""
-    CAUSAL: gl.constexpr = shape[2]
-    if CAUSAL:
-        state = _steps(
-            state, dQ, rings, signals, first, unmasked, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, True
-        )
-    return _steps(
-        state, dQ, rings, signals, unmasked, stop, turn, pair, reach, c_scale, shift, W, shape, modes, FORM, False
-    )
 
 
 @gluon.jit
@@ -212,19 +201,19 @@ def _consume(
             if FORM == BY_HEAD:
                 head_bias = gl.load(bias + pair % (key_heads * group))
                 if head_bias * head_bias <= largest * largest:
-                    state = _queries(
+                    state = _steps(
                         state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
                         c_scale * TANH_FACTOR, head_bias * factor * TANH_FACTOR, W, shape, modes, TANH,
                     )  # fmt: skip
                 else:
-                    state = _queries(
+                    state = _steps(
                         state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
                         c_scale, head_bias * factor, W, shape, modes, EXACT,
                     )  # fmt: skip
             else:
                 if HAS_BIAS:
                     shift = gl.load(bias + pair % (key_heads * group)) * factor
-                state = _queries(
+                state = _steps(
                     state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
                     c_scale, shift, W, shape, modes, FORM,
                 )  # fmt: skip
