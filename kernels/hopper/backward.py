@@ -89,7 +89,7 @@ def _steps(
     state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach, c_scale, shift,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr, FORM: gl.constexpr,
 ):  # fmt: skip
-    """Take query tiles ``first`` to ``stop`` of one pair (b, h), of which the diagonal crosses those before ``unmasked``.
+    """Take query tiles ``first`` to ``stop`` of one pair (b, h); the diagonal crosses those before ``unmasked``.
 
     Query row r sees the slab's keys up to r + reach.
     """
@@ -123,7 +123,7 @@ def _steps(
         dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s_token,))
         p = weights(s, c_scale, shift, FORM)
-        if CAUSAL:
+        if CAUSAL:  # noqa: SIM102 - known when compiled, the other is not
             if i < unmasked:
                 p = seen(p, i * BLOCK_Q + reach, True)
         p_rounded = gl.convert_layout(rounded(p, GAIN, dtype), p_layout)
