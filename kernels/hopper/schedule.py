@@ -83,11 +83,14 @@ def last_key_tile(first_row, n_q, n_k, lead, BLOCK_K: gl.constexpr, CONSUMERS: g
 
 @gluon.jit
 def place_keys(turn, pairs, key_tiles, CAUSAL: gl.constexpr):
-    """Return (pair, tile) of a turn of the key kernel, where the first tile is the longest."""
+    """Return (pair, tile) of a turn of the key kernel, where the first tile is the longest.
+
+    The last pair comes first: its dQ was zeroed last and is in the cache, as that of the first is when it is rounded.
+    """
     pair, tile = place(turn, pairs, key_tiles, CAUSAL)
     if CAUSAL:
         tile = key_tiles - 1 - tile
-    return pair, tile
+    return pairs - 1 - pair, tile
 
 
 @gluon.jit

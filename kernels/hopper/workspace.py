@@ -11,22 +11,23 @@ from torch import Tensor
 from ..launcher import Launcher
 from ..metadata import known, layout
 
-ELEMENTS = 4096
-"""Numbers that one program rounds."""
+ELEMENTS = 2048
+"""Numbers that one program rounds, of one pair (b, h): rows are found without a division for each."""
 
 
-@triton.jit(do_not_specialize=["rows", "heads", "n_q"])
+@triton.jit(do_not_specialize=["heads", "n_q", "tiles"])
 def round_kernel(
-    W, dQ, rows, heads, n_q, s_b, s_h, s_n, factor, D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr
+    W, dQ, heads, n_q, tiles, s_b, s_h, s_n, factor, D: tl.constexpr, D_PAD: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Store dQ = factor·W in dQ's type; W [B·H·n_q, D] float32, dQ [B, H, n_q, D] by strides; grid (rows / ROWS,)."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """Store dQ = factor·W in dQ's type; W [B·H, n_q, D] float32, dQ [B, H, n_q, D] by strides; grid (B·H·tiles,)."""
+    pair = tl.program_id(0) // tiles
+    row = (tl.program_id(0) - pair * tiles) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, D_PAD)[None, :]
-    inside = (row < rows)[:, None] & (column < D)
-    pair = row // n_q
-    w = tl.load(W + row.to(tl.int64)[:, None] * D + column, mask=inside, eviction_policy="evict_first")
-    place = (pair // heads).to(tl.int64) * s_b + (pair % heads).to(tl.int64) * s_h + (row % n_q).to(tl.int64) * s_n
-    tl.store(dQ + place[:, None] + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
+    inside = (row < n_q) & (column < D)
+    start = W + pair.to(tl.int64) * n_q * D
+    w = tl.load(start + row * D + column, mask=inside, eviction_policy="evict_first")
+    place = (pair // heads).to(tl.int64) * s_b + (pair % heads).to(tl.int64) * s_h
+    tl.store(dQ + place + row.to(tl.int64) * s_n + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
 
 
 def rounded(workspace: Tensor, grad_query: Tensor, factor: float) -> None:
@@ -37,8 +38,8 @@ def rounded(workspace: Tensor, grad_query: Tensor, factor: float) -> None:
 def _launcher(grad_query: Tensor) -> Launcher:
     batch, heads, n_q, dim = grad_query.shape
     d_pad = triton.next_power_of_2(dim)
-    rows = batch * heads * n_q
-    tile = ELEMENTS // d_pad
-    numbers = (rows, heads, n_q, *grad_query.stride()[:3])
-    constants = {"D": dim, "D_PAD": d_pad, "ROWS": tile}
-    return Launcher(round_kernel, (triton.cdiv(rows, tile),), (None, None), numbers, constants)
+    rows = ELEMENTS // d_pad
+    tiles = triton.cdiv(n_q, rows)
+    numbers = (heads, n_q, tiles, *grad_query.stride()[:3])
+    constants = {"D": dim, "D_PAD": d_pad, "ROWS": rows}
+    return Launcher(round_kernel, (batch * heads * tiles,), (None, None), numbers, constants)
