@@ -47,6 +47,8 @@ class Reference(Record):
     """What two replicates may differ by."""
     margin: float
     """What two sound runs may differ by; at least ``noise``."""
+    context: int
+    """Length that its runs were trained at, as ``model.context`` counts it; one with a fix may train at another."""
     validation: float | None
     """Lowest validation loss of the group, or None where no run has one."""
 
@@ -166,6 +168,7 @@ def _reference(best: str, members: Mapping[str, Sequence[Outcome]], spread: Mapp
         names=tuple(run.name for run in runs),
         noise=noise,
         margin=max(noise, SHARE * learnt),
+        context=runs[0].run_config.model.context,
         validation=min((loss for loss in validations if loss is not None and isfinite(loss)), default=None),
     )
 
@@ -175,8 +178,7 @@ def _usual(run: Outcome, reference: Reference) -> float:
 
 
 def _worse_on_longer_input(run: Outcome, reference: Reference, allowed: float) -> bool:
-    training = run.run_config.training
-    if run.validation_loss is None or training.evaluate_length == run.run_config.model.context:
+    if run.validation_loss is None or run.run_config.training.evaluate_length == reference.context:
         return False
     best = reference.loss if reference.validation is None else reference.validation
     return not run.validation_loss <= best + allowed

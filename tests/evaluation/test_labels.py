@@ -105,3 +105,6 @@ def test_longer_input_is_held_to_the_best_validation_of_the_group() -> None:
     found = {name: label_of(outcomes, runs[0]).why for name, runs in outcomes.items()}
     bad = "worse on longer input"
     assert found == {"usual": "healthy", "longer": bad, "fine": "healthy", "mid": "undecided", "nan": bad}
+    reference = labels.references(outcomes)[usual.group]
+    trained = outcome("mended", ending(1.0), validation_loss=2.0, training__evaluate_length=64, model__context=64)
+    assert labels.label(trained, reference).why == bad  # trained at that length, it is held to the same
