@@ -57,14 +57,15 @@ def sigmoid_form(problem: Problem) -> int:
 class _Ready(NamedTuple):
     """What is the same for all calls that look alike.
 
-    partial: the shape of the parts of the bias's gradient. summed: that of dQ's workspace as the key kernel takes it.
-    queries: the kernel for dQ where results repeat.
+    partial: the shape of the parts of the bias's gradient.
+    summed: that of dQ's workspace, which the key kernel adds to; None where results repeat.
+    queries: the kernel for dQ, or the one that rounds its workspace.
     """
 
     partial: tuple[int, ...]
-    summed: tuple[int, ...]
+    summed: tuple[int, ...] | None
     keys: Launcher
-    queries: Launcher | None
+    queries: Launcher
 
 
 def backward(
@@ -84,7 +85,9 @@ def backward(
     form = sigmoid_form(problem) if form is None else form
     plans = _Plans(bias_gradient, form, keys, queries)
     key = "hopper backward", problem.layout, layout(grad), layout(grads[0]), layout(grads[1]), layout(grads[2]), plans
-    ready = known(key, lambda: _ready(problem, plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None)
+    ready = known(
+        key, lambda: _ready(problem, grads[0], plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None
+    )
     if ready is None:
         copied = descriptors.readable(problem, readable)
         return backward(copied, readable(grad), grads, bias_gradient, form, keys, queries)
@@ -93,16 +96,14 @@ def backward(
     factors = _factors(problem, form, GAINS[query.dtype][1])
     partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
     per_head = partial if bias is None else bias
-    if ready.queries is not None:
+    if ready.summed is None:
         # The kernel without dQ does not look at what stands for its workspace.
         ready.keys((*given, grads[1], *grads[1:], per_head, partial), *factors)
         ready.queries((*given, grads[0], query if bias is None else bias), *factors)
     else:
-        from .workspace import rounded
-
-        workspace = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
-        ready.keys((*given, workspace.view(ready.summed), *grads[1:], per_head, partial), *factors)
-        rounded(workspace, grads[0], factors[3])
+        workspace = torch.zeros(ready.summed, dtype=torch.float32, device=query.device)
+        ready.keys((*given, workspace, *grads[1:], per_head, partial), *factors)
+        ready.queries((workspace, grads[0]), factors[3])
     return partial.sum((0, 2, 3)) if bias_gradient else partial
 
 
@@ -115,12 +116,16 @@ class _Plans(NamedTuple):
     queries: Launch | None
 
 
-def _ready(problem: Problem, plans: _Plans) -> _Ready:
+def _ready(problem: Problem, grad_query: Tensor, plans: _Plans) -> _Ready:
     batch, heads, n_q, dim = problem.query.shape
     tiles = -(-problem.key.size(2) // TURN)
     partial = (batch, heads, tiles, 2) if plans.bias_gradient else (0,)
-    queries = _query_launcher(problem, plans) if problem.deterministic else None
-    return _Ready(partial, (1, batch * heads, n_q, dim), _key_launcher(problem, plans, tiles), queries)
+    keys = _key_launcher(problem, plans, tiles)
+    if problem.deterministic:
+        return _Ready(partial, None, keys, _query_launcher(problem, plans))
+    from .workspace import rounding
+
+    return _Ready(partial, (1, batch * heads, n_q, dim), keys, rounding(grad_query))
 
 
 def _key_launcher(problem: Problem, plans: _Plans, tiles: int) -> Launcher:

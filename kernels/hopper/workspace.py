@@ -9,7 +9,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ..launcher import Launcher
-from ..metadata import known, layout
 
 ELEMENTS = 2048
 """Numbers that one program rounds, of one pair (b, h): rows are found without a division for each."""
@@ -30,12 +29,11 @@ def round_kernel(
     tl.store(dQ + place + row.to(tl.int64) * s_n + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
 
 
-def rounded(workspace: Tensor, grad_query: Tensor, factor: float) -> None:
-    """Write factor·``workspace`` [B, H, N_q, D] float32 to ``grad_query``, of the same shape."""
-    known(("round", layout(grad_query)), lambda: _launcher(grad_query))((workspace, grad_query), factor)
+def rounding(grad_query: Tensor) -> Launcher:
+    """Return what writes factor·W to gradients laid out like ``grad_query`` [B, H, N_q, D].
 
-
-def _launcher(grad_query: Tensor) -> Launcher:
+    To be called with (W, gradient) and factor, W float32 of as many numbers.
+    """
     batch, heads, n_q, dim = grad_query.shape
     d_pad = triton.next_power_of_2(dim)
     rows = ELEMENTS // d_pad

@@ -14,5 +14,5 @@ def test_the_summed_gradient_is_rounded_into_place(shape, dense):
     grad = torch.full(shape, torch.nan, dtype=torch.float16, device=DEVICE)
     if not dense:
         grad = torch.full((batch, length, heads, dim), torch.nan, dtype=torch.float16, device=DEVICE).transpose(1, 2)
-    workspace.rounded(summed, grad, 0.375)
+    workspace.rounding(grad)((summed, grad), 0.375)
     torch.testing.assert_close(grad, (0.375 * summed).half(), rtol=0, atol=2**-10)
