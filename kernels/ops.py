@@ -22,7 +22,7 @@ from .problem import FIELDS, SCHEMA, Problem
 
 _LIBRARY = torch.library.Library("stabmon", "DEF")
 _BELOW = torch._C._after_autograd_keyset
-_REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView)
+_REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView) - DispatchKeySet(DispatchKey.BackendSelect)
 _DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
 
 
@@ -83,6 +83,9 @@ def _compute_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, T
     grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     return *grads, _runs("backward")[backend](problem, grad, grads, bias_gradient)
+
+
+_gradients = _disable_dynamo(_compute_gradients)
 
 
 def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -150,9 +153,18 @@ class _Attention(torch.autograd.Function):
         for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
             given[i] = tensor
         wanted = ctx.needs_input_grad[4]
-        run = _Gradients.apply if torch.is_grad_enabled() else backward_op
+        run = _Gradients.apply if torch.is_grad_enabled() else _differentiate
         *grads, grad_bias = run(grad, *given, wanted, ctx.backend)
         return None, *grads, grad_bias if wanted else None, *_NOTHING
+
+
+def _differentiate(grad: Tensor, *arguments: Any) -> Any:
+    """Compute gradients, without autograd; by the dispatcher only where a mode or a trace asks for it."""
+    keys = torch._C._dispatch_keys(grad) | torch._C._dispatch_keys(arguments[0])
+    keys = keys | torch._C._dispatch_tls_local_include_set()
+    if (keys & _REST).highestPriorityTypeId() in _DEVICES:
+        return _gradients(grad, *arguments)
+    return backward_op(grad, *arguments)
 
 
 class _Gradients(torch.autograd.Function):
