@@ -13,3 +13,25 @@ def barriers(NUMBER: gl.constexpr, ARRIVALS: gl.constexpr):
     for i in gl.static_range(NUMBER):
         mbarrier.init(made.index(i), count=ARRIVALS)
     return made
+
+
+TURNS = 8
+"""The first of the hardware's sixteen barriers that Triton leaves alone."""
+AWAIT = gl.constexpr(tuple(f"bar.sync {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(3)))
+PASS = gl.constexpr(tuple(f"bar.arrive {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(3)))
+
+
+@gluon.jit
+def await_turn(step, ME: gl.constexpr):
+    """Let consumer ME go on once the one before it has passed its turn on; step: any number, which keeps the place.
+
+    Consumers that start their products in turn do not compute their weights all at once: while one multiplies, the
+    others keep the special functions busy. A product with an operand in registers holds its warp until that is read.
+    """
+    gl.inline_asm_elementwise(AWAIT[ME], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def pass_turn(step, ME: gl.constexpr, CONSUMERS: gl.constexpr):
+    """Give the turn to the consumer after ME, the first after the last; the last one gives it away before it begins."""
+    gl.inline_asm_elementwise(PASS[(ME + 1) % CONSUMERS], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)

@@ -5,7 +5,8 @@ Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H]; sums [B·H, slabs] f
 A program takes turns at tiles of CONSUMERS slabs of one head. Its warp groups, each with its own loop over the turns:
 the producer loads q [64, D_PAD] once a turn and k, v [BLOCK_K, D_PAD] into rings of STAGES; consumer c computes slab c.
 Keys run from the last visible tile down to the first, so that the diagonal, the only place for a mask, comes first.
-A barrier pair (full, empty) guards each buffer; the n-th use of a buffer waits for phase n & 1 of full.
+A barrier pair (full, empty) guards each buffer; the n-th use of a buffer waits for phase n & 1 of full. Consumers start
+their products in turn (``barriers.await_turn``), once a key tile, also one that they pass over.
 """
 
 from triton.experimental import gluon
@@ -19,6 +20,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
+from .barriers import await_turn, barriers, pass_turn
+from .gradients import seen
 from .schedule import SLAB
 from .weights import (
     BY_HEAD,
@@ -36,14 +39,14 @@ from .weights import (
 
 
 @gluon.jit
-def _produce(Q, K, V, rings, barriers, sizes, shape: gl.constexpr):
+def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
     """Load every tile of every turn, as soon as its buffer is empty."""
     BLOCK_K: gl.constexpr = shape[0]
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
     q_ring, k_ring, v_ring, _ = rings
-    q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    q_full, q_empty, k_full, k_empty, v_full, v_empty = guards
     heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
     step = 0
     for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
@@ -74,18 +77,14 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 
     first: the last key that row 0 sees, counted from the tile's first key; row i sees keys up to first + i.
     """
-    if MASKED:
-        layout: gl.constexpr = s.type.layout
-        rows = schedule.again(gl.arange(0, s.shape[0], gl.SliceLayout(1, layout)))
-        columns = schedule.again(gl.arange(0, s.shape[1], gl.SliceLayout(0, layout)))
-        unseen = gl.where((c_scale > 0) == (FORM == TANH), float("-inf"), float("inf"))
-        s = gl.where(columns[None, :] <= rows[:, None] + first, s, unseen)
     if dtype == gl.bfloat16:
         asm: gl.constexpr = TANH_BF16 if FORM == TANH else MIXED_BF16
         p = gl.inline_asm_elementwise(asm, OUTPUTS, [s, c_scale, shift], dtype=gl.bfloat16, is_pure=True, pack=2)
     else:
         text: gl.constexpr = TANH_FP16 if FORM == TANH else MIXED_FP16
         p = gl.inline_asm_elementwise(text, OUTPUTS, [s, c_scale, shift], dtype=gl.float16, is_pure=True, pack=2)
+    if MASKED:
+        p = seen(p, first, False)
     return p
 
 
@@ -93,6 +92,7 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 def _accumulate(
     acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, count, c_scale, shift,
     BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
+    ME: gl.constexpr, CONSUMERS: gl.constexpr,
 ):  # fmt: skip
     """Take ``count`` key tiles: while p·v of the tile before is added, turn this tile's products into weights."""
     D: gl.constexpr = acc.shape[1]
@@ -101,10 +101,12 @@ def _accumulate(
         before = (i - 1) & (STAGES - 1)
         mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
+        await_turn(i, ME)
         s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
         mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
         v_tile = v_ring.index(before).reshape([BLOCK_K, D])
         acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
+        pass_turn(i, ME, CONSUMERS)
         s = warpgroup_mma_wait(1, deps=(s_token,))
         mbarrier.arrive(k_empty.index(slot), count=1)
         p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
@@ -118,10 +120,14 @@ def _accumulate(
 
 
 @gluon.jit
-def _pass_over(k_full, k_empty, v_full, v_empty, step, count, STAGES: gl.constexpr):
+def _pass_over(
+    k_full, k_empty, v_full, v_empty, step, count, STAGES: gl.constexpr, ME: gl.constexpr, CONSUMERS: gl.constexpr
+):
     """Let ``count`` key tiles go by that only other consumers see."""
     for i in range(step, step + count):
         slot = i & (STAGES - 1)
+        await_turn(i, ME)
+        pass_turn(i, ME, CONSUMERS)
         mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
         mbarrier.arrive(k_empty.index(slot), count=1)
         mbarrier.wait(v_full.index(slot), (i & STAGES) // STAGES)
@@ -130,29 +136,35 @@ def _pass_over(k_full, k_empty, v_full, v_empty, step, count, STAGES: gl.constex
 
 @gluon.jit
 def _attend(
-    q, zero, rings, barriers, step, stop, first, c_scale, shift,
+    q, zero, rings, guards, step, stop, first, c_scale, shift,
     SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """Return Σ_j weights v_j of a slab over ``stop`` key tiles; row i sees the first one's keys up to first + i."""
+    """Return Σ_j weights v_j of a slab over ``stop`` key tiles, and the step after them.
+
+    first: the last key that row 0 sees, counted from the first tile's first key; row i sees keys up to first + i.
+    """
     BLOCK_K: gl.constexpr = shape[0]
+    CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
     _, k_ring, v_ring, _ = rings
-    _, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    _, q_empty, k_full, k_empty, v_full, v_empty = guards
     D: gl.constexpr = q.shape[1]
     dtype: gl.constexpr = q.dtype
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
     mbarrier.wait(k_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
     k_tile = k_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
+    await_turn(step, SLAB_INDEX)
     s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+    pass_turn(step, SLAB_INDEX, CONSUMERS)
     s = warpgroup_mma_wait(0, deps=(s,))
     mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
     p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
     acc = gl.zeros([SLAB, D], gl.float32, o_layout)
     acc, p = _accumulate(
         acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
-        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP,
+        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP, SLAB_INDEX, CONSUMERS,
     )  # fmt: skip
     step += stop - 1
     mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
@@ -161,12 +173,12 @@ def _attend(
     acc = warpgroup_mma(p, v_tile, acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=(acc,))
     mbarrier.arrive(v_empty.index(step & (STAGES - 1)), count=1)
-    return acc
+    return acc, step + 1
 
 
 @gluon.jit
 def _consume(
-    O, bias, sums, rings, barriers, sizes, factors,
+    O, bias, sums, rings, guards, sizes, factors,
     SLAB_INDEX: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
 ):  # fmt: skip
     """o[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j for one slab a turn."""
@@ -179,7 +191,7 @@ def _consume(
     FORM: gl.constexpr = modes[2]
     OVERLAP: gl.constexpr = modes[3]
     q_ring, _, _, o_ring = rings
-    q_full, _, k_full, k_empty, v_full, v_empty = barriers
+    q_full, _, k_full, k_empty, v_full, v_empty = guards
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
     c_scale, c_bias, factor, lowest = factors
     D: gl.constexpr = O.block_type.shape[3]
@@ -192,13 +204,15 @@ def _consume(
     zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
     shift = c_bias
     step = 0
+    if SLAB_INDEX == CONSUMERS - 1:
+        pass_turn(step, SLAB_INDEX, CONSUMERS)
     for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
         first_row = tile * (CONSUMERS * SLAB)
         row = first_row + SLAB_INDEX * SLAB
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
         passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL) - stop
-        _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES)
+        _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES, SLAB_INDEX, CONSUMERS)
         step += passed
 
         mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)
@@ -206,19 +220,20 @@ def _consume(
         if FORM == BY_HEAD:
             b = gl.load(bias + pair % heads)
             if b >= lowest:
-                acc = _attend(
-                    q, zero, rings, barriers, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
+                acc, step = _attend(
+                    q, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
                     SLAB_INDEX, shape, TANH, OVERLAP,
                 )  # fmt: skip
             else:
-                acc = _attend(
-                    q, zero, rings, barriers, step, stop, first, c_scale, b * factor, SLAB_INDEX, shape, MIXED, OVERLAP
+                acc, step = _attend(
+                    q, zero, rings, guards, step, stop, first, c_scale, b * factor, SLAB_INDEX, shape, MIXED, OVERLAP
                 )
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
-            acc = _attend(q, zero, rings, barriers, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, OVERLAP)
-        step += stop
+            acc, step = _attend(
+                q, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, OVERLAP
+            )
 
         pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
         row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB
@@ -247,23 +262,12 @@ def forward_kernel(
     o_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], O.layout)
     k_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], K.layout)
     v_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], V.layout)
-    q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], mbarrier.MBarrierLayout())
-    q_empty = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], mbarrier.MBarrierLayout())
-    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for c in gl.static_range(CONSUMERS):
-        mbarrier.init(q_full.index(c), count=1)
-        mbarrier.init(q_empty.index(c), count=1)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(k_full.index(slot), count=1)
-        mbarrier.init(k_empty.index(slot), count=CONSUMERS)
-        mbarrier.init(v_full.index(slot), count=1)
-        mbarrier.init(v_empty.index(slot), count=CONSUMERS)
+    q_full, q_empty = barriers(CONSUMERS, 1), barriers(CONSUMERS, 1)
+    k_full, k_empty = barriers(STAGES, 1), barriers(STAGES, CONSUMERS)
+    v_full, v_empty = barriers(STAGES, 1), barriers(STAGES, CONSUMERS)
     fence_async_shared()
     rings = (q_ring, k_ring, v_ring, o_ring)
-    barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
+    guards = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, lowest)
     shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
@@ -271,9 +275,9 @@ def forward_kernel(
     if CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 0, shape, modes)),
-                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 1, shape, modes)),
-                (_produce, (Q, K, V, rings, barriers, sizes, shape)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 0, shape, modes)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 1, shape, modes)),
+                (_produce, (Q, K, V, rings, guards, sizes, shape)),
             ],
             [4, 1],
             [REGISTERS, 24],
@@ -281,10 +285,10 @@ def forward_kernel(
     else:
         gl.warp_specialize(
             [
-                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 0, shape, modes)),
-                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 1, shape, modes)),
-                (_consume, (O, bias, sums, rings, barriers, sizes, factors, 2, shape, modes)),
-                (_produce, (Q, K, V, rings, barriers, sizes, shape)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 0, shape, modes)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 1, shape, modes)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 2, shape, modes)),
+                (_produce, (Q, K, V, rings, guards, sizes, shape)),
             ],
             [4, 4, 1],
             [REGISTERS, REGISTERS, 24],

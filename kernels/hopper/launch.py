@@ -60,8 +60,8 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 TABLE = {
     (64, False): Launch(3, 64, 4, 160, False),
     (64, True): Launch(3, 64, 4, 160, False),
-    (128, False): Launch(2, 128, 2, 240, False),
-    (128, True): Launch(2, 128, 2, 240, False),
+    (128, False): Launch(2, 128, 2, 240, True),
+    (128, True): Launch(2, 128, 2, 240, True),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
 

@@ -144,6 +144,7 @@ BREAKS = {
         "warpgroup_mma_wait(2, deps=(s_token,))",
     ),
     "an output overwritten while it is stored": ("        tma.store_wait(0)\n        o_tile", "        o_tile"),
+    "a turn that is not passed on": ("        pass_turn(i, ME, CONSUMERS)\n        s = ", "        s = "),
     "a phase that is not flipped": (
         "mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)",
         "mbarrier.wait(q_full.index(SLAB_INDEX), 0)",

@@ -25,6 +25,9 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
 def _assembly(text: str, constraints: str, values: list[Any], *, dtype: Any, is_pure: bool, pack: int) -> Any:
     if text == "mov.b32 $0, $1;":
         return values[0]
+    if text.startswith("bar."):
+        machine.take_turn(text)
+        return values[0]
     assert pack == 2
     tile = next(value for value in values if isinstance(value, Tile))
     operands = []

@@ -5,6 +5,7 @@ store when its group is, so that a buffer released too early is seen to be overw
 """
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -120,6 +121,26 @@ class Barrier:
                 raise TimeoutError("deadlock: a barrier's phase never ends")
 
 
+class Turn:
+    """A hardware barrier of two warp groups, one of which only arrives."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.given = 0
+
+    def give(self) -> None:
+        with self.changed:
+            self.given += 1
+            assert self.given == 1, "a turn is given that was not taken"
+            self.changed.notify_all()
+
+    def take(self) -> None:
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.given, PATIENCE):
+                raise TimeoutError("deadlock: a turn is never given")
+            self.given = 0
+
+
 class Descriptor:
     """A TMA descriptor over a whole tensor: loads 0 and stores nothing outside it."""
 
@@ -168,6 +189,7 @@ class Program:
     def __init__(self) -> None:
         self.index = self.count = 0
         self.products: list[Product] = []
+        self.turns: list[Turn] = []
         self._own = threading.local()
 
     def own(self, kind: str) -> list[Any]:
@@ -221,6 +243,17 @@ def arrive(barrier: Barrier, *, count: int) -> None:
     time.sleep(HASTE)
 
 
+def take_turn(text: str) -> None:
+    """Carry out ``bar.sync`` or ``bar.arrive`` between two warp groups."""
+    found = re.match(r"bar\.(sync|arrive) (\d+), 256;", text)
+    assert found, text
+    turn = program.turns[int(found[2])]
+    if found[1] == "sync":
+        turn.take()
+    else:
+        turn.give()
+
+
 def multiply(a: Any, b: Shared, acc: Any, *, use_acc: bool = True, is_async: bool) -> Product:
     """Start a product."""
     assert is_async
@@ -248,6 +281,7 @@ def specialise(
 ) -> None:
     """Run each (function, arguments) as a warp group."""
     assert len(parts) == len(warps) + 1 == len(registers) + 1
+    program.turns = [Turn() for _ in range(16)]
     failures: list[BaseException] = []
 
     def work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
