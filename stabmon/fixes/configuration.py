@@ -129,7 +129,7 @@ def _longer(fix: Fix, there: int) -> int:
 
 
 def _another(fix: Fix, there: float | None) -> float:
-    """Return where to clip: lower than now, or at the usual norm where every step is clipped."""
+    """Return where to clip, lower or higher than now."""
     if there == _value(fix):
         raise FixError(f"gradients are clipped at {there:g} already; take another fix")
     return _value(fix)

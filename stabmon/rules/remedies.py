@@ -181,11 +181,6 @@ def if_unclipped(run: Run) -> tuple[Fix, ...]:
     return (suggest.clip_fix(1.0, "without clipping one such step moves every weight"),)
 
 
-def clip_at(usual: float) -> tuple[Fix, ...]:
-    """Return the fix that clips exceptions alone."""
-    return (suggest.clip_fix(float(f"{usual:.2g}"), "this is the usual gradient norm, so larger ones are exceptions"),)
-
-
 def for_small_gradients(run: Run) -> tuple[Fix, ...]:
     """Return the fix for gradients that fp16 rounds to zero; elsewhere Adam's eps, which no fix changes."""
     return (suggest.precision_fix("bf16", "fp16 ends at 6e-8"),) if setting.is_fp16(run) else ()
