@@ -23,6 +23,8 @@ HEADS = (
 """Heads of the rules' table; "of decided" is the figure before it, without the runs whose outcome is undecided."""
 _COUNTS = 3
 """Of these, how many are numbers of runs."""
+_FOUND = 8
+"""How many are about what was found; the others are about when, why and what mends it."""
 _BASELINE_HEADS = (
     *("baseline", "recall", "precision", "of decided", "alarms a healthy run", "of decided", "lead"),
     *("recall at our precision", "of decided"),
@@ -85,7 +87,13 @@ def tables(evaluation: Evaluation, half: Half | None) -> Group:
     """Return the tables of one half, or of all runs, for a terminal."""
     verdicts = evaluation.of(half)
     found = rows(verdicts)
-    return Group(_table(found, half or "all runs"), _intervals(found[0]), _baselines(baseline_rows(verdicts)))
+    runs = half or "all runs"
+    return Group(
+        _table(found, f"Rules, {runs}", slice(0, _FOUND)),
+        _table(found, f"Causes and fixes, {runs}", slice(_FOUND, None)),
+        _intervals(found[0]),
+        _baselines(baseline_rows(verdicts)),
+    )
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -104,16 +112,21 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _table(found: Sequence[Row], title: str) -> Table:
-    """Return a line for each of ``found``; narrow enough for a terminal, so without the intervals."""
-    table = Table(title=f"Rules, {title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("")
-    for head in HEADS:
-        table.add_column(head.replace(" ", "\n").replace("precision", "preci-\nsion"), justify="right", no_wrap=True)
+def _table(found: Sequence[Row], title: str, columns: slice) -> Table:
+    """Return a line for each of ``found``; narrow enough for a terminal: some columns, and without the intervals."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for head in HEADS[columns]:
+        table.add_column(_narrow(head), justify="right")
     for row in found:
-        title, *cells = _cells(row)
-        table.add_row(title, *(cell.partition(" [")[0] for cell in cells))
+        name, *cells = _cells(row)
+        table.add_row(name, *(cell.partition(" [")[0] for cell in cells[columns]))
     return table
+
+
+def _narrow(head: str) -> str:
+    """Return a head with a line for each word, and long words parted."""
+    return head.replace(" ", "\n").replace("cision", "-\ncision").replace("cided", "-\ncided")
 
 
 def _intervals(row: Row) -> Table:
@@ -126,11 +139,10 @@ def _intervals(row: Row) -> Table:
 
 def _baselines(found: Sequence[BaselineRow]) -> Table:
     table = Table(
-        *(head.replace(" ", "\n") for head in _BASELINE_HEADS),
-        title="Baselines on the same series",
-        title_justify="left",
-        box=SIMPLE_HEAD,
+        title="Baselines on the same series", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
     )
+    for head in _BASELINE_HEADS:
+        table.add_column(_narrow(head), justify="left" if head == _BASELINE_HEADS[0] else "right")
     for row in found:
         table.add_row(*(cell.partition(" [")[0] for cell in _baseline_cells(row)))
     return table
