@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from stabmon.evaluation import matrix, report
-from stabmon.evaluation.evaluate import Place, evaluate
+from stabmon.evaluation import labels, matrix, outcome, report
+from stabmon.evaluation.evaluate import Place, evaluate, second_repairs
+from stabmon.evaluation.judge import Ends
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
+from stabmon.evaluation.repairs import Repair
+from stabmon.evaluation.runs import Job
 from stabmon.evaluation.tuning import Search, Tried
+from stabmon.fixes import warmup_fix
+from stabmon.records import FixKind
 from stabmon.rules import Limits
 from stabmon.store import open_run
 
@@ -54,6 +59,18 @@ def test_failed_runs_are_trained_again_with_the_fix_and_healthy_ones_are_not(don
     failed = {one.name for one in done[1].verdicts if one.failed}
     assert {".".join(name.split(".")[:3]) for name in mended} <= failed
     assert all((one.mended is None) == (not one.fixable) for one in done[1].verdicts)
+
+
+def test_a_second_fix_is_the_one_that_the_re_run_asks_for_where_that_failed(done) -> None:
+    folder = done[0] / "runs" / "tiny.zero.0"
+    run = outcome.read(folder)
+    assert run is not None
+    first = Repair(run.name, warmup_fix(9, "why"), None, Job(run.run_config, folder, "cpu"))
+    best = run.model_copy(update={"name": "best", "losses": [loss / 10 for loss in run.losses]})
+    for known, kinds in (([best], [FixKind.BIAS]), ([run], [])):
+        references = labels.references({known[0].name: known})
+        second = second_repairs([first], {run.name: run}, Ends(references, {}, {}), Limits())
+        assert [(one.how, one.fix.kind) for one in second] == [("second", kind) for kind in kinds]
 
 
 def test_a_replay_finds_what_the_monitor_found_live(done) -> None:
