@@ -12,7 +12,8 @@ UPDATE_SIZE = 1.0
 """Learning rate times width from which one step can outgrow a query or key weight: Adam moves each entry by up to the
 rate, so the matrix by a norm of rate·width, and one drawn at 1/√width has a norm of 1 to 2. Published models without QK
 norm stay at 0.4 to 1.5, with warm-ups of thousands of steps (GPT-3, LLaMA and OPT, as remembered); those of arXiv
-2409.04431 train at 7.7 with it, in every size. Ours, measured without it: 0.1 to 0.4 held, most at 1.3 to 3.8 did not."""
+2409.04431 train at 7.7 with it, in every size. Ours, measured without it: 0.1 to 0.4 held, most at 1.3 to 3.8
+failed."""
 _OF_LAYER = (
     "row_mass",
     "bias",
