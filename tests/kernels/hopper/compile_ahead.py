@@ -83,8 +83,8 @@ def facts(kernel: Any) -> dict[str, Any]:
     }
 
 
-def spills(code: str) -> float:
-    """Return the share of accesses to the stack in the loop over tiles that has most of them.
+def spills(code: str) -> int:
+    """Return how many accesses to the stack there are in the loop over tiles that has most of them.
 
     A loop over tiles holds products, and no other loop that does.
     """
@@ -99,8 +99,7 @@ def spills(code: str) -> float:
     spans = [(starts[jump[1]], i) for i, jump in jumps if jump and starts.get(jump[1], i) < i]
     loops = [span for span in spans if any("HGMMA" in text for text in instructions[slice(*span)])]
     inner = [(a, b) for a, b in loops if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)]
-    visits = (sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) / (b - a) for a, b in inner)
-    return max(visits, default=0.0)
+    return max((sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) for a, b in inner), default=0)
 
 
 def overlapped(order: list[str]) -> int:
