@@ -17,8 +17,7 @@ def markdown(results: Results) -> Iterator[str]:
     yield speeds(results)
     yield over_cudnn(results)
     yield apart.table(results["auto"]["cells"])
-    if "statistics" in results["auto"]:
-        yield costs(results)
+    yield costs(results)
 
 
 def speeds(results: Results) -> str:
