@@ -98,7 +98,8 @@ def memory(cell: Cell, dtype: torch.dtype, attend: Callable[..., Tensor]) -> dic
     """Return the bytes that a forward and backward pass holds at its peak, and those of its tensors.
 
     peak: all that is allocated, inputs too; the output is dropped before the backward pass, which does not need it.
-    tensors: q, k, v and dO and the gradients of q, k and v. workspace: dQ in float32.
+    tensors: q, k, v and dO and the gradients of q, k and v. workspace: dQ in float32, or 0 for a backend that needs no
+    more than the tensors.
     """
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -108,7 +109,8 @@ def memory(cell: Cell, dtype: torch.dtype, attend: Callable[..., Tensor]) -> dic
     edge = torch.autograd.graph.get_gradient_edge(attend(*leaves, bias=-math.log(cell.length)))
     torch.autograd.grad((edge,), leaves, (grad,))
     peak = torch.cuda.max_memory_allocated() - before
-    return {"peak": peak, "tensors": 7 * grad.numel() * grad.element_size(), "workspace": 4 * grad.numel()}
+    tensors = 7 * grad.numel() * grad.element_size()
+    return {"peak": peak, "tensors": tensors, "workspace": 4 * grad.numel() if peak > tensors else 0}
 
 
 def _random_case(
@@ -176,7 +178,7 @@ def _before_speed(result: dict[str, Any]) -> Iterator[str]:
         ratios = ", ".join(f"{name} {at[name]:.2f}" for name in accuracy.NAMES if name in at)
         yield f"error over floor, d {at['dim']} n {at['length']}: {ratios}"
     peak, tensors, workspace = (result["memory"][name] / 1e6 for name in ("peak", "tensors", "workspace"))
-    made_of = f"q, k, v, dO, dQ, dK, dV {tensors:.0f}, dQ in float32 {workspace:.0f}"
+    made_of = f"q, k, v, dO, dQ, dK, dV {tensors:.0f}" + (f", dQ in float32 {workspace:.0f}" if workspace else "")
     yield f"peak memory at n = 16384, MB: {peak:.0f}; {made_of}"
 
 
@@ -227,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         result, text = answer(options.cells, options.backend, options.rounds, options.host, options.into)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     print(json.dumps(result) if options.json else text)
 

@@ -85,7 +85,7 @@ def _compute_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, T
     return *grads, _runs("backward")[backend](problem, grad, grads, bias_gradient)
 
 
-_gradients = _disable_dynamo(_compute_gradients)
+_untraced_gradients = _disable_dynamo(_compute_gradients)
 
 
 def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -160,10 +160,12 @@ class _Attention(torch.autograd.Function):
 
 def _differentiate(grad: Tensor, *arguments: Any) -> Any:
     """Compute gradients, without autograd; by the dispatcher only where a mode or a trace asks for it."""
-    keys = torch._C._dispatch_keys(grad) | torch._C._dispatch_keys(arguments[0])
-    keys = keys | torch._C._dispatch_tls_local_include_set()
+    keys = torch._C._dispatch_keys(grad) | torch._C._dispatch_tls_local_include_set()
+    for i in _TENSORS:
+        if arguments[i] is not None:
+            keys = keys | torch._C._dispatch_keys(arguments[i])
     if (keys & _REST).highestPriorityTypeId() in _DEVICES:
-        return _gradients(grad, *arguments)
+        return _untraced_gradients(grad, *arguments)
     return backward_op(grad, *arguments)
 
 

@@ -38,6 +38,8 @@ def bench(
 ) -> None:
     """Time the fused kernels next to torch's own on a GPU, or the monitor's overhead on this machine."""
     if overhead:
+        if backend != Backend.auto or cells is not None or host or into is not None:
+            raise typer.BadParameter("--overhead times steps; leave out --backend, --cells, --host and --into")
         found = _overhead(config, steps, device)
         text = (
             f"{found['config']} on {found['device']}, every step sampled: {found['milliseconds_with']:.1f} ms a step "
@@ -65,7 +67,7 @@ def _kernels(
         )
     try:
         return kernels.answer(cells, backend.value, rounds, host, into)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from None
 
 

@@ -110,6 +110,15 @@ def test_the_readme_and_the_figure_show_the_stored_results():
     assert all(bench._means(result["cells"]) == result["means"] for result in results.values())
 
 
+def test_the_figure_says_which_run_its_file_lacks(tmp_path):
+    with pytest.raises(SystemExit, match="expected one file"):
+        figure.main([])
+    path = tmp_path / "results.json"
+    path.write_text('{"auto": {}}')
+    with pytest.raises(SystemExit, match="has no run of triton"):
+        figure.main([str(path)])
+
+
 def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):
     monkeypatch.setattr(bench, "_random_case", lambda *_: None)
     monkeypatch.setattr(accuracy, "run", lambda *_: {})
@@ -181,3 +190,10 @@ def test_one_cell_runs():
     assert {at["length"] for at in result["lengths"]} == set(bench.LENGTHS)
     held = result["memory"]
     assert held["peak"] <= held["tensors"] + held["workspace"] + 2**21
+
+
+@pytest.mark.parametrize("option", [["--backend", "triton"], ["--host"], ["--cells", "d64-full-2048"]], ids=str)
+def test_what_overhead_does_not_time_is_refused_beside_it(option):
+    answer = CliRunner().invoke(app, ["bench", "--overhead", *option])
+    assert answer.exit_code == 2
+    assert "leave out" in answer.output
