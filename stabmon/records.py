@@ -136,7 +136,8 @@ class Fix(Record):
 
     kind: FixKind
     module: str
-    """Path of the attention module to change; empty for a fix outside the model, such as the learning rate."""
+    """Path of the attention module to change; empty for a fix outside the model, such as the learning rate, and for
+    QK norm in every layer."""
     value: float | None = None
     """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
     the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
@@ -166,7 +167,8 @@ class Fix(Record):
             return ", with ".join(map(str, self.made_of))
         value = "" if self.value is None else f" = {self.value:.4g}"
         setting = "" if self.setting is None else f" = {self.setting}"
-        place = f" in {self.module}" if self.module else ""
+        everywhere = " in every layer" if self.kind is FixKind.QK_NORM else ""
+        place = f" in {self.module}" if self.module else everywhere
         return f"{self.kind.replace('_', ' ')}{value}{setting}{place}"
 
     def apply(self, model: nn.Module) -> Applied:

@@ -3,7 +3,9 @@
 import difflib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 
 import torch
 from torch import nn
@@ -22,7 +24,9 @@ _POSITIONS = {"rope": "rope", "alibi": "alibi", "none": None}
 
 
 def apply(fix: Fix, model: nn.Module) -> Applied:
-    """Carry ``fix`` out on ``model``, in place, and return what that changed; with it what belongs to it.
+    """Carry ``fix`` out on ``model``, in place, and return what that changed; with it what belongs to it, or nothing.
+
+    QK norm with an empty module goes into every attention that has none.
 
     A bias is filled in for every head; a learnable one goes on learning from there. QK norm starts with the gain that
     keeps the size of the present logits, where the fix names none. LayerScale and norms take the device and type of the
@@ -37,10 +41,40 @@ def apply(fix: Fix, model: nn.Module) -> Applied:
     by_hand = next((part for part in fix.parts if part.kind.of_training), None)
     if by_hand is not None:
         raise FixError(f"{_words(by_hand)} is not in the model; change it where the training is written:\n{fix.code}")
-    applied = [_apply(part, model) for part in fix.parts]
+    with _undone_if_refused(model):
+        applied = [_apply(one, model) for part in fix.parts for one in _places(part, model)]
+    for one in applied:
+        _announce(one)
     changed = "; ".join(one.changed for one in applied)
     parameters = tuple(name for one in applied for name in one.parameters)
     return applied[0].model_copy(update={"changed": changed, "parameters": parameters})
+
+
+def _places(fix: Fix, model: nn.Module) -> list[Fix]:
+    """Return ``fix`` for each attention that it is meant for."""
+    modules = {own_name(name): module for name, module in model.named_modules()}
+    found = {name: module for name, module in modules.items() if isinstance(module, SelfAttention)}
+    if fix.kind is not FixKind.QK_NORM or fix.module or not found:
+        return [fix]
+    without = [name for name, attention in found.items() if isinstance(attention.key_norm, nn.Identity)]
+    return [fix.model_copy(update={"module": name}) for name in without or found]
+
+
+@contextmanager
+def _undone_if_refused(model: nn.Module) -> Iterator[None]:
+    """Put attentions and blocks back as they were where a part of a fix is refused."""
+    ours = [module for module in model.modules() if isinstance(module, SelfAttention | Block)]
+    states = [{k: copy(v) if isinstance(v, dict | set) else v for k, v in vars(module).items()} for module in ours]
+    biases = [(one.bias, one.bias.detach().clone()) for one in ours if isinstance(one, SigmoidAttention)]
+    try:
+        yield
+    except FixError:
+        for module, state in zip(ours, states, strict=True):
+            vars(module).update(state)
+        with torch.no_grad():
+            for bias, before in biases:
+                bias.copy_(before)
+        raise
 
 
 def _apply(fix: Fix, model: nn.Module) -> Applied:
@@ -100,7 +134,7 @@ def _free_bias(fix: Fix, attention: SigmoidAttention) -> Applied:
     del attention.bias
     attention.bias = nn.Parameter(start)
     what = "its value is the same" if moved == 0 else f"it starts {moved:+.3g} from where it was"
-    return _announce(fix.module, f"the bias of {fix.module} learns from now on, one number a head; {what}", "bias")
+    return _with_new(fix.module, f"the bias of {fix.module} learns from now on, one number a head; {what}", "bias")
 
 
 def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SelfAttention) -> Applied:
@@ -112,7 +146,7 @@ def _norm_logits(fix: Fix, modules: Mapping[str, nn.Module], attention: SelfAtte
         nn.init.constant_(norm.weight, gain)
         _put(norm, attention, side, fix.module, attention)
     changed = f"every query and key now has the same length, root mean square {gain:.3g} a channel ({why})"
-    return _announce(
+    return _with_new(
         fix.module, f"{changed}; differences in length between tokens are lost", "query_norm.weight", "key_norm.weight"
     )
 
@@ -121,13 +155,13 @@ def _scale_branch(fix: Fix, name: str, block: Block, attention: SelfAttention) -
     gain = _value(fix)
     _put(LayerScale(attention.out.out_features, gain), block, "attention_scale", name, attention)
     changed = f"the attention branch of {name} is multiplied by {gain:.3g}, which then learns"
-    return _announce(name, f"{changed}; a trained model loses that much of the branch", "attention_scale.gain")
+    return _with_new(name, f"{changed}; a trained model loses that much of the branch", "attention_scale.gain")
 
 
 def _norm_branch(fix: Fix, name: str, block: Block, attention: SelfAttention) -> Applied:
     _put(RMSNorm(attention.out.out_features), block, "attention_post_norm", name, attention)
     changed = f"the attention branch of {name} now has root mean square 1 at every token before it is added"
-    return _announce(name, f"{changed}, whatever size it had learnt", "attention_post_norm.weight")
+    return _with_new(name, f"{changed}, whatever size it had learnt", "attention_post_norm.weight")
 
 
 def _norm_before(name: str, block: Block) -> Applied:
@@ -153,15 +187,18 @@ def _place(fix: Fix, attention: SelfAttention) -> Applied:
     return Applied(module=fix.module, changed=f"{changed}; its queries and keys were learnt for the old one")
 
 
-def _announce(module: str, changed: str, *parameters: str) -> Applied:
-    paths = tuple(join(module, parameter) for parameter in parameters)
-    _log.warning(
-        "%s: new parameters that an optimizer made before this does not train; make it afterwards, or call "
-        'optimizer.add_param_group({"params": [model.get_parameter(name) for name in %s]})',
-        module,
-        list(paths),
-    )
-    return Applied(module=module, changed=changed, parameters=paths)
+def _with_new(module: str, changed: str, *parameters: str) -> Applied:
+    return Applied(module=module, changed=changed, parameters=tuple(join(module, one) for one in parameters))
+
+
+def _announce(applied: Applied) -> None:
+    if applied.parameters:
+        _log.warning(
+            "%s: new parameters that an optimizer made before this does not train; make it afterwards, or call "
+            'optimizer.add_param_group({"params": [model.get_parameter(name) for name in %s]})',
+            applied.module,
+            list(applied.parameters),
+        )
 
 
 def _find(fix: Fix, modules: Mapping[str, nn.Module]) -> nn.Module:

@@ -63,7 +63,7 @@ def _changes(fix: Fix, config: RunConfig) -> dict[str, Any]:
         case FixKind.WARMUP:
             return {"training.warmup": _longer(fix, training.warmup)}
         case FixKind.CLIP:
-            return {"training.clip": _another(fix, training.clip)}
+            return {"training.clip": _tighter(fix, training.clip)}
         case FixKind.PRECISION:
             return {"training.precision": _wider(fix, training.precision)}
         case FixKind.LENGTH:
@@ -128,10 +128,9 @@ def _longer(fix: Fix, there: int) -> int:
     return round(_value(fix))
 
 
-def _another(fix: Fix, there: float | None) -> float:
-    """Return where to clip, lower or higher than now."""
-    if there == _value(fix):
-        raise FixError(f"gradients are clipped at {there:g} already; take another fix")
+def _tighter(fix: Fix, there: float | None) -> float:
+    if there is not None and there <= _value(fix):
+        raise FixError(f"gradients are clipped at {there:g} already, the fix asks for {fix.value:g}; take another fix")
     return _value(fix)
 
 

@@ -28,22 +28,26 @@ def source_diff(fix: Fix, model: nn.Module) -> str:
 
     It is found where a class of the model, or another function of its file, calls ``SigmoidAttention``, ``Block`` or
     ``sigmoid_attention`` just once: the argument is added there or replaced. A fix of one layer then changes all layers
-    that this call makes. Nothing is written.
+    that this call makes. Its parts make one diff for each file. Nothing is written.
     """
-    return "\n".join(found for part in fix.parts if (found := _source_diff(part, model)))
+    after: dict[Path, str] = {}
+    general = [part.diff for part in fix.parts if not _edit(part, model, after)]
+    own = [_unified(file, file.read_text(encoding="utf-8"), text) for file, text in after.items()]
+    return "\n".join(dict.fromkeys(found for found in (*own, *general) if found))
 
 
-def _source_diff(fix: Fix, model: nn.Module) -> str:
+def _edit(fix: Fix, model: nn.Module, texts: dict[Path, str]) -> bool:
+    """Carry ``fix`` out in ``texts``, files as edited so far, and return whether its place was found."""
     for cls in _classes(fix, model):
         file = inspect.getsourcefile(cls)
         if file is None or not Path(file).is_file():
             continue
-        before = Path(file).read_text(encoding="utf-8")
+        before = texts.get(Path(file)) or Path(file).read_text(encoding="utf-8")
         edits = _edits(fix, ast.parse(before), before.encode())
         if edits:
-            after = _edited(before.encode(), edits).decode()
-            return _unified(Path(file), before, after)
-    return fix.diff
+            texts[Path(file)] = _edited(before.encode(), edits).decode()
+            return True
+    return False
 
 
 def _classes(fix: Fix, model: nn.Module) -> Iterator[type[nn.Module]]:

@@ -1,6 +1,7 @@
 """What a rule may suggest, as data: each function makes one ``Fix`` with the code that a user would write. No torch."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from stabmon.fixes.code import code_for, is_ours
@@ -34,6 +35,15 @@ def qk_norm_fix(attention: Attention, why: str, value: float | None = None, *, e
     a model, and 1 where a model is built with it.
     """
     return _fix(FixKind.QK_NORM, attention, value, why, Safety.BEFORE_TRAINING, effect)
+
+
+def qk_norm_everywhere(attentions: Sequence[Attention], why: str) -> Fix:
+    """Suggest QK norm for all of ``attentions``, at least one, as a fix of the whole model: its module is empty."""
+    each = [qk_norm_fix(one, why) for one in attentions]
+    anywhere = attentions[0].model_copy(update={"module": ""})
+    code = "\n".join(dict.fromkeys(one.code for one in each))
+    diff = diff_for(FixKind.QK_NORM, anywhere, None)
+    return each[0].model_copy(update={"module": "", "code": code, "diff": diff})
 
 
 def layer_scale_fix(attention: Attention, value: float, why: str, *, effect: Effect | None = None) -> Fix:

@@ -34,16 +34,20 @@ def with_effects(fixes: Iterable[Fix], run: Run) -> tuple[Fix, ...]:
 
 def _complete(run: Run, fix: Fix) -> Fix:
     """Return ``fix``, with QK norm beside it where the learning rate asks for that whatever else is mended."""
-    attention = next((one for one in run.info.model.attentions if fix.module in ("", one.module)), None)
-    is_done = fix.kind in (FixKind.QK_NORM, FixKind.LEARNING_RATE) or len(fix.parts) > 1
-    if is_done or attention is None or attention.qk_norm:
+    is_whole = fix.kind.of_training
+    attentions = [
+        one for one in run.info.model.attentions if (is_whole or fix.module == one.module) and not one.qk_norm
+    ]
+    if not attentions or fix.kind in (FixKind.QK_NORM, FixKind.LEARNING_RATE) or len(fix.parts) > 1:
         return fix
+    attention = attentions[0]
     rate = setting.learning_rate(run)
     size = None if rate is None else rate * attention.heads * attention.head_dim
     if size is None or size < UPDATE_SIZE:
         return fix
     why = f"one step at this learning rate can have a norm of {size:.2g}, more than a query or key weight has"
-    return suggest.together(fix, suggest.qk_norm_fix(attention, why))
+    norm = suggest.qk_norm_everywhere(attentions, why) if is_whole else suggest.qk_norm_fix(attention, why)
+    return suggest.together(fix, norm)
 
 
 def _promised(fix: Fix, run: Run) -> Fix:

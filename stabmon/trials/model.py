@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from stabmon.errors import FixError
-from stabmon.fixes import apply, source_diff
+from stabmon.fixes import apply, source_diff, together
 from stabmon.monitor import watch
 from stabmon.records import Applied, Finding, Fix, FixKind
 from stabmon.schedule import Schedule
@@ -60,7 +60,7 @@ def trial(
             tell = None if progress is None else _after(progress, done)
             sides[mended].append(_train(model, fixes if mended else (), step, optimizer, steps, seed, heads, tell))
     without, with_fix = (Arm.of([one.losses for one in side], side[0].findings) for side in sides.values())
-    diff = "\n".join(dict.fromkeys(source_diff(one, model) for one in fixes))
+    diff = source_diff(together(*fixes), model)
     return TrialReport.of(fixes, sides[True][0].applied, diff, without, with_fix)
 
 

@@ -41,7 +41,7 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
     assert first_fix([finding("LOS001", 3, Severity.WARNING)], {}) is None
 
 
-@pytest.mark.parametrize(("clip", "can_be"), [(3.6, False), (1.0, True), (None, True)])
+@pytest.mark.parametrize(("clip", "can_be"), [(3.6, False), (1.0, False), (9.0, True), (None, True)])
 def test_a_fix_that_the_training_refuses_is_not_carried_out_live(clip: float | None, can_be: bool) -> None:
     found = finding("GRD003", 3, Severity.INFO, FixKind.CLIP).model_copy(update={"fixes": (clip_fix(3.6, "why"),)})
     repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("mended"), {})
@@ -60,7 +60,7 @@ def test_a_model_is_not_changed_into_another_one_while_it_trains() -> None:
 
 def test_a_second_fix_is_the_first_that_changes_what_the_first_one_made() -> None:
     bias = finding("CFG001", 0, Severity.WARNING)
-    bias = bias.model_copy(update={"fixes": (bias_fix(ATTENTION, -3.0, "why"), clip_fix(2.0, "why"))})
+    bias = bias.model_copy(update={"fixes": (bias_fix(ATTENTION, -3.0, "why"), clip_fix(0.5, "why"))})
     run = outcome("run", [1.0] * 10)
     first = from_start(run, [bias], Path("mended"), {})
     assert first is not None
@@ -69,7 +69,7 @@ def test_a_second_fix_is_the_first_that_changes_what_the_first_one_made() -> Non
     second = again(first, mended, [bias], {})
     assert second is not None
     assert (second.how, second.run, second.fix.kind) == ("second", "run", FixKind.CLIP)
-    assert (second.job.config.model.bias, second.job.config.training.clip) == (-3.0, 2.0)
+    assert (second.job.config.model.bias, second.job.config.training.clip) == (-3.0, 0.5)
     assert again(first, mended, [], {}) is None
 
 

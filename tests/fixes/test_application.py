@@ -267,3 +267,32 @@ def test_what_belongs_to_the_training_is_answered_with_code(fix: Fix) -> None:
     with pytest.raises(FixError, match="not in the model") as caught:
         fix.apply(model())
     assert fix.code in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [suggest.bias_fix, suggest.position_fix, suggest.learnable_bias_fix])
+def test_a_fix_of_which_a_part_is_refused_changes_nothing(make, caplog: pytest.LogCaptureFixture) -> None:
+    target = model()
+    suggest.qk_norm_fix(record(), "why").apply(target)
+    caplog.clear()
+    attention = target["layers"][1].attention
+    before, position, names = attention.bias, attention.position, list(target.state_dict())
+    given = {suggest.bias_fix: (-1.5, "why"), suggest.position_fix: ("alibi", "why", -1.5)}.get(make, ("why", -1.5))
+    with pytest.raises(FixError, match="is there already"):
+        suggest.together(make(record(), *given), suggest.qk_norm_fix(record(), "why")).apply(target)
+    assert attention.bias is before
+    assert (before.tolist(), attention.position) == ([0.0] * HEADS, position)
+    assert list(target.state_dict()) == names
+    assert not caplog.records
+
+
+def test_qk_norm_of_the_whole_model_goes_into_every_layer_without_it() -> None:
+    target = model()
+    suggest.qk_norm_fix(record("layers.0"), "why").apply(target)
+    there = target["layers"][0].attention.key_norm
+    fix = suggest.qk_norm_everywhere([record("layers.1")], "why")
+    assert str(fix) == "qk norm in every layer"
+    fix.apply(target)
+    assert target["layers"][0].attention.key_norm is there
+    assert isinstance(target["layers"][1].attention.key_norm, nn.RMSNorm)
+    with pytest.raises(FixError, match="is there already"):
+        fix.apply(target)

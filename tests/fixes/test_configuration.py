@@ -130,6 +130,12 @@ def test_a_value_that_no_configuration_takes_is_refused_with_the_key() -> None:
         apply_to_config(suggest.clip_fix(-1.0, "why"), run(training__clip=None))
 
 
+@pytest.mark.parametrize("there", [0.1, 0.5])
+def test_a_clip_that_is_as_tight_is_not_loosened(there: float) -> None:
+    with pytest.raises(FixError, match=f"clipped at {there} already, the fix asks for 0.5"):
+        apply_to_config(suggest.clip_fix(0.5, "why"), run(training__clip=there))
+
+
 def test_a_narrower_precision_is_refused() -> None:
     with pytest.raises(FixError, match="overflows later"):
         apply_to_config(suggest.precision_fix("bf16", "why"), run())

@@ -104,6 +104,18 @@ def test_the_file_with_the_diff_builds_the_mended_model(make, expected: dict[str
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
+def test_the_parts_of_a_fix_are_one_diff(here: Path) -> None:
+    model = load(here, OURS).Größe()
+    one = first(model)
+    parts = (suggest.bias_fix(one, -4.16, "why"), suggest.qk_norm_fix(one, "why"), suggest.layer_scale_fix(one, 1, "x"))
+    diff = source_diff(suggest.together(*parts, suggest.warmup_fix(9, "why")), model)
+    assert (diff.count("+++ "), diff.count("-            SigmoidAttention(")) == (1, 1)
+    assert "LambdaLR" in diff  # where the training is written is not known, so that stands behind it
+    mended = first(patched(here, diff).Größe())
+    assert (mended.bias, mended.qk_norm, mended.layer_scale) == (pytest.approx(-4.16), True, True)
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 def test_a_call_of_the_function_gets_its_bias(here: Path) -> None:
     model = load(here, FUNCTIONAL).Mixer()
     fix = suggest.bias_fix(first(model), -4.16, "why")

@@ -2,6 +2,10 @@
 
 import pytest
 
+from stabmon.fixes import suggest
+from stabmon.rules.promise import with_effects
+from stabmon.rules.view import Run
+
 
 def test_the_bias_that_a_finding_names_promises_rows_that_sum_to_one(written):
     facts = {"layers": 1, "heads": 4, "max_length": 1024, "is_causal": True, "bias": 0.0}
@@ -40,3 +44,12 @@ def test_at_a_rate_that_outgrows_the_weights_qk_norm_comes_with_the_bias(written
     assert hot.effect.metric == "row_mass"
     assert [part.kind.value for part in fix_at(written, 1.5e-3).parts] == ["bias"]
     assert [part.kind.value for part in fix_at(written, 1.5e-2, qk_norm=True).parts] == ["bias"]
+
+
+def test_qk_norm_beside_a_fix_of_the_training_is_for_every_layer(written):
+    facts = {"layers": 3, "heads": 4, "head_dim": 64, "max_length": 64, "is_causal": True, "bias": -4.16}
+    facts = written({"model": facts, "config": {"training": {"learning_rate": 1.5e-2}}, "series": {"keys": 64}})
+    run = Run(facts.info, facts.layout)
+    (fix,) = with_effects([suggest.warmup_fix(12, "why")], run)
+    assert str(fix) == "warmup = 12, with qk norm in every layer"
+    assert fix.code.count("attention.key_norm = ") == 3

@@ -113,6 +113,13 @@ def test_warm_up_scales_the_rate_of_each_step(model: Model) -> None:
     assert rates == pytest.approx([0.1] * 5 + [0.0125, 0.025, 0.0375, 0.05, 0.05])
 
 
+def test_qk_norm_beside_a_warm_up_is_put_into_every_layer(model: Model) -> None:
+    attentions = stabmon.preflight(model, torch.randn(2, LENGTH, WIDTH)).map.attentions
+    both = suggest.together(suggest.warmup_fix(4, "why"), suggest.qk_norm_everywhere(attentions, "why"))
+    (applied,) = stabmon.trial(model, both, step, steps=2, seeds=1).applied
+    assert {name.rpartition(".attention.")[0] for name in applied.parameters} == {"layers.0", "layers.1"}
+
+
 def test_progress_counts_over_both_sides_and_all_seeds(model: Model) -> None:
     told = []
     stabmon.trial(model, bias_fixes(), step, steps=2, seeds=2, progress=lambda done, loss: told.append(done))
