@@ -45,7 +45,10 @@ class Row(Record):
     Runs whose fix has not been tried are left out; ``count`` says how many were tried.
     """
     mended_in_two: Figure
-    """The same, where the first fix that is then named is carried out as well if the run still fails."""
+    """The same, where the first fix that is then named is carried out as well if the run still fails.
+
+    A second fix that was not tried counts as not mended.
+    """
     mended_live: Figure
     """Share of those in which it was applied at the step of the finding that it then makes healthy."""
 
@@ -73,7 +76,6 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
     leads = [one for one in failed if one.first is not None]
     causes = [one for one in failed if one.found and one.knobs]
     tried = [one for one in failed if one.mended is not None or not one.fixable]
-    twice = [one for one in failed if one.mended_in_two is not None or not one.fixable]
     live = [one for one in failed if one.mended_live is not None]
     return Row(
         title=title,
@@ -90,7 +92,7 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
         at_start=share(_by_configuration(failed, lambda one: any(alarm.at_start for alarm in one.alarms))),
         cause=share(_by_configuration(causes, lambda one: one.named in one.knobs)),
         mended=share(_by_configuration(tried, lambda one: bool(one.mended))),
-        mended_in_two=share(_by_configuration(twice, lambda one: bool(one.mended_in_two))),
+        mended_in_two=share(_by_configuration(tried, lambda one: bool(one.mended_in_two))),
         mended_live=share(_by_configuration(live, lambda one: bool(one.mended_live))),
     )
 
