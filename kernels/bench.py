@@ -18,7 +18,7 @@ from torch import Tensor
 from . import accuracy, host
 from .api import sigmoid_attention
 from .launch import Backend
-from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cost_of_statistics, speeds
+from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cell_name, cost_of_statistics, speeds
 from .timing import ROUNDS, machine
 
 LENGTHS = (1024, 4096, 16384)
@@ -147,24 +147,20 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["cells"]:
         reached = "".join(f"{row['forward'][way]:>15.0f} / {row['backward'][way]:>6.0f}" for way in columns)
-        lines.append(f"{_name(row):<22}{reached}   {_shares(row['statistics'])}")
+        lines.append(f"{cell_name(row):<22}{reached}   {_shares(row['statistics'])}")
     lines += [
         f"{name:<22}"
         + ", ".join(f"{peer} ×{mean} (worst ×{_worst(result, name, peer):.2f})" for peer, mean in means.items())
         for name, means in result["means"].items()
     ]
     lines.append("forward in CUDA graphs, µs; statistics: sums, rows")
-    lines += [f"{_name(row):<22}{row['microseconds']:>8.1f}   {_shares(row)}" for row in result["statistics"]]
+    lines += [f"{cell_name(row):<22}{row['microseconds']:>8.1f}   {_shares(row)}" for row in result["statistics"]]
     return "\n".join(lines)
 
 
 def _worst(result: Mapping[str, Any], name: str, peer: str) -> float:
     direction, ours = name.split("/")
     return min(float(row[direction][ours] / row[direction][peer]) for row in result["cells"])
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
 
 
 def _shares(cost: Mapping[str, float]) -> str:

@@ -164,7 +164,7 @@ def _differentiate(grad: Tensor, *arguments: Any) -> Any:
     for i in _TENSORS:
         if arguments[i] is not None:
             keys = keys | torch._C._dispatch_keys(arguments[i])
-    if (keys & _REST).highestPriorityTypeId() in _DEVICES:
+    if _reach_device(keys):
         return _untraced_gradients(grad, *arguments)
     return backward_op(grad, *arguments)
 
@@ -199,10 +199,15 @@ def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:
     return _below(keys, row_statistics_op, _compute_statistics, arguments)
 
 
+def _reach_device(keys: DispatchKeySet) -> bool:
+    """Say whether, below autograd, nothing comes between a call with these keys and the device."""
+    return (keys & _REST).highestPriorityTypeId() in _DEVICES
+
+
 def _below(keys: DispatchKeySet, operator: Any, compute: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Compute without autograd; by the dispatcher only where a mode or a trace comes between it and the device."""
     with torch._C._AutoDispatchBelowAutograd():
-        if (keys & _REST).highestPriorityTypeId() in _DEVICES:
+        if _reach_device(keys):
             return compute(*arguments)
         return operator.redispatch(keys & _BELOW, *arguments)
 

@@ -5,7 +5,7 @@ FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,6 +61,11 @@ class Cell(NamedTuple):
 GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) for n in (2048, 8192, 16384))
 STATISTICS_GRID = tuple(Cell(d, n, causal) for n in (4096, 8192) for d in (64, 128) for causal in (False, True))
 """Where the cost of statistics is measured in CUDA graphs."""
+
+
+def cell_name(row: Mapping[str, Any]) -> str:
+    """Return what the cell of a row of results is called on the terminal: d 64 causal n 2048."""
+    return f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
 
 
 def speeds(cell: Cell, rounds: int, dtype: torch.dtype, attend: Callable[..., Any]) -> dict[str, Any]:

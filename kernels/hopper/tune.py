@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend
 
 from .. import accuracy
 from ..problem import Problem
-from ..speed import GRID, Cell, softmax
+from ..speed import GRID, Cell, cell_name, softmax
 from ..timing import ROUNDS, medians
 from .launch import MIXED, TANH, Launch, forward
 
@@ -93,10 +93,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return ``rows`` as lines to read."""
     lines = []
     for row in rows:
-        cell = f"d {row['dim']} {'causal' if row['is_causal'] else 'full'} n {row['length']}"
         plan = f"{row['consumers']} x {row['block_k']} x {row['stages']}{' overlap' if row['overlap'] else ''}"
         speed = f"{row['speed']:.0f}, cuDNN x{row['speed'] / row['cudnn']:.3f}" if "speed" in row else "wrong"
-        lines.append(f"{cell:<22}{row['form']:<7}{plan:<20}error {row['error']:<7}{speed}")
+        lines.append(f"{cell_name(row):<22}{row['form']:<7}{plan:<20}error {row['error']:<7}{speed}")
     return "\n".join(lines)
 
 
