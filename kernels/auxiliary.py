@@ -1,8 +1,11 @@
 """What the kernel can tell about a call besides its output."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
+
+from .problem import Problem
 
 STATISTICS = (
     "output_square_sum",
@@ -19,6 +22,11 @@ STATISTICS = (
 
 OFFSET_STEPS = 65536
 """``AuxRequest.offset`` is rounded down to this fraction, so that every backend samples the same rows."""
+
+
+Measure = Callable[[Problem], Callable[[Tensor], Tensor]]
+"""How a forward has statistics measured: called before its launch, on the problem as its kernel reads it; what that
+returns is called right after the launch, on the parts of Σ out² [B, H, parts] float32, and returns the statistics."""
 
 
 class AuxRequest(NamedTuple):

@@ -28,10 +28,10 @@ def attend(
     problem = _complete(query, key, value, options, lengths)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
-    output, sums = _attend(problem, chosen, options.return_aux is not None or observed is not None)
+    output, seen, asked = _attend(problem, chosen, observed, options.return_aux)
     if observer is not None:
-        observer.record(observe.call_of(problem, output, _aux(problem, chosen, observed, sums)))
-    return output, _aux(problem, chosen, options.return_aux, sums)
+        observer.record(observe.call_of(problem, output, seen))
+    return output, asked
 
 
 def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
@@ -123,29 +123,48 @@ def _working_type(query: Tensor) -> torch.dtype:
     return torch.promote_types(query.dtype, torch.float32)
 
 
-def _attend(problem: Problem, backend: launch.Chosen, with_sums: bool) -> tuple[Tensor, Tensor | None]:
-    if backend == "eager":
-        output = reference.sigmoid_attention(problem)
-        return output, reference.output_square_sum(problem, output) if with_sums else None
-    output, sums = ops.attend(problem, with_sums, backend)
-    return output, sums if with_sums else None
+def _attend(
+    problem: Problem, backend: launch.Chosen, observed: AuxRequest | None, asked: AuxRequest | None
+) -> tuple[Tensor, AuxOutput | None, AuxOutput | None]:
+    """Return the output and the statistics of both requests; equal requests share one result.
+
+    The operator that computes the output measures one of them with it.
+    """
+    first = asked if observed is None else observed
+    if first is None:
+        return _run(problem, backend, None)[0], None, None
+    output, statistics = _run(problem, backend, _sample(problem, first))
+    aux = AuxOutput(statistics, backend, launch.form_of(problem, backend))
+    if asked is None or observed is None or asked == observed:
+        return output, aux if observed else None, aux if asked else None
+    sums = statistics[..., 0].contiguous()
+    return output, aux, aux._replace(statistics=_measure(problem, backend, sums, _sample(problem, asked)))
 
 
-def _aux(problem: Problem, backend: launch.Chosen, request: AuxRequest | None, sums: Tensor | None) -> AuxOutput | None:
-    if request is None or sums is None:
-        return None
-    sequences = problem.batch if request.sequences is None else request.sequences
-    sample = (request.rows, request.offset, sequences)
-    if request.rows == 0:
+def _sample(problem: Problem, request: AuxRequest) -> ops.Sample:
+    return request.rows, request.offset, problem.batch if request.sequences is None else request.sequences
+
+
+def _run(problem: Problem, backend: launch.Chosen, sample: ops.Sample | None) -> tuple[Tensor, Tensor]:
+    """Return output and statistics; nobody reads the latter where no sample is asked for."""
+    if backend != "eager":
+        return ops.attend(problem, sample, backend)
+    output = reference.sigmoid_attention(problem)
+    if sample is None:
+        return output, output
+    return output, _measure(problem, backend, reference.output_square_sum(problem, output), sample)
+
+
+def _measure(problem: Problem, backend: launch.Chosen, sums: Tensor, sample: ops.Sample) -> Tensor:
+    """Return the statistics of a sample, given Σ out² [B, H]."""
+    if backend != "eager":
+        return ops.row_statistics(problem, sums, sample)
+    if sample[0] == 0:
         rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
         rest[..., -1] = -torch.inf
-        statistics = torch.cat([sums[..., None], rest], dim=-1)
-    elif backend == "eager":
-        rest = reference.row_statistics(_detached(problem), *sample)
-        statistics = torch.cat([sums[..., None], rest], dim=-1)
     else:
-        statistics = ops.row_statistics(problem, sums, *sample)
-    return AuxOutput(statistics, backend, launch.form_of(problem, backend))
+        rest = reference.row_statistics(_detached(problem), *sample)
+    return torch.cat([sums[..., None], rest], dim=-1)
 
 
 def _detached(problem: Problem) -> Problem:

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
+from .auxiliary import Measure
 from .launcher import Launcher
 from .metadata import known, layout
 from .problem import Problem
@@ -47,9 +48,14 @@ def forward_kernel(
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, SUMS: tl.constexpr,
-    FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
+    FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """O[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j over the valid keys; grid (B·H·query_tiles,)."""
+    """O[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j over the valid keys; grid (B·H·query_tiles,).
+
+    EARLY: the next kernel may begin when all programs have; it waits before it reads what they write.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
@@ -91,21 +97,22 @@ class _Ready(NamedTuple):
     launcher: Launcher
 
 
-def forward(problem: Problem, output: Tensor, with_sums: bool) -> Tensor:
-    """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
+def forward(problem: Problem, output: Tensor, measure: Measure | None) -> Tensor:
+    """Write ``output`` [B, H, N_q, D] and return what ``measure`` makes of Σ out², or an empty tensor without it.
 
     Tensors whose rows are not aligned are copied.
     """
+    with_sums = measure is not None
     key = "forward", problem.layout, layout(output), with_sums, launch.sigmoid_form(problem, "forward")
     aligned = descriptors.is_aligned
     ready = known(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
     if ready is None:
-        return forward(descriptors.readable(problem, descriptors.aligned), output, with_sums)
-    query = problem.query
+        return forward(descriptors.readable(problem, descriptors.aligned), output, measure)
+    query, finish = problem.query, None if measure is None else measure(problem)
     sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
     tensors = (query, problem.key, problem.value, output, *descriptors.per_sequence(problem), sums)
     ready.launcher(tensors, *ready.plan.constants(problem))
-    return sums.sum(-1) if with_sums else sums
+    return sums if finish is None else finish(sums)
 
 
 def _ready(problem: Problem, output: Tensor, with_sums: bool) -> _Ready:
@@ -119,6 +126,7 @@ def _ready(problem: Problem, output: Tensor, with_sums: bool) -> _Ready:
         launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq), pointers=6)
-    constants = {"SUMS": with_sums, **plan.switches(problem)}
+    early = with_sums and launch.overlaps(query.device)
+    constants = {"SUMS": with_sums, "EARLY": early, **plan.switches(problem)}
     launcher = Launcher(forward_kernel, (batch * heads * query_tiles,), operands, numbers, constants)
     return _Ready(plan, (batch, heads, query_tiles) if with_sums else (0,), launcher)

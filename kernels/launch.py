@@ -17,6 +17,8 @@ Kernel = Literal["forward", "query", "key", "statistics", "few"]
 STATISTICS = ("statistics", "few")
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST = (8, 0)
+OVERLAPPING = (9, 0)
+"""The first capability whose kernels may let the next one of their stream begin while they run."""
 
 PLAIN, EX2, TANH = 0, 1, 2
 """How sigmoid is computed; the same numbers as in tiles.py."""
@@ -187,6 +189,11 @@ def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int
 def on_device(device: torch.device) -> bool:
     """Say whether kernels are compiled for ``device``, not interpreted."""
     return device.type == "cuda"
+
+
+def overlaps(device: torch.device) -> bool:
+    """Say whether a kernel may let the next one of its stream begin while it runs (programmatic dependent launch)."""
+    return on_device(device) and capability(device) >= OVERLAPPING
 
 
 def sigmoid_form(problem: Problem, kernel: Kernel) -> int:

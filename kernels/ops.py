@@ -8,7 +8,7 @@ as launching it.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,21 +20,28 @@ from torch.autograd import forward_ad
 from . import flops
 from .problem import FIELDS, SCHEMA, Problem
 
+Sample = tuple[int, float, int]
+"""Which rows to measure, as the operators take it: rows, offset, sequences."""
+
 _LIBRARY = torch.library.Library("stabmon", "DEF")
 _BELOW = torch._C._after_autograd_keyset
 _REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView) - DispatchKeySet(DispatchKey.BackendSelect)
 _DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
+_UNMEASURED: Sample = (-1, 0.0, 0)
 
 
-def attend(problem: Problem, with_sums: bool, backend: str) -> tuple[Tensor, Tensor]:
-    """Return the output [B, H, N_q, D] and Σ out² [B, H] (empty without sums), by "triton" or "hopper"."""
-    output, sums = sigmoid_attention_op(*problem, with_sums, backend)
-    return output, sums
+def attend(problem: Problem, sample: Sample | None, backend: str) -> tuple[Tensor, Tensor]:
+    """Return the output [B, H, N_q, D] and ``STATISTICS`` [B, H, 9] float32, by "triton" or "hopper".
+
+    sample: None for no statistics, an empty tensor.
+    """
+    output, statistics = sigmoid_attention_op(*problem, *(sample or _UNMEASURED), backend)
+    return output, statistics
 
 
-def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
-    """Return ``STATISTICS`` [B, H, 9] float32, the first of which are ``sums``, as ``reference`` specifies them."""
-    measured: Tensor = row_statistics_op(*problem, sums, rows, offset, sequences)
+def row_statistics(problem: Problem, sums: Tensor, sample: Sample) -> Tensor:
+    """Return ``STATISTICS`` [B, H, 9] float32, the first of which are ``sums`` [B, H], of another sample."""
+    measured: Tensor = row_statistics_op(*problem, sums, *sample)
     return measured
 
 
@@ -64,17 +71,21 @@ def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and sums of ``Problem``'s fields, ``with_sums`` and ``backend``."""
-    problem, (with_sums, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
-    output = torch.empty_like(problem.query)
-    return output, _runs("forward")[backend](problem, output, with_sums)
+    """Return output and statistics of ``Problem``'s fields, a ``Sample`` and ``backend``; rows < 0: of no statistics."""
+    problem, (rows, offset, sequences, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    output, measure = torch.empty_like(problem.query), None
+    if rows >= 0:
+        from .statistics_launch import begin
+
+        measure = partial(begin, rows=rows, offset=offset, sequences=sequences, early=True)
+    return output, _runs("forward")[backend](problem, output, measure)
 
 
 def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    problem, (with_sums, *_) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+    problem, (rows, *_) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     query = problem.query
-    sums = query.new_empty((problem.batch, query.size(1)) if with_sums else (0,), dtype=torch.float32)
-    return torch.empty_like(query), sums
+    statistics = _fake_statistics(*arguments) if rows >= 0 else query.new_empty((0,), dtype=torch.float32)
+    return torch.empty_like(query), statistics
 
 
 def _compute_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,8 +107,8 @@ def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor,
 
 
 def _compute_statistics(*arguments: Any) -> Tensor:
-    """Return the statistics [B, H, 9] float32."""
-    from .statistics import row_statistics
+    """Return the statistics [B, H, 9] float32 of ``Problem``'s fields, sums and a ``Sample``."""
+    from .statistics_launch import row_statistics
 
     return row_statistics(Problem(*arguments[:FIELDS]), *arguments[FIELDS:])
 
@@ -109,7 +120,7 @@ def _fake_statistics(*arguments: Any) -> Tensor:
 
 sigmoid_attention_op = _operator(
     "sigmoid_attention",
-    f"({SCHEMA}, bool with_sums, str backend) -> (Tensor, Tensor)",
+    f"({SCHEMA}, SymInt rows, float offset, SymInt sequences, str backend) -> (Tensor, Tensor)",
     _compute_attention,
     _fake_attention,
 )
@@ -128,7 +139,7 @@ row_statistics_op = _operator(
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
 """Where ``Problem`` has tensors."""
-_NOTHING = (None,) * (FIELDS + 2 - 4)
+_NOTHING = (None,) * (FIELDS + 4 - 4)
 """The gradients of what has none: all arguments but query, key, value and bias."""
 
 
@@ -141,9 +152,9 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(*[arguments[i] for i in _TENSORS])
         ctx.rest, ctx.backend = rest, arguments[-1]
         ctx.set_materialize_grads(False)
-        output, sums = _below(keys, sigmoid_attention_op, _compute_attention, arguments)
-        ctx.mark_non_differentiable(sums)
-        return output, sums
+        output, statistics = _below(keys, sigmoid_attention_op, _compute_attention, arguments)
+        ctx.mark_non_differentiable(statistics)
+        return output, statistics
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:

@@ -1,27 +1,18 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""The kernel that measures logits and weights over sampled query rows, apart from the forward.
+"""The kernels that add the parts of the outputs' sums, and measure logits and weights over sampled query rows.
 
 Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B, H, sum_parts], out [B, H, 9] float32;
 partial [S·H, row_tiles, splits, 8] float32, columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z;
 arrived [S·H] int32, zeros before and after. Row r of ``count`` is query floor((r + offset)·n_q / count), exactly.
+EARLY: the kernel may begin while the forward runs, so it waits for the forward's end before it reads ``sums``, the only
+input that the forward writes. What it writes before that must not be memory that the forward reads.
 """
 
-from typing import NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from . import arrivals, descriptors, launch, tiles, visible
-from .auxiliary import OFFSET_STEPS
-from .launcher import Launcher
-from .metadata import known
-from .problem import Problem
-from .reference import DEAD
+from . import tiles, visible
 
-WIDE = 2**15
-"""Rows or sequences from which on the arithmetic of strata needs 64 bits."""
 NEGATIVE_LOG2E = tl.constexpr(-1.4426950408889634)
 
 
@@ -92,6 +83,23 @@ def _finish(partial, out, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _total(sums, out, row, parts, BLOCK: tl.constexpr):
+    """Add ``parts`` parts of an output's sum and store the first column of ``row`` of ``out``."""
+    total = tl.zeros([BLOCK], tl.float32)
+    for first in tl.range(0, parts, BLOCK, num_stages=1):
+        index = first + tl.arange(0, BLOCK)
+        total += tl.load(sums + row * parts + index, mask=index < parts, other=0.0)
+    tl.store(out + row * 9, tl.sum(total))
+
+
+@triton.jit
+def _blank(out, row):
+    """Store the other columns of ``row`` of ``out``, where no row of queries is sampled."""
+    columns = tl.arange(0, 8)
+    tl.store(out + row * 9 + 1 + columns, tl.where(columns < 7, 0.0, float("-inf")))
+
+
+@triton.jit
 def _deal(
     sums, out, turn, turns, heads, batch, sequences, parts, offset_steps, STEPS: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -99,19 +107,24 @@ def _deal(
 
     Sequence b can only be the s-th or the one after it that is sampled.
     """
-    columns = tl.arange(0, 8)
     for number in range(turn, batch * heads, turns):
         row = tl.full([], 0, tl.int64) + number
-        square_sum = tl.zeros([BLOCK], tl.float32)
-        for first in tl.range(0, parts, BLOCK, num_stages=1):
-            index = first + tl.arange(0, BLOCK)
-            square_sum += tl.load(sums + row * parts + index, mask=index < parts, other=0.0)
-        tl.store(out + row * 9, tl.sum(square_sum))
+        _total(sums, out, row, parts, BLOCK)
         b = row // heads
         s = b * sequences // batch
         s += _sample(s, batch, sequences, offset_steps, STEPS) < b
         if (s >= sequences) | (_sample(s, batch, sequences, offset_steps, STEPS) != b):
-            tl.store(out + row * 9 + 1 + columns, tl.where(columns < 7, 0.0, float("-inf")))
+            _blank(out, row)
+
+
+@triton.jit(do_not_specialize=["sum_parts"])
+def sums_kernel(sums, out, sum_parts, EARLY: tl.constexpr):
+    """Store a row of ``out`` of which nothing is sampled; grid (B·H,)."""
+    row = tl.program_id(0).to(tl.int64)
+    _blank(out, row)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+    _total(sums, out, row, sum_parts, 128)
 
 
 @triton.jit(
@@ -123,16 +136,17 @@ def _deal(
 def statistics_kernel(
     Q, K, bias, slopes, lengths, q_starts, k_starts, sums, partial, arrived, out,
     q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
-    heads, group, n_q, n_k, window, batch, sequences, count, splits, sum_parts,
-    offset_steps, scale, c_bias, dead,
+    heads, group, n_q, n_k, window, batch, sequences, count, splits,
+    offset_steps, scale, c_bias, dead, sum_parts,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
     STEPS: tl.constexpr, RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Measure BLOCK_Q sampled rows against SPLIT keys; grid (S·H, row_tiles, splits).
 
     Who comes last of a head adds its parts, in their order and not in that of arrival. Rows of sequences that are not
-    sampled, and the outputs' sums, are dealt out to all programs.
+    sampled, and the outputs' sums, are dealt out to the programs, the last one first: those that wait for the forward
+    take no place from those that measure. One at least waits, so the grid does not end before the forward.
     """
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     integer: tl.constexpr = tl.int64 if WIDE else tl.int32
@@ -198,60 +212,9 @@ def statistics_kernel(
     if tl.atomic_add(arrived + pair, 1, sem="acq_rel", scope="gpu") == parts - 1:
         tl.store(arrived + pair, 0)
         _finish(partial + pair.to(tl.int64) * parts * 8, out + (sequence * heads + h) * 9, parts, 128)
-    turn = (split * tl.num_programs(1) + row_tile) * tl.num_programs(0) + pair
     turns = tl.num_programs(0) * parts
-    _deal(sums, out, turn, turns, heads, batch, sequences, sum_parts, offset_steps, STEPS, 128)
-
-
-class _Ready(NamedTuple):
-    """What is the same for all calls that look alike. partial: the shape of the parts that programs leave the last."""
-
-    partial: tuple[int, ...]
-    launcher: Launcher
-
-
-def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int) -> Tensor:
-    """Return ``STATISTICS`` [B, H, 9] float32 of ``rows`` query rows of each of ``sequences`` sampled sequences.
-
-    sums: Σ out² [B, H], the first column, or its parts [B, H, parts]. Tensors whose rows are not aligned are copied.
-    """
-    aligned = descriptors.is_aligned
-    ready = known(
-        ("statistics", problem.layout, sums.shape, rows, sequences),
-        lambda: _ready(problem, sums, rows, sequences) if all(map(aligned, problem[:2])) else None,
-    )
-    if ready is None:
-        return row_statistics(descriptors.readable(problem, descriptors.aligned), sums, rows, offset, sequences)
-    query, batch, heads = problem.query, problem.batch, problem.query.size(1)
-    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
-    measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
-    arrived = arrivals.counters(query.device, ready.partial[0])
-    ready.launcher(
-        (query, problem.key, *descriptors.per_sequence(problem), sums, partial, arrived, measured),
-        int(offset * OFFSET_STEPS), float(problem.scale), float(problem.bias_value), DEAD,
-    )  # fmt: skip
-    return measured
-
-
-def _ready(problem: Problem, sums: Tensor, rows: int, sequences: int) -> _Ready:
-    query, key = problem.query, problem.key
-    batch, heads = problem.batch, query.size(1)
-    count, sequences = min(rows, problem.n_q), min(sequences, batch)
-    plan = launch.statistics_plan(problem, count)
-    split_keys = launch.split_keys(plan)
-    row_tiles, splits = max(1, triton.cdiv(count, plan.block_q)), max(1, triton.cdiv(problem.n_k, split_keys))
-    numbers = (
-        *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem), heads, heads // key.size(1),
-        problem.n_q, problem.n_k, problem.reach, batch, sequences, count, splits,
-        1 if sums.dim() == 2 else sums.size(2),
-    )  # fmt: skip
-    constants = {
-        "D": query.size(3), "D_PAD": plan.d_pad, "BLOCK_Q": plan.block_q, "BLOCK_K": plan.block_k, "SPLIT": split_keys,
-        "STEPS": OFFSET_STEPS, "FORM": plan.form, "RULES": launch.rules(problem), "HAS_BIAS": problem.bias is not None,
-        "ALIBI": problem.alibi_slopes is not None, "WIDE": max(count, sequences) >= WIDE, **plan.options,
-    }  # fmt: skip
-    grid = (sequences * heads, row_tiles, splits)
-    return _Ready(
-        (sequences * heads, row_tiles * splits, 8),
-        Launcher(statistics_kernel, grid, [None] * 11, numbers, constants),
-    )
+    turn = turns - 1 - ((split * tl.num_programs(1) + row_tile) * tl.num_programs(0) + pair)
+    if turn < batch * heads:
+        if EARLY:
+            tl.extra.cuda.gdc_wait()
+        _deal(sums, out, turn, turns, heads, batch, sequences, sum_parts, offset_steps, STEPS, 128)

@@ -1,5 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Barriers in shared memory: a phase of one ends when all arrivals, and all bytes that are expected, are in."""
+"""Barriers in shared memory: a phase of one ends when all arrivals, and all bytes that are expected, are in.
+
+And what waits, or lets others go on, by other means of the hardware.
+"""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -35,3 +38,11 @@ def await_turn(step, ME: gl.constexpr):
 def pass_turn(step, ME: gl.constexpr, CONSUMERS: gl.constexpr):
     """Give the turn to the consumer after ME, the first after the last; the last one gives it away before it begins."""
     gl.inline_asm_elementwise(PASS[(ME + 1) % CONSUMERS], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def release_next_kernel(number):
+    """Let the next kernel of the stream begin when all programs have come here; number: any, which keeps the place."""
+    gl.inline_asm_elementwise(
+        "griddepcontrol.launch_dependents; mov.b32 $0, $1;", "=r,r", [number], dtype=gl.int32, is_pure=False, pack=1
+    )

@@ -20,7 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .barriers import await_turn, barriers, pass_turn
+from .barriers import await_turn, barriers, pass_turn, release_next_kernel
 from .gradients import seen
 from .schedule import SLAB
 from .weights import (
@@ -256,7 +256,12 @@ def forward_kernel(
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
     CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
-    """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most."""
+    """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most.
+
+    With sums, the kernel after this one measures statistics and may begin early: it waits before it reads ``sums``.
+    """
+    if SUMS:
+        release_next_kernel(n_q)
     D: gl.constexpr = Q.block_type.shape[3]
     q_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], Q.layout)
     o_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], O.layout)

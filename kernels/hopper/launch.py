@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import descriptors, releases
 from .. import launch as backends
+from ..auxiliary import Measure
 from ..launch import Refusal
 from ..launcher import Describe, Launcher
 from ..metadata import known, layout
@@ -158,28 +159,28 @@ class _Ready(NamedTuple):
 
 
 def forward(
-    problem: Problem, output: Tensor, with_sums: bool, form: int | None = None, plan: Launch | None = None
+    problem: Problem, output: Tensor, measure: Measure | None, form: int | None = None, plan: Launch | None = None
 ) -> Tensor:
-    """Write ``output`` [B, H, N_q, D] and return Σ out² [B, H] float32, or an empty tensor without sums.
+    """Write ``output`` [B, H, N_q, D] and return what ``measure`` makes of Σ out², or an empty tensor without it.
 
     Tensors that TMA cannot read where they lie, unaligned or broadcast, are copied.
     form: a form to force; None decides by ``sigmoid_form``. plan: a launch to measure, not the table's.
     """
-    form = sigmoid_form(problem) if form is None else form
+    form, with_sums = sigmoid_form(problem) if form is None else form, measure is not None
     key = "hopper forward", problem.layout, layout(output), with_sums, form, plan
     ready = known(
         key, lambda: _ready(problem, with_sums, form, plan) if descriptors.fit(CAPABILITY, problem[:3]) else None
     )
     if ready is None:
-        return forward(descriptors.readable(problem, readable), output, with_sums, form, plan)
-    query, bias = problem.query, problem.bias
+        return forward(descriptors.readable(problem, readable), output, measure, form, plan)
+    query, bias, finish = problem.query, problem.bias, None if measure is None else measure(problem)
     sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
     factor = 0.5 if form == TANH else -math.log2(math.e)
     ready.launcher(
         (query, problem.key, problem.value, output, sums if bias is None else bias, sums),
         factor * problem.scale, factor * problem.bias_value, factor, TANH_BIAS[query.dtype],
     )  # fmt: skip
-    return sums.sum(-1) if with_sums else sums
+    return sums if finish is None else finish(sums)
 
 
 def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) -> _Ready:

@@ -64,7 +64,7 @@ def _rows(cell: Cell, errors: dict[Any, float], rounds: int) -> list[dict[str, A
     tried = list(product(CANDIDATES[cell.dim], FORMS))
     right = [at for at in tried if errors[cell.dim, cell.is_causal, at[1], at[0]] <= accuracy.ALLOWED]
     peer = partial(softmax, SDPBackend.CUDNN_ATTENTION, query, key, value, is_causal=cell.is_causal)
-    ours = {str(at): partial(forward, problem, output, False, FORMS[at[1]], at[0]) for at in right}
+    ours = {str(at): partial(forward, problem, output, None, FORMS[at[1]], at[0]) for at in right}
     speeds = {name: round(cell.flops / time / 1e9, 1) for name, time in medians({"cudnn": peer} | ours, rounds).items()}
     rows = []
     for plan, form in tried:
@@ -84,7 +84,7 @@ def _error(dim: int, is_causal: bool, form: int, plan: Launch) -> float:
     query, key, value = (torch.randn(2, 4, 1000, dim, device="cuda").bfloat16() for _ in range(3))
     case = accuracy.Case(query, key, value, -math.log(1000), torch.zeros_like(query), is_causal)
     output = torch.full_like(query, torch.nan)
-    forward(_problem(query, key, value, is_causal), output, False, form, plan)
+    forward(_problem(query, key, value, is_causal), output, None, form, plan)
     exact, floor = accuracy.exact(case)["output"], accuracy.floor(case)["output"]
     return float((output.double() - exact).norm() / (floor - exact).norm())
 

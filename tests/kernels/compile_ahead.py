@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import CUDABackend
 
-from stabmon.kernels import backward, forward, launch, statistics
+from stabmon.kernels import backward, forward, launch, statistics_launch
 from stabmon.kernels.problem import Problem
 from tests.kernels.absent_device import compile_only
+
+
+def forward_and_statistics(p: Problem, rows: int) -> None:
+    measure = partial(statistics_launch.begin, rows=rows, offset=0.5, sequences=1, early=True)
+    forward.forward(p, torch.empty_like(p.query), measure)
 
 
 def gradients(p: Problem, grad: torch.Tensor) -> None:
@@ -30,9 +36,12 @@ def gradients(p: Problem, grad: torch.Tensor) -> None:
 
 
 CALLS = {
-    "forward": lambda p, grad: forward.forward(p, torch.empty_like(p.query), True),
+    "forward": lambda p, grad: forward_and_statistics(p, 0),
     "backward": gradients,
-    "statistics": lambda p, grad: [statistics.row_statistics(p, torch.zeros(1, 4), rows, 0.5, 1) for rows in (16, 64)],
+    "statistics": lambda p, grad: [
+        statistics_launch.begin(p, rows, 0.5, 1, early)(torch.zeros(1, 4, 3))
+        for rows, early in ((16, True), (64, False))
+    ],
 }
 ATTENTION = ("forward", "backward")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
@@ -86,7 +95,7 @@ def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, An
             compiled.clear()
             CALLS[name](*problem(**shape))
             for kernel in compiled:
-                yield kernel.name.removesuffix("_kernel") if name == "backward" else name, shape, kernel
+                yield kernel.name.removesuffix("_kernel"), shape, kernel
 
 
 def stack(kernel) -> int | None:
@@ -101,6 +110,23 @@ def stack(kernel) -> int | None:
     return int(re.search(r"STACK:(\d+)", usage).group(1))
 
 
+def order(kernel) -> list[str]:
+    """Return what the kernel does, in this order: read or write memory, release the next kernel, wait, read sums."""
+    names = [name for name, kind in kernel.src.signature.items() if kind != "constexpr"]
+    tainted, found = {f"param_{names.index('sums')}]"} if "sums" in names else set(), []
+    for line in kernel.asm["ptx"].splitlines():
+        if control := re.search(r"griddepcontrol\.(\w+)", line):
+            found.append(control[1])
+        target, _, given = line.strip().partition(",")
+        uses = tainted & set(re.findall(r"%\w+|param_\d+\]", given or target))
+        if access := re.search(r"\b(?:ld|st)\.global.*?\[(.*)|cp\.async.*?\[(.*)", line):
+            address = set(re.findall(r"%\w+", access[1] or access[2]))
+            found.append("sums" if tainted & address else "memory")
+        elif uses and (register := re.search(r"%\w+$", target)):
+            tainted.add(register[0])
+    return [step for i, step in enumerate(found) if i == 0 or found[i - 1] != step]
+
+
 def report(name, shape, kernel) -> dict[str, Any]:
     ptx = kernel.asm["ptx"]
     return {
@@ -111,6 +137,8 @@ def report(name, shape, kernel) -> dict[str, Any]:
         "tensor_cores": next((op for op in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if op in ptx), None),
         "tanh": "tanh.approx" in ptx,
         "stack": stack(kernel),
+        "order": order(kernel),
+        "early": kernel.metadata.launch_pdl,
     }
 
 

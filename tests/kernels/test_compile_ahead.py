@@ -42,18 +42,36 @@ def kernels_of(process):
 )
 def test_every_kernel_compiles_without_a_gpu(capability, target, tensor_cores, compilers):
     kernels = kernels_of(compilers[capability])
-    assert {kernel["kernel"] for kernel in kernels} == {"forward", "query", "key", "statistics"}
+    assert {kernel["kernel"] for kernel in kernels} == {"forward", "query", "key", "statistics", "sums"}
     for kernel in kernels:
         is_float32 = "dtype" in kernel["shape"]
-        is_attention = kernel["kernel"] != "statistics"
+        is_attention = kernel["kernel"] not in ("statistics", "sums")
         assert kernel["target"] == target, kernel
         if is_attention:
             assert kernel["tensor_cores"] == (None if is_float32 else tensor_cores), kernel
         by_pointers = {"broadcast", "packed"} & set(kernel["shape"])
         assert kernel["tma"] == (capability >= (9, 0) and is_attention and not by_pointers), kernel
         assert kernel["stack"] in (0, None), f"registers spill: {kernel}"
+        check_overlap(kernel, capability >= (9, 0))
     if capability == (9, 0):
         fixed = {kernel["kernel"]: kernel["tanh"] for kernel in kernels if kernel["shape"]["bias"] == "None"}
         assert not any(kernel["tanh"] for kernel in kernels if kernel["shape"]["bias"] != "None")
         assert not fixed["query"]
         assert not fixed["key"]
+
+
+def check_overlap(kernel, can_overlap):
+    """A forward lets the statistics kernel begin before all else; that reads what it writes after a wait, and only that."""
+    order, early = kernel["order"], kernel["early"]
+    if kernel["kernel"] == "forward":
+        assert ("launch_dependents" in order) == can_overlap
+        assert "launch_dependents" not in order[1:], kernel
+    elif kernel["kernel"] == "sums":
+        assert early == can_overlap
+        assert order == (["memory", "wait", "sums", "memory"] if early else ["memory", "sums", "memory"]), kernel
+    elif kernel["kernel"] == "statistics" and early:
+        assert order.count("wait") == 1, kernel
+        assert order.index("memory") < order.index("wait") < order.index("sums"), kernel
+    else:
+        assert not early
+        assert not {"wait", "launch_dependents"} & set(order), kernel

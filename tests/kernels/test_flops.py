@@ -20,7 +20,7 @@ def count(call, *tensors):
 def test_forward_and_backward_count_as_fused_softmax_does():
     tensors = [torch.randn(2, 4, 8, 16, device="meta", requires_grad=True) for _ in range(3)]
     problem = (*tensors, None, -2.0, None, 0.25, True, 3, None, None, None, 0, 0, False, "auto")
-    ours = count(lambda *_: torch.ops.stabmon.sigmoid_attention(*problem, False, "triton")[0], *tensors)
+    ours = count(lambda *_: torch.ops.stabmon.sigmoid_attention(*problem, -1, 0.0, 0, "triton")[0], *tensors)
     forward = 4 * 2 * 4 * 8 * 8 * 16
     assert ours == 3.5 * forward
     with FlopCounterMode(display=False) as counter:

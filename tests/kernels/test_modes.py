@@ -113,7 +113,7 @@ def test_operators_keep_their_word_on_lengths_and_packed_sequences():
         sums = torch.zeros(problem.batch, 2, device=DEVICE)
         torch.library.opcheck(ops.row_statistics_op, (*problem, sums, 3, 0.5, 1), test_utils=quick)
         leaves = problem._replace(query=problem.query.clone().requires_grad_())
-        torch.library.opcheck(ops.sigmoid_attention_op, (*leaves, True, "triton"), test_utils=quick)
+        torch.library.opcheck(ops.sigmoid_attention_op, (*leaves, 3, 0.5, 1, "triton"), test_utils=quick)
 
 
 def of(bias, form="auto", dtype=torch.bfloat16):

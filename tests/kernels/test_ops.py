@@ -21,15 +21,19 @@ def per_head(heads=2, requires_grad=True):
 
 
 @pytest.mark.parametrize(
-    ("bias", "slopes", "causal", "with_sums"),
-    [(True, False, True, True), (False, True, False, False)],
-    ids=["bias-causal-sums", "alibi-full"],
+    ("bias", "slopes", "causal", "sample"),
+    [
+        (True, False, True, (4, 0.5, 1)),
+        (True, False, True, (0, 0.5, 1)),
+        (False, True, False, (-1, 0.0, 0)),
+    ],
+    ids=["bias-causal-rows", "bias-causal-sums", "alibi-full"],
 )
-def test_the_operator_keeps_its_word(bias, slopes, causal, with_sums):
+def test_the_operator_keeps_its_word(bias, slopes, causal, sample):
     per_query_head = per_head() if bias else None
     alibi_slopes = per_head(requires_grad=False) if slopes else None
     problem = Problem(*draw(), per_query_head, -1.5, alibi_slopes, 0.25, causal)
-    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, with_sums, "triton"))
+    torch.library.opcheck(ops.sigmoid_attention_op, (*problem, *sample, "triton"))
 
 
 def test_the_other_operators_keep_their_word():
@@ -41,7 +45,13 @@ def test_the_other_operators_keep_their_word():
 
 def test_the_schema_spells_the_fields_of_a_problem():
     arguments = ops.sigmoid_attention_op._schema.arguments
-    assert tuple(argument.name for argument in arguments) == (*Problem._fields, "with_sums", "backend")
+    assert tuple(argument.name for argument in arguments) == (
+        *Problem._fields,
+        "rows",
+        "offset",
+        "sequences",
+        "backend",
+    )
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
@@ -155,7 +165,7 @@ def test_dynamo_stays_out_of_kernels_beside_a_compiled_frame():
 
     @torch._dynamo.disable(recursive=False)
     def skipped(query):
-        return ops.sigmoid_attention_op(query, *problem[1:], False, "triton")[0]
+        return ops.sigmoid_attention_op(query, *problem[1:], -1, 0.0, 0, "triton")[0]
 
     compiled = torch.compile(lambda query: 2 * skipped(query + 1), backend="aot_eager")
     assert torch.equal(compiled(leaves[0]), 2 * skipped(leaves[0] + 1))

@@ -117,13 +117,13 @@ def test_the_order_in_which_programs_arrive_changes_no_bit(monkeypatch):
 
 
 def test_counters_are_zero_again_and_parts_of_the_outputs_sums_are_added(monkeypatch):
-    from stabmon.kernels.statistics import row_statistics
+    from stabmon.kernels.statistics_launch import begin
 
     counted = torch.zeros(64, dtype=torch.int32, device=DEVICE)
     monkeypatch.setattr(arrivals, "counters", lambda device, number: counted)
     query, key = torch.randn(3, 2, 9, 16, device=DEVICE), torch.randn(3, 2, 70, 16, device=DEVICE)
     parts = torch.randn(3, 2, 200, device=DEVICE)
-    found = row_statistics(Problem(query, key, key, None, -1.0, None, 0.25, False), parts, 4, 0.5, 2)
+    found = begin(Problem(query, key, key, None, -1.0, None, 0.25, False), 4, 0.5, 2, True)(parts)
     torch.testing.assert_close(found[..., 0], parts.sum(-1))
     assert torch.equal(counted, torch.zeros_like(counted))
 

@@ -75,12 +75,19 @@ def facts(kernel: Any) -> dict[str, Any]:
         "products": code.count("HGMMA"),
         "waits": code.count("WARPGROUP.DEPBAR"),
         "waits_written": kernel.asm["ptx"].count("wgmma.wait_group"),
+        "released_first": released_first(kernel.asm["ptx"]),
         "register_moves": code.count("USETMAXREG"),
         "overlapped": overlapped(order),
         "unguarded": unguarded(order),
         "forgetful": len(re.findall(r"^ {6}scf\.for (?!.*iter_args)", kernel.asm["ttgir"], re.MULTILINE)),
         "spills": spills(code),
     }
+
+
+def released_first(ptx: str) -> bool:
+    """Say whether the next kernel of the stream is let go once, before this one touches memory."""
+    touched = re.search(r"\b(?:ld|st|cp|atom|red)\.(?!param)", ptx)
+    return ptx.count("griddepcontrol.") == 1 and ptx.index("griddepcontrol.launch_dependents") < touched.start()
 
 
 def spills(code: str) -> int:
@@ -134,7 +141,7 @@ def main(dim: int, brief: bool) -> None:
     stand_in(compiled)
     first = 1 if brief else 0
     for shape, problem in list(calls(dim))[first : 2 if brief else None]:
-        launch.forward(problem, torch.empty_like(problem.query), True)
+        launch.forward(problem, torch.empty_like(problem.query), lambda _: lambda parts: parts)
         print(json.dumps({"kernel": "forward"} | shape | facts(compiled.pop())), flush=True)
     for shape, problem in list(backward_calls(dim))[first:]:
         grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])

@@ -63,6 +63,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
 def check_forward(kernels, dim):
     assert len(kernels) == 3
     for kernel in kernels:
+        assert kernel["released_first"], kernel
         assert kernel["spills"] == 0, f"registers spill: {kernel}"
         assert kernel["stack"] <= THREAD_INDEX, f"registers spill: {kernel}"
         plan = launch.TABLE[dim, kernel["causal"]]

@@ -48,5 +48,6 @@ def test_every_kernel_compiles(folder, dim, tmp_path):
         assert (kernel["products"] > 0) == (kernel["kernel"] != "round_kernel")
         assert kernel["shared"] <= 227 * 1024
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
+        assert kernel["released_first"] == (kernel["kernel"] == "forward")
         assert kernel["unguarded"] == 0, kernel
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
