@@ -61,7 +61,7 @@ def test_every_kernel_compiles_without_a_gpu(capability, target, tensor_cores, c
 
 
 def check_overlap(kernel, can_overlap):
-    """A forward lets the statistics kernel begin before all else; that reads what it writes after a wait, and only that."""
+    """A forward lets statistics begin before all else; these read what it writes after a wait, and only that."""
     order, early = kernel["order"], kernel["early"]
     if kernel["kernel"] == "forward":
         assert ("launch_dependents" in order) == can_overlap
