@@ -71,7 +71,7 @@ def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and statistics of ``Problem``'s fields, a ``Sample`` and ``backend``; rows < 0: of no statistics."""
+    """Return output and statistics of ``Problem``'s fields, a ``Sample`` and ``backend``; rows < 0: no statistics."""
     problem, (rows, offset, sequences, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output, measure = torch.empty_like(problem.query), None
     if rows >= 0:

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-call"
 """How the statistics kernels are launched: after a forward, which they need not wait for, or alone.
 
-After a forward of capability 9.0 or newer they are launched so that they may begin while it runs (programmatic dependent
-launch): it says at its start that they may, and they wait for its end before they read what it writes. All else that
-they read was complete before the forward began, as that is launched as usual. Alone they are launched as usual: nobody
-knows when the kernel before them, which may compute their queries, lets others begin.
+After a forward of capability 9.0 or newer they are launched so that they may begin while it runs (programmatic
+dependent launch): it says at its start that they may, and they wait for its end before they read what it writes. All
+else that they read was complete before the forward began, as that is launched as usual. Alone they are launched as
+usual: nobody knows when the kernel before them, which may compute their queries, lets others begin.
 """
 
 from collections.abc import Callable
