@@ -2,8 +2,8 @@
 """The key kernel of the hopper backward: dK, dV, db and, unless results must repeat bit for bit, dQ. Five products.
 
 Q, dO [B, H, n_q, D]; K, V, dK, dV [B, H / group, n_k, D]; dQ [B, H, n_q, D] float32, zero at first; bias [H];
-dB [B·H, key_tiles · 2] float32. With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP, dV = Pᵀ dO,
-dK = scale·dSᵀ Q, dQ = dS K, db = Σ dS.
+dB [B·H, key_tiles · 2, WARPS] float32. With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP,
+dV = Pᵀ dO, dK = scale·dSᵀ Q, dQ = dS K, db = Σ dS.
 A program takes turns at tiles of 2·SLAB keys of one key head. Its producer loads k and v once a turn and q, do
 [BLOCK_Q, D_PAD] of every query tile into a ring of STAGES; consumer w keeps dK and dV of slab w in registers and works
 on transposed tiles [SLAB, BLOCK_Q]. For dQ both write their dS into a ring of two; a step later each multiplies all of
@@ -26,6 +26,8 @@ from .barriers import barriers
 from .gradients import logit_gradient, rounded, seen, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
+
+WARPS = gl.constexpr(4)  # of a consumer
 
 
 @gluon.jit
@@ -175,16 +177,15 @@ def _consume(
     GRADIENT_GAIN: gl.constexpr = modes[5]
     _, _, k_ring, _, ds_ring, dq_ring, o_ring = rings
     _, _, kv_full, kv_empty, ds_full, ds_empty = signals
-    key_heads, group, n_q, n_k, pairs, key_tiles = sizes
     c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dK.block_type.shape[3]
     dtype: gl.constexpr = dK.dtype
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_Q, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    o_tile = o_ring.index(W)
     shift = c_bias
     step = 0
-    for turn in range(schedule.turns(pairs, key_tiles, CAUSAL)):
+    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL)):
+        key_heads, group, n_q, n_k, pairs, key_tiles = schedule.afresh(sizes)
         key_pair, tile = schedule.place_keys(turn, pairs, key_tiles, CAUSAL)
         column = tile * (2 * SLAB)
         first, unmasked, stop = schedule.query_tiles(column, n_q, n_k, BLOCK_Q, CAUSAL)
@@ -196,11 +197,12 @@ def _consume(
             mbarrier.wait(ds_empty.index((step + turn) & 1), (((step + turn) & 2) // 2) ^ 1)
             mbarrier.arrive(ds_full.index((step + turn) & 1), count=1)
         mbarrier.wait(kv_full.index(0), turn & 1)
-        for pair in range(key_pair * group, key_pair * group + group):
+        for member in range(group):
+            pair = key_pair * group + member
             state = (dk, dv, gl.zeros([SLAB], gl.float32, gl.SliceLayout(1, s_layout)), step, pair_before, row_before)
             if FORM == BY_HEAD:
                 head_bias = gl.load(bias + pair % (key_heads * group))
-                if head_bias * head_bias <= largest * largest:
+                if gl.maximum(head_bias, -head_bias) <= largest:
                     state = _steps(
                         state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
                         c_scale * TANH_FACTOR, head_bias * factor * TANH_FACTOR, W, shape, modes, TANH,
@@ -219,28 +221,36 @@ def _consume(
                 )  # fmt: skip
             dk, dv, db, step, pair_before, row_before = state
             if BIAS_GRADIENT:
-                gl.store(dB + (pair * key_tiles + tile) * 2 + W, gl.sum(db, 0) * (1.0 / GRADIENT_GAIN))
+                # A part for each warp: adding them up keeps addresses in shared memory through the loops.
+                parts = gl.sum(db.reshape([WARPS, SLAB // WARPS]), 1) * (1.0 / GRADIENT_GAIN)
+                slab = (pair * key_tiles + tile) * 2 + W
+                gl.store(dB + slab * WARPS + gl.arange(0, WARPS, parts.type.layout), parts)
+        # Found again, not kept through the loops; nothing: a zero that ptxas cannot know. What it does know of a TMA's
+        # operands it leaves to the thread that starts it, and keeps the others' from turn to turn.
+        key_heads, group, n_q, n_k, pairs, key_tiles = schedule.afresh(sizes)
+        only, nothing = schedule.again(0), gl.minimum(n_k, 0)
+        o_tile = o_ring.index(nothing + W)
         key_pair, tile = schedule.place_keys(schedule.again(turn), pairs, key_tiles, CAUSAL)
         b = key_pair // key_heads
         column = tile * (2 * SLAB) + W * SLAB
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dv * (1.0 / GAIN)).to(dtype))
         fence_async_shared()
-        compat.store(dV, [b, key_pair % key_heads, column, 0], o_tile)
+        compat.store(dV, [b, key_pair % key_heads, column, nothing], o_tile)
         if FUSED:
-            last = step + turn
+            last = schedule.again(step + turn)
             mbarrier.wait(ds_full.index(last & 1), (last & 2) // 2)
-            part = _query_product(ds_ring.index(last & 1), k_ring.index(0).reshape([2 * SLAB, D]), W)
+            part = _query_product(ds_ring.index(last & 1), k_ring.index(only).reshape([2 * SLAB, D]), W)
             part = warpgroup_mma_wait(0, deps=(part,))
             mbarrier.arrive(ds_empty.index(last & 1), count=1)
             mbarrier.arrive(kv_empty.index(0), count=1)
-            _add_to_query(dQ, part, dq_ring.index(W), pair_before, row_before, W, BLOCK_Q)
+            _add_to_query(dQ, part, dq_ring.index(nothing + W), pair_before, row_before, W, BLOCK_Q)
         else:
             mbarrier.arrive(kv_empty.index(0), count=1)
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dk * scale).to(dtype))
         fence_async_shared()
-        compat.store(dK, [b, key_pair % key_heads, column, 0], o_tile)
+        compat.store(dK, [b, key_pair % key_heads, column, nothing], o_tile)
     tma.store_wait(0)
 
 

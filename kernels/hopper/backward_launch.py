@@ -104,7 +104,7 @@ def backward(
         workspace = torch.zeros(ready.summed, dtype=torch.float32, device=query.device)
         ready.keys((*given, workspace, *grads[1:], per_head, partial), *factors)
         ready.queries((workspace, grads[0]), factors[3])
-    return partial.sum((0, 2, 3)) if bias_gradient else partial
+    return partial.sum((0, 2, 3, 4)) if bias_gradient else partial
 
 
 class _Plans(NamedTuple):
@@ -119,7 +119,7 @@ class _Plans(NamedTuple):
 def _ready(problem: Problem, grad_query: Tensor, plans: _Plans) -> _Ready:
     batch, heads, n_q, dim = problem.query.shape
     tiles = -(-problem.key.size(2) // TURN)
-    partial = (batch, heads, tiles, 2) if plans.bias_gradient else (0,)
+    partial = (batch, heads, tiles, 2, 4) if plans.bias_gradient else (0,)
     keys = _key_launcher(problem, plans, tiles)
     if problem.deterministic:
         return _Ready(partial, None, keys, _query_launcher(problem, plans))

@@ -13,21 +13,32 @@ SLAB = gl.constexpr(64)
 
 
 @gluon.jit
-def _share(units):
-    """Return how many of ``units``, dealt out in turn, this program gets."""
-    return gl.cdiv(units - gl.program_id(0), gl.num_programs(0))
+def _programs(AFRESH: gl.constexpr):
+    """Return the number of programs; AFRESH: so that neither it nor what follows from it is kept in registers."""
+    programs = gl.num_programs(0)
+    if AFRESH:
+        text: gl.constexpr = "mov.u32 $0, %nctaid.x;"
+        programs = gl.inline_asm_elementwise(text, "=r,r", [programs], dtype=gl.int32, is_pure=False, pack=1)
+    return programs
 
 
 @gluon.jit
-def turns(pairs, query_tiles, CAUSAL: gl.constexpr):
+def _share(units, programs):
+    """Return how many of ``units``, dealt out in turn, this program gets."""
+    return gl.cdiv(units - gl.program_id(0), programs)
+
+
+@gluon.jit
+def turns(pairs, query_tiles, CAUSAL: gl.constexpr, AFRESH: gl.constexpr = False):
     """Return how many tiles this program computes; every program takes part in the first deal."""
+    programs = _programs(AFRESH)
     if CAUSAL:
         folds = pairs * (query_tiles // 2)
-        turns = 2 * _share(folds)
+        turns = 2 * _share(folds, programs)
         if query_tiles & 1 != 0:
-            turns += _share(folds + pairs) - _share(folds)
+            turns += _share(folds + pairs, programs) - _share(folds, programs)
     else:
-        turns = _share(pairs * query_tiles)
+        turns = _share(pairs * query_tiles, programs)
     return turns
 
 
@@ -38,25 +49,33 @@ def again(number):
 
 
 @gluon.jit
-def place(turn, pairs, query_tiles, CAUSAL: gl.constexpr):
+def afresh(sizes):
+    """Return the six numbers ``sizes`` as ones that the compiler knows nothing of."""
+    a, b, c, d, e, f = sizes
+    return again(a), again(b), again(c), again(d), again(e), again(f)
+
+
+@gluon.jit
+def place(turn, pairs, query_tiles, CAUSAL: gl.constexpr, AFRESH: gl.constexpr = False):
     """Return (pair, tile) of a turn: pair (b, h) after pair, so that the programs at work share its keys.
 
     Causal tiles are dealt out folded: the longest with the shortest, so that all folds cost the same, and the middle
-    tile of each pair, if there is one, at the end.
+    tile of each pair, if there is one, at the end. AFRESH: keep nothing for it from turn to turn.
     """
+    programs = _programs(AFRESH)
     if CAUSAL:
         half = query_tiles // 2
         folds = pairs * half
         deal = turn // 2
-        last = turn >= 2 * _share(folds)
+        last = turn >= 2 * _share(folds, programs)
         if last:
-            deal = turn - _share(folds)
-        unit = deal * gl.num_programs(0) + gl.program_id(0)
+            deal = turn - _share(folds, programs)
+        unit = deal * programs + gl.program_id(0)
         pair = gl.where(last, unit - folds, unit // gl.maximum(half, 1))
         short = unit - pair * half
         tile = gl.where(last, half, gl.where(turn & 1 == 0, query_tiles - 1 - short, short))
     else:
-        unit = turn * gl.num_programs(0) + gl.program_id(0)
+        unit = turn * programs + gl.program_id(0)
         pair = unit // query_tiles
         tile = unit - pair * query_tiles
     return pair, tile
@@ -87,7 +106,7 @@ def place_keys(turn, pairs, key_tiles, CAUSAL: gl.constexpr):
 
     The last pair comes first: its dQ was zeroed last and is in the cache, as that of the first is when it is rounded.
     """
-    pair, tile = place(turn, pairs, key_tiles, CAUSAL)
+    pair, tile = place(turn, pairs, key_tiles, CAUSAL, True)
     if CAUSAL:
         tile = key_tiles - 1 - tile
     return pairs - 1 - pair, tile

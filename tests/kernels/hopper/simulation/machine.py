@@ -34,6 +34,9 @@ class Tile:
     def to(self, dtype: torch.dtype) -> "Tile":
         return Tile(self.values.to(dtype), self.layout)
 
+    def reshape(self, shape: list[int]) -> "Tile":
+        return Tile(self.values.reshape(shape), self.layout)
+
     def __getitem__(self, key: Any) -> "Tile":
         return Tile(self.values[key], self.layout)
 
