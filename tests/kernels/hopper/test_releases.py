@@ -15,6 +15,8 @@ import pytest
 from stabmon.kernels import releases
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
+STACK = 8
+"""Bytes of stack that a kernel may use between its loops over tiles, in which none touches it."""
 FOLDER = os.environ.get("STABMON_TRITONS")
 FOLDERS = sorted(path for path in Path(FOLDER).iterdir() if path.is_dir()) if FOLDER else []
 
@@ -49,5 +51,7 @@ def test_every_kernel_compiles(folder, dim, tmp_path):
         assert kernel["shared"] <= 227 * 1024
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
         assert kernel["released_first"] == (kernel["kernel"] == "forward")
+        assert kernel["spills"] == 0, f"a loop over tiles spills registers: {kernel}"
+        assert kernel["stack"] <= STACK, f"registers spill: {kernel}"
         assert kernel["unguarded"] == 0, kernel
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
