@@ -4,6 +4,7 @@
 Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H]; sums [B·H, slabs] float32, a slab being 64 query rows.
 A program takes turns at tiles of CONSUMERS slabs of one head. Its warp groups, each with its own loop over the turns:
 the producer loads q [64, D_PAD] once a turn and k, v [BLOCK_K, D_PAD] into rings of STAGES; consumer c computes slab c.
+With two slabs of q for each consumer the next turn's q, and first keys, are there when a turn ends.
 Keys run from the last visible tile down to the first, so that the diagonal, the only place for a mask, comes first.
 A barrier pair (full, empty) guards each buffer; the n-th use of a buffer waits for phase n & 1 of full. Consumers start
 their products in turn (``barriers.await_turn``), once a key tile, also one that they pass over.
@@ -37,6 +38,9 @@ from .weights import (
     TANH_FP16,
 )
 
+OVERLAPPED, VALUES_FIRST = gl.constexpr(1), gl.constexpr(2)
+"""Orders of a key tile: its logits' product, that of the weights before it, and weights beside that; or p·v first."""
+
 
 @gluon.jit
 def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
@@ -45,6 +49,7 @@ def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
+    SLABS: gl.constexpr = shape[4]
     q_ring, k_ring, v_ring, _ = rings
     q_full, q_empty, k_full, k_empty, v_full, v_empty = guards
     heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
@@ -55,9 +60,11 @@ def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
         kv_head = pair % heads // group
         stop = schedule.last_key_tile(first, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL)
         for c in gl.static_range(CONSUMERS):
-            mbarrier.wait(q_empty.index(c), (turn & 1) ^ 1)
-            mbarrier.expect(q_full.index(c), Q.block_type.nbytes)
-            compat.load(Q, [pair // heads, pair % heads, first + c * SLAB, 0], q_full.index(c), q_ring.index(c))
+            place = (turn & (SLABS - 1)) * CONSUMERS + c
+            mbarrier.wait(q_empty.index(place), ((turn & SLABS) // SLABS) ^ 1)
+            mbarrier.expect(q_full.index(place), Q.block_type.nbytes)
+            row = first + c * SLAB
+            compat.load(Q, [pair // heads, pair % heads, row, 0], q_full.index(place), q_ring.index(place))
         for i in range(stop):
             column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
@@ -91,30 +98,41 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 @gluon.jit
 def _accumulate(
     acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, count, c_scale, shift,
-    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
+    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
     ME: gl.constexpr, CONSUMERS: gl.constexpr,
 ):  # fmt: skip
-    """Take ``count`` key tiles: while p·v of the tile before is added, turn this tile's products into weights."""
+    """Take ``count`` key tiles: add p·v of the tile before and turn this tile's products into weights."""
     D: gl.constexpr = acc.shape[1]
     for i in range(step, step + count):
         slot = i & (STAGES - 1)
         before = (i - 1) & (STAGES - 1)
         mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
-        await_turn(i, ME)
-        s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
-        mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
         v_tile = v_ring.index(before).reshape([BLOCK_K, D])
-        acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
-        pass_turn(i, ME, CONSUMERS)
-        s = warpgroup_mma_wait(1, deps=(s_token,))
-        mbarrier.arrive(k_empty.index(slot), count=1)
-        p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
-        if OVERLAP:
-            # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
+        if ORDER == VALUES_FIRST:
             mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
-        acc = warpgroup_mma_wait(0, deps=(acc_token,))
-        mbarrier.arrive(v_empty.index(before), count=1)
+            await_turn(i, ME)
+            acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
+            s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+            pass_turn(i, ME, CONSUMERS)
+            acc, s = warpgroup_mma_wait(0, deps=(acc_token, s_token))
+            mbarrier.arrive(v_empty.index(before), count=1)
+            mbarrier.arrive(k_empty.index(slot), count=1)
+            p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
+        else:
+            await_turn(i, ME)
+            s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+            mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
+            acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
+            pass_turn(i, ME, CONSUMERS)
+            s = warpgroup_mma_wait(1, deps=(s_token,))
+            mbarrier.arrive(k_empty.index(slot), count=1)
+            p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
+            if ORDER == OVERLAPPED:
+                # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
+                mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
+            acc = warpgroup_mma_wait(0, deps=(acc_token,))
+            mbarrier.arrive(v_empty.index(before), count=1)
         p = gl.convert_layout(p_next, p.type.layout)
     return acc, p
 
@@ -136,8 +154,8 @@ def _pass_over(
 
 @gluon.jit
 def _attend(
-    q, zero, rings, guards, step, stop, first, c_scale, shift,
-    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
+    q, place, zero, rings, guards, step, stop, first, c_scale, shift,
+    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
 ):  # fmt: skip
     """Return Σ_j weights v_j of a slab over ``stop`` key tiles, and the step after them.
 
@@ -164,10 +182,10 @@ def _attend(
     acc = gl.zeros([SLAB, D], gl.float32, o_layout)
     acc, p = _accumulate(
         acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
-        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAP, SLAB_INDEX, CONSUMERS,
+        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, ORDER, SLAB_INDEX, CONSUMERS,
     )  # fmt: skip
     step += stop - 1
-    mbarrier.arrive(q_empty.index(SLAB_INDEX), count=1)
+    mbarrier.arrive(q_empty.index(place), count=1)
     mbarrier.wait(v_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
     v_tile = v_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
     acc = warpgroup_mma(p, v_tile, acc, is_async=True)
@@ -186,10 +204,11 @@ def _consume(
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
+    SLABS: gl.constexpr = shape[4]
     HAS_BIAS: gl.constexpr = modes[0]
     SUMS: gl.constexpr = modes[1]
     FORM: gl.constexpr = modes[2]
-    OVERLAP: gl.constexpr = modes[3]
+    ORDER: gl.constexpr = modes[3]
     q_ring, _, _, o_ring = rings
     q_full, _, k_full, k_empty, v_full, v_empty = guards
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
@@ -199,7 +218,6 @@ def _consume(
     GAIN: gl.constexpr = GAIN_BF16 if dtype == gl.bfloat16 else GAIN_FP16
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_K, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    q = q_ring.index(SLAB_INDEX).reshape([SLAB, D])
     o_tile = o_ring.index(SLAB_INDEX)
     zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
     shift = c_bias
@@ -215,24 +233,27 @@ def _consume(
         _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES, SLAB_INDEX, CONSUMERS)
         step += passed
 
-        mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)
+        place = (turn & (SLABS - 1)) * CONSUMERS + SLAB_INDEX
+        q = q_ring.index(place).reshape([SLAB, D])
+        mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)
         first = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         if FORM == BY_HEAD:
             b = gl.load(bias + pair % heads)
             if b >= lowest:
                 acc, step = _attend(
-                    q, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
-                    SLAB_INDEX, shape, TANH, OVERLAP,
+                    q, place, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
+                    SLAB_INDEX, shape, TANH, ORDER,
                 )  # fmt: skip
             else:
                 acc, step = _attend(
-                    q, zero, rings, guards, step, stop, first, c_scale, b * factor, SLAB_INDEX, shape, MIXED, OVERLAP
-                )
+                    q, place, zero, rings, guards, step, stop, first, c_scale, b * factor,
+                    SLAB_INDEX, shape, MIXED, ORDER,
+                )  # fmt: skip
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
             acc, step = _attend(
-                q, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, OVERLAP
+                q, place, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, ORDER
             )
 
         pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
@@ -254,7 +275,8 @@ def forward_kernel(
     Q, K, V, O, bias, sums,
     heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, lowest,
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
-    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, OVERLAP: gl.constexpr,
+    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
+    SLABS: gl.constexpr,
 ):  # fmt: skip
     """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most.
 
@@ -263,11 +285,11 @@ def forward_kernel(
     if SUMS:
         release_next_kernel(n_q)
     D: gl.constexpr = Q.block_type.shape[3]
-    q_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], Q.layout)
+    q_ring = gl.allocate_shared_memory(Q.dtype, [SLABS * CONSUMERS, 1, 1, SLAB, D], Q.layout)
     o_ring = gl.allocate_shared_memory(Q.dtype, [CONSUMERS, 1, 1, SLAB, D], O.layout)
     k_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], K.layout)
     v_ring = gl.allocate_shared_memory(Q.dtype, [STAGES, 1, 1, BLOCK_K, D], V.layout)
-    q_full, q_empty = barriers(CONSUMERS, 1), barriers(CONSUMERS, 1)
+    q_full, q_empty = barriers(SLABS * CONSUMERS, 1), barriers(SLABS * CONSUMERS, 1)
     k_full, k_empty = barriers(STAGES, 1), barriers(STAGES, CONSUMERS)
     v_full, v_empty = barriers(STAGES, 1), barriers(STAGES, CONSUMERS)
     fence_async_shared()
@@ -275,8 +297,8 @@ def forward_kernel(
     guards = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, lowest)
-    shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, OVERLAP)
+    shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL, SLABS)
+    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, ORDER)
     if CONSUMERS == 2:
         gl.warp_specialize(
             [

@@ -30,6 +30,8 @@ SLAB = 64
 """Rows of one consumer; the same number as in schedule.py."""
 MIXED, TANH, BY_HEAD = 0, 1, 3
 """How sigmoid is computed; the same numbers as in weights.py."""
+PLAIN, OVERLAPPED, VALUES_FIRST = 0, 1, 2
+"""In which order a key tile's products go; the same numbers as in forward.py."""
 TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used: there its error is 1.4 times the rounding floor (n = 16384, 1096)."""
 
@@ -41,14 +43,17 @@ class Launch(NamedTuple):
     block_k: keys of a tile.
     stages: tiles of K, and of V, in flight, a power of two.
     registers: of a consumer's thread; 65536 in all, of which the producer's 128 threads take 24 each.
-    overlap: compute weights while the product with the weights before them runs; takes registers.
+    order: of a key tile's products. PLAIN: q·k, then p·v of the tile before. OVERLAPPED: the same, and weights are
+        computed while p·v runs; takes registers. VALUES_FIRST: p·v of the tile before, then q·k, and one wait for both.
+    slabs: of queries for each consumer, one or two; with two the next turn's are loaded ahead.
     """
 
     consumers: int
     block_k: int
     stages: int
     registers: int
-    overlap: bool
+    order: int
+    slabs: int
 
     @property
     def rows(self) -> int:
@@ -59,10 +64,10 @@ class Launch(NamedTuple):
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
 TABLE = {
-    (64, False): Launch(3, 64, 4, 160, False),
-    (64, True): Launch(3, 64, 4, 160, False),
-    (128, False): Launch(2, 128, 2, 240, True),
-    (128, True): Launch(2, 128, 2, 240, True),
+    (64, False): Launch(3, 128, 2, 160, VALUES_FIRST, 2),
+    (64, True): Launch(3, 64, 4, 160, PLAIN, 2),
+    (128, False): Launch(2, 128, 2, 240, OVERLAPPED, 1),
+    (128, True): Launch(2, 128, 2, 240, OVERLAPPED, 1),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
 
@@ -197,7 +202,7 @@ def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) ->
     constants = {
         "BLOCK_K": plan.block_k, "CONSUMERS": plan.consumers, "STAGES": plan.stages, "REGISTERS": plan.registers,
         "CAUSAL": problem.is_causal, "HAS_BIAS": problem.bias is not None, "SUMS": with_sums, "FORM": form,
-        "OVERLAP": plan.overlap, **OPTIONS,
+        "ORDER": plan.order, "SLABS": plan.slabs, **OPTIONS,
     }  # fmt: skip
     launcher = Launcher(forward_kernel, (grid,), [*(tile(x, d_pad) for x in rows), None, None], numbers, constants)
     return _Ready((batch, heads, query_tiles * plan.consumers) if with_sums else (0,), launcher)

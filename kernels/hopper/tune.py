@@ -20,20 +20,23 @@ from .. import accuracy
 from ..problem import Problem
 from ..speed import GRID, Cell, cell_name, softmax
 from ..timing import ROUNDS, medians
-from .launch import MIXED, TANH, Launch, forward
+from .launch import MIXED, OVERLAPPED, PLAIN, TANH, VALUES_FIRST, Launch, forward
 
 CANDIDATES = {
     64: (
-        Launch(3, 64, 4, 160, False),
-        Launch(3, 64, 4, 160, True),
-        Launch(3, 64, 2, 160, False),
+        Launch(3, 64, 4, 160, PLAIN, 2),
+        Launch(3, 64, 4, 160, PLAIN, 1),
+        Launch(3, 128, 2, 160, VALUES_FIRST, 2),
+        Launch(3, 128, 2, 160, VALUES_FIRST, 1),
     ),
     128: (
-        Launch(2, 128, 2, 240, True),
-        Launch(2, 128, 2, 240, False),
+        Launch(2, 128, 2, 240, OVERLAPPED, 1),
+        Launch(2, 128, 2, 240, OVERLAPPED, 2),
+        Launch(2, 128, 2, 240, VALUES_FIRST, 2),
     ),
 }
 """Launches that compile without spills in their loops, by padded head dim."""
+ORDERS = {PLAIN: "", OVERLAPPED: " overlapped", VALUES_FIRST: " values first"}
 FORMS = {"tanh": TANH, "mixed": MIXED}
 
 
@@ -93,7 +96,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return ``rows`` as lines to read."""
     lines = []
     for row in rows:
-        plan = f"{row['consumers']} x {row['block_k']} x {row['stages']}{' overlap' if row['overlap'] else ''}"
+        plan = f"{row['consumers']} x {row['block_k']} x {row['stages']}{ORDERS[row['order']]}, {row['slabs']} slabs"
         speed = f"{row['speed']:.0f}, cuDNN x{row['speed'] / row['cudnn']:.3f}" if "speed" in row else "wrong"
         lines.append(f"{cell_name(row):<22}{row['form']:<7}{plan:<20}error {row['error']:<7}{speed}")
     return "\n".join(lines)

@@ -72,6 +72,6 @@ def check_forward(kernels, dim):
         assert kernel["spills"] == 0, f"registers spill: {kernel}"
         assert kernel["stack"] <= THREAD_INDEX, f"registers spill: {kernel}"
         plan = launch.TABLE[dim, kernel["causal"]]
-        if plan.overlap:
+        if plan.order == launch.OVERLAPPED:
             assert kernel["overlapped"] >= plan.block_k // 2, f"products are waited for too early: {kernel}"
-        assert kernel["shared"] >= 2 * dim * (2 * plan.rows + 2 * plan.stages * plan.block_k)
+        assert kernel["shared"] >= 2 * dim * ((1 + plan.slabs) * plan.rows + 2 * plan.stages * plan.block_k)

@@ -104,9 +104,11 @@ def test_what_tma_cannot_read_is_copied(attend):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
-    expected, _ = attend(call, plan=launch.Launch(3, 128, 4, 160, False))
-    for processors, stages, consumers, overlap in ((1, 2, 3, True), (5, 4, 2, False), (132, 2, 2, True)):
-        plan = launch.Launch(consumers, 128, stages, 160, overlap)
+    expected, _ = attend(call, plan=launch.Launch(3, 128, 4, 160, launch.PLAIN, 1))
+    orders = launch.PLAIN, launch.OVERLAPPED, launch.VALUES_FIRST
+    tried = ((1, 2, 3, 1), (5, 4, 2, 0), (132, 2, 2, 1), (2, 2, 3, 2), (5, 4, 2, 2))
+    for processors, stages, consumers, order in tried:
+        plan = launch.Launch(consumers, 128, stages, 160, orders[order], 1 + processors % 2)
         output, _ = attend(call, processors=processors, plan=plan, sums=False)
         assert torch.equal(output, expected)
 
@@ -137,18 +139,21 @@ WAIT = "acc = warpgroup_mma_wait(0, deps=(acc_token,))"
 RELEASE = "mbarrier.arrive(v_empty.index(before), count=1)"
 BREAKS = {
     "a value tile released before its product": (
-        f"        {WAIT}\n        {RELEASE}",
-        f"        {RELEASE}\n        {WAIT}",
+        f"            {WAIT}\n            {RELEASE}",
+        f"            {RELEASE}\n            {WAIT}",
     ),
     "a product used before it is there": (
         "warpgroup_mma_wait(1, deps=(s_token,))",
         "warpgroup_mma_wait(2, deps=(s_token,))",
     ),
     "an output overwritten while it is stored": ("        tma.store_wait(0)\n        o_tile", "        o_tile"),
-    "a turn that is not passed on": ("        pass_turn(i, ME, CONSUMERS)\n        s = ", "        s = "),
+    "a turn that is not passed on": (
+        "            pass_turn(i, ME, CONSUMERS)\n            s = ",
+        "            s = ",
+    ),
     "a phase that is not flipped": (
-        "mbarrier.wait(q_full.index(SLAB_INDEX), turn & 1)",
-        "mbarrier.wait(q_full.index(SLAB_INDEX), 0)",
+        "mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)",
+        "mbarrier.wait(q_full.index(place), 0)",
     ),
 }
 
@@ -157,6 +162,6 @@ BREAKS = {
 def test_the_simulation_sees(simulation, attend, altered, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
-    plan, broken = launch.Launch(2, 128, 2, 240, True), altered(old, new)
+    plan, broken = launch.Launch(2, 128, 2, 240, launch.OVERLAPPED, 1), altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
         check(call, attend(call, processors=1, plan=plan, module=broken)[0])
