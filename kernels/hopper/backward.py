@@ -24,10 +24,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from . import compat, schedule
 from .barriers import barriers
 from .gradients import logit_gradient, rounded, seen, weights
-from .schedule import SLAB
+from .schedule import SLAB, WARPS
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
-
-WARPS = gl.constexpr(4)  # of a consumer
 
 
 @gluon.jit

@@ -138,7 +138,7 @@ def _key_launcher(problem: Problem, plans: _Plans, tiles: int) -> Launcher:
     d_pad = padded(dim)
     plan = plans.keys or KEYS[d_pad]
     gain, gradient_gain = GAINS[query.dtype]
-    grid = programs(batch * key_heads, tiles, problem.is_causal, launch.processors(query.device))
+    grid = programs(batch * key_heads, tiles, launch.processors(query.device))
     rows = (plan.block, TURN, TURN, plan.block)
     operands = [*(tile(x, d_pad) for x in rows), tile(64, 64), tile(SLAB, d_pad), tile(SLAB, d_pad), None, None]
     constants = {
@@ -158,7 +158,7 @@ def _query_launcher(problem: Problem, plans: _Plans) -> Launcher:
     batch, heads, n_q, dim = query.shape
     tiles, d_pad = -(-n_q // TURN), padded(dim)
     plan = plans.queries or QUERIES[d_pad]
-    grid = programs(batch * heads, tiles, problem.is_causal, launch.processors(query.device))
+    grid = programs(batch * heads, tiles, launch.processors(query.device))
     operands = [*(tile(x, d_pad) for x in (SLAB, plan.block, plan.block, SLAB, SLAB)), None]
     constants = {
         "BLOCK_K": plan.block, "STAGES": plan.stages, "REGISTERS": plan.registers, "CAUSAL": problem.is_causal,

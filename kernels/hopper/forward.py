@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The forward kernel of the hopper backend: warp-specialised, persistent, fed by TMA.
 
-Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H]; sums [B·H, slabs] float32, a slab being 64 query rows.
+Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H]; sums [B·H, slabs, WARPS] float32, a slab is 64 rows of q.
 A program takes turns at tiles of CONSUMERS slabs of one head. Its warp groups, each with its own loop over the turns:
 the producer loads q [64, D_PAD] once a turn and k, v [BLOCK_K, D_PAD] into rings of STAGES; consumer c computes slab c.
-With two slabs of q for each consumer the next turn's q, and first keys, are there when a turn ends.
+Each consumer has two slabs of q, so that the next turn's q, and first keys, are there when a turn ends.
 Keys run from the last visible tile down to the first, so that the diagonal, the only place for a mask, comes first.
 A barrier pair (full, empty) guards each buffer; the n-th use of a buffer waits for phase n & 1 of full. Consumers start
 their products in turn (``barriers.await_turn``), once a key tile, also one that they pass over.
@@ -23,7 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from . import compat, schedule
 from .barriers import await_turn, barriers, pass_turn, release_next_kernel
 from .gradients import seen
-from .schedule import SLAB
+from .schedule import SLAB, WARPS
 from .weights import (
     BY_HEAD,
     GAIN_BF16,
@@ -42,6 +42,18 @@ OVERLAPPED, VALUES_FIRST = gl.constexpr(1), gl.constexpr(2)
 """Orders of a key tile: its logits' product, that of the weights before it, and weights beside that; or p·v first."""
 
 
+LATE = gl.constexpr(2)
+"""Folds for each program that are dealt out from the longest tile down: their keys and values fit in the L2."""
+SLABS = gl.constexpr(2)
+"""Slabs of q for each consumer: a turn's, and the next one's."""
+
+
+@gluon.jit
+def _place(turn, SLAB_INDEX: gl.constexpr, CONSUMERS: gl.constexpr):
+    """Return where in the ring a turn's slab of q is."""
+    return (turn & (SLABS - 1)) * CONSUMERS + SLAB_INDEX
+
+
 @gluon.jit
 def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
     """Load every tile of every turn, as soon as its buffer is empty."""
@@ -49,18 +61,17 @@ def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
-    SLABS: gl.constexpr = shape[4]
     q_ring, k_ring, v_ring, _ = rings
     q_full, q_empty, k_full, k_empty, v_full, v_empty = guards
     heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
     step = 0
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
-        first = tile * (CONSUMERS * SLAB)
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, LATE)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, LATE)
+        first = schedule.first_row(tile, n_q, query_tiles, CONSUMERS)
         kv_head = pair % heads // group
         stop = schedule.last_key_tile(first, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL)
         for c in gl.static_range(CONSUMERS):
-            place = (turn & (SLABS - 1)) * CONSUMERS + c
+            place = _place(turn, c, CONSUMERS)
             mbarrier.wait(q_empty.index(place), ((turn & SLABS) // SLABS) ^ 1)
             mbarrier.expect(q_full.index(place), Q.block_type.nbytes)
             row = first + c * SLAB
@@ -154,44 +165,31 @@ def _pass_over(
 
 @gluon.jit
 def _attend(
-    q, place, zero, rings, guards, step, stop, first, c_scale, shift,
+    s, place, zero, rings, guards, step, stop, first, c_scale, shift,
     SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
 ):  # fmt: skip
-    """Return Σ_j weights v_j of a slab over ``stop`` key tiles, and the step after them.
+    """Return Σ_j weights v_j of a slab over ``stop`` key tiles but the last, and the weights of that one.
 
+    s: the products with the first tile, at ``step``.
     first: the last key that row 0 sees, counted from the first tile's first key; row i sees keys up to first + i.
     """
     BLOCK_K: gl.constexpr = shape[0]
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
-    _, k_ring, v_ring, _ = rings
-    _, q_empty, k_full, k_empty, v_full, v_empty = guards
-    D: gl.constexpr = q.shape[1]
-    dtype: gl.constexpr = q.dtype
+    q_ring, k_ring, v_ring, _ = rings
+    _, _, k_full, k_empty, v_full, v_empty = guards
+    D: gl.constexpr = q_ring.shape[4]
+    dtype: gl.constexpr = q_ring.dtype
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
-    mbarrier.wait(k_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
-    k_tile = k_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
-    await_turn(step, SLAB_INDEX)
-    s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
-    pass_turn(step, SLAB_INDEX, CONSUMERS)
-    s = warpgroup_mma_wait(0, deps=(s,))
-    mbarrier.arrive(k_empty.index(step & (STAGES - 1)), count=1)
+    q = q_ring.index(schedule.apart(place, FORM == TANH)).reshape([SLAB, D])
     p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
     acc = gl.zeros([SLAB, D], gl.float32, o_layout)
-    acc, p = _accumulate(
+    return _accumulate(
         acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
         step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, ORDER, SLAB_INDEX, CONSUMERS,
     )  # fmt: skip
-    step += stop - 1
-    mbarrier.arrive(q_empty.index(place), count=1)
-    mbarrier.wait(v_full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
-    v_tile = v_ring.index(step & (STAGES - 1)).reshape([BLOCK_K, D])
-    acc = warpgroup_mma(p, v_tile, acc, is_async=True)
-    acc = warpgroup_mma_wait(0, deps=(acc,))
-    mbarrier.arrive(v_empty.index(step & (STAGES - 1)), count=1)
-    return acc, step + 1
 
 
 @gluon.jit
@@ -204,13 +202,12 @@ def _consume(
     CONSUMERS: gl.constexpr = shape[1]
     STAGES: gl.constexpr = shape[2]
     CAUSAL: gl.constexpr = shape[3]
-    SLABS: gl.constexpr = shape[4]
     HAS_BIAS: gl.constexpr = modes[0]
     SUMS: gl.constexpr = modes[1]
     FORM: gl.constexpr = modes[2]
     ORDER: gl.constexpr = modes[3]
-    q_ring, _, _, o_ring = rings
-    q_full, _, k_full, k_empty, v_full, v_empty = guards
+    q_ring, k_ring, v_ring, o_ring = rings
+    q_full, q_empty, k_full, k_empty, v_full, v_empty = guards
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
     c_scale, c_bias, factor, lowest = factors
     D: gl.constexpr = O.block_type.shape[3]
@@ -224,49 +221,70 @@ def _consume(
     step = 0
     if SLAB_INDEX == CONSUMERS - 1:
         pass_turn(step, SLAB_INDEX, CONSUMERS)
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL)):
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL)
-        first_row = tile * (CONSUMERS * SLAB)
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, LATE)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, LATE)
+        first_row = schedule.first_row(tile, n_q, query_tiles, CONSUMERS)
         row = first_row + SLAB_INDEX * SLAB
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
         passed = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, CONSUMERS, CAUSAL) - stop
         _pass_over(k_full, k_empty, v_full, v_empty, step, passed, STAGES, SLAB_INDEX, CONSUMERS)
         step += passed
 
-        place = (turn & (SLABS - 1)) * CONSUMERS + SLAB_INDEX
-        q = q_ring.index(place).reshape([SLAB, D])
+        place = _place(turn, SLAB_INDEX, CONSUMERS)
+        slot = step & (STAGES - 1)
         mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)
+        mbarrier.wait(k_full.index(slot), (step & STAGES) // STAGES)
+        q = q_ring.index(place).reshape([SLAB, D])
+        k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
+        await_turn(step, SLAB_INDEX)
+        s = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+        pass_turn(step, SLAB_INDEX, CONSUMERS)
+        s = warpgroup_mma_wait(0, deps=(s,))
+        mbarrier.arrive(k_empty.index(slot), count=1)
+
         first = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         if FORM == BY_HEAD:
             b = gl.load(bias + pair % heads)
             if b >= lowest:
-                acc, step = _attend(
-                    q, place, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
+                acc, p = _attend(
+                    s, place, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
                     SLAB_INDEX, shape, TANH, ORDER,
                 )  # fmt: skip
             else:
-                acc, step = _attend(
-                    q, place, zero, rings, guards, step, stop, first, c_scale, b * factor,
+                acc, p = _attend(
+                    s, place, zero, rings, guards, step, stop, first, c_scale, b * factor,
                     SLAB_INDEX, shape, MIXED, ORDER,
                 )  # fmt: skip
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
-            acc, step = _attend(
-                q, place, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, ORDER
+            acc, p = _attend(
+                s, place, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, ORDER
             )
+        mbarrier.arrive(q_empty.index(place), count=1)
 
-        pair, tile = schedule.place(schedule.again(turn), pairs, query_tiles, CAUSAL)
-        row = tile * (CONSUMERS * SLAB) + SLAB_INDEX * SLAB
+        step += stop - 1
+        slot = step & (STAGES - 1)
+        mbarrier.wait(v_full.index(slot), (step & STAGES) // STAGES)
+        v_tile = v_ring.index(slot).reshape([BLOCK_K, D])
+        acc = warpgroup_mma(p, v_tile, acc, is_async=True)
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(v_empty.index(slot), count=1)
+        step += 1
+
         o = (acc * (1.0 / GAIN)).to(dtype)
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store(o)
         fence_async_shared()
-        compat.store(O, [pair // heads, pair % heads, row, 0], o_tile)
+        if row >= 0:
+            compat.store(O, [pair // heads, pair % heads, row, 0], o_tile)
         if SUMS:
             rows = row + gl.arange(0, SLAB, gl.SliceLayout(1, o_layout))
-            squares = gl.where(rows < n_q, gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
-            gl.store(sums + (pair * query_tiles + tile) * CONSUMERS + SLAB_INDEX, gl.sum(squares, 0))
+            squares = gl.where((rows >= 0) & (rows < n_q), gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
+            # A part for each warp, none of which waits for another.
+            parts = gl.sum(squares.reshape([WARPS, SLAB // WARPS]), 1)
+            slab = (pair * query_tiles + tile) * CONSUMERS + SLAB_INDEX
+            gl.store(sums + slab * WARPS + gl.arange(0, WARPS, parts.type.layout), parts)
     tma.store_wait(0)
 
 
@@ -276,7 +294,6 @@ def forward_kernel(
     heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, lowest,
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
     CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
-    SLABS: gl.constexpr,
 ):  # fmt: skip
     """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most.
 
@@ -297,7 +314,7 @@ def forward_kernel(
     guards = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, lowest)
-    shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL, SLABS)
+    shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
     modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, ORDER)
     if CONSUMERS == 2:
         gl.warp_specialize(

@@ -28,6 +28,8 @@ SMALLEST_SCALE = 1e-30
 
 SLAB = 64
 """Rows of one consumer; the same number as in schedule.py."""
+WARPS = 4
+"""Of one consumer; the same number as in schedule.py."""
 MIXED, TANH, BY_HEAD = 0, 1, 3
 """How sigmoid is computed; the same numbers as in weights.py."""
 PLAIN, OVERLAPPED, VALUES_FIRST = 0, 1, 2
@@ -45,7 +47,6 @@ class Launch(NamedTuple):
     registers: of a consumer's thread; 65536 in all, of which the producer's 128 threads take 24 each.
     order: of a key tile's products. PLAIN: q·k, then p·v of the tile before. OVERLAPPED: the same, and weights are
         computed while p·v runs; takes registers. VALUES_FIRST: p·v of the tile before, then q·k, and one wait for both.
-    slabs: of queries for each consumer, one or two; with two the next turn's are loaded ahead.
     """
 
     consumers: int
@@ -53,7 +54,6 @@ class Launch(NamedTuple):
     stages: int
     registers: int
     order: int
-    slabs: int
 
     @property
     def rows(self) -> int:
@@ -64,12 +64,15 @@ class Launch(NamedTuple):
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
 TABLE = {
-    (64, False): Launch(3, 128, 2, 160, VALUES_FIRST, 2),
-    (64, True): Launch(3, 64, 4, 160, PLAIN, 2),
-    (128, False): Launch(2, 128, 2, 240, OVERLAPPED, 1),
-    (128, True): Launch(2, 128, 2, 240, OVERLAPPED, 1),
+    (64, False): Launch(3, 128, 2, 160, VALUES_FIRST),
+    (64, True): Launch(3, 64, 4, 160, PLAIN),
+    (128, False): Launch(2, 128, 2, 240, OVERLAPPED),
+    (128, True): Launch(2, 128, 2, 240, OVERLAPPED),
 }
 """Launches by padded head dim and mask, for both 16-bit types."""
+LONG = 4096
+LONG_CAUSAL = {64: Launch(3, 128, 2, 160, VALUES_FIRST)}
+"""Launches of causal calls with LONG keys or more in the tanh form: what longer tiles mask matters less there."""
 
 
 def refusal(traits: Traits) -> Refusal | None:
@@ -150,10 +153,16 @@ def lead(problem: Problem) -> int:
     return (problem.query.size(2) - problem.key.size(2)) % 64 if problem.is_causal else 0
 
 
-def programs(pairs: int, query_tiles: int, is_causal: bool, processors: int) -> int:
+def planned(d_pad: int, is_causal: bool, form: int, n_k: int) -> Launch:
+    """Return the launch of calls with such a padded head dim, form of sigmoid and number of keys."""
+    if is_causal and form == TANH and n_k >= LONG and d_pad in LONG_CAUSAL:
+        return LONG_CAUSAL[d_pad]
+    return TABLE[d_pad, is_causal]
+
+
+def programs(pairs: int, query_tiles: int, processors: int) -> int:
     """Return the grid: no more programs than multiprocessors, each with work in the first deal."""
-    units = pairs * (query_tiles // 2 + query_tiles % 2) if is_causal else pairs * query_tiles
-    return min(units, processors)
+    return min(pairs * query_tiles, processors)
 
 
 class _Ready(NamedTuple):
@@ -194,18 +203,18 @@ def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) ->
     query, key = problem.query, problem.key
     batch, heads, n_q, dim = query.shape
     d_pad = padded(dim)
-    plan = TABLE[d_pad, problem.is_causal] if plan is None else plan
+    plan = planned(d_pad, problem.is_causal, form, key.size(2)) if plan is None else plan
     query_tiles = -(-n_q // plan.rows)
-    grid = programs(batch * heads, query_tiles, problem.is_causal, processors(query.device))
+    grid = programs(batch * heads, query_tiles, processors(query.device))
     rows = (SLAB, plan.block_k, plan.block_k, SLAB)
     numbers = (heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem))
     constants = {
         "BLOCK_K": plan.block_k, "CONSUMERS": plan.consumers, "STAGES": plan.stages, "REGISTERS": plan.registers,
         "CAUSAL": problem.is_causal, "HAS_BIAS": problem.bias is not None, "SUMS": with_sums, "FORM": form,
-        "ORDER": plan.order, "SLABS": plan.slabs, **OPTIONS,
+        "ORDER": plan.order, **OPTIONS,
     }  # fmt: skip
     launcher = Launcher(forward_kernel, (grid,), [*(tile(x, d_pad) for x in rows), None, None], numbers, constants)
-    return _Ready((batch, heads, query_tiles * plan.consumers) if with_sums else (0,), launcher)
+    return _Ready((batch, heads, query_tiles * plan.consumers * WARPS) if with_sums else (0,), launcher)
 
 
 def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:

@@ -33,8 +33,8 @@ def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
     q_full, q_empty, full, empty = signals
     heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
     step = 0
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, True)):
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, True)
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, AFRESH=True)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
         b = pair // heads
         head = pair % heads
         first = tile * (2 * SLAB)
@@ -133,8 +133,8 @@ def _consume(
     o_tile = o_ring.index(W)
     shift = c_bias
     step = 0
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, True)):
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, True)
+    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, AFRESH=True)):
+        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
         first_row = tile * (2 * SLAB)
         row = first_row + W * SLAB
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)

@@ -21,6 +21,7 @@ import triton
 from stabmon.kernels.hopper import backward_launch, launch
 from stabmon.kernels.problem import Problem
 from tests.kernels.absent_device import compile_only
+from tests.kernels.hopper import machine_code
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -46,11 +47,19 @@ def backward_calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
 
 
 def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
-    """Yield calls with a learnable bias, whose forward holds both forms of sigmoid."""
-    for is_causal, dtype in ((False, torch.bfloat16), (True, torch.bfloat16), (True, torch.float16)):
-        tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
-        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype)}
-        yield shape, Problem(tensor, tensor, tensor, torch.zeros(4), 0.0, None, 0.1, is_causal)
+    """Yield calls with a learnable bias, whose forward holds both forms of sigmoid, and with a number."""
+    for is_causal, dtype, n, bias in (
+        (False, torch.bfloat16, 256, torch.zeros(4)),
+        (True, torch.bfloat16, 256, torch.zeros(4)),
+        (True, torch.float16, 256, torch.zeros(4)),
+        (False, torch.bfloat16, 256, None),
+        (True, torch.bfloat16, 256, None),
+        (True, torch.bfloat16, launch.LONG, None),
+    ):
+        tensor = torch.zeros(1, 4, n, dim, dtype=dtype)
+        problem = Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal)
+        plan = launch.planned(dim, is_causal, launch.sigmoid_form(problem), n)
+        yield {"dim": dim, "causal": is_causal, "dtype": str(dtype), "n": n} | plan._asdict(), problem
 
 
 def facts(kernel: Any) -> dict[str, Any]:
@@ -65,9 +74,6 @@ def facts(kernel: Any) -> dict[str, Any]:
             subprocess.run([TOOLS / tool, option, cubin], capture_output=True, text=True, check=True).stdout
             for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
         )
-    order = re.findall(
-        r"MUFU\.(?:TANH|EX2)|WARPGROUP\.DEPBAR\.LE gsb0, 0x[01]|BAR\.SYNC|SYNCS\.ARRIVE\.TRANS64\.A1T0", code
-    )
     return {
         "triton": triton.__version__,
         "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
@@ -77,10 +83,11 @@ def facts(kernel: Any) -> dict[str, Any]:
         "waits_written": kernel.asm["ptx"].count("wgmma.wait_group"),
         "released_first": released_first(kernel.asm["ptx"]),
         "register_moves": code.count("USETMAXREG"),
-        "overlapped": overlapped(order),
-        "unguarded": unguarded(order),
+        "overlapped": machine_code.overlapped(code),
+        "unguarded": machine_code.unguarded(code),
+        "undefined": machine_code.undefined(code),
         "forgetful": len(re.findall(r"^ {6}scf\.for (?!.*iter_args)", kernel.asm["ttgir"], re.MULTILINE)),
-        "spills": spills(code),
+        "spills": machine_code.spills(code),
     }
 
 
@@ -88,52 +95,6 @@ def released_first(ptx: str) -> bool:
     """Say whether the next kernel of the stream is let go once, before this one touches memory."""
     touched = re.search(r"\b(?:ld|st|cp|atom|red)\.(?!param)", ptx)
     return ptx.count("griddepcontrol.") == 1 and ptx.index("griddepcontrol.launch_dependents") < touched.start()
-
-
-def spills(code: str) -> int:
-    """Return how many accesses to the stack there are in the loop over tiles that has most of them.
-
-    A loop over tiles holds products, and no other loop that does.
-    """
-    starts: dict[str, int] = {}
-    instructions: list[str] = []
-    for line in code.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            starts[label[1]] = len(instructions)
-        elif instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
-            instructions.append(instruction[1])
-    jumps = [(i, re.match(r"@!?U?P\d+ BRA.*?(\.L_x_\d+)", text)) for i, text in enumerate(instructions)]
-    spans = [(starts[jump[1]], i) for i, jump in jumps if jump and starts.get(jump[1], i) < i]
-    loops = [span for span in spans if any("HGMMA" in text for text in instructions[slice(*span)])]
-    inner = [(a, b) for a, b in loops if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)]
-    return max((sum(text.startswith(("LDL", "STL")) for text in instructions[a:b]) for a, b in inner), default=0)
-
-
-def overlapped(order: list[str]) -> int:
-    """Return how many special functions lie, at least, between a wait for S and the wait for the product before it."""
-    counts, inside = [], None
-    for operation in order:
-        if operation.endswith("0x1"):
-            inside = 0
-        elif operation.endswith("0x0") and inside is not None:
-            counts.append(inside)
-            inside = None
-        elif operation.startswith("MUFU") and inside is not None:
-            inside += 1
-    return min(counts, default=0)
-
-
-def unguarded(order: list[str]) -> int:
-    """Return how many buffers one warp releases before its group's other warps have waited for their products."""
-    found, waited = 0, False
-    for operation in order:
-        if operation.startswith("WARPGROUP"):
-            waited = True
-        elif operation == "BAR.SYNC":
-            waited = False
-        elif operation.startswith("SYNCS"):
-            found += waited
-    return found
 
 
 def main(dim: int, brief: bool) -> None:

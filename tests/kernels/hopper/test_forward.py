@@ -104,11 +104,11 @@ def test_what_tma_cannot_read_is_copied(attend):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
-    expected, _ = attend(call, plan=launch.Launch(3, 128, 4, 160, launch.PLAIN, 1))
+    expected, _ = attend(call, plan=launch.Launch(3, 128, 4, 160, launch.PLAIN))
     orders = launch.PLAIN, launch.OVERLAPPED, launch.VALUES_FIRST
     tried = ((1, 2, 3, 1), (5, 4, 2, 0), (132, 2, 2, 1), (2, 2, 3, 2), (5, 4, 2, 2))
     for processors, stages, consumers, order in tried:
-        plan = launch.Launch(consumers, 128, stages, 160, orders[order], 1 + processors % 2)
+        plan = launch.Launch(consumers, 128, stages, 160, orders[order])
         output, _ = attend(call, processors=processors, plan=plan, sums=False)
         assert torch.equal(output, expected)
 
@@ -124,15 +124,27 @@ def test_a_nan_stays_in_its_row(attend):
 
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_every_tile_is_computed_once(simulation, kernels, is_causal):
-    for pairs, query_tiles, processors in product((1, 2, 7), (1, 2, 5, 8), (1, 3, 16)):
-        programs = launch.programs(pairs, query_tiles, is_causal, processors)
+    for pairs, query_tiles, processors, late in product((1, 2, 7), (1, 2, 5, 8), (1, 3, 16), (0, 1, 2)):
+        programs = launch.programs(pairs, query_tiles, processors)
         places = []
         for index in range(programs):
             simulation.at(index, programs)
-            turns = kernels.schedule.turns(pairs, query_tiles, is_causal)
+            turns = kernels.schedule.turns(pairs, query_tiles, is_causal, late)
             assert turns > 0
-            places += [kernels.schedule.place(turn, pairs, query_tiles, is_causal) for turn in range(turns)]
+            places += [kernels.schedule.place(turn, pairs, query_tiles, is_causal, late) for turn in range(turns)]
         assert sorted(places) == list(product(range(pairs), range(query_tiles)))
+
+
+@pytest.mark.parametrize(("pairs", "query_tiles"), [(256, 11), (64, 43), (32, 86), (64, 64)])
+def test_causal_programs_end_together(simulation, kernels, pairs, query_tiles):
+    """With 16384 tokens and width 2048; tile t costs about t + 1, as its keys do."""
+    costs = []
+    for index in range(132):
+        simulation.at(index, 132)
+        turns = kernels.schedule.turns(pairs, query_tiles, True, kernels.LATE)
+        places = [kernels.schedule.place(turn, pairs, query_tiles, True, kernels.LATE) for turn in range(turns)]
+        costs.append(sum(tile + 1 for _, tile in places))
+    assert max(costs) <= 1.02 * sum(costs) / len(costs)
 
 
 WAIT = "acc = warpgroup_mma_wait(0, deps=(acc_token,))"
@@ -162,6 +174,6 @@ BREAKS = {
 def test_the_simulation_sees(simulation, attend, altered, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
-    plan, broken = launch.Launch(2, 128, 2, 240, launch.OVERLAPPED, 1), altered(old, new)
+    plan, broken = launch.Launch(2, 128, 2, 240, launch.OVERLAPPED), altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
         check(call, attend(call, processors=1, plan=plan, module=broken)[0])

@@ -54,4 +54,5 @@ def test_every_kernel_compiles(folder, dim, tmp_path):
         assert kernel["spills"] == 0, f"a loop over tiles spills registers: {kernel}"
         assert kernel["stack"] <= STACK, f"registers spill: {kernel}"
         assert kernel["unguarded"] == 0, kernel
+        assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
