@@ -59,7 +59,8 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
         tensor = torch.zeros(1, 4, n, dim, dtype=dtype)
         problem = Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal)
         plan = launch.planned(dim, is_causal, launch.sigmoid_form(problem), n)
-        yield {"dim": dim, "causal": is_causal, "dtype": str(dtype), "n": n} | plan._asdict(), problem
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "n": n, "tensor": bias is not None}
+        yield shape | plan._asdict(), problem
 
 
 def facts(kernel: Any) -> dict[str, Any]:

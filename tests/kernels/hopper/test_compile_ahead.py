@@ -13,10 +13,10 @@ from stabmon.kernels.hopper import launch
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 SPILLS = 4
 """Accesses to the stack that a loop over tiles may have at head dims to 64 with a learnable bias; no other has any."""
-STACK = 24
-"""Bytes of stack that the key kernel may use at head dims to 64; of those compiled here no other backward has any."""
+STACK = {64: 24, 128: 8}
+"""Bytes of stack that the key kernel may use, by head dim; of those compiled here no other backward has any."""
 THREAD_INDEX = 8
-"""Bytes of stack in which Triton 3.9 keeps a thread's index from a forward's entry to its first turn."""
+"""Bytes of stack in which Triton 3.9 keeps a thread's index from the entry to the first turn of one forward."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
     assert [kernel["kernel"] for kernel in backward] == ["key_kernel"] * 3 + ["query_kernel"]
     assert all(kernel["shared"] <= 227 * 1024 for kernel in backward)
     for kernel in backward:
-        allowed = STACK if dim == 64 and kernel["kernel"] == "key_kernel" else 0
+        allowed = STACK[dim] if kernel["kernel"] == "key_kernel" else 0
         assert kernel["stack"] <= allowed, f"registers spill: {kernel}"
 
 
@@ -71,7 +71,8 @@ def check_forward(kernels, dim):
     for kernel in kernels:
         assert kernel["released_first"], kernel
         assert kernel["spills"] == 0, f"registers spill: {kernel}"
-        assert kernel["stack"] <= THREAD_INDEX, f"registers spill: {kernel}"
+        allowed = THREAD_INDEX if dim == 128 and kernel["tensor"] and not kernel["causal"] else 0
+        assert kernel["stack"] <= allowed, f"registers spill: {kernel}"
         if kernel["order"] == launch.OVERLAPPED:
             assert kernel["overlapped"] >= kernel["block_k"] // 2, f"products are waited for too early: {kernel}"
         rows = 3 * launch.SLAB * kernel["consumers"] + 2 * kernel["stages"] * kernel["block_k"]

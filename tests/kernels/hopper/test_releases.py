@@ -15,7 +15,7 @@ import pytest
 from stabmon.kernels import releases
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
-STACK = 8
+STACK = 24
 """Bytes of stack that a kernel may use between its loops over tiles, in which none touches it."""
 FOLDER = os.environ.get("STABMON_TRITONS")
 FOLDERS = sorted(path for path in Path(FOLDER).iterdir() if path.is_dir()) if FOLDER else []
