@@ -38,7 +38,7 @@ def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
     full, empty, kv_full, kv_empty, _, _ = signals
     key_heads, group, n_q, n_k, pairs, key_tiles = sizes
     step = 0
-    for turn in range(schedule.turns(pairs, key_tiles, CAUSAL)):
+    for turn in range(schedule.turns(pairs, key_tiles, CAUSAL, AFRESH=True)):
         pair, tile = schedule.place_keys(turn, pairs, key_tiles, CAUSAL)
         b = pair // key_heads
         column = tile * (2 * SLAB)
@@ -182,7 +182,7 @@ def _consume(
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     shift = c_bias
     step = 0
-    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL)):
+    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL, AFRESH=True)):
         key_heads, group, n_q, n_k, pairs, key_tiles = schedule.afresh(sizes)
         key_pair, tile = schedule.place_keys(turn, pairs, key_tiles, CAUSAL)
         column = tile * (2 * SLAB)

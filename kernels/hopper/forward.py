@@ -36,6 +36,9 @@ from .weights import (
     TANH_BF16,
     TANH_FACTOR,
     TANH_FP16,
+    UNPACK_BF16,
+    UNPACK_FP16,
+    UNPACKED,
 )
 
 OVERLAPPED, VALUES_FIRST = gl.constexpr(1), gl.constexpr(2)
@@ -184,7 +187,11 @@ def _attend(
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
     q = q_ring.index(schedule.apart(place, FORM == TANH)).reshape([SLAB, D])
-    p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
+    p = gl.zeros([SLAB, BLOCK_K], dtype, p_layout)
+    # Always so where it is asked: without the branch, ptxas keeps the weights of D < BLOCK_K where their products were,
+    # and copies 16 to 26 registers every tile.
+    if BLOCK_K <= D or schedule.again(stop) > 0:
+        p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
     acc = gl.zeros([SLAB, D], gl.float32, o_layout)
     return _accumulate(
         acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
@@ -280,7 +287,10 @@ def _consume(
             compat.store(O, [pair // heads, pair % heads, row, 0], o_tile)
         if SUMS:
             rows = row + gl.arange(0, SLAB, gl.SliceLayout(1, o_layout))
-            squares = gl.where((rows >= 0) & (rows < n_q), gl.sum(o.to(gl.float32) * o.to(gl.float32), 1), 0.0)
+            # By pairs, as they are stored: .to(float32) rounds them again, each alone, where the tanh are computed.
+            unpack: gl.constexpr = UNPACK_BF16 if dtype == gl.bfloat16 else UNPACK_FP16
+            o = gl.inline_asm_elementwise(unpack, UNPACKED, [o], dtype=gl.float32, is_pure=True, pack=2)
+            squares = gl.where((rows >= 0) & (rows < n_q), gl.sum(o * o, 1), 0.0)
             # A part for each warp, none of which waits for another.
             parts = gl.sum(squares.reshape([WARPS, SLAB // WARPS]), 1)
             slab = (pair * query_tiles + tile) * CONSUMERS + SLAB_INDEX

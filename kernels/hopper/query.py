@@ -31,9 +31,9 @@ def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
     CAUSAL: gl.constexpr = shape[2]
     q_ring, do_ring, k_ring, v_ring, _ = rings
     q_full, q_empty, full, empty = signals
-    heads, group, n_q, n_k, pairs, query_tiles, lead = sizes
     step = 0
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, AFRESH=True)):
+    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL, AFRESH=True)):
+        heads, group, n_q, n_k, pairs, query_tiles, lead = schedule.afresh(sizes)
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
         b = pair // heads
         head = pair % heads
@@ -124,7 +124,6 @@ def _consume(
     GAIN: gl.constexpr = modes[2]
     q_ring, do_ring, k_ring, v_ring, o_ring = rings
     q_full, q_empty, full, empty = signals
-    heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
     c_scale, c_bias, factor, scale, largest = factors
     D: gl.constexpr = dQ.block_type.shape[3]
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
@@ -133,7 +132,8 @@ def _consume(
     o_tile = o_ring.index(W)
     shift = c_bias
     step = 0
-    for turn in range(schedule.turns(pairs, query_tiles, CAUSAL, AFRESH=True)):
+    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL, AFRESH=True)):
+        heads, _, n_q, n_k, pairs, query_tiles, lead = schedule.afresh(sizes)
         pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
         first_row = tile * (2 * SLAB)
         row = first_row + W * SLAB

@@ -40,6 +40,8 @@ def _in_snake(deal, programs):
 def turns(pairs, query_tiles, CAUSAL: gl.constexpr, LATE: gl.constexpr = 0, AFRESH: gl.constexpr = False):
     """Return how many tiles this program computes; every program takes part in the first deal."""
     programs = _programs(AFRESH)
+    if AFRESH:
+        pairs, query_tiles = again(pairs), again(query_tiles)
     if CAUSAL:
         early = _early_folds(pairs, query_tiles, programs, LATE)
         late = pairs * query_tiles - 2 * early * programs
@@ -72,9 +74,8 @@ def apart(number, FIRST: gl.constexpr):
 
 @gluon.jit
 def afresh(sizes):
-    """Return the six numbers ``sizes`` as ones that the compiler knows nothing of."""
-    a, b, c, d, e, f = sizes
-    return again(a), again(b), again(c), again(d), again(e), again(f)
+    """Return the numbers ``sizes`` as ones that the compiler knows nothing of."""
+    return gl.tuple([again(size) for size in sizes])
 
 
 @gluon.jit

@@ -58,3 +58,7 @@ OUTPUTS = gl.constexpr("=r,f,f,f,f,f,f")
 TANH_BF16, TANH_FP16 = gl.constexpr(tanh("bf16x2")), gl.constexpr(tanh("f16x2"))
 MIXED_BF16, MIXED_FP16 = gl.constexpr(mixed("bf16x2")), gl.constexpr(mixed("f16x2"))
 GAIN_BF16, GAIN_FP16 = gl.constexpr(_GAINS["bf16x2"]), gl.constexpr(_GAINS["f16x2"])
+UNPACKED = gl.constexpr("=f,=f,r")
+UNPACK_BF16 = gl.constexpr("shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;")
+UNPACK_FP16 = gl.constexpr("{ .reg .b16 l, h; mov.b32 {l, h}, $2; cvt.f32.f16 $0, l; cvt.f32.f16 $1, h; }")
+"""PTX of ``$0, $1``: the two numbers that ``$2`` packs, in float32."""

@@ -34,6 +34,9 @@ def _assembly(text: str, constraints: str, values: list[Any], *, dtype: Any, is_
     tile = next(value for value in values if isinstance(value, Tile))
     operands = []
     for value in values:
+        if constraints.endswith(",r"):
+            operands.append(value.values.view(torch.int32))
+            continue
         full = torch.as_tensor(bare(value), dtype=torch.float32).expand(tile.values.shape)
         operands += [full[..., 0::2], full[..., 1::2]]
     outputs = ("$0", "$1") if dtype == torch.float32 else ()
@@ -64,6 +67,7 @@ def language() -> ModuleType:
         maximum=max,
         where=_where,
         static_range=range,
+        tuple=tuple,
         arange=lambda start, end, layout: Tile(torch.arange(start, end), layout),
         zeros=lambda shape, dtype, layout: Tile(torch.zeros(shape, dtype=dtype), layout),
         load=lambda pointer: pointer.base[pointer.offset].item(),
