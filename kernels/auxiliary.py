@@ -49,7 +49,7 @@ class AuxOutput(NamedTuple):
     statistics: [B, H, 9] float32, columns as in ``STATISTICS``. Logits are z = scale * q·k (+ ALiBi), before the bias;
         only valid keys of sampled rows count; ``rows`` counts sampled rows that have a valid key. Saturated: z + b > 0.
         Dead: a weight below 1/(100 n), with n the row's valid keys. Without sampled rows all but the first are 0 and
-        ``logit_max`` is -inf.
+        ``logit_max`` is -inf. A monitor that asks for the same of this call gets the same tensor: do not write into it.
     backend: which backend computed the output.
     form: "tanh", "accurate" or "by head" (tanh where a head's bias allows it), how it computed sigmoid.
     """
