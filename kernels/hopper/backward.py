@@ -160,6 +160,14 @@ def _steps(
 
 
 @gluon.jit
+def _destination(turn, sizes, W: gl.constexpr, CAUSAL: gl.constexpr):
+    """Return (batch, key head, first key) of consumer W's slab, found again for each store, not kept in registers."""
+    key_heads, _, _, _, pairs, key_tiles = schedule.afresh(sizes)
+    key_pair, tile = schedule.place_keys(schedule.again(turn), pairs, key_tiles, CAUSAL)
+    return key_pair // key_heads, key_pair % key_heads, tile * (2 * SLAB) + W * SLAB
+
+
+@gluon.jit
 def _consume(
     dQ, dK, dV, bias, dB, rings, signals, sizes, factors,
     W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr,
@@ -223,18 +231,15 @@ def _consume(
                 parts = gl.sum(db.reshape([WARPS, SLAB // WARPS]), 1) * (1.0 / GRADIENT_GAIN)
                 slab = (pair * key_tiles + tile) * 2 + W
                 gl.store(dB + slab * WARPS + gl.arange(0, WARPS, parts.type.layout), parts)
-        # Found again, not kept through the loops; nothing: a zero that ptxas cannot know. What it does know of a TMA's
-        # operands it leaves to the thread that starts it, and keeps the others' from turn to turn.
-        key_heads, group, n_q, n_k, pairs, key_tiles = schedule.afresh(sizes)
+        # Nothing: a zero that ptxas cannot know. What it does know of a TMA's operands it leaves to the thread that
+        # starts it, and keeps the others' from turn to turn.
         only, nothing = schedule.again(0), gl.minimum(n_k, 0)
         o_tile = o_ring.index(nothing + W)
-        key_pair, tile = schedule.place_keys(schedule.again(turn), pairs, key_tiles, CAUSAL)
-        b = key_pair // key_heads
-        column = tile * (2 * SLAB) + W * SLAB
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dv * (1.0 / GAIN)).to(dtype))
         fence_async_shared()
-        compat.store(dV, [b, key_pair % key_heads, column, nothing], o_tile)
+        b, key_head, column = _destination(turn, sizes, W, CAUSAL)
+        compat.store(dV, [b, key_head, column, nothing], o_tile)
         if FUSED:
             last = schedule.again(step + turn)
             mbarrier.wait(ds_full.index(last & 1), (last & 2) // 2)
@@ -248,7 +253,8 @@ def _consume(
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dk * scale).to(dtype))
         fence_async_shared()
-        compat.store(dK, [b, key_pair % key_heads, column, nothing], o_tile)
+        b, key_head, column = _destination(turn, sizes, W, CAUSAL)
+        compat.store(dK, [b, key_head, column, nothing], o_tile)
     tma.store_wait(0)
 
 

@@ -20,8 +20,8 @@ def barriers(NUMBER: gl.constexpr, ARRIVALS: gl.constexpr):
 
 TURNS = 8
 """The first of the hardware's sixteen barriers that Triton leaves alone."""
-AWAIT = gl.constexpr(tuple(f"bar.sync {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(3)))
-PASS = gl.constexpr(tuple(f"bar.arrive {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(3)))
+AWAIT = gl.constexpr(tuple(f"bar.sync {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(4)))
+PASS = gl.constexpr(tuple(f"bar.arrive {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(4)))
 
 
 @gluon.jit

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import tma
 
@@ -11,6 +12,9 @@ load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_t
 say that it is gone."""
 store = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
 """(descriptor, coordinates, shared tile): start a TMA store."""
+
+barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
+"""(): wait for all threads of the warp group."""
 
 
 @builtin

@@ -41,11 +41,7 @@ from .weights import (
     UNPACKED,
 )
 
-OVERLAPPED, VALUES_FIRST = gl.constexpr(1), gl.constexpr(2)
-"""Orders of a key tile: its logits' product, that of the weights before it, and weights beside that; or p·v first."""
-
-
-LATE = gl.constexpr(2)
+LATE = gl.constexpr(1)
 """Folds for each program that are dealt out from the longest tile down: their keys and values fit in the L2."""
 SLABS = gl.constexpr(2)
 """Slabs of q for each consumer: a turn's, and the next one's."""
@@ -110,44 +106,55 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 
 
 @gluon.jit
+def _await(full, step, STAGES: gl.constexpr):
+    """Wait until the key or value tile of ``step`` is there."""
+    mbarrier.wait(full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+
+
+@gluon.jit
 def _accumulate(
-    acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, count, c_scale, shift,
-    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
+    acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, stop, c_scale, shift,
+    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, OVERLAPPED: gl.constexpr,
     ME: gl.constexpr, CONSUMERS: gl.constexpr,
 ):  # fmt: skip
-    """Take ``count`` key tiles: add p·v of the tile before and turn this tile's products into weights."""
+    """Take key tiles ``step`` to ``stop``: add p·v of the tile before and turn this tile's products into weights.
+
+    What the next tile needs is waited for while this one's products run; OVERLAPPED: in its own time, since of so few
+    STAGES the next is not there yet.
+    """
     D: gl.constexpr = acc.shape[1]
-    for i in range(step, step + count):
+    if not OVERLAPPED:  # noqa: SIM102 - known when compiled, the other is not
+        if step < stop:
+            _await(k_full, step, STAGES)
+            _await(v_full, step - 1, STAGES)
+    for i in range(step, stop):
         slot = i & (STAGES - 1)
         before = (i - 1) & (STAGES - 1)
-        mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
+        if OVERLAPPED:
+            _await(k_full, i, STAGES)
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
         v_tile = v_ring.index(before).reshape([BLOCK_K, D])
-        if ORDER == VALUES_FIRST:
-            mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
-            await_turn(i, ME)
-            acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
-            s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
-            pass_turn(i, ME, CONSUMERS)
-            acc, s = warpgroup_mma_wait(0, deps=(acc_token, s_token))
-            mbarrier.arrive(v_empty.index(before), count=1)
-            mbarrier.arrive(k_empty.index(slot), count=1)
-            p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
-        else:
-            await_turn(i, ME)
-            s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
-            mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
-            acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
-            pass_turn(i, ME, CONSUMERS)
-            s = warpgroup_mma_wait(1, deps=(s_token,))
-            mbarrier.arrive(k_empty.index(slot), count=1)
-            p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
-            if ORDER == OVERLAPPED:
-                # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
-                mbarrier.wait(v_full.index(before), ((i - 1) & STAGES) // STAGES)
-            acc = warpgroup_mma_wait(0, deps=(acc_token,))
-            mbarrier.arrive(v_empty.index(before), count=1)
+        await_turn(i, ME)
+        s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
+        if OVERLAPPED:
+            _await(v_full, i - 1, STAGES)
+        acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
+        pass_turn(i, ME, CONSUMERS)
+        if not OVERLAPPED:
+            _await(k_full, gl.minimum(i + 1, stop - 1), STAGES)
+            _await(v_full, i, STAGES)
+        s = warpgroup_mma_wait(1, deps=(s_token,))
+        mbarrier.arrive(k_empty.index(slot), count=1)
+        p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
+        if OVERLAPPED:
+            # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
+            _await(v_full, i - 1, STAGES)
+        acc = warpgroup_mma_wait(0, deps=(acc_token,))
+        mbarrier.arrive(v_empty.index(before), count=1)
         p = gl.convert_layout(p_next, p.type.layout)
+        if not OVERLAPPED:
+            # Triton 3.6 wants one in each turn, and would put it between taking the turn and using it.
+            compat.barrier()
     return acc, p
 
 
@@ -160,16 +167,16 @@ def _pass_over(
         slot = i & (STAGES - 1)
         await_turn(i, ME)
         pass_turn(i, ME, CONSUMERS)
-        mbarrier.wait(k_full.index(slot), (i & STAGES) // STAGES)
+        _await(k_full, i, STAGES)
         mbarrier.arrive(k_empty.index(slot), count=1)
-        mbarrier.wait(v_full.index(slot), (i & STAGES) // STAGES)
+        _await(v_full, i, STAGES)
         mbarrier.arrive(v_empty.index(slot), count=1)
 
 
 @gluon.jit
 def _attend(
     s, place, zero, rings, guards, step, stop, first, c_scale, shift,
-    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
+    SLAB_INDEX: gl.constexpr, shape: gl.constexpr, FORM: gl.constexpr, OVERLAPPED: gl.constexpr,
 ):  # fmt: skip
     """Return Σ_j weights v_j of a slab over ``stop`` key tiles but the last, and the weights of that one.
 
@@ -187,15 +194,11 @@ def _attend(
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
     q = q_ring.index(schedule.apart(place, FORM == TANH)).reshape([SLAB, D])
-    p = gl.zeros([SLAB, BLOCK_K], dtype, p_layout)
-    # Always so where it is asked: without the branch, ptxas keeps the weights of D < BLOCK_K where their products were,
-    # and copies 16 to 26 registers every tile.
-    if BLOCK_K <= D or schedule.again(stop) > 0:
-        p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
+    p = gl.convert_layout(_weights(s, c_scale, shift, first, FORM, CAUSAL, dtype), p_layout)
     acc = gl.zeros([SLAB, D], gl.float32, o_layout)
     return _accumulate(
         acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty,
-        step + 1, stop - 1, c_scale, shift, BLOCK_K, STAGES, FORM, ORDER, SLAB_INDEX, CONSUMERS,
+        step + 1, step + stop, c_scale, shift, BLOCK_K, STAGES, FORM, OVERLAPPED, SLAB_INDEX, CONSUMERS,
     )  # fmt: skip
 
 
@@ -212,7 +215,7 @@ def _consume(
     HAS_BIAS: gl.constexpr = modes[0]
     SUMS: gl.constexpr = modes[1]
     FORM: gl.constexpr = modes[2]
-    ORDER: gl.constexpr = modes[3]
+    OVERLAPPED: gl.constexpr = modes[3]
     q_ring, k_ring, v_ring, o_ring = rings
     q_full, q_empty, k_full, k_empty, v_full, v_empty = guards
     heads, _, n_q, n_k, pairs, query_tiles, lead = sizes
@@ -240,7 +243,7 @@ def _consume(
         place = _place(turn, SLAB_INDEX, CONSUMERS)
         slot = step & (STAGES - 1)
         mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)
-        mbarrier.wait(k_full.index(slot), (step & STAGES) // STAGES)
+        _await(k_full, step, STAGES)
         q = q_ring.index(place).reshape([SLAB, D])
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
         await_turn(step, SLAB_INDEX)
@@ -255,24 +258,24 @@ def _consume(
             if b >= lowest:
                 acc, p = _attend(
                     s, place, zero, rings, guards, step, stop, first, c_scale * TANH_FACTOR, b * factor * TANH_FACTOR,
-                    SLAB_INDEX, shape, TANH, ORDER,
+                    SLAB_INDEX, shape, TANH, OVERLAPPED,
                 )  # fmt: skip
             else:
                 acc, p = _attend(
                     s, place, zero, rings, guards, step, stop, first, c_scale, b * factor,
-                    SLAB_INDEX, shape, MIXED, ORDER,
+                    SLAB_INDEX, shape, MIXED, OVERLAPPED,
                 )  # fmt: skip
         else:
             if HAS_BIAS:
                 shift = gl.load(bias + pair % heads) * factor
             acc, p = _attend(
-                s, place, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, ORDER
+                s, place, zero, rings, guards, step, stop, first, c_scale, shift, SLAB_INDEX, shape, FORM, OVERLAPPED
             )
         mbarrier.arrive(q_empty.index(place), count=1)
 
         step += stop - 1
         slot = step & (STAGES - 1)
-        mbarrier.wait(v_full.index(slot), (step & STAGES) // STAGES)
+        _await(v_full, step, STAGES)
         v_tile = v_ring.index(slot).reshape([BLOCK_K, D])
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         acc = warpgroup_mma_wait(0, deps=(acc,))
@@ -303,7 +306,7 @@ def forward_kernel(
     Q, K, V, O, bias, sums,
     heads, group, n_q, n_k, pairs, query_tiles, lead, c_scale, c_bias, factor, lowest,
     BLOCK_K: gl.constexpr, CONSUMERS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr,
-    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, ORDER: gl.constexpr,
+    CAUSAL: gl.constexpr, HAS_BIAS: gl.constexpr, SUMS: gl.constexpr, FORM: gl.constexpr, OVERLAPPED: gl.constexpr,
 ):  # fmt: skip
     """O = sigmoid(scale·Q Kᵀ + b) V; grid (programs,), one for each multiprocessor at most.
 
@@ -325,7 +328,7 @@ def forward_kernel(
     sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
     factors = (c_scale, c_bias, factor, lowest)
     shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, ORDER)
+    modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, OVERLAPPED)
     if CONSUMERS == 2:
         gl.warp_specialize(
             [
@@ -342,8 +345,9 @@ def forward_kernel(
                 (_consume, (O, bias, sums, rings, guards, sizes, factors, 0, shape, modes)),
                 (_consume, (O, bias, sums, rings, guards, sizes, factors, 1, shape, modes)),
                 (_consume, (O, bias, sums, rings, guards, sizes, factors, 2, shape, modes)),
+                (_consume, (O, bias, sums, rings, guards, sizes, factors, 3, shape, modes)),
                 (_produce, (Q, K, V, rings, guards, sizes, shape)),
             ],
-            [4, 4, 1],
-            [REGISTERS, REGISTERS, 24],
+            [4, 4, 4, 1],
+            [REGISTERS, REGISTERS, REGISTERS, 24],
         )

@@ -32,8 +32,6 @@ WARPS = 4
 """Of one consumer; the same number as in schedule.py."""
 MIXED, TANH, BY_HEAD = 0, 1, 3
 """How sigmoid is computed; the same numbers as in weights.py."""
-PLAIN, OVERLAPPED, VALUES_FIRST = 0, 1, 2
-"""In which order a key tile's products go; the same numbers as in forward.py."""
 TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used: there its error is 1.4 times the rounding floor (n = 16384, 1096)."""
 
@@ -41,19 +39,19 @@ TANH_BIAS = {torch.bfloat16: -9.71, torch.float16: -7.0}
 class Launch(NamedTuple):
     """What a kernel is compiled for.
 
-    consumers: warp groups that compute, 64 query rows each.
+    consumers: warp groups that compute, 64 query rows each; 2 or 4.
     block_k: keys of a tile.
     stages: tiles of K, and of V, in flight, a power of two.
-    registers: of a consumer's thread; 65536 in all, of which the producer's 128 threads take 24 each.
-    order: of a key tile's products. PLAIN: q·k, then p·v of the tile before. OVERLAPPED: the same, and weights are
-        computed while p·v runs; takes registers. VALUES_FIRST: p·v of the tile before, then q·k, and one wait for both.
+    registers: of a consumer's thread, a multiple of 8. All warp groups begin with as many, a multiple of 8 with which
+        they fit in 65536; the producer, itself a warp group, keeps 24 and leaves the rest to the consumers.
+    overlapped: whether a tile's weights are computed while the product of those before them runs; takes registers.
     """
 
     consumers: int
     block_k: int
     stages: int
     registers: int
-    order: int
+    overlapped: bool
 
     @property
     def rows(self) -> int:
@@ -63,16 +61,8 @@ class Launch(NamedTuple):
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
-TABLE = {
-    (64, False): Launch(3, 128, 2, 160, VALUES_FIRST),
-    (64, True): Launch(3, 64, 4, 160, PLAIN),
-    (128, False): Launch(2, 128, 2, 240, OVERLAPPED),
-    (128, True): Launch(2, 128, 2, 240, OVERLAPPED),
-}
-"""Launches by padded head dim and mask, for both 16-bit types."""
-LONG = 4096
-LONG_CAUSAL = {64: Launch(3, 128, 2, 160, VALUES_FIRST)}
-"""Launches of causal calls with LONG keys or more in the tanh form: what longer tiles mask matters less there."""
+TABLE = {64: Launch(4, 64, 4, 112, False), 128: Launch(2, 128, 2, 240, True)}
+"""Launches by padded head dim, for both 16-bit types."""
 
 
 def refusal(traits: Traits) -> Refusal | None:
@@ -153,13 +143,6 @@ def lead(problem: Problem) -> int:
     return (problem.query.size(2) - problem.key.size(2)) % 64 if problem.is_causal else 0
 
 
-def planned(d_pad: int, is_causal: bool, form: int, n_k: int) -> Launch:
-    """Return the launch of calls with such a padded head dim, form of sigmoid and number of keys."""
-    if is_causal and form == TANH and n_k >= LONG and d_pad in LONG_CAUSAL:
-        return LONG_CAUSAL[d_pad]
-    return TABLE[d_pad, is_causal]
-
-
 def programs(pairs: int, query_tiles: int, processors: int) -> int:
     """Return the grid: no more programs than multiprocessors, each with work in the first deal."""
     return min(pairs * query_tiles, processors)
@@ -203,7 +186,7 @@ def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) ->
     query, key = problem.query, problem.key
     batch, heads, n_q, dim = query.shape
     d_pad = padded(dim)
-    plan = planned(d_pad, problem.is_causal, form, key.size(2)) if plan is None else plan
+    plan = TABLE[d_pad] if plan is None else plan
     query_tiles = -(-n_q // plan.rows)
     grid = programs(batch * heads, query_tiles, processors(query.device))
     rows = (SLAB, plan.block_k, plan.block_k, SLAB)
@@ -211,7 +194,7 @@ def _ready(problem: Problem, with_sums: bool, form: int, plan: Launch | None) ->
     constants = {
         "BLOCK_K": plan.block_k, "CONSUMERS": plan.consumers, "STAGES": plan.stages, "REGISTERS": plan.registers,
         "CAUSAL": problem.is_causal, "HAS_BIAS": problem.bias is not None, "SUMS": with_sums, "FORM": form,
-        "ORDER": plan.order, **OPTIONS,
+        "OVERLAPPED": plan.overlapped, **OPTIONS,
     }  # fmt: skip
     launcher = Launcher(forward_kernel, (grid,), [*(tile(x, d_pad) for x in rows), None, None], numbers, constants)
     return _Ready((batch, heads, query_tiles * plan.consumers * WARPS) if with_sums else (0,), launcher)

@@ -48,19 +48,18 @@ def backward_calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
 
 def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
     """Yield calls with a learnable bias, whose forward holds both forms of sigmoid, and with a number."""
-    for is_causal, dtype, n, bias in (
-        (False, torch.bfloat16, 256, torch.zeros(4)),
-        (True, torch.bfloat16, 256, torch.zeros(4)),
-        (True, torch.float16, 256, torch.zeros(4)),
-        (False, torch.bfloat16, 256, None),
-        (True, torch.bfloat16, 256, None),
-        (True, torch.bfloat16, launch.LONG, None),
+    for is_causal, dtype, bias, level in (
+        (False, torch.bfloat16, torch.zeros(4), 0.0),
+        (True, torch.bfloat16, torch.zeros(4), 0.0),
+        (True, torch.float16, torch.zeros(4), 0.0),
+        (False, torch.bfloat16, None, 0.0),
+        (True, torch.bfloat16, None, 0.0),
+        (True, torch.bfloat16, None, -20.0),
     ):
-        tensor = torch.zeros(1, 4, n, dim, dtype=dtype)
-        problem = Problem(tensor, tensor, tensor, bias, 0.0, None, 0.1, is_causal)
-        plan = launch.planned(dim, is_causal, launch.sigmoid_form(problem), n)
-        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "n": n, "tensor": bias is not None}
-        yield shape | plan._asdict(), problem
+        tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
+        problem = Problem(tensor, tensor, tensor, bias, level, None, 0.1, is_causal)
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "level": level, "tensor": bias is not None}
+        yield shape | launch.TABLE[dim]._asdict(), problem
 
 
 def facts(kernel: Any) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def facts(kernel: Any) -> dict[str, Any]:
         "waits_written": kernel.asm["ptx"].count("wgmma.wait_group"),
         "released_first": released_first(kernel.asm["ptx"]),
         "register_moves": code.count("USETMAXREG"),
-        "overlapped": machine_code.overlapped(code),
+        "beside": machine_code.overlapped(code),
         "unguarded": machine_code.unguarded(code),
         "undefined": machine_code.undefined(code),
         "forgetful": len(re.findall(r"^ {6}scf\.for (?!.*iter_args)", kernel.asm["ttgir"], re.MULTILINE)),

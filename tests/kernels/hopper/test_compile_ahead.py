@@ -73,7 +73,7 @@ def check_forward(kernels, dim):
         assert kernel["spills"] == 0, f"registers spill: {kernel}"
         allowed = THREAD_INDEX if dim == 128 and kernel["tensor"] and not kernel["causal"] else 0
         assert kernel["stack"] <= allowed, f"registers spill: {kernel}"
-        if kernel["order"] == launch.OVERLAPPED:
-            assert kernel["overlapped"] >= kernel["block_k"] // 2, f"products are waited for too early: {kernel}"
+        if kernel["overlapped"]:
+            assert kernel["beside"] >= kernel["block_k"] // 2, f"products are waited for too early: {kernel}"
         rows = 3 * launch.SLAB * kernel["consumers"] + 2 * kernel["stages"] * kernel["block_k"]
         assert kernel["shared"] >= 2 * dim * rows

@@ -11,7 +11,7 @@ from stabmon.kernels.hopper import launch
 from stabmon.kernels.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100), (130, 1000)]
+LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100), (130, 1000), (600, 600)]
 
 
 def tensors(dtype, heads=2, key_heads=1, n_q=100, n_k=100, dim=64, size=1.0):
@@ -104,11 +104,10 @@ def test_what_tma_cannot_read_is_copied(attend):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
-    expected, _ = attend(call, plan=launch.Launch(3, 128, 4, 160, launch.PLAIN))
-    orders = launch.PLAIN, launch.OVERLAPPED, launch.VALUES_FIRST
-    tried = ((1, 2, 3, 1), (5, 4, 2, 0), (132, 2, 2, 1), (2, 2, 3, 2), (5, 4, 2, 2))
-    for processors, stages, consumers, order in tried:
-        plan = launch.Launch(consumers, 128, stages, 160, orders[order])
+    expected, _ = attend(call, plan=launch.Launch(4, 128, 4, 112, False))
+    tried = ((1, 2, 2, True), (5, 4, 2, False), (132, 2, 2, True), (2, 4, 4, False), (5, 8, 4, False))
+    for processors, stages, consumers, overlapped in tried:
+        plan = launch.Launch(consumers, 128, stages, 112, overlapped)
         output, _ = attend(call, processors=processors, plan=plan, sums=False)
         assert torch.equal(output, expected)
 
@@ -135,7 +134,7 @@ def test_every_tile_is_computed_once(simulation, kernels, is_causal):
         assert sorted(places) == list(product(range(pairs), range(query_tiles)))
 
 
-@pytest.mark.parametrize(("pairs", "query_tiles"), [(256, 11), (64, 43), (32, 86), (64, 64)])
+@pytest.mark.parametrize(("pairs", "query_tiles"), [(256, 8), (64, 32), (32, 64), (128, 16), (16, 128)])
 def test_causal_programs_end_together(simulation, kernels, pairs, query_tiles):
     """With 16384 tokens and width 2048; tile t costs about t + 1, as its keys do."""
     costs = []
@@ -144,15 +143,15 @@ def test_causal_programs_end_together(simulation, kernels, pairs, query_tiles):
         turns = kernels.schedule.turns(pairs, query_tiles, True, kernels.LATE)
         places = [kernels.schedule.place(turn, pairs, query_tiles, True, kernels.LATE) for turn in range(turns)]
         costs.append(sum(tile + 1 for _, tile in places))
-    assert max(costs) <= 1.02 * sum(costs) / len(costs)
+    assert max(costs) <= 1.015 * sum(costs) / len(costs)
 
 
 WAIT = "acc = warpgroup_mma_wait(0, deps=(acc_token,))"
 RELEASE = "mbarrier.arrive(v_empty.index(before), count=1)"
 BREAKS = {
     "a value tile released before its product": (
-        f"            {WAIT}\n            {RELEASE}",
-        f"            {RELEASE}\n            {WAIT}",
+        f"        {WAIT}\n        {RELEASE}",
+        f"        {RELEASE}\n        {WAIT}",
     ),
     "a product used before it is there": (
         "warpgroup_mma_wait(1, deps=(s_token,))",
@@ -160,8 +159,8 @@ BREAKS = {
     ),
     "an output overwritten while it is stored": ("        tma.store_wait(0)\n        o_tile", "        o_tile"),
     "a turn that is not passed on": (
-        "            pass_turn(i, ME, CONSUMERS)\n            s = ",
-        "            s = ",
+        "        pass_turn(i, ME, CONSUMERS)\n        if not",
+        "        if not",
     ),
     "a phase that is not flipped": (
         "mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)",
@@ -170,10 +169,11 @@ BREAKS = {
 }
 
 
+@pytest.mark.parametrize("plan", [(2, 128, 2, 240, True), (4, 64, 4, 112, False)], ids=["overlapped", "four"])
 @pytest.mark.parametrize(("old", "new"), BREAKS.values(), ids=BREAKS)
-def test_the_simulation_sees(simulation, attend, altered, old, new, monkeypatch):
+def test_the_simulation_sees(simulation, attend, altered, old, new, plan, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
-    plan, broken = launch.Launch(2, 128, 2, 240, launch.OVERLAPPED), altered(old, new)
+    plan, broken = launch.Launch(*plan), altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
         check(call, attend(call, processors=1, plan=plan, module=broken)[0])

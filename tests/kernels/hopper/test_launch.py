@@ -13,17 +13,6 @@ def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal
     return Problem(query, key, key, bias, level, None, 0.125, is_causal)
 
 
-@pytest.mark.parametrize("n_k", [launch.LONG - 1, launch.LONG])
-@pytest.mark.parametrize(("d_pad", "is_causal"), launch.TABLE, ids=str)
-def test_a_launch_fits_the_multiprocessor(d_pad, is_causal, n_k):
-    plan = launch.planned(d_pad, is_causal, launch.TANH, n_k)
-    shared = 2 * d_pad * (3 * plan.rows + 2 * plan.stages * plan.block_k) + 1024
-    assert shared <= 227 * 1024
-    assert 128 * (plan.consumers * plan.registers + 24) <= 65536
-    assert plan.registers % 8 == 0
-    assert plan.stages & (plan.stages - 1) == 0
-
-
 @pytest.mark.parametrize(
     ("call", "form"),
     [
@@ -101,14 +90,6 @@ def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, mo
     assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert caplog.text.count("backend='auto' uses 'triton'") == 1
-
-
-def test_long_causal_calls_take_longer_tiles_where_one_special_function_does():
-    assert launch.planned(64, True, launch.TANH, launch.LONG) == launch.LONG_CAUSAL[64]
-    for form, n_k in ((launch.TANH, launch.LONG - 1), (launch.MIXED, launch.LONG), (launch.BY_HEAD, launch.LONG)):
-        assert launch.planned(64, True, form, n_k) == launch.TABLE[64, True]
-    assert launch.planned(64, False, launch.TANH, launch.LONG) == launch.TABLE[64, False]
-    assert launch.planned(128, True, launch.TANH, launch.LONG) == launch.TABLE[128, True]
 
 
 def test_small_problems_get_small_grids():

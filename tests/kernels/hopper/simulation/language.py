@@ -74,6 +74,7 @@ def language() -> ModuleType:
         store=_store,
         sum=lambda tile, axis: Tile(tile.values.sum(axis), tile.layout),
         inline_asm_elementwise=_assembly,
+        barrier=lambda: None,
         convert_layout=lambda tile, layout: Tile(tile.values, layout),
         allocate_shared_memory=_allocate,
         warp_specialize=machine.specialise,
