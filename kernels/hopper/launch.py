@@ -61,7 +61,7 @@ class Launch(NamedTuple):
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 """What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
-TABLE = {64: Launch(4, 64, 4, 112, False), 128: Launch(2, 128, 2, 240, True)}
+TABLE = {64: Launch(4, 64, 8, 112, False), 128: Launch(2, 128, 2, 240, True)}
 """Launches by padded head dim, for both 16-bit types."""
 
 
