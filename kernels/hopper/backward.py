@@ -238,8 +238,8 @@ def _consume(
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dv * (1.0 / GAIN)).to(dtype))
         fence_async_shared()
-        b, key_head, column = _destination(turn, sizes, W, CAUSAL)
-        compat.store(dV, [b, key_head, column, nothing], o_tile)
+        b, key_head, first_key = _destination(turn, sizes, W, CAUSAL)
+        compat.store(dV, [b, key_head, first_key, nothing], o_tile)
         if FUSED:
             last = schedule.again(step + turn)
             mbarrier.wait(ds_full.index(last & 1), (last & 2) // 2)
@@ -253,8 +253,8 @@ def _consume(
         tma.store_wait(0)
         o_tile.reshape([SLAB, D]).store((dk * scale).to(dtype))
         fence_async_shared()
-        b, key_head, column = _destination(turn, sizes, W, CAUSAL)
-        compat.store(dK, [b, key_head, column, nothing], o_tile)
+        b, key_head, first_key = _destination(turn, sizes, W, CAUSAL)
+        compat.store(dK, [b, key_head, first_key, nothing], o_tile)
     tma.store_wait(0)
 
 

@@ -14,7 +14,7 @@ store = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_share
 """(descriptor, coordinates, shared tile): start a TMA store."""
 
 barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
-"""(): wait for all threads of the warp group."""
+"""(): wait for all threads of the warp group, and for what they did to shared memory."""
 
 
 @builtin

@@ -75,6 +75,7 @@ def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
             mbarrier.expect(q_full.index(place), Q.block_type.nbytes)
             row = first + c * SLAB
             compat.load(Q, [pair // heads, pair % heads, row, 0], q_full.index(place), q_ring.index(place))
+        # k of a step only after v of the step before, which has the same place in its ring.
         for i in range(stop):
             column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
@@ -119,8 +120,8 @@ def _accumulate(
 ):  # fmt: skip
     """Take key tiles ``step`` to ``stop``: add p·v of the tile before and turn this tile's products into weights.
 
-    What the next tile needs is waited for while this one's products run; OVERLAPPED: in its own time, since of so few
-    STAGES the next is not there yet.
+    What the next tile needs is waited for while this one's products run. OVERLAPPED: a tile is waited for where it is
+    used, since with two STAGES the next one is not loaded yet; and its weights are computed while p·v runs.
     """
     D: gl.constexpr = acc.shape[1]
     if not OVERLAPPED:  # noqa: SIM102 - known when compiled, the other is not
@@ -153,7 +154,7 @@ def _accumulate(
         mbarrier.arrive(v_empty.index(before), count=1)
         p = gl.convert_layout(p_next, p.type.layout)
         if not OVERLAPPED:
-            # Triton 3.6 wants one in each turn, and would put it between taking the turn and using it.
+            # Triton 3.6 puts one into each pass of this loop, otherwise between await_turn and the products.
             compat.barrier()
     return acc, p
 
@@ -329,6 +330,7 @@ def forward_kernel(
     factors = (c_scale, c_bias, factor, lowest)
     shape: gl.constexpr = (BLOCK_K, CONSUMERS, STAGES, CAUSAL)
     modes: gl.constexpr = (HAS_BIAS, SUMS, FORM, OVERLAPPED)
+    gl.static_assert(CONSUMERS == 2 or CONSUMERS == 4)
     if CONSUMERS == 2:
         gl.warp_specialize(
             [

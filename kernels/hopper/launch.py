@@ -41,10 +41,11 @@ class Launch(NamedTuple):
 
     consumers: warp groups that compute, 64 query rows each; 2 or 4.
     block_k: keys of a tile.
-    stages: tiles of K, and of V, in flight, a power of two.
+    stages: tiles of K, and of V, in flight, a power of two, at least 2.
     registers: of a consumer's thread, a multiple of 8. All warp groups begin with as many, a multiple of 8 with which
         they fit in 65536; the producer, itself a warp group, keeps 24 and leaves the rest to the consumers.
-    overlapped: whether a tile's weights are computed while the product of those before them runs; takes registers.
+    overlapped: whether a tile's weights are computed while the product of those before them runs, which takes
+        registers; and a tile is waited for where it is used, not while the one before it is worked on.
     """
 
     consumers: int

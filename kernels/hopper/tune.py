@@ -104,8 +104,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run ``tune`` from the command line."""
     parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.hopper.tune", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON array")
-    rows = tune()
-    print(json.dumps(rows) if parser.parse_args(arguments).json else table(rows))
+    options = parser.parse_args(arguments)
+    try:
+        rows = tune()
+    except RuntimeError as error:
+        parser.error(str(error))
+    print(json.dumps(rows) if options.json else table(rows))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py DIM [brief]``.
+"""Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py DIM [brief | all]``.
 
 Every entry of the forward's table with all that a call can ask for, and the backward's kernels in some of their forms,
-by their own launchers; brief: each kernel once. Prints one JSON object a kernel: what it was compiled for, by which
-Triton, what its machine code needs and waits for.
+by their own launchers; brief: each kernel once; all: every form of every kernel. Prints one JSON object a kernel: what
+it was compiled for, by which Triton, what its machine code needs and waits for.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,20 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
         yield shape | launch.TABLE[dim]._asdict(), problem
 
 
-def facts(kernel: Any) -> dict[str, Any]:
-    """Return what a kernel's code says; forgetful: roles whose loop over turns does not carry its place in the rings.
+def every_call(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield calls that differ in what a kernel is compiled for: type, mask, bias, form of sigmoid, repeating or not."""
+    kinds = {"tanh": (None, 0.0), "exact": (None, -20.0), "by head": (torch.zeros(4), 0.0)}
+    for dtype, is_causal, kind, deterministic in product(launch.DTYPES, (False, True), kinds, (False, True)):
+        tensor, (bias, level) = torch.zeros(1, 4, 256, dim, dtype=dtype), kinds[kind]
+        shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "kind": kind, "deterministic": deterministic}
+        yield shape, Problem(tensor, tensor, tensor, bias, level, None, 0.1, is_causal, deterministic=deterministic)
 
-    Triton 3.6 folds ``step + (a - b) + b`` in such a loop to ``step``.
+
+def facts(kernel: Any) -> dict[str, Any]:
+    """Return what a kernel's code says.
+
+    beside: special functions between a wait for S and that for the product before it. forgetful: roles whose loop over
+    turns does not carry its place in the rings. Triton 3.6 folds ``step + (a - b) + b`` in such a loop to ``step``.
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
@@ -97,9 +108,27 @@ def released_first(ptx: str) -> bool:
     return ptx.count("griddepcontrol.") == 1 and ptx.index("griddepcontrol.launch_dependents") < touched.start()
 
 
-def main(dim: int, brief: bool) -> None:
+def compile_all(dim: int, compiled: list[Any]) -> None:
+    """Compile the forward with statistics and without, and the backward with and without the bias's gradient."""
+    for shape, problem in every_call(dim):
+        grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
+        for wanted in (False, True):
+            if not problem.deterministic:
+                launch.forward(problem, grads[0], (lambda _: lambda parts: parts) if wanted else None)
+            if not wanted or problem.bias is not None:
+                backward_launch.backward(problem, problem.query, grads, wanted)
+            for kernel in compiled:
+                print(json.dumps({"kernel": kernel.name, "wanted": wanted} | shape | facts(kernel)), flush=True)
+            compiled.clear()
+
+
+def main(dim: int, extent: str) -> None:
     compiled: list[Any] = []
     stand_in(compiled)
+    if extent == "all":
+        compile_all(dim, compiled)
+        return
+    brief = extent == "brief"
     first = 1 if brief else 0
     for shape, problem in list(calls(dim))[first : 2 if brief else None]:
         launch.forward(problem, torch.empty_like(problem.query), lambda _: lambda parts: parts)
@@ -113,4 +142,4 @@ def main(dim: int, brief: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), "brief" in sys.argv[2:])
+    main(int(sys.argv[1]), *sys.argv[2:] or [""])

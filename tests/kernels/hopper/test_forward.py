@@ -169,11 +169,35 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("plan", [(2, 128, 2, 240, True), (4, 64, 4, 112, False)], ids=["overlapped", "four"])
-@pytest.mark.parametrize(("old", "new"), BREAKS.values(), ids=BREAKS)
-def test_the_simulation_sees(simulation, attend, altered, old, new, plan, monkeypatch):
+OF_A_PLAN = {
+    True: {
+        "keys used at once": (
+            "            _await(k_full, i, STAGES)\n        k_tile",
+            "            pass\n        k_tile",
+        ),
+        "values used at once": (
+            "            _await(v_full, i - 1, STAGES)\n        acc_token",
+            "            pass\n        acc_token",
+        ),
+    },
+    False: {
+        "keys that are not waited for": ("            _await(k_full, gl.minimum(i + 1, stop - 1), STAGES)\n", ""),
+        "values that are not waited for": ("            _await(v_full, i, STAGES)\n        s", "        s"),
+        "a wait for keys that never come": ("gl.minimum(i + 1, stop - 1)", "i + 1"),
+    },
+}
+PLANS = {True: launch.TABLE[128], False: launch.TABLE[64]}
+CHANGES = [
+    pytest.param(PLANS[overlapped], *change, id=f"{'overlapped' if overlapped else 'early'}: {name}")
+    for overlapped in PLANS
+    for name, change in (BREAKS | OF_A_PLAN[overlapped]).items()
+]
+
+
+@pytest.mark.parametrize(("plan", "old", "new"), CHANGES)
+def test_the_simulation_sees(simulation, attend, altered, plan, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
-    plan, broken = launch.Launch(*plan), altered(old, new)
+    broken = altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
         check(call, attend(call, processors=1, plan=plan, module=broken)[0])

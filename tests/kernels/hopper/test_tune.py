@@ -19,6 +19,7 @@ def test_a_candidate_fits_the_multiprocessor(dim, plan):
     at_first = 65536 // (128 * groups) // 8 * 8
     assert plan.registers % 8 == 0
     assert plan.consumers * plan.registers + 24 <= groups * at_first
+    assert plan.stages >= 2
     assert plan.stages & (plan.stages - 1) == 0
 
 
@@ -26,6 +27,17 @@ def test_a_candidate_fits_the_multiprocessor(dim, plan):
 def test_without_a_device_it_says_so():
     with pytest.raises(RuntimeError, match="tune needs a CUDA device"):
         tune.tune()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
+def test_the_command_line_is_read_before_anything_is_timed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        tune.main(["--help"])
+    assert stop.value.code == 0
+    with pytest.raises(SystemExit) as stop:
+        tune.main([])
+    assert stop.value.code == 2
+    assert "tune needs a CUDA device" in capsys.readouterr().err
 
 
 def test_a_wrong_launch_gets_no_speed():

@@ -74,6 +74,7 @@ def at(index: int, count: int) -> None:
     """Be program ``index`` of ``count``."""
     program.index, program.count = index, count
     program.products.clear()
+    program.flights.clear()
 
 
 class Launchable:

@@ -46,6 +46,10 @@ def _assembly(text: str, constraints: str, values: list[Any], *, dtype: Any, is_
     return Tile(torch.stack([low, high], -1).flatten(-2), tile.layout)
 
 
+def _assert(condition: bool) -> None:
+    assert condition
+
+
 def _store(pointer: Pointer, value: Any) -> None:
     pointer.base[bare(pointer.offset)] = bare(value)
 
@@ -67,6 +71,7 @@ def language() -> ModuleType:
         maximum=max,
         where=_where,
         static_range=range,
+        static_assert=_assert,
         tuple=tuple,
         arange=lambda start, end, layout: Tile(torch.arange(start, end), layout),
         zeros=lambda shape, dtype, layout: Tile(torch.zeros(shape, dtype=dtype), layout),

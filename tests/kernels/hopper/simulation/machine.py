@@ -1,7 +1,8 @@
 """Memory, barriers, copies and products of one program, as its warp groups see them.
 
 What is asynchronous on the GPU happens as late as it may: a product reads its shared tiles when it is waited for, a
-store when its group is, so that a buffer released too early is seen to be overwritten. A load lands at once.
+store when its group is, so that a buffer released too early is seen to be overwritten. A load lands when somebody has
+waited for its barrier; until then its tile holds NaN and no product may read it.
 """
 
 import math
@@ -103,6 +104,7 @@ class Barrier:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.phase = self.count = self.pending = self.bytes = 0
+        self.flights: list[Flight] = []
 
     def init(self, count: int) -> None:
         self.count = self.pending = count
@@ -122,6 +124,21 @@ class Barrier:
         with self.changed:
             if not self.changed.wait_for(lambda: self.phase & 1 != parity, PATIENCE):
                 raise TimeoutError("deadlock: a barrier's phase never ends")
+            for flight in [flight for flight in self.flights if flight.phase < self.phase]:
+                flight.land()
+                self.flights.remove(flight)
+
+
+class Flight:
+    """A load that has not landed: what it will write, and the phase of its barrier that it belongs to."""
+
+    def __init__(self, phase: int, shared: Shared, values: Tensor) -> None:
+        self.phase, self.shared, self._values = phase, shared, values
+        program.flights.append(self)
+
+    def land(self) -> None:
+        self.shared.values.copy_(self._values)
+        program.flights.remove(self)
 
 
 class Turn:
@@ -192,6 +209,7 @@ class Program:
     def __init__(self) -> None:
         self.index = self.count = 0
         self.products: list[Product] = []
+        self.flights: list[Flight] = []
         self.turns: list[Turn] = []
         self._own = threading.local()
 
@@ -207,13 +225,16 @@ program = Program()
 
 
 def load(descriptor: Descriptor, at: list[int], barrier: Barrier, shared: Shared) -> None:
-    """Carry out a TMA load."""
+    """Start a TMA load."""
     assert not any(product.reads(shared) for product in tuple(program.products)), (
         "a tile is overwritten while it is read"
     )
     inside, where = descriptor.cut(at)
-    shared.values.zero_()
-    shared.values[where] = descriptor.base[inside]
+    values = torch.zeros_like(shared.values)
+    values[where] = descriptor.base[inside]
+    shared.values.fill_(torch.nan)
+    with barrier.changed:
+        barrier.flights.append(Flight(barrier.phase, shared, values))
     barrier.arrive(0, -descriptor.block_type.nbytes)
 
 
@@ -261,6 +282,10 @@ def multiply(a: Any, b: Shared, acc: Any, *, use_acc: bool = True, is_async: boo
     """Start a product."""
     assert is_async
     assert a.values.dtype == b.dtype
+    flying = [flight.shared for flight in tuple(program.flights)]
+    assert not any(tile.overlaps(x) for tile in flying for x in (a, b) if isinstance(x, Shared)), (
+        "a product reads a tile that is not waited for"
+    )
     product = Product(a, b, acc, use_acc)
     program.own("products").append(product)
     program.products.append(product)
