@@ -22,7 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .barriers import barriers
+from .barriers import await_empty, await_full, barriers
 from .gradients import logit_gradient, rounded, seen, weights
 from .schedule import SLAB, WARPS
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
@@ -51,7 +51,7 @@ def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
             head = pair % key_heads * group + member
             for i in range(first, stop):
                 slot = step & (STAGES - 1)
-                mbarrier.wait(empty.index(slot), ((step & STAGES) // STAGES) ^ 1)
+                await_empty(empty, step, STAGES)
                 mbarrier.expect(full.index(slot), 2 * Q.block_type.nbytes)
                 compat.load(Q, [b, head, i * BLOCK_Q, 0], full.index(slot), q_ring.index(slot))
                 compat.load(dO, [b, head, i * BLOCK_Q, 0], full.index(slot), do_ring.index(slot))
@@ -116,7 +116,7 @@ def _steps(
         k_tile = k_ring.index(only).reshape([2 * SLAB, D])
         k = k_tile.slice(W * SLAB, SLAB, dim=0)
         v = v_ring.index(only).reshape([2 * SLAB, D]).slice(W * SLAB, SLAB, dim=0)
-        mbarrier.wait(full.index(slot), (step & STAGES) // STAGES)
+        await_full(full, step, STAGES)
         q = q_ring.index(slot).reshape([BLOCK_Q, D])
         do = do_ring.index(slot).reshape([BLOCK_Q, D])
         s_token = warpgroup_mma(k, q.permute((1, 0)), zero, use_acc=False, is_async=True)

@@ -18,6 +18,18 @@ def barriers(NUMBER: gl.constexpr, ARRIVALS: gl.constexpr):
     return made
 
 
+@gluon.jit
+def await_full(full, step, STAGES: gl.constexpr):
+    """Wait until what ``step`` uses of a ring of STAGES buffers is there."""
+    mbarrier.wait(full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
+
+
+@gluon.jit
+def await_empty(empty, step, STAGES: gl.constexpr):
+    """Wait until the buffer that ``step`` uses of a ring of STAGES is free."""
+    mbarrier.wait(empty.index(step & (STAGES - 1)), ((step & STAGES) // STAGES) ^ 1)
+
+
 TURNS = 8
 """The first of the hardware's sixteen barriers that Triton leaves alone."""
 AWAIT = gl.constexpr(tuple(f"bar.sync {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(4)))

@@ -21,7 +21,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .barriers import await_turn, barriers, pass_turn, release_next_kernel
+from .barriers import await_empty, await_full, await_turn, barriers, pass_turn, release_next_kernel
 from .gradients import seen
 from .schedule import SLAB, WARPS
 from .weights import (
@@ -79,11 +79,10 @@ def _produce(Q, K, V, rings, guards, sizes, shape: gl.constexpr):
         for i in range(stop):
             column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
-            phase = (step & STAGES) // STAGES
-            mbarrier.wait(k_empty.index(slot), phase ^ 1)
+            await_empty(k_empty, step, STAGES)
             mbarrier.expect(k_full.index(slot), K.block_type.nbytes)
             compat.load(K, [pair // heads, kv_head, column, 0], k_full.index(slot), k_ring.index(slot))
-            mbarrier.wait(v_empty.index(slot), phase ^ 1)
+            await_empty(v_empty, step, STAGES)
             mbarrier.expect(v_full.index(slot), V.block_type.nbytes)
             compat.load(V, [pair // heads, kv_head, column, 0], v_full.index(slot), v_ring.index(slot))
             step += 1
@@ -107,12 +106,6 @@ def _weights(s, c_scale, shift, first, FORM: gl.constexpr, MASKED: gl.constexpr,
 
 
 @gluon.jit
-def _await(full, step, STAGES: gl.constexpr):
-    """Wait until the key or value tile of ``step`` is there."""
-    mbarrier.wait(full.index(step & (STAGES - 1)), (step & STAGES) // STAGES)
-
-
-@gluon.jit
 def _accumulate(
     acc, p, zero, q, k_ring, v_ring, k_full, k_empty, v_full, v_empty, step, stop, c_scale, shift,
     BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, OVERLAPPED: gl.constexpr,
@@ -126,30 +119,30 @@ def _accumulate(
     D: gl.constexpr = acc.shape[1]
     if not OVERLAPPED:  # noqa: SIM102 - known when compiled, the other is not
         if step < stop:
-            _await(k_full, step, STAGES)
-            _await(v_full, step - 1, STAGES)
+            await_full(k_full, step, STAGES)
+            await_full(v_full, step - 1, STAGES)
     for i in range(step, stop):
         slot = i & (STAGES - 1)
         before = (i - 1) & (STAGES - 1)
         if OVERLAPPED:
-            _await(k_full, i, STAGES)
+            await_full(k_full, i, STAGES)
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
         v_tile = v_ring.index(before).reshape([BLOCK_K, D])
         await_turn(i, ME)
         s_token = warpgroup_mma(q, k_tile.permute((1, 0)), zero, use_acc=False, is_async=True)
         if OVERLAPPED:
-            _await(v_full, i - 1, STAGES)
+            await_full(v_full, i - 1, STAGES)
         acc_token = warpgroup_mma(p, v_tile, acc, is_async=True)
         pass_turn(i, ME, CONSUMERS)
         if not OVERLAPPED:
-            _await(k_full, gl.minimum(i + 1, stop - 1), STAGES)
-            _await(v_full, i, STAGES)
+            await_full(k_full, gl.minimum(i + 1, stop - 1), STAGES)
+            await_full(v_full, i, STAGES)
         s = warpgroup_mma_wait(1, deps=(s_token,))
         mbarrier.arrive(k_empty.index(slot), count=1)
         p_next = _weights(s, c_scale, shift, 0, FORM, False, k_ring.dtype)
         if OVERLAPPED:
             # Long done, but a branch: ptxas moves the next wait above most of the weights unless one lies between.
-            _await(v_full, i - 1, STAGES)
+            await_full(v_full, i - 1, STAGES)
         acc = warpgroup_mma_wait(0, deps=(acc_token,))
         mbarrier.arrive(v_empty.index(before), count=1)
         p = gl.convert_layout(p_next, p.type.layout)
@@ -168,9 +161,9 @@ def _pass_over(
         slot = i & (STAGES - 1)
         await_turn(i, ME)
         pass_turn(i, ME, CONSUMERS)
-        _await(k_full, i, STAGES)
+        await_full(k_full, i, STAGES)
         mbarrier.arrive(k_empty.index(slot), count=1)
-        _await(v_full, i, STAGES)
+        await_full(v_full, i, STAGES)
         mbarrier.arrive(v_empty.index(slot), count=1)
 
 
@@ -244,7 +237,7 @@ def _consume(
         place = _place(turn, SLAB_INDEX, CONSUMERS)
         slot = step & (STAGES - 1)
         mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)
-        _await(k_full, step, STAGES)
+        await_full(k_full, step, STAGES)
         q = q_ring.index(place).reshape([SLAB, D])
         k_tile = k_ring.index(slot).reshape([BLOCK_K, D])
         await_turn(step, SLAB_INDEX)
@@ -276,7 +269,7 @@ def _consume(
 
         step += stop - 1
         slot = step & (STAGES - 1)
-        _await(v_full, step, STAGES)
+        await_full(v_full, step, STAGES)
         v_tile = v_ring.index(slot).reshape([BLOCK_K, D])
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         acc = warpgroup_mma_wait(0, deps=(acc,))

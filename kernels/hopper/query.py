@@ -17,7 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from . import compat, schedule
-from .barriers import barriers
+from .barriers import await_empty, await_full, barriers
 from .gradients import logit_gradient, seen, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
@@ -47,7 +47,7 @@ def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
         for i in range(stop):
             column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
-            mbarrier.wait(empty.index(slot), ((step & STAGES) // STAGES) ^ 1)
+            await_empty(empty, step, STAGES)
             mbarrier.expect(full.index(slot), 2 * K.block_type.nbytes)
             compat.load(K, [b, head // group, column, 0], full.index(slot), k_ring.index(slot))
             compat.load(V, [b, head // group, column, 0], full.index(slot), v_ring.index(slot))
@@ -66,7 +66,7 @@ def _accumulate(
     zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
     for i in range(step, step + count):
         slot = i & (STAGES - 1)
-        mbarrier.wait(full.index(slot), (i & STAGES) // STAGES)
+        await_full(full, i, STAGES)
         k = k_ring.index(slot).reshape([BLOCK_K, D])
         v = v_ring.index(slot).reshape([BLOCK_K, D])
         s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
@@ -107,7 +107,7 @@ def _keys(
 def _pass_over(full, empty, step, stop, STAGES: gl.constexpr):
     """Let key tiles go by that only the other consumer sees."""
     for i in range(step, stop):
-        mbarrier.wait(full.index(i & (STAGES - 1)), (i & STAGES) // STAGES)
+        await_full(full, i, STAGES)
         mbarrier.arrive(empty.index(i & (STAGES - 1)), count=1)
 
 

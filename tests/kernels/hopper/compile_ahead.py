@@ -122,7 +122,7 @@ def compile_all(dim: int, compiled: list[Any]) -> None:
             compiled.clear()
 
 
-def main(dim: int, extent: str) -> None:
+def main(dim: int, extent: str = "") -> None:
     compiled: list[Any] = []
     stand_in(compiled)
     if extent == "all":
@@ -132,7 +132,8 @@ def main(dim: int, extent: str) -> None:
     first = 1 if brief else 0
     for shape, problem in list(calls(dim))[first : 2 if brief else None]:
         launch.forward(problem, torch.empty_like(problem.query), lambda _: lambda parts: parts)
-        print(json.dumps({"kernel": "forward"} | shape | facts(compiled.pop())), flush=True)
+        kernel = compiled.pop()
+        print(json.dumps({"kernel": kernel.name, "wanted": True} | shape | facts(kernel)), flush=True)
     for shape, problem in list(backward_calls(dim))[first:]:
         grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
         backward_launch.backward(problem, problem.query, grads, problem.bias is not None)
@@ -142,4 +143,4 @@ def main(dim: int, extent: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:] or [""])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -57,8 +57,8 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
         assert kernel["unguarded"] == 0, kernel
         assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
-    check_forward([kernel for kernel in kernels if kernel["kernel"] == "forward"], dim)
-    backward = [kernel for kernel in kernels if kernel["kernel"] != "forward"]
+    check_forward([kernel for kernel in kernels if kernel["kernel"] == "forward_kernel"], dim)
+    backward = [kernel for kernel in kernels if kernel["kernel"] != "forward_kernel"]
     assert [kernel["kernel"] for kernel in backward] == ["key_kernel"] * 3 + ["query_kernel"]
     assert all(kernel["shared"] <= 227 * 1024 for kernel in backward)
     for kernel in backward:

@@ -172,17 +172,17 @@ BREAKS = {
 OF_A_PLAN = {
     True: {
         "keys used at once": (
-            "            _await(k_full, i, STAGES)\n        k_tile",
+            "            await_full(k_full, i, STAGES)\n        k_tile",
             "            pass\n        k_tile",
         ),
         "values used at once": (
-            "            _await(v_full, i - 1, STAGES)\n        acc_token",
+            "            await_full(v_full, i - 1, STAGES)\n        acc_token",
             "            pass\n        acc_token",
         ),
     },
     False: {
-        "keys that are not waited for": ("            _await(k_full, gl.minimum(i + 1, stop - 1), STAGES)\n", ""),
-        "values that are not waited for": ("            _await(v_full, i, STAGES)\n        s", "        s"),
+        "keys that are not waited for": ("            await_full(k_full, gl.minimum(i + 1, stop - 1), STAGES)\n", ""),
+        "values that are not waited for": ("            await_full(v_full, i, STAGES)\n        s", "        s"),
         "a wait for keys that never come": ("gl.minimum(i + 1, stop - 1)", "i + 1"),
     },
 }

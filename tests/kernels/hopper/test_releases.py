@@ -16,7 +16,7 @@ from stabmon.kernels import releases
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 MEASURED = (3, 6)
-"""The release with which everything is measured: under it no form of a kernel has any stack."""
+"""The release with which everything is measured: under it every form of a kernel compiles, and none has any stack."""
 STACK = 24
 """Bytes of stack that a kernel may use between its loops over tiles, in which none touches it, under other releases."""
 FOLDER = os.environ.get("STABMON_TRITONS")
@@ -34,46 +34,28 @@ def test_every_supported_release_is_there():
     assert {(major, minor) for minor in range(oldest, newest + 1)} <= there
 
 
-def compiled(folder, dim, extent, cache):
-    """Return what the machine code of the kernels says that ``compile_ahead.py`` compiles under a release."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(map(str, (folder, SCRIPT.parents[3]))),
-        "TRITON_CACHE_DIR": str(cache),
-    }
-    command = [sys.executable, SCRIPT, str(dim), extent]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 @pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_kernel_compiles(folder, dim, tmp_path):
-    kernels = compiled(folder, dim, "brief", tmp_path)
-    assert {kernel["kernel"] for kernel in kernels} == {"forward", "key_kernel", "query_kernel", "round_kernel"}
+    measured = series(folder) == MEASURED
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, SCRIPT.parents[3]))),
+        "TRITON_CACHE_DIR": str(tmp_path),
+    }
+    command = [sys.executable, SCRIPT, str(dim), "all" if measured else "brief"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {kernel["kernel"] for kernel in kernels} == {"forward_kernel", "key_kernel", "query_kernel", "round_kernel"}
     for kernel in kernels:
         assert kernel["triton"] == folder.name
         assert (kernel["products"] > 0) == (kernel["kernel"] != "round_kernel")
         assert kernel["shared"] <= 227 * 1024
         assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
-        assert kernel["released_first"] == (kernel["kernel"] == "forward")
+        assert kernel["released_first"] == (kernel["kernel"] == "forward_kernel" and kernel["wanted"])
         assert kernel["spills"] == 0, f"a loop over tiles spills registers: {kernel}"
-        assert kernel["stack"] <= STACK, f"registers spill: {kernel}"
+        assert kernel["stack"] <= (0 if measured else STACK), f"registers spill: {kernel}"
         assert kernel["unguarded"] == 0, kernel
         assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
-
-
-@pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
-@pytest.mark.parametrize(
-    "folder", [folder for folder in FOLDERS if series(folder) == MEASURED], ids=lambda folder: folder.name
-)
-def test_no_form_of_a_kernel_spills(folder, dim, tmp_path):
-    kernels = compiled(folder, dim, "all", tmp_path)
-    assert {kernel["kernel"] for kernel in kernels} == {"forward_kernel", "key_kernel", "query_kernel", "round_kernel"}
-    for kernel in kernels:
-        assert kernel["stack"] == kernel["spills"] == 0, f"registers spill: {kernel}"
-        assert kernel["shared"] <= 227 * 1024
-        assert kernel["waits"] == kernel["waits_written"], f"products are serialised: {kernel}"
-        assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"

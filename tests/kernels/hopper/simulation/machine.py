@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,7 +104,6 @@ class Barrier:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.phase = self.count = self.pending = self.bytes = 0
-        self.flights: list[Flight] = []
 
     def init(self, count: int) -> None:
         self.count = self.pending = count
@@ -124,21 +123,19 @@ class Barrier:
         with self.changed:
             if not self.changed.wait_for(lambda: self.phase & 1 != parity, PATIENCE):
                 raise TimeoutError("deadlock: a barrier's phase never ends")
-            for flight in [flight for flight in self.flights if flight.phase < self.phase]:
-                flight.land()
-                self.flights.remove(flight)
+            for flight in tuple(program.flights):
+                if flight.barrier is self and flight.phase < self.phase:
+                    flight.shared.values.copy_(flight.values)
+                    program.flights.remove(flight)
 
 
-class Flight:
+class Flight(NamedTuple):
     """A load that has not landed: what it will write, and the phase of its barrier that it belongs to."""
 
-    def __init__(self, phase: int, shared: Shared, values: Tensor) -> None:
-        self.phase, self.shared, self._values = phase, shared, values
-        program.flights.append(self)
-
-    def land(self) -> None:
-        self.shared.values.copy_(self._values)
-        program.flights.remove(self)
+    barrier: Barrier
+    phase: int
+    shared: Shared
+    values: Tensor
 
 
 class Turn:
@@ -234,7 +231,7 @@ def load(descriptor: Descriptor, at: list[int], barrier: Barrier, shared: Shared
     values[where] = descriptor.base[inside]
     shared.values.fill_(torch.nan)
     with barrier.changed:
-        barrier.flights.append(Flight(barrier.phase, shared, values))
+        program.flights.append(Flight(barrier, barrier.phase, shared, values))
     barrier.arrive(0, -descriptor.block_type.nbytes)
 
 
@@ -282,11 +279,10 @@ def multiply(a: Any, b: Shared, acc: Any, *, use_acc: bool = True, is_async: boo
     """Start a product."""
     assert is_async
     assert a.values.dtype == b.dtype
-    flying = [flight.shared for flight in tuple(program.flights)]
-    assert not any(tile.overlaps(x) for tile in flying for x in (a, b) if isinstance(x, Shared)), (
+    product = Product(a, b, acc, use_acc)
+    assert not any(product.reads(flight.shared) for flight in tuple(program.flights)), (
         "a product reads a tile that is not waited for"
     )
-    product = Product(a, b, acc, use_acc)
     program.own("products").append(product)
     program.products.append(product)
     return product
