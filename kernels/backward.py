@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
+from .cache import layout, memoize
 from .launcher import Launcher
-from .metadata import known, layout
 from .problem import Problem
 
 
@@ -47,7 +47,7 @@ def _accumulate_query(
         s = tl.dot(q, k.T, input_precision="ieee")
         dp = tl.dot(do, v.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.keep(p, rows, columns, limit, window, MASK)
+        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
         if BIAS_GRADIENT:
             db += tl.sum(ds, 1)
@@ -56,7 +56,7 @@ def _accumulate_query(
 
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
-def query_kernel(
+def bwd_dq_kernel(
     Q, K, V, dO, dQ, bias, slopes, lengths, q_starts, k_starts, dB,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n, bias_b, bias_h,
     heads, group, n_q, n_k, window, pairs, query_tiles, together,
@@ -121,7 +121,7 @@ def _accumulate_key(
         s = tl.dot(k, q.T, input_precision="ieee")
         dp = tl.dot(v, do.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.keep(p, rows, columns, limit, window, MASK)
+        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
         dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
@@ -129,7 +129,7 @@ def _accumulate_key(
 
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together", "window", "bias_b", "bias_h"])
-def key_kernel(
+def bwd_dkdv_kernel(
     Q, K, V, dO, dK, dV, bias, slopes, lengths, q_starts, k_starts,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n, bias_b, bias_h,
     key_heads, group, n_q, n_k, window, pairs, key_tiles, together,
@@ -206,7 +206,7 @@ def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor
     layouts = layout(grad), layout(grad_query), layout(grad_key), layout(grad_value)
     key = "backward", problem.layout, layouts, bias_gradient
     aligned = descriptors.is_aligned
-    ready = known(
+    ready = memoize(
         key, lambda: _ready(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
     )
     if ready is None:
@@ -245,7 +245,7 @@ def _query_launcher(
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bq), pointers=6)
     constants = {"BIAS_GRADIENT": bias_gradient, "GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
-    return Launcher(query_kernel, (pairs * query_tiles,), operands, numbers, constants)
+    return Launcher(bwd_dq_kernel, (pairs * query_tiles,), operands, numbers, constants)
 
 
 def _key_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Launcher:
@@ -262,4 +262,4 @@ def _key_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: 
     )  # fmt: skip
     operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)
     constants = {"GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
-    return Launcher(key_kernel, (pairs * key_tiles,), operands, numbers, constants)
+    return Launcher(bwd_dkdv_kernel, (pairs * key_tiles,), operands, numbers, constants)

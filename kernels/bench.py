@@ -1,6 +1,6 @@
 """How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
 
-``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--into FILE] [--json]``.
+``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--output FILE] [--json]``.
 ``speed.py`` says what is timed, ``timing.py`` how; ``figure.py`` draws results.
 """
 
@@ -179,11 +179,11 @@ def _before_speed(result: dict[str, Any]) -> Iterator[str]:
 
 
 def answer(
-    cells: str | None, backend: Backend, rounds: int, of_host: bool, into: Path | None
+    cells: str | None, backend: Backend, rounds: int, of_host: bool, output: Path | None
 ) -> tuple[dict[str, Any], str]:
     """Return what the command line asks for, and as text.
 
-    cells: names separated by commas, or None for all. of_host: time the host instead. into: where results are kept.
+    cells: names separated by commas, or None for all. of_host: time the host instead. output: where results are kept.
 
     Raises:
         ValueError: arguments that do not go together, or an unknown cell.
@@ -191,8 +191,8 @@ def answer(
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    if into is not None and (cells is not None or of_host):
-        raise ValueError("--into keeps runs of all cells; leave out --cells and --host")
+    if output is not None and (cells is not None or of_host):
+        raise ValueError("--output keeps runs of all cells; leave out --cells and --host")
     if of_host:
         found = host.host(rounds)
         return found, host.table(found)
@@ -201,8 +201,8 @@ def answer(
     else:
         named = [Cell.parse(name) for name in cells.split(",")]
         result = bench(named, named, rounds=rounds, backend=backend)
-    if into is not None:
-        keep(result, into)
+    if output is not None:
+        keep(result, output)
     return result, table(result)
 
 
@@ -221,10 +221,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contender, default: %(default)s")
     parser.add_argument("--cells", help="only these, such as d128-causal-2048,d64-full-8192")
     parser.add_argument("--host", action="store_true", help="time the host for one call on tiny tensors instead")
-    parser.add_argument("--into", type=Path, help="a file of results to keep this one in, under its backend's name")
+    parser.add_argument("--output", type=Path, help="a file of results to keep this one in, under its backend's name")
     options = parser.parse_args(arguments)
     try:
-        result, text = answer(options.cells, options.backend, options.rounds, options.host, options.into)
+        result, text = answer(options.cells, options.backend, options.rounds, options.host, options.output)
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     print(json.dumps(result) if options.json else text)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import launch, observe, ops, reference, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
-from .metadata import known, outline
+from .cache import memoize, signature
 from .options import Lengths, Options
 from .problem import Problem, Traits
 
@@ -23,7 +23,7 @@ def attend(
     query, key, value = _autocast(query, key, value)
     validation.check_switches(options)
     looks = _looks(query, key, value, options, lengths)
-    chosen = known(looks, lambda: _choose(query, key, value, options, lengths))
+    chosen = memoize(looks, lambda: _choose(query, key, value, options, lengths))
     validation.check_request(options.return_aux)
     problem = _complete(query, key, value, options, lengths)
     observer = observe.current()
@@ -40,14 +40,15 @@ def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths:
     The type of the window is there because True equals 1 and is refused.
     """
     return (
-        "decision", outline(query), outline(key), outline(value), _look(options.bias), _look(options.alibi_slopes),
+        "decision", signature(query), signature(key), signature(value), _look(options.bias),
+        _look(options.alibi_slopes),
         options.scale, type(options.window), options.window, options.enable_gqa, options.backend, options.form,
         _look(lengths.key_lengths), lengths.query_starts is None,
     )  # fmt: skip
 
 
 def _look(given: object) -> Hashable:
-    return outline(given) if isinstance(given, Tensor) else (type(given),)
+    return signature(given) if isinstance(given, Tensor) else (type(given),)
 
 
 def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> launch.Chosen:

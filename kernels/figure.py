@@ -1,6 +1,6 @@
 """Results of the benchmark as a figure, beside their tables: ``python -m stabmon.kernels.figure bench.json``.
 
-The file holds one result a backend, by name, as ``bench --into`` keeps them. Prints the tables of ``tables.py`` and
+The file holds one result a backend, by name, as ``bench --output`` keeps them. Prints the tables of ``tables.py`` and
 writes the figure, an SVG, beside the file.
 """
 
@@ -74,11 +74,11 @@ def _panel(results: Results, way: str, top: float) -> Iterator[str]:
 def main(arguments: list[str]) -> None:
     """Read the file that is named, print the tables, write the figure beside it."""
     if len(arguments) != 1:
-        sys.exit("expected one file of results, as python -m stabmon.kernels.bench --into FILE keeps them")
+        sys.exit("expected one file of results, as python -m stabmon.kernels.bench --output FILE keeps them")
     path = Path(arguments[0])
     results = json.loads(path.read_text())
     if missing := [backend for backend in ("auto", "triton") if backend not in results]:
-        sys.exit(f"{path} has no run of {missing[0]}: add it by bench --backend {missing[0]} --into {path}")
+        sys.exit(f"{path} has no run of {missing[0]}: add it by bench --backend {missing[0]} --output {path}")
     path.with_suffix(".svg").write_text(figure(results))
     print(*tables.markdown(results), sep="\n\n")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from . import descriptors, launch, tiles, visible
 from .auxiliary import Measure
+from .cache import layout, memoize
 from .launcher import Launcher
-from .metadata import known, layout
 from .problem import Problem
 
 
@@ -34,7 +34,7 @@ def _accumulate(
         k = tiles.load(K, b, h, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
         p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.keep(p, rows, columns, limit, window, MASK)
+        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc
@@ -105,7 +105,7 @@ def forward(problem: Problem, output: Tensor, measure: Measure | None) -> Tensor
     with_sums = measure is not None
     key = "forward", problem.layout, layout(output), with_sums, launch.sigmoid_form(problem, "forward")
     aligned = descriptors.is_aligned
-    ready = known(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
+    ready = memoize(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
     if ready is None:
         return forward(descriptors.readable(problem, descriptors.aligned), output, measure)
     query, finish = problem.query, None if measure is None else measure(problem)

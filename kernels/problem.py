@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .metadata import layout
+from .cache import layout
 
 Form = Literal["auto", "tanh", "accurate"]
 """How a fused forward computes sigmoid: by decision from type and bias, or forced."""

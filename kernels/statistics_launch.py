@@ -14,10 +14,10 @@ import torch
 import triton
 from torch import Tensor
 
-from . import arrivals, descriptors, launch
+from . import completion_counters, descriptors, launch
 from .auxiliary import OFFSET_STEPS
+from .cache import memoize
 from .launcher import Launcher
-from .metadata import known
 from .problem import Problem
 from .reference import DEAD
 from .statistics import statistics_kernel, sums_kernel
@@ -54,18 +54,18 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
     batch, heads, early = problem.batch, query.size(1), early and launch.overlaps(query.device)
     measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
     if rows == 0:
-        add = known(("output sums", batch, heads, query.device, early), lambda: _adder(batch * heads, early))
+        add = memoize(("output sums", batch, heads, query.device, early), lambda: _adder(batch * heads, early))
 
         def total(sums: Tensor) -> Tensor:
             add((sums, measured), _parts(sums))
             return measured
 
         return total
-    ready = known(
+    ready = memoize(
         ("statistics", problem.layout, rows, sequences, early), lambda: _ready(problem, rows, sequences, early)
     )
     partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
-    arrived = arrivals.counters(query.device, ready.partial[0])
+    arrived = completion_counters.counters(query.device, ready.partial[0])
 
     def measure(sums: Tensor) -> Tensor:
         ready.launcher(

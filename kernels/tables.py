@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import apart
+from . import published_results
 
 KINDS = {"fixed": "number", "learnable": "tensor [H]"}
 """How a bias may be given."""
@@ -16,7 +16,7 @@ def markdown(results: Results) -> Iterator[str]:
     """Yield every table."""
     yield speeds(results)
     yield over_cudnn(results)
-    yield apart.table(results["auto"]["cells"])
+    yield published_results.table(results["auto"]["cells"])
     yield costs(results)
 
 

@@ -83,7 +83,7 @@ def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_
 
 
 @triton.jit
-def keep(p, rows, columns, limit, window, RULES: tl.constexpr):
+def apply_mask(p, rows, columns, limit, window, RULES: tl.constexpr):
     """Return ``p`` where the key ``columns`` is valid for the query at place ``rows``, else 0."""
     if CAUSAL & RULES:
         p = tl.where(columns <= rows, p, 0.0)

@@ -8,9 +8,10 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from stabmon import rules, store
 from stabmon.errors import ConfigError
+from stabmon.findings import Finding
 from stabmon.metrics import METRICS, Metric, Place
 from stabmon.names import natural_key
-from stabmon.records import Finding, Heartbeat, Record, RunInfo, RunState
+from stabmon.records import Heartbeat, Record, RunInfo, RunState
 from stabmon.rules import RuleDocument, gallery
 from stabmon.series import Layout
 from stabmon.server.encoding import FORMAT, MEDIA_TYPE, Series, pack, worst

@@ -7,11 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stabmon.ab_test import TrialReport, trial
+    from stabmon.findings import Finding
+    from stabmon.fixes.record import Fix
     from stabmon.monitor import Monitor, watch
-    from stabmon.records import Finding, Fix, Severity
+    from stabmon.preflight_check import PreflightReport, preflight
+    from stabmon.records import Severity
     from stabmon.schedule import Schedule
-    from stabmon.step_zero import PreflightReport, preflight
-    from stabmon.trials import TrialReport, trial
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,15 +31,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "Finding": "records",
-    "Fix": "records",
+    "Finding": "findings",
+    "Fix": "fixes.record",
     "Monitor": "monitor",
-    "PreflightReport": "step_zero",
+    "PreflightReport": "preflight_check",
     "Schedule": "schedule",
     "Severity": "records",
-    "TrialReport": "trials",
-    "preflight": "step_zero",
-    "trial": "trials",
+    "TrialReport": "ab_test",
+    "preflight": "preflight_check",
+    "trial": "ab_test",
     "watch": "monitor",
 }
 

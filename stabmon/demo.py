@@ -10,8 +10,9 @@ from torch import nn
 
 from stabmon import config as configuration
 from stabmon.config import RunConfig
-from stabmon.records import Finding, Record
-from stabmon.step_zero import PreflightReport, preflight
+from stabmon.findings import Finding
+from stabmon.preflight_check import PreflightReport, preflight
+from stabmon.records import Record
 from stabmon.store import fresh_name
 from stabmon.workloads import training
 

@@ -9,8 +9,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TORCH_FREE = ("records", "names", "metrics", "series", "errors", "config", "schedule", "store", "rules", "sinks")
-SERVER_MAY = ("__version__", "server", "records", "names", "metrics", "series", "errors", "store", "rules")
+TORCH_FREE = (
+    "records",
+    "findings",
+    "names",
+    "metrics",
+    "series",
+    "errors",
+    "config",
+    "schedule",
+    "store",
+    "rules",
+    "sinks",
+)
+SERVER_MAY = (
+    "__version__",
+    "server",
+    "records",
+    "findings",
+    "fixes",
+    "names",
+    "metrics",
+    "series",
+    "errors",
+    "store",
+    "rules",
+)
 
 
 def _source(part: str) -> Iterator[Path]:

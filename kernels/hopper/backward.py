@@ -259,7 +259,7 @@ def _consume(
 
 
 @gluon.jit(do_not_specialize=["key_heads", "group", "n_q", "n_k", "pairs", "key_tiles"])
-def key_kernel(
+def bwd_dkdv_kernel(
     Q, K, V, dO, dQ, dK, dV, bias, dB,
     key_heads, group, n_q, n_k, pairs, key_tiles, c_scale, c_bias, factor, scale, largest,
     BLOCK_Q: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, CAUSAL: gl.constexpr,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import descriptors
+from ..cache import layout, memoize
 from ..launcher import Launcher
-from ..metadata import known, layout
 from ..problem import Problem
 from . import launch
 from .launch import CAPABILITY, OPTIONS, SLAB, lead, padded, programs, readable, tile
@@ -85,7 +85,7 @@ def backward(
     form = sigmoid_form(problem) if form is None else form
     plans = _Plans(bias_gradient, form, keys, queries)
     key = "hopper backward", problem.layout, layout(grad), layout(grads[0]), layout(grads[1]), layout(grads[2]), plans
-    ready = known(
+    ready = memoize(
         key, lambda: _ready(problem, grads[0], plans) if descriptors.fit(CAPABILITY, (*problem[:3], grad)) else None
     )
     if ready is None:
@@ -130,7 +130,7 @@ def _ready(problem: Problem, grad_query: Tensor, plans: _Plans) -> _Ready:
 
 def _key_launcher(problem: Problem, plans: _Plans, tiles: int) -> Launcher:
     """Return the kernel for dK and dV, for parts of the bias's gradient, and unless it is deterministic for dQ."""
-    from .backward import key_kernel
+    from .backward import bwd_dkdv_kernel
 
     query, key = problem.query, problem.key
     batch, heads, n_q, dim = query.shape
@@ -147,12 +147,12 @@ def _key_launcher(problem: Problem, plans: _Plans, tiles: int) -> Launcher:
         "FORM": plans.form, "GAIN": gain, "GRADIENT_GAIN": gradient_gain, **OPTIONS,
     }  # fmt: skip
     numbers = (key_heads, heads // key_heads, n_q, n_k, batch * key_heads, tiles)
-    return Launcher(key_kernel, (grid,), operands, numbers, constants)
+    return Launcher(bwd_dkdv_kernel, (grid,), operands, numbers, constants)
 
 
 def _query_launcher(problem: Problem, plans: _Plans) -> Launcher:
     """Return the kernel for dQ."""
-    from .query import query_kernel
+    from .backward_dq import bwd_dq_kernel
 
     query, key = problem.query, problem.key
     batch, heads, n_q, dim = query.shape
@@ -165,7 +165,7 @@ def _query_launcher(problem: Problem, plans: _Plans) -> Launcher:
         "HAS_BIAS": problem.bias is not None, "FORM": plans.form, "GAIN": GAINS[query.dtype][1], **OPTIONS,
     }  # fmt: skip
     numbers = (heads, heads // key.size(1), n_q, key.size(2), batch * heads, tiles, lead(problem))
-    return Launcher(query_kernel, (grid,), operands, numbers, constants)
+    return Launcher(bwd_dq_kernel, (grid,), operands, numbers, constants)
 
 
 def _factors(problem: Problem, form: int, gain: float) -> tuple[float, float, float, float, float]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from .. import descriptors, releases
 from .. import launch as backends
 from ..auxiliary import Measure
+from ..cache import layout, memoize
 from ..launch import Refusal
 from ..launcher import Describe, Launcher
-from ..metadata import known, layout
 from ..problem import Problem, Traits
 
 IN_AUTO = True
@@ -166,7 +166,7 @@ def forward(
     """
     form, with_sums = sigmoid_form(problem) if form is None else form, measure is not None
     key = "hopper forward", problem.layout, layout(output), with_sums, form, plan
-    ready = known(
+    ready = memoize(
         key, lambda: _ready(problem, with_sums, form, plan) if descriptors.fit(CAPABILITY, problem[:3]) else None
     )
     if ready is None:

@@ -51,14 +51,14 @@ function evidence(cells) {
 }
 
 /** What a fix sets: its kind, value and setting. */
-function knob(fix) {
+function setting(fix) {
   const value = fix.value === null ? "" : ` ${number(fix.value)}`;
   return `${words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
 }
 
 function drawFix(fix, index) {
   const parts = fix.made_of?.length ? fix.made_of : [fix];
-  const title = `${index ? "Or" : "Suggested fix"}: ${parts.map(knob).join(", with ")}`;
+  const title = `${index ? "Or" : "Suggested fix"}: ${parts.map(setting).join(", with ")}`;
   const { effect, diff } = fix;
   return h(
     "section.fix",

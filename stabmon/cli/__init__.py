@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stabmon import __version__
-from stabmon.cli import bench, demo, evaluate, findings, preflight, rules, serve, train, try_
+from stabmon.cli import ab_test, bench, demo, evaluate, findings, preflight, rules, serve, train
 from stabmon.errors import StabmonError
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
-app.command("try")(try_.try_)
+app.command("try")(ab_test.try_fix)
 
 
 @app.callback(invoke_without_command=True)

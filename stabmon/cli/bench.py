@@ -31,15 +31,15 @@ def bench(
         str | None, typer.Option(help="Only these shapes, such as d128-causal-2048,d64-full-8192.")
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Time the host for one call on tiny tensors instead.")] = False,
-    into: Annotated[
+    output: Annotated[
         Path | None, typer.Option(help="A file of results to keep this one in, under its backend's name.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the fused kernels next to torch's own on a GPU, or the monitor's overhead on this machine."""
     if overhead:
-        if backend != Backend.auto or cells is not None or host or into is not None:
-            raise typer.BadParameter("--overhead times steps; leave out --backend, --cells, --host and --into")
+        if backend != Backend.auto or cells is not None or host or output is not None:
+            raise typer.BadParameter("--overhead times steps; leave out --backend, --cells, --host and --output")
         found = _overhead(config, steps, device)
         text = (
             f"{found['config']} on {found['device']}, every step sampled: {found['milliseconds_with']:.1f} ms a step "
@@ -47,7 +47,7 @@ def bench(
             f"(95 % interval {found['ratio_low']:.4f} to {found['ratio_high']:.4f})"
         )
     else:
-        found, text = _kernels(backend, rounds, cells, host, into)
+        found, text = _kernels(backend, rounds, cells, host, output)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -55,7 +55,7 @@ def bench(
 
 
 def _kernels(
-    backend: Backend, rounds: int, cells: str | None, host: bool, into: Path | None
+    backend: Backend, rounds: int, cells: str | None, host: bool, output: Path | None
 ) -> tuple[dict[str, Any], str]:
     import torch
 
@@ -66,7 +66,7 @@ def _kernels(
             "the kernels are timed on a CUDA device, this machine has none; --overhead runs anywhere"
         )
     try:
-        return kernels.answer(cells, backend.value, rounds, host, into)
+        return kernels.answer(cells, backend.value, rounds, host, output)
     except (ValueError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -30,8 +30,8 @@ def evaluate(
     tune: Annotated[
         bool, typer.Option("--tune", help="Search thresholds on the tuning half and write limits.yaml.")
     ] = False,
-    mend: Annotated[
-        bool, typer.Option("--mend/--no-mend", help="Train failed runs again with their first fix.")
+    apply_fixes: Annotated[
+        bool, typer.Option("--apply-fixes/--no-apply-fixes", help="Train failed runs again with their first fix.")
     ] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
@@ -58,7 +58,9 @@ def evaluate(
     planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
     with _bars(console) as progress:
         place = carried_out.Place(directory, pick_device(device), jobs, progress)
-        found = carried_out.evaluate(planned, place, read(limits) if limits else Limits(), tune=tune, mend=mend)
+        found = carried_out.evaluate(
+            planned, place, read(limits) if limits else Limits(), tune=tune, apply_fixes=apply_fixes
+        )
     _print(found, half, as_json)
 
 

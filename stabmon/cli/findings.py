@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stabmon.findings import Finding
 from stabmon.names import natural_key
-from stabmon.records import Finding, Severity
+from stabmon.records import Severity
 
 if TYPE_CHECKING:
     from stabmon.rules import Group
@@ -27,32 +28,32 @@ def findings(
         list[str] | None, typer.Option("--set", help="A limit: att.row_mass_max=6, layers.0/att.row_mass_max=6.")
     ] = None,
     limits: Annotated[Path | None, typer.Option(help="A YAML file of limits; without it the run's own.")] = None,
-    silence: Annotated[list[str] | None, typer.Option(help="Code of a rule that is not to speak.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Code of a rule that is not to speak.")] = None,
     rules: Annotated[list[Path] | None, typer.Option(help="A Python file with rules of your own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the findings of a run; the exit code is 1 where one is an error.
 
-    --set, --limits, --silence and --rules replay the run; what was stored stays as it is.
+    --set, --limits, --ignore and --rules replay the run; what was stored stays as it is.
     """
     from stabmon.store import open_run
 
     with open_run(run) as reader:
-        if again or set_ or limits or silence or rules:
-            found: Sequence[Finding] = _replayed(reader, set_ or (), limits, silence or (), rules or ())
+        if again or set_ or limits or ignore or rules:
+            found: Sequence[Finding] = _replayed(reader, set_ or (), limits, ignore or (), rules or ())
         else:
             found = reader.findings()
     report(found, as_json=as_json)
 
 
 def _replayed(
-    reader: "RunReader", set_: Sequence[str], limits: Path | None, silence: Sequence[str], rules: Sequence[Path]
+    reader: "RunReader", set_: Sequence[str], limits: Path | None, ignore: Sequence[str], rules: Sequence[Path]
 ) -> Sequence[Finding]:
     from stabmon.rules import Limits, load, replay
     from stabmon.rules import limits as reading
 
     base = reading.read(limits) if limits else Limits.from_mapping(reader.info.limits)
-    return replay(reader, reading.set_(base, *set_), silence, load(*rules))
+    return replay(reader, reading.set_(base, *set_), ignore, load(*rules))
 
 
 def report(found: Sequence[Finding], *, as_json: bool) -> None:

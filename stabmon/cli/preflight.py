@@ -19,8 +19,8 @@ def preflight(
 ) -> None:
     """Check a run at step 0 with one forward pass; the exit code is 1 where a finding is an error."""
     from stabmon import config as configuration
-    from stabmon.step_zero import preflight as check
-    from stabmon.step_zero.sweep import lengths_of
+    from stabmon.preflight_check import preflight as check
+    from stabmon.preflight_check.sweep import lengths_of
     from stabmon.workloads import training
 
     loaded = configuration.load(config)

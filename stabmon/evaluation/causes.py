@@ -1,11 +1,11 @@
-"""Which knobs mend a failed run: seen in runs that differ from it in one knob alone and ended well."""
+"""Which settings mend a failed run: seen in runs that differ from it in one setting alone and ended well."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stabmon.evaluation.outcome import Outcome
 
-KNOBS = {
+SETTINGS = {
     "model.bias": "bias",
     "model.bias_start": "bias",
     "model.qk_norm": "qk_norm",
@@ -20,21 +20,21 @@ KNOBS = {
     "training.bad_batch": "data",
     "training.evaluate_length": "length",
 }
-"""Settings of a configuration and the knob that each belongs to, as fixes call it."""
+"""Settings of a configuration and the setting that each belongs to, as fixes call it."""
 _SAME = ("name", "training.seed", "monitor.dense", "monitor.every", "monitor.rows")
 
 
 def turned(before: Outcome, after: Outcome) -> str | None:
-    """Return the knob in which two runs differ; None where they differ in several, in none, or in something else."""
+    """Return the setting in which two runs differ; None where they differ in several, in none, or in something else."""
     old, new = _flat(before.config), _flat(after.config)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - set(_SAME)
-    knobs = {KNOBS.get(key, key) for key in changed}
-    return knobs.pop() if len(knobs) == 1 and changed <= KNOBS.keys() else None
+    settings = {SETTINGS.get(key, key) for key in changed}
+    return settings.pop() if len(settings) == 1 and changed <= SETTINGS.keys() else None
 
 
-def mending(run: Outcome, healthy: Iterable[Outcome]) -> tuple[str, ...]:
-    """Return the knobs in which one of the ``healthy`` runs differs from ``run`` and in nothing else."""
-    return tuple(sorted({knob for other in healthy if (knob := turned(run, other)) is not None}))
+def settings_that_fix(run: Outcome, healthy: Iterable[Outcome]) -> tuple[str, ...]:
+    """Return the settings in which one of the ``healthy`` runs differs from ``run`` and in nothing else."""
+    return tuple(sorted({setting for other in healthy if (setting := turned(run, other)) is not None}))
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``stabmon evaluate``: train the matrix, label, replay, mend, judge; what is finished is never done twice."""
+"""``stabmon evaluate``: train the matrix, label, replay, fix, judge; what is finished is never done twice."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,19 +35,19 @@ class Place(NamedTuple):
         return self.folder / "runs"
 
     @property
-    def mended(self) -> Path:
+    def fixed(self) -> Path:
         """Folder of the runs with a fix."""
-        return self.folder / "mended"
+        return self.folder / "fixed"
 
 
 def evaluate(
-    planned: Sequence[Planned], place: Place, limits: Limits, *, tune: bool = False, mend: bool = True
+    planned: Sequence[Planned], place: Place, limits: Limits, *, tune: bool = False, apply_fixes: bool = True
 ) -> Evaluation:
     """Carry out the evaluation of ``planned`` and store it.
 
     limits: thresholds to judge with, or to begin the search at.
     tune: whether thresholds are searched on the tuning half; they are written beside the result.
-    mend: whether failed runs are trained again with their first fix; without it, those count that were so before.
+    apply_fixes: whether failed runs are trained again with their first fix; without it, those of before count.
     """
     with Pool(place.jobs) as pool:
         outcomes = train(planned, place, pool)
@@ -56,12 +56,12 @@ def evaluate(
             limits = tuning.tune(_tuning_half(planned, ended, place), limits, pool)
             tuning.write(limits, place.folder)
         found = judge.find(outcomes.values(), place.runs, limits, pool)
-        wanted = repairs_of(outcomes, ended, found, place.mended)
-        if mend:
-            _do(repairs.carry_out, _open(wanted), "mending", len(wanted), place, pool)
+        wanted = repairs_of(outcomes, ended, found, place.fixed)
+        if apply_fixes:
+            _do(repairs.carry_out, _open(wanted), "fixing", len(wanted), place, pool)
         second = second_repairs(wanted, outcomes, ended, limits)
-        if mend:
-            _do(repairs.carry_out, _open(second), "mending again", len(second), place, pool)
+        if apply_fixes:
+            _do(repairs.carry_out, _open(second), "fixing again", len(second), place, pool)
     evaluation = Evaluation(
         device=place.device,
         versions=next(iter(found.values())).versions if found else {},
@@ -93,11 +93,11 @@ def second_repairs(
     """Return the second fixes: of what failed with its first fix from step 0, the first one that is named then."""
     found = []
     for first in wanted:
-        mended = outcome.read(first.job.folder) if first.step is None else None
-        if mended is not None and label(mended, ended.references.get(outcomes[first.run].group)).failed:
+        fixed = outcome.read(first.job.folder) if first.step is None else None
+        if fixed is not None and label(fixed, ended.references.get(outcomes[first.run].group)).failed:
             recorded = Recorded(first.job.folder)
-            in_samples, warned = recorded.told(limits)
-            found.append(repairs.again(first, mended, (*recorded.at_the_start(limits), *in_samples), warned))
+            in_samples, warned = recorded.findings_and_warnings(limits)
+            found.append(repairs.again(first, fixed, (*recorded.at_the_start(limits), *in_samples), warned))
     return [one for one in found if one is not None]
 
 

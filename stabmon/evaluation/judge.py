@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stabmon.evaluation import labels, lead
-from stabmon.evaluation.causes import mending
+from stabmon.evaluation.causes import settings_that_fix
 from stabmon.evaluation.labels import Label, Reference
 from stabmon.evaluation.matrix import Half, Planned, halves
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
-from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, knob, of_baselines
-from stabmon.records import Finding, Fix, Key
+from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, of_baselines, setting
+from stabmon.findings import Finding, Key
+from stabmon.fixes.record import Fix
 from stabmon.rules import Limits
 
 
@@ -86,7 +87,7 @@ def verdicts(
 
 def _find(run: Outcome, folder: Path, limits: Limits | None) -> Found:
     recorded = Recorded(folder / run.name)
-    in_samples, warned = recorded.told(limits)
+    in_samples, warned = recorded.findings_and_warnings(limits)
     return Found(
         run.name,
         recorded.at_the_start(limits),
@@ -114,8 +115,10 @@ def _verdict(
         how: None if one.outcome is None else not labels.label(one.outcome, reference).failed
         for how, one in own.items()
     }
-    knobs = set(mending(outcome, healthy)) if label.failed else set()
-    knobs |= {knob(one.fix.kind) for how, one in own.items() if ok[how] and how != "second" and len(one.fix.parts) == 1}
+    settings = set(settings_that_fix(outcome, healthy)) if label.failed else set()
+    settings |= {
+        setting(one.fix.kind) for how, one in own.items() if ok[how] and how != "second" and len(one.fix.parts) == 1
+    }
     return Verdict(
         name=run.name,
         configuration=run.configuration,
@@ -126,10 +129,10 @@ def _verdict(
         shown=lead.shown(outcome, usual, reference.margin if reference else 0.0),
         alarms=alarms(found.at_start, found.in_samples, found.warned),
         baselines=found.baselines,
-        knobs=tuple(sorted(knobs)),
-        mended=ok.get("first"),
-        mended_in_two=_in_two(ok),
-        mended_live=ok.get("live"),
+        settings=tuple(sorted(settings)),
+        fixed=ok.get("first"),
+        fixed_in_two=_in_two(ok),
+        fixed_live=ok.get("live"),
         fixable="first" in ok,
     )
 

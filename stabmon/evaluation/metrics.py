@@ -38,18 +38,18 @@ class Row(Record):
     at_start: Figure
     """Share of failed runs that preflight found, before the first step."""
     cause: Figure
-    """Share of found failures, of those that some knob is known to mend, whose first fix turns such a knob."""
-    mended: Figure
-    """Share of failed runs that their first fix makes healthy from step 0; a run without a fix counts as not mended.
+    """Share of found failures, of those that some setting is known to mend, whose first fix turns such a setting."""
+    fixed: Figure
+    """Share of failed runs that their first fix makes healthy from step 0; a run without a fix counts as not fixed.
 
     Runs whose fix has not been tried are left out; ``count`` says how many were tried.
     """
-    mended_in_two: Figure
+    fixed_in_two: Figure
     """The same, where the first fix that is then named is carried out as well if the run still fails.
 
-    A second fix that was not tried counts as not mended.
+    A second fix that was not tried counts as not fixed.
     """
-    mended_live: Figure
+    fixed_live: Figure
     """Share of those in which it was applied at the step of the finding that it then makes healthy."""
 
 
@@ -74,9 +74,9 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
     """Return the figures of ``verdicts``."""
     failed = [one for one in verdicts if one.failed]
     leads = [one for one in failed if one.first is not None]
-    causes = [one for one in failed if one.found and one.knobs]
-    tried = [one for one in failed if one.mended is not None or not one.fixable]
-    live = [one for one in failed if one.mended_live is not None]
+    causes = [one for one in failed if one.found and one.settings]
+    tried = [one for one in failed if one.fixed is not None or not one.fixable]
+    live = [one for one in failed if one.fixed_live is not None]
     return Row(
         title=title,
         configurations=len({one.configuration for one in verdicts}),
@@ -90,10 +90,10 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
         false_alarms_of_decided=_false_alarms(_decided(verdicts), _loudness),
         lead=bootstrap(_by_configuration(leads, _lead), median),
         at_start=share(_by_configuration(failed, lambda one: any(alarm.at_start for alarm in one.alarms))),
-        cause=share(_by_configuration(causes, lambda one: one.named in one.knobs)),
-        mended=share(_by_configuration(tried, lambda one: bool(one.mended))),
-        mended_in_two=share(_by_configuration(tried, lambda one: bool(one.mended_in_two))),
-        mended_live=share(_by_configuration(live, lambda one: bool(one.mended_live))),
+        cause=share(_by_configuration(causes, lambda one: one.named in one.settings)),
+        fixed=share(_by_configuration(tried, lambda one: bool(one.fixed))),
+        fixed_in_two=share(_by_configuration(tried, lambda one: bool(one.fixed_in_two))),
+        fixed_live=share(_by_configuration(live, lambda one: bool(one.fixed_live))),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Key, Record, RunInfo, Severity
+from stabmon.findings import Finding, Key
+from stabmon.records import Record, RunInfo, Severity
 from stabmon.rules import Engine, Limits
 from stabmon.series import Floats, Layout
 from stabmon.store import open_run
@@ -49,26 +50,26 @@ class Recorded:
         except FileNotFoundError as error:
             raise StoreError(f"{folder} holds no {STARTS}: it is no run of an evaluation") from error
 
-    def findings(self, limits: Limits | None = None, silence: Collection[str] = ()) -> tuple[Finding, ...]:
+    def findings(self, limits: Limits | None = None, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
         """Return what the rules find: first in the starts, then in the samples, step by step."""
-        return (*self.at_the_start(limits, silence), *self.in_the_samples(limits, silence))
+        return (*self.at_the_start(limits, ignore), *self.in_the_samples(limits, ignore))
 
-    def at_the_start(self, limits: Limits | None = None, silence: Collection[str] = ()) -> tuple[Finding, ...]:
+    def at_the_start(self, limits: Limits | None = None, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
         """Return what preflight finds."""
-        return tuple(self._at_the_start(limits, silence))
+        return tuple(self._at_the_start(limits, ignore))
 
-    def in_the_samples(self, limits: Limits | None = None, silence: Collection[str] = ()) -> tuple[Finding, ...]:
+    def in_the_samples(self, limits: Limits | None = None, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
         """Return what the rules find while the run goes on."""
-        return self.told(limits, silence)[0]
+        return self.findings_and_warnings(limits, ignore)[0]
 
-    def told(
-        self, limits: Limits | None = None, silence: Collection[str] = ()
+    def findings_and_warnings(
+        self, limits: Limits | None = None, ignore: Collection[str] = ()
     ) -> tuple[tuple[Finding, ...], dict[Key, int]]:
         """Return what the rules find while the run goes on, and at which step each became a warning or worse.
 
         A finding may open as information and become grave later: it warns nobody before.
         """
-        engine, warned = Engine(self.info, self.layout, limits, silence), dict[Key, int]()
+        engine, warned = Engine(self.info, self.layout, limits, ignore), dict[Key, int]()
         for step, row in zip(self.steps, self.rows, strict=True):
             for finding in engine.observe(int(step), row):
                 if finding.severity.rank >= Severity.WARNING.rank:
@@ -84,8 +85,8 @@ class Recorded:
             values[self.steps[inside]] = self.rows[inside, columns[0].start]
         return values
 
-    def _at_the_start(self, limits: Limits | None, silence: Collection[str]) -> Iterator[Finding]:
+    def _at_the_start(self, limits: Limits | None, ignore: Collection[str]) -> Iterator[Finding]:
         for start in self.starts:
-            engine = Engine(start.info, start.layout, limits, silence)
+            engine = Engine(start.info, start.layout, limits, ignore)
             engine.observe(0, np.frombuffer(bytes.fromhex(start.row), dtype="<f4"))
             yield from engine.findings

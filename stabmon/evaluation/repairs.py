@@ -14,10 +14,11 @@ from stabmon.errors import FixError
 from stabmon.evaluation.judge import How
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.runs import Job, record, retrain
-from stabmon.evaluation.verdict import loud
+from stabmon.evaluation.verdict import alarming
+from stabmon.findings import Finding, Key
 from stabmon.fixes import apply, apply_to_config
+from stabmon.fixes.record import Fix, FixKind
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.records import Finding, Fix, FixKind, Key
 from stabmon.workloads.intervention import Intervention
 
 ANOTHER_MODEL = (FixKind.PRE_NORM, FixKind.POSITION, FixKind.LENGTH)
@@ -51,8 +52,8 @@ def first_fix(findings: Iterable[Finding], warned: Mapping[Key, int]) -> tuple[F
 def from_start(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
     """Return the training of ``run`` with its first fix from step 0; None where there is none that can be made."""
     first = first_fix(findings, warned)
-    mended = None if first is None else _mended(first[1], run.run_config)
-    return None if first is None or mended is None else _repair(run, first[1], None, mended, folder)
+    fixed = None if first is None else _fixed(first[1], run.run_config)
+    return None if first is None or fixed is None else _repair(run, first[1], None, fixed, folder)
 
 
 def again(first: Repair, run: Outcome, findings: Iterable[Finding], warned: Mapping[Key, int]) -> Repair | None:
@@ -62,9 +63,9 @@ def again(first: Repair, run: Outcome, findings: Iterable[Finding], warned: Mapp
     """
     for finding in _in_order(findings, warned):
         for fix in finding.fixes:
-            mended = _mended(fix, run.run_config)
-            if mended not in (None, run.run_config):
-                second = _repair(run, fix, None, mended, first.job.folder.parent)
+            fixed = _fixed(fix, run.run_config)
+            if fixed not in (None, run.run_config):
+                second = _repair(run, fix, None, fixed, first.job.folder.parent)
                 return second._replace(run=first.run, is_second=True)
     return None
 
@@ -77,7 +78,7 @@ def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mappin
     finding, fix = first
     step = warned.get(finding.key, finding.opened) + 1
     is_late = step >= len(run.losses) or any(part.kind in ANOTHER_MODEL for part in fix.parts)
-    if is_late or _mended(fix, run.run_config) is None:
+    if is_late or _fixed(fix, run.run_config) is None:
         return None
     return _repair(run, fix, step, run.run_config, folder)
 
@@ -116,10 +117,10 @@ def apply_everywhere(model: nn.Module, fix: Fix) -> None:
 def _in_order(findings: Iterable[Finding], warned: Mapping[Key, int]) -> list[Finding]:
     """Return the findings that stand for themselves and have a fix: alarms first, then information."""
     own = [finding for finding in findings if finding.follows is None and finding.fixes]
-    return [*loud(own, warned), *sorted(own, key=lambda one: one.opened)]
+    return [*alarming(own, warned), *sorted(own, key=lambda one: one.opened)]
 
 
-def _mended(fix: Fix, config: RunConfig) -> RunConfig | None:
+def _fixed(fix: Fix, config: RunConfig) -> RunConfig | None:
     """Return ``config`` with ``fix``, or None where it cannot be made in it."""
     try:
         return apply_to_config(fix, config)

@@ -18,7 +18,7 @@ FILE = "evaluation.json"
 """Name of the file in an evaluation's folder."""
 HEADS = (
     *("runs", "failed", "undecided", "recall", "precision", "of decided", "false alarms", "of decided"),
-    *("lead", "at step 0", "cause", "mended", "in two", "live"),
+    *("lead", "at step 0", "cause", "fixed", "in two", "live"),
 )
 """Heads of the rules' table; "of decided" is the figure before it, without the runs whose outcome is undecided."""
 _COUNTS = 3
@@ -150,8 +150,8 @@ def _baselines(found: Sequence[BaselineRow]) -> Table:
 
 def _cells(row: Row) -> list[str]:
     found = (row.recall, row.precision, row.precision_of_decided, row.false_alarms, row.false_alarms_of_decided)
-    mended = (row.lead, row.at_start, row.cause, row.mended, row.mended_in_two, row.mended_live)
-    return [row.title, *map(str, (row.runs, row.failed, row.undecided)), *map(str, (*found, *mended))]
+    fixed = (row.lead, row.at_start, row.cause, row.fixed, row.fixed_in_two, row.fixed_live)
+    return [row.title, *map(str, (row.runs, row.failed, row.undecided)), *map(str, (*found, *fixed))]
 
 
 def _baseline_cells(row: BaselineRow) -> list[str]:

@@ -11,8 +11,8 @@ from stabmon.config import RunConfig
 from stabmon.evaluation import outcome as outcomes
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.recorded import STARTS, Start, Starts
+from stabmon.preflight_check import measure
 from stabmon.sinks import StoreSink
-from stabmon.step_zero import measure
 from stabmon.workloads import training
 from stabmon.workloads.intervention import Intervention
 from stabmon.workloads.training import TrainingResult

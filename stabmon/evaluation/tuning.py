@@ -15,7 +15,7 @@ import yaml
 
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
-from stabmon.evaluation.verdict import loud
+from stabmon.evaluation.verdict import alarming
 from stabmon.rules import Limits, catalogue
 from stabmon.rules.limits import documents
 
@@ -81,8 +81,8 @@ class Search:
         return Score(right, -loudness, near)
 
     def _replayed(self, limits: Limits, codes: Collection[str]) -> Spoken:
-        silence = tuple(rule.code for rule in catalogue() if rule.code not in codes)
-        task = partial(_speaks, limits=limits, silence=silence)
+        ignore = tuple(rule.code for rule in catalogue() if rule.code not in codes)
+        task = partial(_speaks, limits=limits, ignore=ignore)
         found = dict(self._pool.each(task, [run.folder for run in self.runs]))
         return [found[run.folder] for run in self.runs]
 
@@ -111,9 +111,9 @@ def value_of(limits: Limits, name: str) -> Any:
     return getattr(getattr(limits, family), field)
 
 
-def _speaks(folder: Path, limits: Limits, silence: Collection[str]) -> tuple[Path, frozenset[str]]:
-    found = _recorded(folder).findings(limits, silence)
-    return folder, frozenset(one.code for one in loud(found))
+def _speaks(folder: Path, limits: Limits, ignore: Collection[str]) -> tuple[Path, frozenset[str]]:
+    found = _recorded(folder).findings(limits, ignore)
+    return folder, frozenset(one.code for one in alarming(found))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is known of one run: how it ended, what was found and when, and whether the fix mended it."""
+"""What is known of one run: how it ended, what was found and when, and whether the fix fixed it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,7 +7,8 @@ from stabmon.evaluation.labels import Label
 from stabmon.evaluation.matrix import Half
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.recorded import Recorded
-from stabmon.records import Finding, Key, Record, Severity
+from stabmon.findings import Finding, Key
+from stabmon.records import Record, Severity
 
 
 class Alarm(Record):
@@ -47,13 +48,13 @@ class Verdict(Record):
     """First step at which the loss itself shows the failure; the number of steps where it never does."""
     alarms: tuple[Alarm, ...]
     baselines: dict[str, BaselineAlarms]
-    knobs: tuple[str, ...] = ()
-    """Knobs that are known to mend it: a healthy run of the matrix or a mended one differs in nothing else."""
-    mended: bool | None = None
+    settings: tuple[str, ...] = ()
+    """Knobs that are known to mend it: a healthy run of the matrix or a fixed one differs in nothing else."""
+    fixed: bool | None = None
     """Whether it is healthy with its first fix from step 0; None where that was not tried."""
-    mended_in_two: bool | None = None
+    fixed_in_two: bool | None = None
     """Whether it is healthy with its first fix, or with that and the first one named then; None: not tried."""
-    mended_live: bool | None = None
+    fixed_live: bool | None = None
     """Whether it is healthy when the first fix that the monitor names is applied at that step; None: not tried."""
     fixable: bool = False
     """Whether a fix was named that can be carried out from step 0."""
@@ -75,7 +76,7 @@ class Verdict(Record):
 
     @property
     def named(self) -> str | None:
-        """The knob that the first alarm with a fix would turn."""
+        """The setting that the first alarm with a fix would turn."""
         return next((alarm.fix for alarm in self.alarms if alarm.fix is not None), None)
 
 
@@ -84,8 +85,8 @@ def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: M
 
     warned: steps at which findings in the samples became a warning.
     """
-    early = [(finding, 0, True) for finding in loud(at_start)]
-    late = [(finding, warned[finding.key], False) for finding in loud(in_samples, warned)]
+    early = [(finding, 0, True) for finding in alarming(at_start)]
+    late = [(finding, warned[finding.key], False) for finding in alarming(in_samples, warned)]
     found: dict[str, Alarm] = {}
     for finding, step, is_early in (*early, *late):
         if finding.code not in found:
@@ -94,12 +95,12 @@ def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: M
                 severity=finding.severity,
                 opened=step,
                 at_start=is_early,
-                fix=knob(finding.fixes[0].kind) if finding.fixes else None,
+                fix=setting(finding.fixes[0].kind) if finding.fixes else None,
             )
     return tuple(found.values())
 
 
-def loud(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
+def alarming(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
     """Return the findings at warning level and above that stand for themselves, first and gravest first.
 
     warned: steps at which they became a warning, where those may differ from the ones at which they opened.
@@ -108,8 +109,8 @@ def loud(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -
     return sorted(own, key=lambda one: ((warned or {}).get(one.key, one.opened), -one.severity.rank))
 
 
-def knob(kind: str) -> str:
-    """Return the knob that a kind of fix turns; a learnable bias and a fixed one are the same."""
+def setting(kind: str) -> str:
+    """Return the setting that a kind of fix turns; a learnable bias and a fixed one are the same."""
     return "bias" if kind == "learnable_bias" else str(kind)
 
 

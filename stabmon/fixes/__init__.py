@@ -26,7 +26,7 @@ from stabmon.fixes.suggest import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from stabmon.records import Applied, Fix
+    from stabmon.fixes.record import Applied, Fix
 
 __all__ = [
     "apply",

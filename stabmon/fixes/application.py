@@ -12,12 +12,12 @@ from torch import nn
 
 from stabmon.errors import FixError
 from stabmon.fixes.code import join
-from stabmon.fixes.present import norm_gain
+from stabmon.fixes.qk_norm_init import norm_gain
+from stabmon.fixes.record import Applied, Fix, FixKind
 from stabmon.fixes.source import source_diff
 from stabmon.names import natural_key, own_name
 from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention, alibi_slopes
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.records import Applied, Fix, FixKind
 
 _log = logging.getLogger(__name__)
 _POSITIONS = {"rope": "rope", "alibi": "alibi", "none": None}

@@ -1,6 +1,7 @@
 """The lines that a user would write for a fix, on a model and an optimizer that exist already. No torch."""
 
-from stabmon.records import Attention, FixKind
+from stabmon.fixes.record import FixKind
+from stabmon.records import Attention
 
 
 def code_for(kind: FixKind, attention: Attention | None, value: float | None, setting: str | None = None) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 from stabmon.config import RunConfig, override
 from stabmon.errors import ConfigError, FixError
-from stabmon.records import Fix, FixKind
+from stabmon.fixes.record import Fix, FixKind
 
 _WIDER = {"fp16": 0, "bf16": 1, "fp32": 2}
 """Precisions from the one that overflows first."""

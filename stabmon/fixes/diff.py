@@ -1,7 +1,8 @@
 """A fix as a change to the code that builds a model or trains it, in the form of a unified diff. No torch."""
 
 from stabmon.fixes.code import is_ours, name_of, number
-from stabmon.records import Attention, FixKind
+from stabmon.fixes.record import FixKind
+from stabmon.records import Attention
 
 
 def diff_for(kind: FixKind, attention: Attention | None, value: float | None, setting: str | None = None) -> str:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 
+from stabmon.fixes.record import Effect, Fix, FixKind
 from stabmon.fixes.row_mass import row_mass_at
-from stabmon.records import Attention, Effect, Fix, FixKind
+from stabmon.records import Attention
 
 _LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38, "fp32": 3.4028235e38}
 """Largest number of each precision."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from stabmon.records import Finding, Fix
+from stabmon.findings import Finding
+from stabmon.fixes.record import Fix
 
 
 def gravest(findings: Iterable[Finding]) -> tuple[Fix, ...]:

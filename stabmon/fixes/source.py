@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from stabmon.fixes.record import Fix, FixKind
 from stabmon.names import own_name
-from stabmon.records import Fix, FixKind
 
 _OURS = "stabmon."
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from stabmon.fixes.code import code_for, is_ours
 from stabmon.fixes.diff import diff_for
-from stabmon.records import Attention, Effect, Fix, FixKind, Safety
+from stabmon.fixes.record import Effect, Fix, FixKind, Safety
+from stabmon.records import Attention
 
 _GAINS = ((18, 0.1), (24, 1e-5), (math.inf, 1e-6))
 

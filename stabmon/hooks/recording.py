@@ -22,7 +22,7 @@ _log = logging.getLogger("stabmon")
 class Recording:
     """The open step of a monitor.
 
-    buffer: [plan.width] float32 on the model's device, written through ``writer``, whole after ``settle``, reset to
+    buffer: [plan.width] float32 on the model's device, written through ``writer``, whole after ``flush``, reset to
         ``initial`` after a recorded step.
     active: whether the open step is recorded.
     begun: whether a forward pass in training mode has run since the last optimizer step.
@@ -51,9 +51,9 @@ class Recording:
             return self._direct
         return self._stage
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring what is staged to the buffer: the open step is over."""
-        self._stage.settle()
+        self._stage.flush()
 
     def counts(self, module: nn.Module) -> bool:
         """Return whether this pass through ``module`` is to be recorded.

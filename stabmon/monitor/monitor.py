@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 
 from stabmon.discover.find import Site
 from stabmon.errors import WatchError
+from stabmon.findings import Finding
 from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
 from stabmon.hooks.recording import Guarded
 from stabmon.monitor.watched import release
-from stabmon.records import Finding, ModelMap, RunState
+from stabmon.records import ModelMap, RunState
 from stabmon.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class Monitor:
     def _seal(self) -> None:
         """Set the open step aside for ``log``, and make the buffer ready for the next."""
         recording = self._recording
-        recording.settle()
+        recording.flush()
         self._sealed.copy_(recording.buffer)
         recording.buffer.copy_(recording.initial)
         self._sealed_step = self._steps

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stabmon.sinks import Sink
 
 
-class Wishes(NamedTuple):
+class RunOptions(NamedTuple):
     """The arguments of ``watch`` that concern the run and not the model."""
 
     dir: str | Path | None
@@ -30,7 +30,7 @@ class Wishes(NamedTuple):
     sinks: "Sequence[Sink] | None"
     limits: "Limits | str | Path | None"
     rules: "Sequence[str | Path | Rule]"
-    silence: Collection[str]
+    ignore: Collection[str]
     console: bool
     resume: bool
 
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     path: Path | None
 
 
-def start(model: nn.Module, model_map: ModelMap, plan: Plan, wishes: Wishes) -> Run:
+def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions) -> Run:
     """Start the run of ``model``; prints the map where the console is wanted.
 
     Raises:
@@ -53,33 +53,35 @@ def start(model: nn.Module, model_map: ModelMap, plan: Plan, wishes: Wishes) -> 
 
     writes = rank() == 0
     stem = f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
-    name = wishes.name or fresh_name(wishes.dir or ".", stem)
-    path = Path(wishes.dir) / name if wishes.dir is not None and writes else None
-    limits = _limits(wishes)
-    info = describe(model, model_map, name, wishes.config).model_copy(update={"limits": limits.differences})
-    engine = _engine(info, plan, limits, wishes, path)
-    sinks = _sinks(path, wishes) if writes else []
-    if wishes.console and writes:
+    name = options.name or fresh_name(options.dir or ".", stem)
+    path = Path(options.dir) / name if options.dir is not None and writes else None
+    limits = _limits(options)
+    info = describe(model, model_map, name, options.config).model_copy(update={"limits": limits.differences})
+    engine = _engine(info, plan, limits, options, path)
+    sinks = _sinks(path, options) if writes else []
+    if options.console and writes:
         _print_map(model_map)
     return Run(Recorder(plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine), path)
 
 
-def _limits(wishes: Wishes) -> "Limits":
+def _limits(options: RunOptions) -> "Limits":
     """Return the limits with what is to be silent among them, so that the run's file says all of it."""
     from stabmon.rules import Limits
     from stabmon.rules.limits import read
 
-    limits = wishes.limits if isinstance(wishes.limits, Limits) else read(wishes.limits) if wishes.limits else Limits()
-    return limits.changed({"silence": list(wishes.silence)}) if wishes.silence else limits
+    limits = (
+        options.limits if isinstance(options.limits, Limits) else read(options.limits) if options.limits else Limits()
+    )
+    return limits.changed({"ignore": list(options.ignore)}) if options.ignore else limits
 
 
-def _engine(info: RunInfo, plan: Plan, limits: "Limits", wishes: Wishes, path: Path | None) -> "Engine":
+def _engine(info: RunInfo, plan: Plan, limits: "Limits", options: RunOptions, path: Path | None) -> "Engine":
     """Return the rules; those of a run that goes on have seen what is stored of it, so their baselines go on too."""
     from stabmon.rules import Engine, resolve
     from stabmon.store import FILE, open_run
 
-    engine = Engine(info, plan.layout, limits, rules=resolve(wishes.rules))
-    if wishes.resume and path is not None and (path / FILE).is_file():
+    engine = Engine(info, plan.layout, limits, rules=resolve(options.rules))
+    if options.resume and path is not None and (path / FILE).is_file():
         with open_run(path) as reader:
             if reader.layout == plan.layout:  # another layout is refused by the store, in its own words
                 engine.catch_up(reader)
@@ -108,15 +110,15 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
-def _sinks(path: Path | None, wishes: Wishes) -> list["Sink"]:
+def _sinks(path: Path | None, options: RunOptions) -> list["Sink"]:
     from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink
 
     made: list[Sink] = []
     if path is not None:
-        made += [StoreSink(path, resume=wishes.resume), TensorBoardSink(path)]
-    if wishes.console:
+        made += [StoreSink(path, resume=options.resume), TensorBoardSink(path)]
+    if options.console:
         made.append(ConsoleSink())
-    return made + list(wishes.sinks or ())
+    return made + list(options.sinks or ())
 
 
 def _print_map(model_map: ModelMap) -> None:

@@ -39,7 +39,7 @@ def watch(
     sinks: "Sequence[Sink] | None" = None,
     limits: "Limits | str | Path | None" = None,
     rules: "Sequence[str | Path | Rule]" = (),
-    silence: Collection[str] = (),
+    ignore: Collection[str] = (),
     console: bool = True,
     resume: bool = False,
     first_step: int = 0,
@@ -63,7 +63,7 @@ def watch(
         sinks: further sinks, beside the store and TensorBoard.
         limits: thresholds of the rules, or a YAML file of them.
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
-        silence: codes of rules that are not to speak.
+        ignore: codes of rules that are not to speak.
         console: print the map of what was found, and findings as they open.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before.
@@ -85,10 +85,10 @@ def watch(
     found = sites(model, heads)
     model_map = map_of(model, found)
     plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)
-    wishes = new_run.Wishes(dir, name, config, sinks, limits, rules, silence, console, resume)
+    options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
     claim(model, found)
     try:
-        run = new_run.start(model, model_map, plan, wishes)
+        run = new_run.start(model, model_map, plan, options)
         recording = Recording(plan, new_run.device_of(model), schedule.rows)
         monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
     except BaseException:
@@ -112,7 +112,7 @@ def _refuse_mistaken(model: object, optimizer: object) -> None:
 def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
     if isinstance(log, str):
         raise WatchError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
-    own = set(Plan(model_map.attentions, optimizer=True, step_zero=False).columns)
+    own = set(Plan(model_map.attentions, optimizer=True, at_start=False).columns)
     if taken := sorted(own & set(log)):
         raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")
     return tuple(dict.fromkeys(log))

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from stabmon.errors import StabmonError
+from stabmon.findings import Finding
 from stabmon.recorder.ring import Ring
-from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.sinks.protocol import Beating, Sink
 

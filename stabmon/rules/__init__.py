@@ -16,22 +16,32 @@ from stabmon.rules import (
 from stabmon.rules.engine import Engine
 from stabmon.rules.grouping import Group, grouped
 from stabmon.rules.limits import Limits
-from stabmon.rules.own import load, resolve
-from stabmon.rules.registry import Rule, RuleDocument, Sighting, Told, catalogue, document, find, markdown_table, rule
+from stabmon.rules.registry import (
+    Explanation,
+    Observation,
+    Rule,
+    RuleDocument,
+    catalogue,
+    document,
+    find,
+    markdown_table,
+    rule,
+)
 from stabmon.rules.replay import replay
+from stabmon.rules.user_rules import load, resolve
 from stabmon.rules.view import Hit, Run, Series
 
 __all__ = [
     "Engine",
+    "Explanation",
     "Group",
     "Hit",
     "Limits",
+    "Observation",
     "Rule",
     "RuleDocument",
     "Run",
     "Series",
-    "Sighting",
-    "Told",
     "attention",
     "attention_growth",
     "attention_heads",

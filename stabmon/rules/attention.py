@@ -5,13 +5,14 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.records import Attention, Cell, Evidence, Severity
-from stabmon.rules import remedies, setting
+from stabmon.findings import Cell
+from stabmon.records import Attention, Evidence, Severity
+from stabmon.rules import run_config, suggested_fixes
 from stabmon.rules.baseline import has_learnt
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.formatting import beside, number, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, number, over_limit
 
 
 @rule(
@@ -21,7 +22,7 @@ from stabmon.rules.words import beside, number, over_limit
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001",),
 )
-def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag sigmoid attention whose output is many times softmax's from the first step on.
 
     What it checks: the twin ratio (attention norm over that of softmax on the same q, k, v) against
@@ -46,11 +47,11 @@ def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[
         hits |= {hit.layer: hit for hit in ratios.above(limits.twin_ratio_max)}
     for layer, hit in hits.items():
         attention = run.attention(layer)
-        if attention is not None and remedies.is_sigmoid(attention) and not _tamed(run, attention, limits):
-            yield Sighting(
+        if attention is not None and suggested_fixes.is_sigmoid(attention) and not _tamed(run, attention, limits):
+            yield Observation(
                 hit,
-                partial(_tell_large, run, hit, attention),
-                partial(remedies.for_large_start, run, attention),
+                partial(_explain_large, run, hit, attention),
+                partial(suggested_fixes.for_large_start, run, attention),
                 opens=run.step < limits.first_steps,
             )
 
@@ -60,12 +61,12 @@ def _tamed(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
     return ratio is not None and ratio <= limits.tamed_branch_ratio_max
 
 
-def _tell_large(run: Run, hit: Hit, attention: Attention) -> Told:
+def _explain_large(run: Run, hit: Hit, attention: Attention) -> Explanation:
     metrics = [metric for metric in ("attention_norm", "twin_ratio", "row_mass") if metric != hit.metric]
     message = over_limit(hit) + beside(run, hit.layer, *metrics) + _bias_words(run, attention)
-    bias, best = remedies.bias_of(run, attention), run.value("best_bias", attention.layer)
-    excess = remedies.bias_excess(run, attention)
-    if excess is not None and excess <= remedies.SAME_BIAS:
+    bias, best = suggested_fixes.bias_of(run, attention), run.value("best_bias", attention.layer)
+    excess = suggested_fixes.bias_excess(run, attention)
+    if excess is not None and excess <= suggested_fixes.SAME_BIAS:
         cause = "the bias fits the length, so the logits are wide at the start"
     elif bias is not None and best is not None:
         cause = f"the bias is {number(bias - best)} above b*, and nothing else normalises a row of sigmoid attention"
@@ -73,12 +74,14 @@ def _tell_large(run: Run, hit: Hit, attention: Attention) -> Told:
         cause = f"the bias is {number(excess)} above -log n, and nothing else normalises a row of sigmoid attention"
     else:
         cause = "nothing normalises a row of sigmoid attention, and the bias does not make up for the number of keys"
-    return Told(message, cause, _cells(run, hit, "twin_ratio", "row_mass", "attention_norm", "bias", "best_bias"))
+    return Explanation(
+        message, cause, _cells(run, hit, "twin_ratio", "row_mass", "attention_norm", "bias", "best_bias")
+    )
 
 
 def _bias_words(run: Run, attention: Attention) -> str:
     """Name the bias, and b* where it was measured: one worked out at a run's worst step is not that of its start."""
-    bias, best = remedies.bias_of(run, attention), run.value("best_bias", attention.layer)
+    bias, best = suggested_fixes.bias_of(run, attention), run.value("best_bias", attention.layer)
     words = "" if bias is None else f"; b = {bias:.4g}"
     return words if best is None else f"{words}; rows sum to one near b* = {best:.4g}"
 
@@ -88,7 +91,7 @@ def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:
 
 
 @rule("ATT002", "starved-rows", severity=Severity.WARNING, evidence=Evidence.MEASURED)
-def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag sigmoid attention whose rows sum to almost nothing.
 
     What it checks: the mean row mass of each head against ``limits.row_mass_min``; at least
@@ -114,12 +117,12 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     """
     for hit in run.series("row_mass").below(limits.row_mass_min):
         attention = run.attention(hit.layer)
-        if attention is None or not remedies.is_sigmoid(attention):
+        if attention is None or not suggested_fixes.is_sigmoid(attention):
             continue
-        yield Sighting(
+        yield Observation(
             hit,
-            partial(_tell_starved, run, hit, attention),
-            partial(remedies.for_starved, run, attention),
+            partial(_explain_starved, run, hit, attention),
+            partial(suggested_fixes.for_starved, run, attention),
             opens=_starts(run, limits) and hit.heads >= limits.starved_heads_min * hit.measured,
             confirmations=1 if run.samples == 1 else limits.confirmations,
             severity=None if _is_harmful(run, attention, limits) else Severity.INFO,
@@ -142,7 +145,7 @@ def _is_harmful(run: Run, attention: Attention, limits: AttentionLimits) -> bool
 
 
 def _climbs(run: Run, attention: Attention) -> bool:
-    reach, excess = setting.reach(run), remedies.bias_excess(run, attention)
+    reach, excess = run_config.reach(run), suggested_fixes.bias_excess(run, attention)
     return reach is None or excess is None or reach >= -excess
 
 
@@ -157,13 +160,13 @@ def _stays_starved(run: Run, attention: Attention, limits: AttentionLimits) -> b
     return starved >= limits.starved_heads_min and (ratio is None or ratio < limits.dead_branch_ratio_max)
 
 
-def _tell_starved(run: Run, hit: Hit, attention: Attention) -> Told:
+def _explain_starved(run: Run, hit: Hit, attention: Attention) -> Explanation:
     message = over_limit(hit) + beside(run, hit.layer, "attention_norm", "twin_ratio") + _bias_words(run, attention)
-    excess = remedies.bias_excess(run, attention)
+    excess = suggested_fixes.bias_excess(run, attention)
     if attention.position == "alibi":
         cause = "ALiBi hides most keys already, and the bias counts them a second time"
-    elif excess is not None and excess < -remedies.SAME_BIAS:
+    elif excess is not None and excess < -suggested_fixes.SAME_BIAS:
         cause = f"the bias is {number(-excess)} below -log n"
     else:
         cause = "the logits are far below zero: queries and keys point away from each other"
-    return Told(message, cause, _cells(run, hit, "row_mass", "attention_norm", "bias", "best_bias"))
+    return Explanation(message, cause, _cells(run, hit, "row_mass", "attention_norm", "bias", "best_bias"))

@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.records import Attention, Cell, Evidence, Severity
-from stabmon.rules import remedies
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.findings import Cell
+from stabmon.records import Attention, Evidence, Severity
+from stabmon.rules import suggested_fixes
+from stabmon.rules.formatting import beside, number, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import HOLD, Hit, Limit, Run
-from stabmon.rules.words import beside, number, over_limit
 from stabmon.series import Spot
 
 
@@ -22,7 +23,7 @@ from stabmon.series import Spot
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "UPD002", "ATT008"),
 )
-def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag logits that grow as the run goes on, until the bias no longer keeps the rows small.
 
     What it checks: the logits' standard deviation against ``limits.logit_std_max`` (``limits.logit_std_error`` makes
@@ -49,7 +50,7 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     wide = _grown(run, "logit_std", limits.logit_std_max, limits)
     light = _light_layers(run, limits) if wide else set()
     for hit in wide:
-        if remedies.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or hit.layer not in light):
+        if suggested_fixes.is_sigmoid(run.attention(hit.layer)) and (hit.layer not in hits or hit.layer not in light):
             hits[hit.layer] = hit
     for hit in hits.values():
         attention = run.attention(hit.layer)
@@ -57,10 +58,10 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
             continue
         is_error = hit.metric == "logit_std" and hit.value > limits.logit_std_error
         severity = Severity.ERROR if is_error else None
-        yield Sighting(
+        yield Observation(
             hit,
-            partial(_tell_growth, run, hit),
-            partial(remedies.for_growth, run, attention),
+            partial(_explain_growth, run, hit),
+            partial(suggested_fixes.for_growth, run, attention),
             opens=hit.metric == "logit_max" or hit.layer not in light,
             confirmations=limits.confirmations,
             severity=Severity.INFO if _is_harmless(run, attention, hit.value, limits) else severity,
@@ -69,7 +70,7 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
 
 def _is_harmless(run: Run, attention: Attention, logit: float, limits: AttentionLimits) -> bool:
     """Return whether growth that allows a logit of this size is known to do no harm, or does none yet."""
-    if not remedies.is_sigmoid(attention):
+    if not suggested_fixes.is_sigmoid(attention):
         return logit < limits.softmax_harmful_logit_min
     return attention.qk_norm or _is_in_proportion(run, attention, limits)
 
@@ -86,7 +87,7 @@ def _is_in_proportion(run: Run, attention: Attention, limits: AttentionLimits) -
 
 
 def _is_softmax(run: Run, layer: str | None) -> float:
-    return float(not remedies.is_sigmoid(run.attention(layer)))
+    return float(not suggested_fixes.is_sigmoid(run.attention(layer)))
 
 
 def _grown(run: Run, metric: str, limit: Limit, limits: AttentionLimits) -> list[Hit]:
@@ -104,10 +105,10 @@ def _light_layers(run: Run, limits: AttentionLimits) -> set[str | None]:
     return measured - {hit.layer for hit in heavy if hit.excess > 1}
 
 
-def _tell_growth(run: Run, hit: Hit) -> Told:
+def _explain_growth(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "attention_norm")
     cause = "queries and keys have grown or aligned, and the bias was set for the logits of the start"
-    return Told(message, cause, _cells(run, hit, "logit_std", "logit_max", "row_mass", "query_norm", "key_norm"))
+    return Explanation(message, cause, _cells(run, hit, "logit_std", "logit_max", "row_mass", "query_norm", "key_norm"))
 
 
 def _since_start(run: Run, hit: Hit) -> str:
@@ -123,7 +124,7 @@ def _since_start(run: Run, hit: Hit) -> str:
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "UPD002", "ATT001", "ATT003", "ATT008"),
 )
-def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag attention whose weights become large as the run goes on.
 
     What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
@@ -144,21 +145,21 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Sighting]
         return
     for hit in series.above(np.maximum(limits.saturated_fraction_max, limits.logit_growth_min * series.start)):
         attention = run.attention(hit.layer)
-        if attention is not None and remedies.is_sigmoid(attention):
-            tell = partial(_tell_saturated, run, hit, attention)
-            fixes = partial(remedies.for_saturated, run, attention)
+        if attention is not None and suggested_fixes.is_sigmoid(attention):
+            explain = partial(_explain_saturated, run, hit, attention)
+            fixes = partial(suggested_fixes.for_saturated, run, attention)
             severity = Severity.INFO if attention.qk_norm or _is_in_proportion(run, attention, limits) else None
-            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
+            yield Observation(hit, explain, fixes, confirmations=limits.confirmations, severity=severity)
 
 
-def _tell_saturated(run: Run, hit: Hit, attention: Attention) -> Told:
+def _explain_saturated(run: Run, hit: Hit, attention: Attention) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_mean", "logit_std")
-    excess = remedies.bias_excess(run, attention)
-    rose = excess is not None and excess > remedies.SAME_BIAS
+    excess = suggested_fixes.bias_excess(run, attention)
+    rose = excess is not None and excess > suggested_fixes.SAME_BIAS
     cause = (
         f"the bias is {number(excess or 0)} above -log n" if rose else "the logits have risen to the bias and beyond"
     )
-    return Told(message, cause, _cells(run, hit, "saturated_fraction", "logit_mean", "logit_std", "bias"))
+    return Explanation(message, cause, _cells(run, hit, "saturated_fraction", "logit_mean", "logit_std", "bias"))
 
 
 @rule(
@@ -168,7 +169,7 @@ def _tell_saturated(run: Run, hit: Hit, attention: Attention) -> Told:
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "UPD002", "ATT003", "ATT008"),
 )
-def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag an attention norm that grows far beyond its value at the start of the run.
 
     What it checks: each head's attention norm against ``limits.norm_growth_max`` times its mean over the first five
@@ -187,10 +188,10 @@ def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Sightin
     for hit in series.above(limits.norm_growth_max * series.start):
         attention = run.attention(hit.layer)
         if attention is not None:
-            yield Sighting(
+            yield Observation(
                 hit,
-                partial(_tell_norm_growth, run, hit),
-                partial(remedies.for_growth, run, attention),
+                partial(_explain_norm_growth, run, hit),
+                partial(suggested_fixes.for_growth, run, attention),
                 opens=not _started_starved(run, hit, limits),
                 confirmations=limits.confirmations,
                 severity=Severity.INFO if _is_in_proportion(run, attention, limits) else None,
@@ -203,10 +204,12 @@ def _started_starved(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
     return bool(starts) and bool(starts[0] < limits.row_mass_min)
 
 
-def _tell_norm_growth(run: Run, hit: Hit) -> Told:
+def _explain_norm_growth(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_std")
     cause = "queries, keys and values grow together, as they do at a learning rate that is too high without QK norm"
-    return Told(message, cause, _cells(run, hit, "attention_norm", "row_mass", "logit_std", "query_norm", "key_norm"))
+    return Explanation(
+        message, cause, _cells(run, hit, "attention_norm", "row_mass", "logit_std", "query_norm", "key_norm")
+    )
 
 
 @rule(
@@ -216,7 +219,7 @@ def _tell_norm_growth(run: Run, hit: Hit) -> Told:
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "UPD002", "ATT003"),
 )
-def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag queries and keys that grow without a norm to hold them.
 
     What it checks: the largest logit that a query and a key of these norms can make (query norm times key norm over
@@ -251,14 +254,16 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     for hit in hits:
         attention = run.attention(hit.layer)
         if attention is not None:
-            tell, fixes = partial(_tell_query_key, run, hit), partial(remedies.for_growth, run, attention)
+            explain, fixes = partial(_explain_query_key, run, hit), partial(suggested_fixes.for_growth, run, attention)
             masses = run.series("row_mass").of(hit.layer)
             light = (
-                remedies.is_sigmoid(attention) and masses.size > 0 and bool((masses < limits.grown_row_mass_min).all())
+                suggested_fixes.is_sigmoid(attention)
+                and masses.size > 0
+                and bool((masses < limits.grown_row_mass_min).all())
             )
             harmless = light or _is_harmless(run, attention, hit.excess * hit.limit, limits)
             severity = Severity.INFO if harmless else None
-            yield Sighting(hit, tell, fixes, confirmations=limits.confirmations, severity=severity)
+            yield Observation(hit, explain, fixes, confirmations=limits.confirmations, severity=severity)
 
 
 def _inverse_root(run: Run, layer: str | None) -> float:
@@ -266,13 +271,13 @@ def _inverse_root(run: Run, layer: str | None) -> float:
     return math.nan if attention is None or attention.qk_norm else 1 / math.sqrt(attention.head_dim)
 
 
-def _tell_query_key(run: Run, hit: Hit) -> Told:
+def _explain_query_key(run: Run, hit: Hit) -> Explanation:
     message = (
         f"queries and keys of norms that allow a logit of {number(hit.excess * hit.limit)}{hit.where}, "
         f"limit {number(hit.limit)}{beside(run, hit.layer, 'query_norm', 'key_norm', 'logit_max', 'logit_std')}"
     )
     cause = "nothing holds the size of queries and keys, and the updates make them grow"
-    return Told(message, cause, _cells(run, hit, "query_norm", "key_norm", "logit_max", "logit_std"))
+    return Explanation(message, cause, _cells(run, hit, "query_norm", "key_norm", "logit_max", "logit_std"))
 
 
 def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:

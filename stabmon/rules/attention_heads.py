@@ -6,18 +6,18 @@ from functools import partial
 import numpy as np
 
 from stabmon.records import Evidence, Severity
-from stabmon.rules import remedies
+from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import has_learnt
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.formatting import beside, number, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, number, over_limit
 
 CAUSES = ("UPD001", "ATT002", "ATT003", "ATT008")
 
 
-@rule("ATT006", "attention-died", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=CAUSES)
-def attention_died(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+@rule("ATT006", "dead-attention-layer", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=CAUSES)
+def dead_attention_layer(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag a layer whose attention has gone silent in every head, although it did not start so.
 
     What it checks: whether all heads' row mass is under ``limits.dead_row_mass_max`` and the branch ratio, where it is
@@ -39,20 +39,20 @@ def attention_died(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
         attention, ratio = run.attention(hit.layer), run.value("branch_ratio", hit.layer)
         alive = series.first[series.within(hit.layer)] > limits.row_mass_min
         silent = hit.heads == hit.measured and (ratio is None or ratio < limits.dead_branch_ratio_max)
-        if attention is not None and remedies.is_sigmoid(attention) and silent and bool(alive.any()):
-            tell, fixes = partial(_tell_died, run, hit), partial(remedies.for_dead, run, attention)
+        if attention is not None and suggested_fixes.is_sigmoid(attention) and silent and bool(alive.any()):
+            explain, fixes = partial(_explain_died, run, hit), partial(suggested_fixes.for_dead, run, attention)
             severity = Severity.INFO if has_learnt(run, limits.learnt_share_max) else None
-            yield Sighting(hit, tell, fixes, confirmations=limits.lasting, severity=severity)
+            yield Observation(hit, explain, fixes, confirmations=limits.lasting, severity=severity)
 
 
-def _tell_died(run: Run, hit: Hit) -> Told:
+def _explain_died(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + beside(run, hit.layer, "branch_ratio", "logit_mean", "logit_std")
     cells = run.cells(hit.layer, "row_mass", "branch_ratio", "logit_mean", "bias", head=hit.head)
-    return Told(message, "the logits have fallen far below the bias in every head", cells)
+    return Explanation(message, "the logits have fallen far below the bias in every head", cells)
 
 
 @rule("ATT007", "uneven-heads", severity=Severity.INFO, evidence=Evidence.MEASURED, symptom_of=CAUSES)
-def uneven_heads(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
+def uneven_heads(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
     """Flag a layer in which one head's output is many times that of the others.
 
     What it checks: the largest attention norm of a layer's heads over their median, against
@@ -77,12 +77,12 @@ def uneven_heads(run: Run, limits: AttentionLimits) -> Iterator[Sighting]:
     for hit in series.over((ratio / limits.uneven_heads_max).reshape(-1), limits.uneven_heads_max):
         attention = run.attention(hit.layer)
         if attention is not None:
-            fixes = partial(remedies.for_uneven, attention)
-            yield Sighting(hit, partial(_tell_uneven, run, hit), fixes, confirmations=limits.lasting)
+            fixes = partial(suggested_fixes.for_uneven, attention)
+            yield Observation(hit, partial(_explain_uneven, run, hit), fixes, confirmations=limits.lasting)
 
 
-def _tell_uneven(run: Run, hit: Hit) -> Told:
+def _explain_uneven(run: Run, hit: Hit) -> Explanation:
     ratio = hit.excess * hit.limit
     message = f"attention norm {number(hit.value)} in head {hit.head}, {number(ratio)} times the median head's"
     cells = run.cells(hit.layer, "attention_norm", "row_mass", "bias", head=hit.head)
-    return Told(message + beside(run, hit.layer, "row_mass"), "the other heads put out almost nothing", cells)
+    return Explanation(message + beside(run, hit.layer, "row_mass"), "the other heads put out almost nothing", cells)

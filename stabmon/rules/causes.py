@@ -24,7 +24,7 @@ class Causes:
         self.events.append(event)
         return [*self._led(event), *self._explained(event)]
 
-    def graver(self, event: Event, samples: int) -> list[Event]:
+    def escalated(self, event: Event, samples: int) -> list[Event]:
         """Take an event whose severity rose: information may be too light to be its cause."""
         if event.follows is not None and not _weighs(event.follows, event):
             event.follows = self._cause_of(event, samples)

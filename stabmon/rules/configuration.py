@@ -8,11 +8,11 @@ import numpy as np
 
 from stabmon.fixes import row_mass
 from stabmon.records import Evidence, Severity
-from stabmon.rules import remedies, setting
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.formatting import number
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import ConfigurationLimits
 from stabmon.rules.view import HOLD, Hit, Run
-from stabmon.rules.words import number
 
 
 @rule(
@@ -22,7 +22,7 @@ from stabmon.rules.words import number
     evidence=Evidence.MEASURED,
     symptom_of=("ATT001", "ATT002"),
 )
-def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sighting]:
+def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Observation]:
     """Flag a bias that was set for another sequence length.
 
     What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
@@ -43,20 +43,20 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
     """
     for hit in _other_length(run, limits):
         attention = run.attention(hit.layer)
-        if attention is not None and remedies.is_sigmoid(attention):
-            fixes = partial(remedies.for_bias_of_other_length, run, attention)
+        if attention is not None and suggested_fixes.is_sigmoid(attention):
+            fixes = partial(suggested_fixes.for_bias_of_other_length, run, attention)
             light = hit.value < hit.limit and attention.is_causal is False
-            yield Sighting(
+            yield Observation(
                 hit,
-                partial(_tell_other, run, hit),
+                partial(_explain_other, run, hit),
                 fixes,
                 opens=run.step < limits.first_steps,
                 severity=Severity.INFO if light else None,
             )
 
 
-@rule("CFG002", "longer-than-made-for", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
-def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sighting]:
+@rule("CFG002", "exceeds-training-length", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
+def exceeds_training_length(run: Run, limits: ConfigurationLimits) -> Iterator[Observation]:
     """Flag sequences longer than the model was made for, in training or in the evaluation that is to follow.
 
     What it checks: at any step, whether there are more keys than the longest training length that the model states; at
@@ -85,14 +85,14 @@ def longer_than_made_for(run: Run, limits: ConfigurationLimits) -> Iterator[Sigh
         ]
     for hit in hits:
         attention = run.attention(hit.layer)
-        if attention is not None and remedies.is_sigmoid(attention):
-            fixes = partial(remedies.for_longer, run, attention, hit.value)
-            yield Sighting(hit, partial(_tell_longer, run, hit), fixes)
+        if attention is not None and suggested_fixes.is_sigmoid(attention):
+            fixes = partial(suggested_fixes.for_longer, run, attention, hit.value)
+            yield Observation(hit, partial(_explain_longer, run, hit), fixes)
 
 
 def _evaluated_length(run: Run, layer: str | None) -> float:
     """Return the length of the evaluation that is to follow; NaN for a layer whose bias follows the length."""
-    attention, length = run.attention(layer), setting.evaluate_length(run)
+    attention, length = run.attention(layer), run_config.evaluate_length(run)
     return math.nan if length is None or attention is None or attention.bias is None else length
 
 
@@ -136,7 +136,7 @@ def _stated(run: Run, layer: str | None) -> float:
     return float(attention.max_length or math.nan) if attention is not None else math.nan
 
 
-def _tell_other(run: Run, hit: Hit) -> Told:
+def _explain_other(run: Run, hit: Hit) -> Explanation:
     left = _left_by_alibi(run, hit.layer)
     length = _length(run, hit) if math.isnan(left) else left
     mass = math.exp(min(hit.value, 700.0)) * length
@@ -144,7 +144,7 @@ def _tell_other(run: Run, hit: Hit) -> Told:
     cause = f"this bias is -log n for n = {number(math.exp(min(-hit.value, 700.0)))}"
     if not math.isnan(left):
         cause = f"{cause}, and of {number(_length(run, hit))} keys ALiBi leaves a row {number(left)}"
-    return Told(message, cause, run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head))
+    return Explanation(message, cause, run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head))
 
 
 def _length(run: Run, hit: Hit) -> float:
@@ -152,7 +152,7 @@ def _length(run: Run, hit: Hit) -> float:
     return max(run.value("keys", hit.layer) or 0.0, float((attention.max_length if attention else None) or 0))
 
 
-def _tell_longer(run: Run, hit: Hit) -> Told:
+def _explain_longer(run: Run, hit: Hit) -> Explanation:
     message = f"{number(hit.value)} keys in a row, where the model states a longest length of {number(hit.limit)}"
     cause = "a bias set for shorter rows lets longer ones sum to more than one"
-    return Told(message, cause, run.cells(hit.layer, "keys", "bias", "row_mass"))
+    return Explanation(message, cause, run.cells(hit.layer, "keys", "bias", "row_mass"))

@@ -1,4 +1,4 @@
-"""From sightings to events: a finding opens, grows, clears, and may open again.
+"""From observations to events: a finding opens, grows, clears, and may open again.
 
 The engine is fed one sample at a time, live and in a replay alike, so both end with the same findings.
 """
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stabmon.errors import ConfigError
+from stabmon.findings import Finding
 from stabmon.names import natural_key
-from stabmon.records import Finding, RunInfo
+from stabmon.records import RunInfo
 from stabmon.rules.causes import Causes
 from stabmon.rules.event import Event
 from stabmon.rules.judge import Change, Judge
@@ -33,11 +34,11 @@ logger = logging.getLogger("stabmon")
 class Engine:
     """Runs every rule on each sample and keeps the run's findings.
 
-    silence: codes (or names) of rules that are not to speak, beside those of ``limits``.
+    ignore: codes (or names) of rules that are not to speak, beside those of ``limits``.
     rules: a user's own rules, as ``stabmon.rules.load`` reads them, beside the catalogue.
 
     Raises:
-        ConfigError: ``silence`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
+        ConfigError: ``ignore`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
     """
 
     def __init__(
@@ -45,12 +46,12 @@ class Engine:
         info: RunInfo,
         layout: Layout,
         limits: Limits | None = None,
-        silence: Collection[str] = (),
+        ignore: Collection[str] = (),
         rules: Sequence[Rule] = (),
     ) -> None:
         limits = limits or Limits()
         known = catalogue(rules)
-        silent = {find(code, known).code for code in (*limits.silence, *silence)}
+        silent = {find(code, known).code for code in (*limits.ignore, *ignore)}
         speaking = [rule for rule in known if rule.code not in silent]
         layers = sorted({column.layer for column in layout.columns if column.layer}, key=natural_key)
         _check_patterns(limits, layers)
@@ -97,8 +98,8 @@ class Engine:
             others: list[Event] = []
             if change is Change.OPENED:
                 others = self._causes.opened(event, self._run.samples)
-            elif change is Change.GRAVER:
-                others = self._causes.graver(event, self._run.samples)
+            elif change is Change.ESCALATED:
+                others = self._causes.escalated(event, self._run.samples)
             changed += [event, *others]
         return changed
 

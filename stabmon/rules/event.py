@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from stabmon.records import Cell, Finding, Fix, Key, Severity
-from stabmon.rules.registry import Rule, Sighting
+from stabmon.findings import Cell, Finding, Key
+from stabmon.fixes.record import Fix
+from stabmon.records import Severity
+from stabmon.rules.registry import Observation, Rule
 
 AGREEING = 8
 """Samples beyond which more of them make an event no surer."""
@@ -23,7 +25,7 @@ class Event:
     began: int
     """Number of the sample at which its rule first saw it; it opens when enough samples in a row agree."""
     severity: Severity
-    worst: Sighting
+    worst: Observation
     peak: int
     last: int
     agreeing: int
@@ -32,7 +34,7 @@ class Event:
     cause: str = ""
     cells: tuple[Cell, ...] = ()
     fixes: tuple[Fix, ...] = ()
-    told: float = 0.0
+    reported_excess: float = 0.0
     """How far over the limit it was when it was last told."""
     quiet: int = 0
     quiet_since: int = 0
@@ -55,10 +57,10 @@ class Event:
         odds = self.worst.hit.excess * min(self.agreeing, AGREEING)
         return 1.0 if odds == float("inf") else odds / (1 + odds)
 
-    def adopt(self, sighting: Sighting, step: int) -> None:
-        """Make ``sighting`` the worst so far."""
-        self.worst, self.peak = sighting, step
-        self.message, self.cause, self.cells = sighting.tell()
+    def adopt(self, observation: Observation, step: int) -> None:
+        """Make ``observation`` the worst so far."""
+        self.worst, self.peak = observation, step
+        self.message, self.cause, self.cells = observation.explain()
         self.touch()
 
     def touch(self) -> None:

@@ -5,13 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.records import Cell, Evidence, Fix, Severity
-from stabmon.rules import remedies
+from stabmon.findings import Cell
+from stabmon.fixes.record import Fix
+from stabmon.records import Evidence, Severity
+from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import Spike, disturbed, falls, log_spike, rise
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.formatting import beside, number
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, number
 
 CAUSES = ("UPD001", "UPD002", "ATT001", "ATT003", "ATT008", "LOS004")
 
@@ -19,7 +21,7 @@ CAUSES = ("UPD001", "UPD002", "ATT001", "ATT003", "ATT008", "LOS004")
 @rule(
     "GRD001", "gradient-spike", severity=Severity.WARNING, evidence=Evidence.LITERATURE, symptom_of=(*CAUSES, "GRD002")
 )
-def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Observation]:
     """Flag a gradient norm far above its recent past.
 
     What it checks: the logarithm of the total gradient norm against the median of the last ``limits.window`` samples
@@ -41,16 +43,16 @@ def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
     if found is not None:
         grave = not found.isolated and disturbed(run)
         severity = Severity.WARNING if grave else Severity.INFO
-        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, run, grave), severity=severity)
+        yield Observation(found.hit, partial(_explain, run, found), partial(_fixes, run, grave), severity=severity)
 
 
 def _fixes(run: Run, grave: bool) -> tuple[Fix, ...]:
     if not grave:
-        return remedies.if_unclipped(run)
-    return remedies.calmer(run, "the gradient norm has stayed above its usual size")
+        return suggested_fixes.if_unclipped(run)
+    return suggested_fixes.calmer(run, "the gradient norm has stayed above its usual size")
 
 
-def _tell(run: Run, found: Spike) -> Told:
+def _explain(run: Run, found: Spike) -> Explanation:
     blocks = _worst_block(run)
     words = f"; most of it in {blocks[0].layer} ({number(blocks[0].value)})" if blocks else ""
     message = (
@@ -58,7 +60,7 @@ def _tell(run: Run, found: Spike) -> Told:
         f"{number(found.deviations)} robust standard deviations above the usual {number(found.usual)}{words}"
     )
     cause = "one step stands out, and the steps before it do not" if found.isolated else "the spike lasts or comes back"
-    return Told(message, cause, run.cells(None, "total_gradient_norm", "loss") + blocks)
+    return Explanation(message, cause, run.cells(None, "total_gradient_norm", "loss") + blocks)
 
 
 def _worst_block(run: Run) -> tuple[Cell, ...]:
@@ -74,7 +76,7 @@ def _worst_block(run: Run) -> tuple[Cell, ...]:
     evidence=Evidence.LITERATURE,
     symptom_of=CAUSES,
 )
-def gradient_norm_stays_high(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+def gradient_norm_stays_high(run: Run, limits: GradientLimits) -> Iterator[Observation]:
     """Flag a gradient norm that has moved to another level and stays there.
 
     What it checks: the median total gradient norm of the last ``limits.lasting`` samples against ``limits.rise_max``
@@ -89,11 +91,11 @@ def gradient_norm_stays_high(run: Run, limits: GradientLimits) -> Iterator[Sight
     """
     found = rise(run, "total_gradient_norm", limits.lasting, limits.window, limits.samples_min, limits.rise_max)
     if found is not None and (found.excess <= 1 or not falls(run, limits.lasting)):
-        fixes = partial(remedies.calmer, run, "the gradient norm has moved to another level")
-        yield Sighting(found, partial(_tell_rise, run, found), fixes)
+        fixes = partial(suggested_fixes.calmer, run, "the gradient norm has moved to another level")
+        yield Observation(found, partial(_explain_rise, run, found), fixes)
 
 
-def _tell_rise(run: Run, hit: Hit) -> Told:
+def _explain_rise(run: Run, hit: Hit) -> Explanation:
     message = f"median gradient norm {number(hit.value)}, limit {number(hit.limit)}{beside(run, None, 'loss')}"
     newest = run.cells(None, "total_gradient_norm", "loss", "learning_rate")
-    return Told(message, "something that the gradient depends on has changed and has not come back", newest)
+    return Explanation(message, "something that the gradient depends on has changed and has not come back", newest)

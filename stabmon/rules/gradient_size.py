@@ -7,15 +7,15 @@ from functools import partial
 import numpy as np
 
 from stabmon.records import Evidence, Severity
-from stabmon.rules import remedies, setting
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.formatting import number
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import number
 
 
 @rule("GRD003", "clipping-always-active", severity=Severity.INFO, evidence=Evidence.MEASURED)
-def clipping_always_active(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+def clipping_always_active(run: Run, limits: GradientLimits) -> Iterator[Observation]:
     """Flag gradient clipping that acts on every step.
 
     What it checks: where the run's configuration states the clipping threshold, the share of the last half of
@@ -28,23 +28,25 @@ def clipping_always_active(run: Run, limits: GradientLimits) -> Iterator[Sightin
     References: measured: 3 to 15 % of steps in healthy language runs at a threshold of 1, all of them at learning rate
         1e-5, 82 to 99 % in healthy vision and speech runs.
     """
-    clip, series, samples = setting.clip(run), run.series("total_gradient_norm"), limits.window // 2
+    clip, series, samples = run_config.clip(run), run.series("total_gradient_norm"), limits.window // 2
     if clip is None or not series.spots or not series.now[0] > clip:
         return
     past = series.past(samples)[:, 0]
     share = float((past > clip).sum()) / max(samples, 1)
     if len(past) == samples and share >= limits.clipped_share_max:
         hit = Hit("total_gradient_norm", None, None, float(series.now[0]), clip, float(series.now[0]) / clip, 1, 1)
-        yield Sighting(hit, partial(_tell_clipped, run, hit, share))
+        yield Observation(hit, partial(_explain_clipped, run, hit, share))
 
 
-def _tell_clipped(run: Run, hit: Hit, share: float) -> Told:
+def _explain_clipped(run: Run, hit: Hit, share: float) -> Explanation:
     message = f"{100 * share:.0f} % of steps were clipped at {number(hit.limit)}; gradient norm {number(hit.value)} now"
-    return Told(message, "the threshold is below the usual gradient norm", run.cells(None, "total_gradient_norm"))
+    return Explanation(
+        message, "the threshold is below the usual gradient norm", run.cells(None, "total_gradient_norm")
+    )
 
 
 @rule("GRD004", "gradient-near-adam-epsilon", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
-def gradient_near_adam_epsilon(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+def gradient_near_adam_epsilon(run: Run, limits: GradientLimits) -> Iterator[Observation]:
     """Flag gradients so small that Adam's eps decides the size of the step.
 
     What it checks: the root mean square of all gradient elements (total gradient norm over the root of the number of
@@ -60,19 +62,22 @@ def gradient_near_adam_epsilon(run: Run, limits: GradientLimits) -> Iterator[Sig
     if parameters < 1:
         return
     for hit in series.below(limits.element_min * math.sqrt(parameters)):
-        tell, fixes = partial(_tell_small, run, hit, parameters), partial(remedies.for_small_gradients, run)
-        yield Sighting(hit, tell, fixes, confirmations=limits.confirmations)
+        explain, fixes = (
+            partial(_explain_small, run, hit, parameters),
+            partial(suggested_fixes.for_small_gradients, run),
+        )
+        yield Observation(hit, explain, fixes, confirmations=limits.confirmations)
 
 
-def _tell_small(run: Run, hit: Hit, parameters: int) -> Told:
+def _explain_small(run: Run, hit: Hit, parameters: int) -> Explanation:
     element = hit.value / math.sqrt(parameters)
     message = f"gradient elements have a root mean square of {element:.1e} over {parameters:,} parameters; eps is 1e-08"
     cause = "the loss or the gradients are scaled down, or nothing reaches the weights"
-    return Told(message, cause, run.cells(None, "total_gradient_norm", "loss"))
+    return Explanation(message, cause, run.cells(None, "total_gradient_norm", "loss"))
 
 
 @rule("GRD005", "gradient-vanishes-over-depth", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
-def gradient_vanishes_over_depth(run: Run, limits: GradientLimits) -> Iterator[Sighting]:
+def gradient_vanishes_over_depth(run: Run, limits: GradientLimits) -> Iterator[Observation]:
     """Flag blocks whose gradient is far smaller than another block's at the start of a run.
 
     What it checks: within the first ``limits.first_steps`` steps, the largest gradient norm of a block over the
@@ -94,10 +99,12 @@ def gradient_vanishes_over_depth(run: Run, limits: GradientLimits) -> Iterator[S
     hit = Hit("gradient_norm", series.spots[at].layer, None, float(now[at]), float(np.nanmax(now)), ratio, 1, 1)
     hit = hit._replace(limit=hit.limit / limits.depth_ratio_max, excess=ratio / limits.depth_ratio_max)
     if hit.excess > 1:
-        fixes = partial(remedies.for_vanishing, run, hit.layer)
-        yield Sighting(hit, partial(_tell_vanishing, run, hit, ratio), fixes, one_for_the_run=True)
+        fixes = partial(suggested_fixes.for_vanishing, run, hit.layer)
+        yield Observation(hit, partial(_explain_vanishing, run, hit, ratio), fixes, one_for_the_run=True)
 
 
-def _tell_vanishing(run: Run, hit: Hit, ratio: float) -> Told:
+def _explain_vanishing(run: Run, hit: Hit, ratio: float) -> Explanation:
     message = f"gradient norm {number(hit.value)} in {hit.layer}, {number(ratio)} times less than in another block"
-    return Told(message, "the gradient shrinks on its way through the blocks", run.cells(hit.layer, "gradient_norm"))
+    return Explanation(
+        message, "the gradient shrinks on its way through the blocks", run.cells(hit.layer, "gradient_norm")
+    )

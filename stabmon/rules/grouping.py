@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from stabmon.findings import Finding, Key
 from stabmon.names import natural_key
-from stabmon.records import Finding, Key, Severity
+from stabmon.records import Severity
 
 
 class Group(NamedTuple):

@@ -6,13 +6,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from stabmon.rules.event import Event
+from stabmon.rules.expected_effects import with_effects
 from stabmon.rules.limits import Limits
-from stabmon.rules.promise import with_effects
-from stabmon.rules.registry import Rule, Sighting, limits_of
+from stabmon.rules.registry import Observation, Rule, limits_of
 from stabmon.rules.view import Run
 
 QUIET = 3
-"""Consecutive measured samples without a sighting after which an event is over."""
+"""Consecutive measured samples without a observation after which an event is over."""
 GROWN = 1.25
 """How much worse an open event must get before it is told again."""
 
@@ -21,7 +21,7 @@ class Change(Enum):
     """What happened to an event."""
 
     OPENED = "opened"
-    GRAVER = "graver"
+    ESCALATED = "escalated"
     GREW = "grew"
     CLEARED = "cleared"
 
@@ -57,19 +57,19 @@ class Judge:
     def look(self, run: Run) -> Iterator[Changed]:
         """Yield the events that opened, grew or cleared at the newest sample of ``run``."""
         seen: set[str | None] = set()
-        for sighting in self._sightings(run):
-            place = None if sighting.one_for_the_run else sighting.hit.layer
+        for observation in self._sightings(run):
+            place = None if observation.one_for_the_run else observation.hit.layer
             seen.add(place)
             event = self._open.get(place)
             if event is not None:
-                change = _goes_on(event, sighting, run)
+                change = _goes_on(event, observation, run)
                 if change is not None:
                     yield Changed(event, change)
-            elif self._may_open(sighting):
+            elif self._may_open(observation):
                 before = self._pending.get(place, _Pending(0, run.samples))
                 self._pending[place] = before._replace(samples=before.samples + 1)
-                if before.samples + 1 >= sighting.confirmations:
-                    yield Changed(self._opened(place, sighting, run), Change.OPENED)
+                if before.samples + 1 >= observation.confirmations:
+                    yield Changed(self._opened(place, observation, run), Change.OPENED)
             else:
                 self._pending.pop(place, None)
         if self._pending:
@@ -77,38 +77,38 @@ class Judge:
         if self._open:
             yield from self._cleared(seen, run)
 
-    def _sightings(self, run: Run) -> Iterator[Sighting]:
+    def _sightings(self, run: Run) -> Iterator[Observation]:
         if len(self._ways) == 1:
             yield from self.rule.check(run, self._ways[0][0])
             return
         for limits, layers in self._ways:
-            for sighting in self.rule.check(run, limits):
-                if (sighting.hit.layer or "") in layers:
-                    yield sighting
+            for observation in self.rule.check(run, limits):
+                if (observation.hit.layer or "") in layers:
+                    yield observation
 
-    def _may_open(self, sighting: Sighting) -> bool:
-        if not sighting.opens or sighting.hit.excess <= 1:
+    def _may_open(self, observation: Observation) -> bool:
+        if not observation.opens or observation.hit.excess <= 1:
             return False
-        return math.isfinite(sighting.hit.value) or not self._leaves_non_finite
+        return math.isfinite(observation.hit.value) or not self._leaves_non_finite
 
-    def _opened(self, place: str | None, sighting: Sighting, run: Run) -> Event:
+    def _opened(self, place: str | None, observation: Observation, run: Run) -> Event:
         pending = self._pending.pop(place)
         event = Event(
             rule=self.rule,
-            layer=sighting.hit.layer,
-            run_wide=sighting.one_for_the_run or sighting.hit.layer is None,
+            layer=observation.hit.layer,
+            run_wide=observation.one_for_the_run or observation.hit.layer is None,
             opened=run.step,
             sample=run.samples,
             began=pending.began,
-            severity=sighting.severity or self.rule.severity,
-            worst=sighting,
+            severity=observation.severity or self.rule.severity,
+            worst=observation,
             peak=run.step,
             last=run.step,
             agreeing=pending.samples,
-            told=sighting.hit.excess,
+            reported_excess=observation.hit.excess,
         )
-        event.adopt(sighting, run.step)
-        event.fixes = with_effects(sighting.fixes(), run)
+        event.adopt(observation, run.step)
+        event.fixes = with_effects(observation.fixes(), run)
         event.recorded()  # what a rule tells wrongly is its own failure, before anyone else knows of the event
         self._open[place] = event
         return event
@@ -128,21 +128,21 @@ class Judge:
                 yield Changed(event, Change.CLEARED)
 
 
-def _goes_on(event: Event, sighting: Sighting, run: Run) -> Change | None:
-    """Take a sighting of an open event; return what must be told of it, if anything."""
-    excess, severity = sighting.hit.excess, sighting.severity or event.rule.severity
+def _goes_on(event: Event, observation: Observation, run: Run) -> Change | None:
+    """Take a observation of an open event; return what must be told of it, if anything."""
+    excess, severity = observation.hit.excess, observation.severity or event.rule.severity
     event.last, event.quiet = run.step, 0
     event.agreeing += excess > 1
     event.touch()
-    graver = severity.rank > event.severity.rank and sighting.opens
-    if graver:
-        event.severity, event.fixes = severity, with_effects(sighting.fixes(), run)
+    escalated = severity.rank > event.severity.rank and observation.opens
+    if escalated:
+        event.severity, event.fixes = severity, with_effects(observation.fixes(), run)
     if excess > event.worst.hit.excess:
-        event.adopt(sighting, run.step)
-    if not graver and excess <= event.told * GROWN:
+        event.adopt(observation, run.step)
+    if not escalated and excess <= event.reported_excess * GROWN:
         return None
-    event.told = max(excess, event.told)
-    return Change.GRAVER if graver else Change.GREW
+    event.reported_excess = max(excess, event.reported_excess)
+    return Change.ESCALATED if escalated else Change.GREW
 
 
 def _ways(rule: Rule, limits: Limits, layers: Iterable[str]) -> list[tuple[Any, frozenset[str]]]:

@@ -59,7 +59,7 @@ class Limits(Record):
     """Configuration."""
     layers: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Thresholds of some layers: shell pattern of layer names -> name -> value; of patterns that fit, the last wins."""
-    silence: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     """Codes or names of rules that are not to speak."""
 
     @classmethod
@@ -67,7 +67,7 @@ class Limits(Record):
         """Read ``{"att": {"row_mass_max": 6}}``; what is not named keeps its default.
 
         A name may be dotted (``att.row_mass_max``), and begin with the pattern of the layers that it is for
-        (``layers.0/att.row_mass_max``); ``layers`` holds such patterns too, and ``silence`` codes of rules.
+        (``layers.0/att.row_mass_max``); ``layers`` holds such patterns too, and ``ignore`` codes of rules.
 
         Raises:
             ConfigError: a name that does not exist (the nearest one is named) or a value that is no positive number.
@@ -82,8 +82,8 @@ class Limits(Record):
         """
         values = self.model_dump()
         for pattern, name, value in _settings(mapping):
-            if name == "silence":
-                values["silence"] = tuple(dict.fromkeys((*values["silence"], *_codes(value))))
+            if name == "ignore":
+                values["ignore"] = tuple(dict.fromkeys((*values["ignore"], *_codes(value))))
             elif pattern is None:
                 family, _, field = _known(name).partition(".")
                 values[family][field] = value
@@ -117,7 +117,7 @@ class Limits(Record):
             if value != getattr(getattr(default, family), field):
                 found[name] = value
         found |= {f"{pattern}/{name}": value for pattern, own in self.layers.items() for name, value in own.items()}
-        return found | ({"silence": list(self.silence)} if self.silence else {})
+        return found | ({"ignore": list(self.ignore)} if self.ignore else {})
 
 
 def read(path: str | Path) -> Limits:
@@ -230,4 +230,4 @@ def _codes(value: Any) -> tuple[str, ...]:
         return tuple(value.replace(",", " ").split())
     if isinstance(value, list | tuple) and all(isinstance(code, str) for code in value):
         return tuple(value)
-    raise ConfigError(f"silence must hold codes of rules, such as [GRD001], got {value!r}")
+    raise ConfigError(f"ignore must hold codes of rules, such as [GRD001], got {value!r}")

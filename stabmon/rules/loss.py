@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.records import Evidence, Fix, Severity
-from stabmon.rules import remedies
+from stabmon.fixes.record import Fix
+from stabmon.records import Evidence, Severity
+from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import NORMAL, Spike, log_spike, median, spike
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules.formatting import beside, number
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import GradientLimits, LossLimits
 from stabmon.rules.view import HOLD, Hit, Run
-from stabmon.rules.words import beside, number
 
 CAUSES = (
     *("UPD001", "UPD002", "ATT001", "ATT002", "ATT003", "ATT005", "ATT006", "ATT008"),
@@ -21,7 +22,7 @@ CAUSES = (
 
 
 @rule("LOS001", "loss-spike", severity=Severity.WARNING, evidence=Evidence.LITERATURE, symptom_of=(*CAUSES, "LOS004"))
-def loss_spike(run: Run, limits: LossLimits) -> Iterator[Sighting]:
+def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a loss far above its recent past.
 
     What it checks: the loss against the median of the last ``limits.window`` samples plus ``limits.deviations_max``
@@ -42,23 +43,23 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     found = spike(run, "loss", limits, limits.spread_floor)
     if found is not None:
         severity = Severity.INFO if found.isolated else Severity.WARNING
-        yield Sighting(found.hit, partial(_tell, run, found), partial(_fixes, run, found), severity=severity)
+        yield Observation(found.hit, partial(_explain, run, found), partial(_fixes, run, found), severity=severity)
 
 
 def _fixes(run: Run, found: Spike) -> tuple[Fix, ...]:
     if found.isolated:
-        return remedies.if_unclipped(run)
-    return remedies.slower("the loss has stayed above its recent past")
+        return suggested_fixes.if_unclipped(run)
+    return suggested_fixes.slower("the loss has stayed above its recent past")
 
 
-def _tell(run: Run, found: Spike) -> Told:
+def _explain(run: Run, found: Spike) -> Explanation:
     message = (
         f"loss {number(found.hit.value)}, limit {number(found.hit.limit)}: "
         f"{number(found.deviations)} robust standard deviations above the usual {number(found.usual)}"
         f"{beside(run, None, 'total_gradient_norm', 'learning_rate')}"
     )
     cause = "one step stands out, and the steps before it do not" if found.isolated else "the loss does not come back"
-    return Told(message, cause, run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
+    return Explanation(message, cause, run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
 
 
 @rule(
@@ -68,7 +69,7 @@ def _tell(run: Run, found: Spike) -> Told:
     evidence=Evidence.MEASURED,
     symptom_of=(*CAUSES, "LOS001", "NUM002"),
 )
-def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
+def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a loss that has risen from its best and does not come back.
 
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
@@ -107,17 +108,17 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     excess = (now - best) / allowed
     if excess > HOLD:
         hit = Hit("loss", None, None, now, best + allowed, excess, 1, 1)
-        yield Sighting(hit, partial(_tell_rise, run, hit, best), partial(_slower, run))
+        yield Observation(hit, partial(_explain_rise, run, hit, best), partial(_slower, run))
 
 
 def _slower(run: Run) -> tuple[Fix, ...]:
-    return remedies.calmer(run, "the loss has risen and does not come back")
+    return suggested_fixes.calmer(run, "the loss has risen and does not come back")
 
 
-def _tell_rise(run: Run, hit: Hit, best: float) -> Told:
+def _explain_rise(run: Run, hit: Hit, best: float) -> Explanation:
     others = beside(run, None, "total_gradient_norm", "learning_rate")
     message = f"median loss {number(hit.value)}, limit {number(hit.limit)}, best {number(best)}{others}"
-    return Told(message, "the run has diverged", run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
+    return Explanation(message, "the run has diverged", run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
 
 
 @rule(
@@ -127,7 +128,7 @@ def _tell_rise(run: Run, hit: Hit, best: float) -> Told:
     evidence=Evidence.MEASURED,
     symptom_of=(*CAUSES, "GRD004", "LOS002"),
 )
-def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Sighting]:
+def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a run that has not begun to learn.
 
     What it checks: once ``limits.plateau_samples`` samples were taken, the median loss of the last ``limits.lasting``
@@ -151,17 +152,17 @@ def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Sighting]:
     now = median(usable) if len(usable) else 0.0
     if now > 0.95 * limit:
         hit = Hit("loss", None, None, now, limit, now / limit, 1, 1)
-        yield Sighting(hit, partial(_tell_stuck, run, hit, start), partial(remedies.for_stuck_loss, run))
+        yield Observation(hit, partial(_explain_stuck, run, hit, start), partial(suggested_fixes.for_stuck_loss, run))
 
 
-def _tell_stuck(run: Run, hit: Hit, start: float) -> Told:
+def _explain_stuck(run: Run, hit: Hit, start: float) -> Explanation:
     others = beside(run, None, "learning_rate", "total_gradient_norm")
     message = f"median loss {number(hit.value)} after {run.samples} samples, {number(start)} at the start{others}"
-    return Told(message, "what the optimizer does has no effect", run.cells(None, "loss", "learning_rate"))
+    return Explanation(message, "what the optimizer does has no effect", run.cells(None, "loss", "learning_rate"))
 
 
 @rule("LOS004", "bad-batch", severity=Severity.INFO, evidence=Evidence.MEASURED)
-def bad_batch(run: Run, limits: LossLimits) -> Iterator[Sighting]:
+def bad_batch(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a single step whose loss and gradient both stand out.
 
     What it checks: whether the loss and the total gradient norm are spikes at the same sample, each isolated (as LOS001
@@ -179,12 +180,14 @@ def bad_batch(run: Run, limits: LossLimits) -> Iterator[Sighting]:
         return
     gradient = log_spike(run, "total_gradient_norm", limits, GradientLimits().spread_floor)
     if gradient is not None and gradient.isolated and gradient.hit.excess > 1:
-        yield Sighting(found.hit, partial(_tell_bad, run, found, gradient), partial(remedies.if_unclipped, run))
+        yield Observation(
+            found.hit, partial(_explain_bad, run, found, gradient), partial(suggested_fixes.if_unclipped, run)
+        )
 
 
-def _tell_bad(run: Run, loss: Spike, gradient: Spike) -> Told:
+def _explain_bad(run: Run, loss: Spike, gradient: Spike) -> Explanation:
     message = (
         f"loss {number(loss.hit.value)} where {number(loss.usual)} is usual, and gradient norm "
         f"{number(gradient.hit.value)} where {number(gradient.usual)} is, in the same step"
     )
-    return Told(message, "the data of this one step", run.cells(None, "loss", "total_gradient_norm"))
+    return Explanation(message, "the data of this one step", run.cells(None, "loss", "total_gradient_norm"))

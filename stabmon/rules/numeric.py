@@ -5,13 +5,14 @@ from functools import partial
 
 import numpy as np
 
+from stabmon.findings import Cell
 from stabmon.names import natural_key
-from stabmon.records import Cell, Evidence, Severity
-from stabmon.rules import remedies, setting
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.records import Evidence, Severity
+from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.formatting import beside, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, over_limit
 from stabmon.series import Spot
 
 FORWARD = (
@@ -46,7 +47,7 @@ BACKWARD = ("gradient_norm", "total_gradient_norm")
     symptom_of=("UPD001", "UPD002", "ATT003", "ATT008", "NUM002", "NUM003", "GRD002", "LOS002"),
     judges_non_finite=True,
 )
-def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
+def non_finite(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     """Flag the first NaN or infinity of a run's forward pass, in the order of the data's path.
 
     What it checks: whether any recorded number but a gradient's is NaN or infinite. The layers are taken in order, and
@@ -64,8 +65,8 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
         return
     found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
     if found[0].metric not in BACKWARD:
-        tell, fixes = partial(_tell, run, found), partial(remedies.for_overflow, run)
-        yield Sighting(_hit(found[0]), tell, fixes, one_for_the_run=True)
+        explain, fixes = partial(_explain, run, found), partial(suggested_fixes.for_overflow, run)
+        yield Observation(_hit(found[0]), explain, fixes, one_for_the_run=True)
 
 
 @rule(
@@ -76,7 +77,7 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     symptom_of=("NUM001", "NUM003"),
     judges_non_finite=True,
 )
-def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
+def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     """Flag gradients that overflow although the forward pass was finite.
 
     What it checks: whether a gradient norm is NaN or infinite while every other recorded number is finite. It is
@@ -96,14 +97,14 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     if found[0].metric in BACKWARD:
         lasts = _lasts(run, found[0], limits.scaler_samples_max)
         severity = Severity.WARNING if lasts else Severity.INFO
-        tell, fixes = partial(_tell, run, found), partial(remedies.for_overflow, run)
-        yield Sighting(_hit(found[0]), tell, fixes, severity=severity, one_for_the_run=True)
+        explain, fixes = partial(_explain, run, found), partial(suggested_fixes.for_overflow, run)
+        yield Observation(_hit(found[0]), explain, fixes, severity=severity, one_for_the_run=True)
 
 
 @rule(
     "NUM003", "near-fp16-limit", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("ATT001", "UPD002")
 )
-def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
+def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     """Flag an fp16 run whose residual stream comes near fp16's largest number.
 
     What it checks: in runs whose configuration states fp16, the rms of each block's output against
@@ -114,14 +115,16 @@ def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Sighting]:
     When the fix is wrong: where the stream is kept in fp32, as torch's autocast does between its matrix products.
     References: by arithmetic; measured: streams of 2,000 to 30,000 rms at learning rates too high for the model.
     """
-    if setting.is_fp16(run):
+    if run_config.is_fp16(run):
         for hit in run.series("residual_out").above(limits.fp16_rms_max):
-            yield Sighting(hit, partial(_tell_near, run, hit), partial(remedies.for_overflow, run))
+            yield Observation(hit, partial(_explain_near, run, hit), partial(suggested_fixes.for_overflow, run))
 
 
-def _tell_near(run: Run, hit: Hit) -> Told:
+def _explain_near(run: Run, hit: Hit) -> Explanation:
     message = f"{over_limit(hit)}; fp16 ends at 65,504{beside(run, hit.layer, 'block_growth', 'attention_norm')}"
-    return Told(message, "the stream has outgrown fp16's range", run.cells(hit.layer, "residual_out", "block_growth"))
+    return Explanation(
+        message, "the stream has outgrown fp16's range", run.cells(hit.layer, "residual_out", "block_growth")
+    )
 
 
 def _hit(first: Cell) -> Hit:
@@ -153,13 +156,13 @@ def _lasts(run: Run, first: Cell, samples: int) -> bool:
     return len(past) == samples and not np.isfinite(past).any()
 
 
-def _tell(run: Run, found: list[Cell]) -> Told:
+def _explain(run: Run, found: list[Cell]) -> Explanation:
     first = found[0]
     where = "" if first.layer is None else f" of {first.layer}"
     where += "" if first.head is None else f" head {first.head}"
     rest = f", with {len(found) - 1} more numbers after it" if len(found) > 1 else ""
     message = f"{first.metric}{where} is {_word(first.value)} at step {run.step}{rest}"
-    return Told(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
+    return Explanation(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
 
 
 def _word(value: float) -> str:

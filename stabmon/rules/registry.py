@@ -1,6 +1,6 @@
 """What a rule is, and the list of them.
 
-A rule is a function of a ``Run`` and its family's limits that yields a ``Sighting`` for each place where it sees
+A rule is a function of a ``Run`` and its family's limits that yields a ``Observation`` for each place where it sees
 something now. Its docstring holds the sections that the command line, the page and the README print.
 """
 
@@ -14,7 +14,9 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from stabmon.errors import ConfigError
-from stabmon.records import Cell, Evidence, Fix, Record, Severity
+from stabmon.findings import Cell
+from stabmon.fixes.record import Fix
+from stabmon.records import Evidence, Record, Severity
 from stabmon.rules.limits import LimitDocument, Limits, documents, families
 from stabmon.rules.view import Hit, Run
 
@@ -31,7 +33,7 @@ GROUPS = {
 SECTIONS = ("What it checks", "Why it matters", "Suggested fix", "When the fix is wrong", "References")
 
 
-class Told(NamedTuple):
+class Explanation(NamedTuple):
     """What a finding says: one sentence with the numbers, the cause in a line, and the numbers as evidence."""
 
     message: str
@@ -40,14 +42,14 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Observation:
     """What a rule sees at this sample in one place.
 
     Words and fixes are functions, so that they cost nothing while a known event merely goes on.
     """
 
     hit: Hit
-    tell: Callable[[], Told]
+    explain: Callable[[], Explanation]
     fixes: Callable[[], tuple[Fix, ...]] = tuple
     opens: bool = True
     """False: it may only keep an open event from clearing."""
@@ -59,7 +61,7 @@ class Sighting:
     """True: events are told apart by rule alone; the layer names the first place."""
 
 
-Check = Callable[[Run, Any], Iterable[Sighting]]
+Check = Callable[[Run, Any], Iterable[Observation]]
 
 
 @dataclass(frozen=True, slots=True)

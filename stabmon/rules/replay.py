@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from stabmon.records import Finding
+from stabmon.findings import Finding
 from stabmon.rules.engine import Engine
 from stabmon.rules.limits import Limits
 from stabmon.rules.registry import Rule
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 def replay(
     reader: "RunReader",
     limits: Limits | None = None,
-    silence: Collection[str] = (),
+    ignore: Collection[str] = (),
     rules: Sequence[Rule] = (),
 ) -> tuple[Finding, ...]:
     """Feed a stored run to a new engine, sample by sample, and return its findings: those of the live run, bit for bit.
 
     limits: None for those that the run went by when it was recorded; ``Limits.from_mapping(reader.info.limits)`` are
         the same, to be changed.
-    silence: codes or names of rules that are not to speak.
+    ignore: codes or names of rules that are not to speak.
     rules: a user's own rules, beside the catalogue.
 
     Raises:
-        ConfigError: ``silence`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
+        ConfigError: ``ignore`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
         StoreError: the run cannot be read.
     """
     own = Limits.from_mapping(reader.info.limits) if limits is None else limits
-    engine = Engine(reader.info, reader.layout, own, silence, rules)
+    engine = Engine(reader.info, reader.layout, own, ignore, rules)
     engine.catch_up(reader)
     return engine.findings

@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 
 from stabmon.records import Evidence, Severity
-from stabmon.rules import remedies, setting
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.formatting import beside, number, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import ResidualLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, number, over_limit
 
 
 @rule(
@@ -20,7 +20,7 @@ from stabmon.rules.words import beside, number, over_limit
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "ATT001"),
 )
-def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
+def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
     """Flag an attention branch that drowns the residual stream it is added to.
 
     What it checks: the branch ratio, rms of the branch as added over rms of the stream, within the first
@@ -41,10 +41,10 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Sigh
     hybrid = series.by_layer(_is_hybrid) > 0
     for hit in series.above(np.where(hybrid, limits.hybrid_branch_ratio_max, limits.branch_ratio_max)):
         attention = run.attention(hit.layer)
-        yield Sighting(
+        yield Observation(
             hit,
-            partial(_tell, run, hit),
-            partial(remedies.for_large_branch, attention) if attention is not None else tuple,
+            partial(_explain, run, hit),
+            partial(suggested_fixes.for_large_branch, attention) if attention is not None else tuple,
             opens=run.step < limits.first_steps,
         )
 
@@ -54,14 +54,14 @@ def _is_hybrid(run: Run, layer: str | None) -> float:
     return float(attention is not None and attention.hybrid_norm)
 
 
-def _tell(run: Run, hit: Hit) -> Told:
+def _explain(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + beside(run, hit.layer, "residual_in", "attention_norm", "block_growth")
     cause = "the attention branch is added without a gain that keeps it near the stream's size"
-    return Told(message, cause, run.cells(hit.layer, "branch_ratio", "residual_in", "block_growth"))
+    return Explanation(message, cause, run.cells(hit.layer, "branch_ratio", "residual_in", "block_growth"))
 
 
 @rule("RES002", "feed-forward-dominates", severity=Severity.WARNING, evidence=Evidence.MEASURED)
-def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
+def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
     """Flag a block whose stream grows at the start by more than its attention explains.
 
     What it checks: within the first ``limits.first_steps`` steps, the block growth over √(1 + branch ratio²), which is
@@ -82,17 +82,19 @@ def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Sightin
     explained = np.sqrt(1.0 + np.where(np.isfinite(ratio), ratio, np.inf).astype(np.float64) ** 2)
     for hit in series.above(limits.feed_forward_growth_max * explained):
         if hit.excess > 1:
-            yield Sighting(hit, partial(_tell_feed_forward, run, hit))
+            yield Observation(hit, partial(_explain_feed_forward, run, hit))
 
 
-def _tell_feed_forward(run: Run, hit: Hit) -> Told:
+def _explain_feed_forward(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + beside(run, hit.layer, "branch_ratio", "residual_in", "residual_out")
     cause = "the feed-forward branch adds far more to the stream than the attention branch does"
-    return Told(message, cause, run.cells(hit.layer, "block_growth", "branch_ratio", "residual_in", "residual_out"))
+    return Explanation(
+        message, cause, run.cells(hit.layer, "block_growth", "branch_ratio", "residual_in", "residual_out")
+    )
 
 
 @rule("RES003", "post-norm-start", severity=Severity.INFO, evidence=Evidence.LITERATURE)
-def post_norm_start(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
+def post_norm_start(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
     """Flag blocks that norm the residual stream itself.
 
     What it checks: at the run's first sample, whether the rms of every block's output is within
@@ -112,18 +114,23 @@ def post_norm_start(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
         return
     first = series.spots[0].layer
     hit = Hit("residual_out", first, None, float(series.now[0]), 1.0, 2.0, 1, 1)
-    tell, fixes = partial(_tell_post_norm, run, hit, away), partial(remedies.for_post_norm, run, run.attention(first))
-    yield Sighting(hit, tell, fixes, one_for_the_run=True)
+    explain, fixes = (
+        partial(_explain_post_norm, run, hit, away),
+        partial(suggested_fixes.for_post_norm, run, run.attention(first)),
+    )
+    yield Observation(hit, explain, fixes, one_for_the_run=True)
 
 
-def _tell_post_norm(run: Run, hit: Hit, away: float) -> Told:
+def _explain_post_norm(run: Run, hit: Hit, away: float) -> Explanation:
     blocks = len(run.series("residual_out").spots)
     message = f"the rms of the stream after each of {blocks} blocks is 1 to within {number(away)} at the first step"
-    return Told(message, "each block norms the stream itself: norm(x + f(x))", run.cells(hit.layer, "residual_out"))
+    return Explanation(
+        message, "each block norms the stream itself: norm(x + f(x))", run.cells(hit.layer, "residual_out")
+    )
 
 
 @rule("RES004", "deep-without-layer-scale", severity=Severity.INFO, evidence=Evidence.REMEMBERED)
-def deep_without_layer_scale(run: Run, limits: ResidualLimits) -> Iterator[Sighting]:
+def deep_without_layer_scale(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
     """Flag a deep vision model with sigmoid attention whose branches start large.
 
     What it checks: at the run's first sample, in vision runs (as their configuration states) with at least
@@ -137,18 +144,18 @@ def deep_without_layer_scale(run: Run, limits: ResidualLimits) -> Iterator[Sight
     References: arXiv 2103.17239 (first gains by depth); that vision needed it is remembered from arXiv 2409.04431.
     """
     series = run.series("branch_ratio")
-    deep = len(series.spots) >= limits.deep_layers_min and setting.workload(run) == "vision"
+    deep = len(series.spots) >= limits.deep_layers_min and run_config.workload(run) == "vision"
     if run.samples > 1 or not deep:
         return
     for hit in series.above(limits.deep_branch_ratio_min):
         attention = run.attention(hit.layer)
-        if attention is not None and remedies.is_sigmoid(attention) and not attention.layer_scale:
-            tell, fixes = partial(_tell_deep, run, hit), partial(remedies.for_deep_vision, run, attention)
-            yield Sighting(hit, tell, fixes, one_for_the_run=True)
+        if attention is not None and suggested_fixes.is_sigmoid(attention) and not attention.layer_scale:
+            explain, fixes = partial(_explain_deep, run, hit), partial(suggested_fixes.for_deep_vision, run, attention)
+            yield Observation(hit, explain, fixes, one_for_the_run=True)
             return
 
 
-def _tell_deep(run: Run, hit: Hit) -> Told:
+def _explain_deep(run: Run, hit: Hit) -> Explanation:
     blocks = len(run.series("branch_ratio").spots)
     message = f"{over_limit(hit)}, in a vision model of {blocks} blocks without LayerScale"
-    return Told(message, "no branch starts small", run.cells(hit.layer, "branch_ratio"))
+    return Explanation(message, "no branch starts small", run.cells(hit.layer, "branch_ratio"))

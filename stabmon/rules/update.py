@@ -5,16 +5,17 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.records import Evidence, Fix, Severity
-from stabmon.rules import remedies
-from stabmon.rules.registry import Sighting, Told, rule
+from stabmon.fixes.record import Fix
+from stabmon.records import Evidence, Severity
+from stabmon.rules import suggested_fixes
+from stabmon.rules.formatting import beside, number, over_limit
+from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import UpdateLimits
 from stabmon.rules.view import Hit, Run
-from stabmon.rules.words import beside, number, over_limit
 
 
 @rule("UPD001", "missing-warm-up", severity=Severity.WARNING, evidence=Evidence.MEASURED)
-def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
+def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Observation]:
     """Flag first steps at the full learning rate that throw the residual stream off.
 
     What it checks: within the first ``limits.first_steps`` steps, the rms of each block's output against
@@ -37,12 +38,12 @@ def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
         hits = series.above(np.maximum(limits.jumped_stream_min, limits.stream_jump_max * before[-1]))
     hit = next((hit for hit in hits if hit.excess > 1), None)
     if hit is not None:
-        yield Sighting(hit, partial(_tell_jump, run, hit), partial(_warmer, run), one_for_the_run=True)
+        yield Observation(hit, partial(_explain_jump, run, hit), partial(_warmer, run), one_for_the_run=True)
         return
     held = series.above(np.maximum(limits.jumped_stream_min, limits.stream_jump_max * series.first))
     if held:
         hit = held[0]._replace(excess=1.0)
-        yield Sighting(hit, partial(_tell_jump, run, hit), opens=False, one_for_the_run=True)
+        yield Observation(hit, partial(_explain_jump, run, hit), opens=False, one_for_the_run=True)
 
 
 def _starts_at_full_rate(run: Run, limits: UpdateLimits) -> bool:
@@ -54,10 +55,10 @@ def _starts_at_full_rate(run: Run, limits: UpdateLimits) -> bool:
 
 
 def _warmer(run: Run) -> tuple[Fix, ...]:
-    return remedies.warmer(run, "the first updates are then a small share of the weights")
+    return suggested_fixes.warmer(run, "the first updates are then a small share of the weights")
 
 
-def _tell_jump(run: Run, hit: Hit) -> Told:
+def _explain_jump(run: Run, hit: Hit) -> Explanation:
     before = run.past(1)[-1, run.series("residual_out").columns_of(hit.layer)]
     times = float(np.float64(hit.value) / before[0])
     message = (
@@ -65,7 +66,7 @@ def _tell_jump(run: Run, hit: Hit) -> Told:
         f"of the step before{beside(run, None, 'learning_rate', 'loss')}"
     )
     cause = "the first steps were taken at the full learning rate"
-    return Told(message, cause, run.cells(hit.layer, "residual_out") + run.cells(None, "learning_rate", "loss"))
+    return Explanation(message, cause, run.cells(hit.layer, "residual_out") + run.cells(None, "learning_rate", "loss"))
 
 
 @rule(
@@ -75,7 +76,7 @@ def _tell_jump(run: Run, hit: Hit) -> Told:
     evidence=Evidence.MEASURED,
     symptom_of=("UPD001", "ATT001", "ATT003", "ATT008"),
 )
-def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]:
+def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Observation]:
     """Flag a residual stream that grows many times over in the first steps.
 
     What it checks: within the first ``limits.early_steps`` steps, the rms of each block's output against
@@ -96,10 +97,10 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
     if hit is not None:
         with np.errstate(all="ignore"):
             grown = float(np.nanmax(series.now / series.first))
-        yield Sighting(
+        yield Observation(
             hit,
-            partial(_tell_growth, run, hit),
-            partial(remedies.for_high_rate, run, hit.layer),
+            partial(_explain_growth, run, hit),
+            partial(suggested_fixes.for_high_rate, run, hit.layer),
             opens=run.step < limits.early_steps,
             confirmations=limits.confirmations,
             severity=None if grown >= limits.harmful_stream_growth_min else Severity.INFO,
@@ -107,8 +108,8 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Sighting]
         )
 
 
-def _tell_growth(run: Run, hit: Hit) -> Told:
+def _explain_growth(run: Run, hit: Hit) -> Explanation:
     others = ("attention_norm", "query_norm", "logit_std")
     message = over_limit(hit) + beside(run, hit.layer, *others) + beside(run, None, "learning_rate")
     cause = "each update is large beside the weights, so what the blocks add to the stream grows from step to step"
-    return Told(message, cause, run.cells(hit.layer, "residual_out", *others) + run.cells(None, "learning_rate"))
+    return Explanation(message, cause, run.cells(hit.layer, "residual_out", *others) + run.cells(None, "learning_rate"))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stabmon.records import Attention, Cell, RunInfo
+from stabmon.findings import Cell
+from stabmon.records import Attention, RunInfo
 from stabmon.series import Floats, Layout, Spot, is_missing
 
 HISTORY = 1024

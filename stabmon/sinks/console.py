@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from stabmon.findings import Finding, Key
 from stabmon.names import natural_key
-from stabmon.records import Finding, Key, RunInfo, RunState, Severity
+from stabmon.records import RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 
 LINES_A_RULE = 5

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.findings import Finding
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Heartbeat, Key, RunInfo, RunState
+from stabmon.findings import Finding, Key
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import RunWriter
 

@@ -17,13 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from stabmon.findings import Finding, Key
 from stabmon.metrics import METRICS, Place
 from stabmon.names import padded
-from stabmon.records import Finding, Key, RunInfo, RunState
+from stabmon.records import RunInfo, RunState
 from stabmon.rules.grouping import grouped
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
-from stabmon.store.select import Selection, selection
+from stabmon.store.column_selection import Selection, selection
 
 CURVES = (
     "attention_norm",

@@ -37,7 +37,7 @@ class Plan:
         attentions: the model's, in natural order.
         logged: metrics that the user logs.
         optimizer: whether a learning rate can be read.
-        step_zero: whether the softmax twin and the best bias are measured, and gradients are not.
+        at_start: whether the softmax twin and the best bias are measured, and gradients are not.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Plan:
         logged: Sequence[str] = (),
         *,
         optimizer: bool = False,
-        step_zero: bool = False,
+        at_start: bool = False,
     ) -> None:
         self.attentions = tuple(attentions)
         self._initial: list[Floats] = []
@@ -58,7 +58,7 @@ class Plan:
         self.learning_rate = self._set(1)
         self.logged = {name: self._set(1) for name in logged}
         self.initial: Floats = np.concatenate(self._initial)
-        self.layout = Layout.of(self._wanted(logged, optimizer, step_zero))
+        self.layout = Layout.of(self._wanted(logged, optimizer, at_start))
         self.columns = self._columns()
 
     @property
@@ -134,20 +134,20 @@ class Plan:
         self._initial.append(np.full(size, initial, dtype=np.float32))
         return slice(start, self._width)
 
-    def _wanted(self, logged: Sequence[str], optimizer: bool, step_zero: bool) -> list[tuple[str, str | None, int]]:
+    def _wanted(self, logged: Sequence[str], optimizer: bool, at_start: bool) -> list[tuple[str, str | None, int]]:
         wanted: list[tuple[str, str | None, int]] = []
         for metric in _PER_HEAD:
             wanted += [(metric, attention.layer, attention.heads) for attention in self.attentions]
         sigmoid = [attention for attention in self.attentions if attention.kind != "softmax"]
         wanted += [("bias", attention.layer, attention.heads) for attention in sigmoid]
-        if step_zero:
+        if at_start:
             wanted += [("twin_ratio", attention.layer, attention.heads) for attention in self.attentions]
             wanted += [("best_bias", attention.layer, attention.heads) for attention in sigmoid]
         for metric in _PER_LAYER:
-            if metric != "gradient_norm" or not step_zero:
+            if metric != "gradient_norm" or not at_start:
                 wanted += [(metric, attention.layer, 1) for attention in self.attentions]
         wanted += [("layer_scale", attention.layer, 1) for attention in self.attentions if attention.layer_scale]
-        wanted += [("total_gradient_norm", None, 1)] if not step_zero else []
+        wanted += [("total_gradient_norm", None, 1)] if not at_start else []
         wanted += [("learning_rate", None, 1)] if optimizer else []
         return wanted + [(name, None, 1) for name in logged]
 

@@ -132,7 +132,7 @@ class Stage:
         self._sampled.clear()
         self._stream = None
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Add everything to the buffer, what was counted too: it is whole now."""
         self.fold()
         counts = self._counts.tobytes()

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from sqlalchemy import Connection, func, select
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.findings import Finding
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Spot
 from stabmon.store import schema
+from stabmon.store.column_selection import Selection, selection
 from stabmon.store.connect import disconnect, file_of, for_reading, in_our_words
 from stabmon.store.live import New, after
-from stabmon.store.select import Selection, selection
 from stabmon.store.window import Window, read_window
 
 STALE_AFTER = 3

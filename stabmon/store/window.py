@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, func
 
 from stabmon.series import Floats
 from stabmon.store import schema
+from stabmon.store.column_selection import Selection
 from stabmon.store.levels import PACKED, Buckets, merged, of_size, single, unpack
-from stabmon.store.select import Selection
 
 _FAR = np.iinfo(np.int64).max
 

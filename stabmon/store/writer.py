@@ -8,7 +8,8 @@ import numpy as np
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from stabmon.errors import StoreError
-from stabmon.records import Finding, Heartbeat, RunInfo, RunState
+from stabmon.findings import Finding
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import schema
 from stabmon.store.connect import FILE, disconnect, for_reading, for_writing, in_our_words

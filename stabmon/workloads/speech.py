@@ -12,7 +12,7 @@ from torch.nn import functional
 from stabmon.config import ModelConfig, RunConfig
 from stabmon.nn import RMSNorm
 from stabmon.workloads.blocks import blocks
-from stabmon.workloads.turns import COEFFICIENTS, SPEAKERS, Recordings, sequence, vowels
+from stabmon.workloads.spoken_vowels import COEFFICIENTS, SPEAKERS, Recordings, sequence, vowels
 from stabmon.workloads.workload import Batch
 
 EXTREME = 1e3

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stabmon.config import RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
-from stabmon.records import Finding, Record
+from stabmon.findings import Finding
+from stabmon.records import Record
 from stabmon.workloads.intervention import Intervention
 from stabmon.workloads.rate import rate
 from stabmon.workloads.workload import Batch, workload

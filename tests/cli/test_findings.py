@@ -16,7 +16,7 @@ from stabmon.store import RunWriter
 
 OWN = '''
 from stabmon.records import Evidence, Severity
-from stabmon.rules import Sighting, Told, rule
+from stabmon.rules import Observation, Explanation, rule
 
 @rule("USR001", "loss-below-two", severity=Severity.INFO, evidence=Evidence.MEASURED)
 def loss_below_two(run, limits):
@@ -29,7 +29,7 @@ def loss_below_two(run, limits):
     References: none.
     """
     for hit in run.series("loss").below(2.0):
-        yield Sighting(hit, lambda: Told("the loss is low", "it learns", run.cells(None, "loss")))
+        yield Observation(hit, lambda: Explanation("the loss is low", "it learns", run.cells(None, "loss")))
 '''
 
 
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
         name="lm",
         created=datetime(2026, 1, 1, tzinfo=UTC),
         model=ModelMap(attentions=attentions, parameters=1),
-        limits={"att.row_mass_max": 7.0, "silence": ["RES001"]},
+        limits={"att.row_mass_max": 7.0, "ignore": ["RES001"]},
     )
     layout = Layout.of([("row_mass", "layers.0", 2), ("row_mass", "layers.1", 2), ("loss", None, 1)])
     writer = RunWriter.create(tmp_path / "lm", info, layout)
@@ -77,15 +77,15 @@ def test_a_replay_goes_by_the_run_s_own_limits_until_others_are_given(folder: Pa
         ("ATT001", "layers.0"),
         ("ATT001", "layers.1"),
     ]
-    assert codes(folder, "--silence", "ATT001") == []
+    assert codes(folder, "--ignore", "ATT001") == []
     (tmp_path / "limits.yaml").write_text("att: {row_mass_max: 20}\nlayers:\n  'layers.*': {att.row_mass_max: 0.9}\n")
     assert len(codes(folder, "--limits", tmp_path / "limits.yaml", code=1)) == 2
 
 
 def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    assert codes(folder, "--rules", tmp_path / "own.py", "--silence", "ATT001") == [("USR001", None)]
-    assert codes(folder, "--silence", "ATT001") == []
+    assert codes(folder, "--rules", tmp_path / "own.py", "--ignore", "ATT001") == [("USR001", None)]
+    assert codes(folder, "--ignore", "ATT001") == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -
         (("--set", "att.row_mas_max=6"), "unknown limit 'att.row_mas_max'; did you mean 'att.row_mass_max'"),
         (("--set", "att.row_mass_max"), "NAME=NUMBER"),
         (("--set", "layer.9/att.row_mass_max=6"), r"no layer is called 'layer.9'.*did you mean 'layers\."),
-        (("--silence", "ATT01"), "unknown rule 'ATT01'; did you mean 'ATT001'"),
+        (("--ignore", "ATT01"), "unknown rule 'ATT01'; did you mean 'ATT001'"),
         (("--limits", "nowhere.yaml"), "cannot read the limits nowhere.yaml"),
         (("--rules", "nowhere.py"), "there is no such file"),
     ],

@@ -4,7 +4,9 @@ from stabmon.evaluation.baselines import BASELINES
 from stabmon.evaluation.labels import Label
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.verdict import Alarm, BaselineAlarms, Verdict
-from stabmon.records import Evidence, Finding, Fix, FixKind, Safety, Severity
+from stabmon.findings import Finding
+from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.records import Evidence, Severity
 
 
 def outcome(name: str, losses: list[float], **options: object) -> Outcome:

@@ -1,4 +1,4 @@
-from stabmon.evaluation.causes import mending, turned
+from stabmon.evaluation.causes import settings_that_fix, turned
 from tests.evaluation.made import outcome
 
 BAD = outcome("bad", [1.0], model__bias=0.0)
@@ -18,4 +18,4 @@ def test_several_settings_are_no_knob_and_neither_is_the_size() -> None:
 
 def test_replicates_differ_in_nothing_that_mends() -> None:
     healthy = [outcome("good", [1.0], training__seed=1), outcome("seed", [1.0], model__bias=0.0, training__seed=1)]
-    assert mending(BAD, healthy) == ("bias",)
+    assert settings_that_fix(BAD, healthy) == ("bias",)

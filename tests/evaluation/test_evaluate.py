@@ -14,7 +14,7 @@ from stabmon.evaluation.repairs import Repair
 from stabmon.evaluation.runs import Job
 from stabmon.evaluation.tuning import Search, Tried
 from stabmon.fixes import warmup_fix
-from stabmon.records import FixKind
+from stabmon.fixes.record import FixKind
 from stabmon.rules import Limits
 from stabmon.store import open_run
 
@@ -53,12 +53,14 @@ def test_what_preflight_and_monitor_find_is_in_the_verdicts(done) -> None:
 
 
 def test_failed_runs_are_trained_again_with_the_fix_and_healthy_ones_are_not(done) -> None:
-    mended = (
-        {path.name.rsplit(".", 1)[0] for path in (done[0] / "mended").iterdir()} if done[2]["mending"] > 1 else set()
+    fixed = (
+        {path.name.rsplit(".", 1)[0] for path in (done[0] / "fixed").iterdir()}
+        if done[2]["settings_that_fix"] > 1
+        else set()
     )
     failed = {one.name for one in done[1].verdicts if one.failed}
-    assert {".".join(name.split(".")[:3]) for name in mended} <= failed
-    assert all((one.mended is None) == (not one.fixable) for one in done[1].verdicts)
+    assert {".".join(name.split(".")[:3]) for name in fixed} <= failed
+    assert all((one.fixed is None) == (not one.fixable) for one in done[1].verdicts)
 
 
 def test_a_second_fix_is_the_one_that_the_re_run_asks_for_where_that_failed(done) -> None:
@@ -100,8 +102,8 @@ def test_the_stored_result_prints_the_same_tables(done) -> None:
 def test_a_limit_moves_only_where_that_decides_more_runs_rightly(done) -> None:
     runs = [Tried(done[0] / "runs" / name, failed=False) for name in ("tiny.length.0", "tiny.zero.0")]
     with Pool(1) as pool:
-        search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000, "silence": ["CFG001"]}), pool)
+        search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000, "ignore": ["CFG001"]}), pool)
         assert search.spoken == [frozenset(), frozenset({"ATT001"})]
         assert [search.improve(name) for name in ("att.twin_ratio_max", "att.row_mass_min")] == [True, False]
     assert search.spoken == [frozenset(), frozenset()]
-    assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max", "silence"]
+    assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max", "ignore"]

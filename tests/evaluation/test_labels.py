@@ -106,5 +106,5 @@ def test_longer_input_is_held_to_the_best_validation_of_the_group() -> None:
     bad = "worse on longer input"
     assert found == {"usual": "healthy", "longer": bad, "fine": "healthy", "mid": "undecided", "nan": bad}
     reference = labels.references(outcomes)[usual.group]
-    trained = outcome("mended", ending(1.0), validation_loss=2.0, training__evaluate_length=64, model__context=64)
+    trained = outcome("fixed", ending(1.0), validation_loss=2.0, training__evaluate_length=64, model__context=64)
     assert labels.label(trained, reference).why == bad  # trained at that length, it is held to the same

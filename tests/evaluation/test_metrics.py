@@ -6,8 +6,8 @@ from stabmon.evaluation.labels import Label
 from tests.evaluation.made import verdict
 
 FOUR = [
-    verdict("a", failed=True, first=0, shown=40, knobs=("bias",), fixable=True, mended=True, mended_live=True),
-    verdict("b", failed=True, first=30, shown=50, knobs=("qk_norm",), fixable=True, mended=False, mended_live=False),
+    verdict("a", failed=True, first=0, shown=40, settings=("bias",), fixable=True, fixed=True, fixed_live=True),
+    verdict("b", failed=True, first=30, shown=50, settings=("qk_norm",), fixable=True, fixed=False, fixed_live=False),
     verdict("c", failed=True, shown=60),
     verdict("d", failed=False, first=5, codes=("GRD001", "LOS001")),
     verdict("e", failed=False),
@@ -23,8 +23,8 @@ def test_the_figures_of_five_known_runs() -> None:
     assert row.lead.value == pytest.approx(30.0)  # of 40 and 20
     assert row.at_start.value == pytest.approx(1 / 3)
     assert row.cause.value == pytest.approx(0.5)  # the fix is the bias; the second run needed QK norm
-    assert row.mended.value == pytest.approx(1 / 3)
-    assert row.mended_live.value == pytest.approx(0.5)
+    assert row.fixed.value == pytest.approx(1 / 3)
+    assert row.fixed_live.value == pytest.approx(0.5)
 
 
 def test_undecided_runs_count_as_healthy_or_not_at_all() -> None:
@@ -39,20 +39,20 @@ def test_undecided_runs_count_as_healthy_or_not_at_all() -> None:
 def test_two_fixes_count_what_the_first_mends_and_what_the_second_does() -> None:
     tried = {"failed": True, "first": 0, "fixable": True}
     runs = [
-        verdict("a", **tried, mended=True, mended_in_two=True),
-        verdict("b", **tried, mended=False, mended_in_two=True),
-        verdict("c", **tried, mended=False, mended_in_two=False),
-        verdict("d", **tried, mended=False),
+        verdict("a", **tried, fixed=True, fixed_in_two=True),
+        verdict("b", **tried, fixed=False, fixed_in_two=True),
+        verdict("c", **tried, fixed=False, fixed_in_two=False),
+        verdict("d", **tried, fixed=False),
     ]
     row = metrics.row("all", runs)
-    assert (row.mended.value, row.mended.count) == (0.25, 4)
-    assert (row.mended_in_two.value, row.mended_in_two.count) == (0.5, 4)  # d: a second fix that was not tried
+    assert (row.fixed.value, row.fixed.count) == (0.25, 4)
+    assert (row.fixed_in_two.value, row.fixed_in_two.count) == (0.5, 4)  # d: a second fix that was not tried
 
 
 def test_a_fix_that_was_not_tried_counts_for_nothing_and_a_missing_one_as_a_failure() -> None:
     untried = verdict("a", failed=True, first=0, fixable=True)
-    assert metrics.row("all", [untried]).mended.value is None
-    assert metrics.row("all", [untried, verdict("b", failed=True)]).mended.value == 0.0
+    assert metrics.row("all", [untried]).fixed.value is None
+    assert metrics.row("all", [untried, verdict("b", failed=True)]).fixed.value == 0.0
 
 
 def test_nothing_to_count_is_no_figure() -> None:

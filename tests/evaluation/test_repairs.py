@@ -4,9 +4,10 @@ import pytest
 
 from stabmon.evaluation.repairs import again, apply_everywhere, first_fix, from_start, live
 from stabmon.fixes import bias_fix, clip_fix, length_fix, qk_norm_fix, together
+from stabmon.fixes.record import FixKind
 from stabmon.nn import RMSNorm
 from stabmon.nn.self_attention import SelfAttention
-from stabmon.records import Attention, FixKind, Severity
+from stabmon.records import Attention, Severity
 from stabmon.workloads.training import build
 from tests.evaluation.made import finding, outcome
 
@@ -44,7 +45,7 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
 @pytest.mark.parametrize(("clip", "can_be"), [(3.6, False), (1.0, False), (9.0, True), (None, True)])
 def test_a_fix_that_the_training_refuses_is_not_carried_out_live(clip: float | None, can_be: bool) -> None:
     found = finding("GRD003", 3, Severity.INFO, FixKind.CLIP).model_copy(update={"fixes": (clip_fix(3.6, "why"),)})
-    repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("mended"), {})
+    repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("fixed"), {})
     assert (repair is not None) == can_be
 
 
@@ -52,8 +53,8 @@ def test_a_model_is_not_changed_into_another_one_while_it_trains() -> None:
     found = finding("CFG002", 0, Severity.WARNING, FixKind.LENGTH)
     found = found.model_copy(update={"fixes": (length_fix(64, "why"),)})
     run = outcome("run", [1.0] * 10)
-    assert live(run, [found], Path("mended"), {}) is None
-    repair = from_start(run, [found], Path("mended"), {})
+    assert live(run, [found], Path("fixed"), {}) is None
+    repair = from_start(run, [found], Path("fixed"), {})
     assert repair is not None
     assert repair.job.config.model.context == 64
 
@@ -62,15 +63,15 @@ def test_a_second_fix_is_the_first_that_changes_what_the_first_one_made() -> Non
     bias = finding("CFG001", 0, Severity.WARNING)
     bias = bias.model_copy(update={"fixes": (bias_fix(ATTENTION, -3.0, "why"), clip_fix(0.5, "why"))})
     run = outcome("run", [1.0] * 10)
-    first = from_start(run, [bias], Path("mended"), {})
+    first = from_start(run, [bias], Path("fixed"), {})
     assert first is not None
     assert (first.how, first.job.config.model.bias) == ("first", -3.0)
-    mended = outcome("run", [1.0] * 10, model__bias=-3.0)
-    second = again(first, mended, [bias], {})
+    fixed = outcome("run", [1.0] * 10, model__bias=-3.0)
+    second = again(first, fixed, [bias], {})
     assert second is not None
     assert (second.how, second.run, second.fix.kind) == ("second", "run", FixKind.CLIP)
     assert (second.job.config.model.bias, second.job.config.training.clip) == (-3.0, 0.5)
-    assert again(first, mended, [], {}) is None
+    assert again(first, fixed, [], {}) is None
 
 
 def test_a_fix_of_two_parts_is_applied_to_every_layer() -> None:

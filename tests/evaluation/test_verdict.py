@@ -1,7 +1,8 @@
 """When an alarm counts as raised: at the step at which it warns somebody, not at the one at which it was noted."""
 
 from stabmon.evaluation.verdict import alarms
-from stabmon.records import Finding, Severity
+from stabmon.findings import Finding
+from stabmon.records import Severity
 from tests.evaluation.made import finding
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from stabmon.errors import FixError
 from stabmon.fixes import suggest
+from stabmon.fixes.record import Fix
 from stabmon.nn import Block, LayerScale, SigmoidAttention, SoftmaxAttention
-from stabmon.records import Attention, Fix
+from stabmon.records import Attention
 
 WIDTH, HEADS = 8, 2
 

@@ -8,7 +8,8 @@ from stabmon import config as configuration
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes import apply_to_config, config_diff, suggest
-from stabmon.records import Attention, Fix, FixKind
+from stabmon.fixes.record import Fix, FixKind
+from stabmon.records import Attention
 
 ATTENTION = Attention(
     layer="layers.0",

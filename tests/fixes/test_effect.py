@@ -8,9 +8,10 @@ import torch
 from stabmon import preflight
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import expected, with_effect
+from stabmon.fixes.record import Fix
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.records import Attention, Fix
-from stabmon.step_zero.report import LayerStart
+from stabmon.preflight_check.report import LayerStart
+from stabmon.records import Attention
 
 LENGTH, WIDTH = 128, 32
 

@@ -13,7 +13,8 @@ import torch
 from stabmon import preflight
 from stabmon.errors import FixError
 from stabmon.fixes import source_diff, suggest
-from stabmon.records import Attention, Fix
+from stabmon.fixes.record import Fix
+from stabmon.records import Attention
 
 OURS = """\
 from torch import nn

@@ -6,8 +6,9 @@ import torch
 
 import stabmon.nn  # noqa: F401  (the suggested code names it)
 from stabmon.fixes import suggest
+from stabmon.fixes.record import Fix, FixKind, Safety
 from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention
-from stabmon.records import Attention, Fix, FixKind, Safety
+from stabmon.records import Attention
 
 HEADS, HEAD_DIM = 2, 4
 WIDTH = HEADS * HEAD_DIM

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from stabmon.kernels import metadata
+from stabmon.kernels import cache
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -41,6 +41,6 @@ def seeded():
 @pytest.fixture(autouse=True)
 def forgotten():
     """Let no test see what was worked out while another had changed the device or the kernels."""
-    metadata.forget()
+    cache.clear()
     yield
-    metadata.forget()
+    cache.clear()

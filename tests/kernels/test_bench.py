@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from stabmon.cli import app
 from stabmon.cli import bench as command
-from stabmon.kernels import accuracy, apart, bench, figure, launch, speed, tables, timing
+from stabmon.kernels import accuracy, bench, figure, launch, published_results, speed, tables, timing
 
 FOLDER = Path(__file__).parents[2] / "kernels"
 ROW = {
@@ -93,8 +93,8 @@ def test_means_and_worst_cells_over_cudnn_are_a_table():
 
 
 def test_peers_that_were_timed_apart_are_compared_cell_by_cell_and_by_way_of_cudnn():
-    assert set(apart.MEASURED) == set(speed.GRID)
-    shown = apart.table([row | {"length": 2048} for row in (ROW, ROW | {"dim": 128})]).splitlines()
+    assert set(published_results.MEASURED) == set(speed.GRID)
+    shown = published_results.table([row | {"length": 2048} for row in (ROW, ROW | {"dim": 128})]).splitlines()
     ratio, shared = 440 / 384, (440 / 400) / (384 / 468)
     assert shown[2] == (
         f"| FlashSigmoid, d 64 | ×{ratio:.2f} to ×{ratio:.2f}, mean ×{ratio:.2f} | ×0.78 to ×0.78, mean ×0.78 "
@@ -151,8 +151,8 @@ def test_only_the_named_cells_run(monkeypatch):
     ("arguments", "error"),
     [
         (["--cells", "d64-2048"], "a cell must look like d128-causal-2048 or d64-full-8192, got 'd64-2048'"),
-        (["--cells", "d64-full-2048", "--into", "results.json"], "leave out --cells and --host"),
-        (["--host", "--into", "results.json"], "leave out --cells and --host"),
+        (["--cells", "d64-full-2048", "--output", "results.json"], "leave out --cells and --host"),
+        (["--host", "--output", "results.json"], "leave out --cells and --host"),
         (["--rounds", "0"], "rounds must be at least 1, got 0"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -168,7 +168,7 @@ def test_the_command_line_offers_what_the_module_does(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(bench, "answer", lambda *arguments: given.append(arguments) or ({}, "as text"))
     into = tmp_path / "results.json"
-    done = CliRunner().invoke(app, ["bench", "--backend", "triton", "--rounds", "5", "--into", str(into)])
+    done = CliRunner().invoke(app, ["bench", "--backend", "triton", "--rounds", "5", "--output", str(into)])
     assert done.output.strip() == "as text"
     CliRunner().invoke(app, ["bench", "--cells", "d64-full-2048"])
     CliRunner().invoke(app, ["bench", "--host"])

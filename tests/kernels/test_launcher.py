@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, dispatch, forward, metadata, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels import AuxRequest, cache, dispatch, forward, sigmoid_attention, sigmoid_attention_varlen
 from stabmon.kernels.launcher import Launcher
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,12 +99,12 @@ def test_a_refused_call_is_refused_again():
 
 
 def test_no_more_results_are_kept_than_a_bound(monkeypatch):
-    monkeypatch.setattr(metadata, "MOST", 3)
+    monkeypatch.setattr(cache, "MOST", 3)
     for number in range(10):
-        assert metadata.known(number, lambda number=number: [number]) == [number]
-        assert len(metadata._known) <= 3
-    assert [metadata.known(number, lambda: "anew") for number in (9, 8, 7, 6)] == [[9], [8], [7], "anew"]
-    assert metadata.known([9], lambda: "no key") == "no key"
+        assert cache.memoize(number, lambda number=number: [number]) == [number]
+        assert len(cache._kept) <= 3
+    assert [cache.memoize(number, lambda: "anew") for number in (9, 8, 7, 6)] == [[9], [8], [7], "anew"]
+    assert cache.memoize([9], lambda: "no key") == "no key"
 
 
 def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
@@ -122,7 +122,7 @@ def test_what_neither_checks_nor_choice_depend_on_is_one_decision():
     for step, is_causal in enumerate((True, False, True)):
         request = AuxRequest(2, offset=step / 3)
         sigmoid_attention(*draw(), return_aux=request, is_causal=is_causal, deterministic=is_causal)
-    assert sum(key[0] == "decision" for key in metadata._known) == 1
+    assert sum(key[0] == "decision" for key in cache._kept) == 1
 
 
 def test_packed_calls_whose_longest_sequences_differ_are_one_decision():
@@ -130,4 +130,4 @@ def test_packed_calls_whose_longest_sequences_differ_are_one_decision():
     for longest in (4, 5):
         starts = torch.tensor([0, longest, 8])
         sigmoid_attention_varlen(*packed, starts, starts, longest, longest)
-    assert sum(key[0] == "decision" for key in metadata._known) == 1
+    assert sum(key[0] == "decision" for key in cache._kept) == 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, dispatch, launch, metadata, observe, ops, sigmoid_attention
+from stabmon.kernels import AuxRequest, cache, dispatch, launch, observe, ops, sigmoid_attention
 
 GPU = torch.cuda.is_available()
 DEVICE, HALF = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
@@ -141,7 +141,7 @@ def test_graphs_replay_output_and_statistics(backend, rows):
 @pytest.mark.skipif(not NEWEST, reason="needs capability 9.0")
 def test_the_kernel_is_launched_to_overlap():
     measure(draw(), AuxRequest(16, 0.5, 1), "hopper")
-    found = [ready.launcher for key, ready in metadata._known.items() if key[0] == "statistics"]
+    found = [ready.launcher for key, ready in cache._kept.items() if key[0] == "statistics"]
     compiled = [kernel for launcher in found for kernel in launcher._compiled.values()]
     assert compiled
     assert all(kernel.metadata.launch_pdl for kernel in compiled)

@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, arrivals, launch, sigmoid_attention
+from stabmon.kernels import STATISTICS, AuxRequest, completion_counters, launch, sigmoid_attention
 from stabmon.kernels.problem import Problem
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,7 +120,7 @@ def test_counters_are_zero_again_and_parts_of_the_outputs_sums_are_added(monkeyp
     from stabmon.kernels.statistics_launch import begin
 
     counted = torch.zeros(64, dtype=torch.int32, device=DEVICE)
-    monkeypatch.setattr(arrivals, "counters", lambda device, number: counted)
+    monkeypatch.setattr(completion_counters, "counters", lambda device, number: counted)
     query, key = torch.randn(3, 2, 9, 16, device=DEVICE), torch.randn(3, 2, 70, 16, device=DEVICE)
     parts = torch.randn(3, 2, 200, device=DEVICE)
     found = begin(Problem(query, key, key, None, -1.0, None, 0.25, False), 4, 0.5, 2, True)(parts)

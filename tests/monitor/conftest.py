@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stabmon.findings import Finding
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.records import Finding, RunInfo, RunState
+from stabmon.records import RunInfo, RunState
 from stabmon.series import Floats, Layout
 
 WIDTH, HEADS, LENGTH = 16, 4, 12

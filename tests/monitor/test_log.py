@@ -89,7 +89,7 @@ def test_a_failure_at_the_end_of_a_step_is_reported_once_and_ends_the_measuring(
     with watch(model, **quiet) as monitor:
         loss(model, 0).backward()
         monitor.step()
-        monkeypatch.setattr(monitor._recording, "settle", lambda: 1 / 0)
+        monkeypatch.setattr(monitor._recording, "flush", lambda: 1 / 0)
         monkeypatch.setattr(monitor._recording._stage, "power", lambda *given: seen.append(given))
         for step in range(1, 4):
             loss(model, step).backward()

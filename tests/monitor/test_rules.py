@@ -18,14 +18,14 @@ def train(model, loss, monitor, steps):
 
 def test_a_run_goes_by_its_limits_and_says_them_so_that_a_replay_finds_the_same(tiny, tmp_path, loss):
     model = tiny()
-    (tmp_path / "limits.yaml").write_text("att.row_mass_max: 0.01\nsilence: [CFG001]\n")
-    options = {"dir": tmp_path, "console": False, "limits": tmp_path / "limits.yaml", "silence": ("RES001",)}
+    (tmp_path / "limits.yaml").write_text("att.row_mass_max: 0.01\nignore: [CFG001]\n")
+    options = {"dir": tmp_path, "console": False, "limits": tmp_path / "limits.yaml", "ignore": ("RES001",)}
     with watch(model, name="one", **options) as monitor:
         train(model, loss, monitor, range(3))
         live = monitor.findings
     assert "ATT001" in {finding.code for finding in live}
     with open_run(tmp_path / "one") as run:
-        assert run.info.limits == {"att.row_mass_max": 0.01, "silence": ["CFG001", "RES001"]}
+        assert run.info.limits == {"att.row_mass_max": 0.01, "ignore": ["CFG001", "RES001"]}
         again = replay(run)
         assert run.findings() == sorted(again, key=lambda found: (found.opened, found.code, found.layer or ""))
     assert [finding.key for finding in again] == [finding.key for finding in live]
@@ -49,11 +49,11 @@ def test_a_run_that_goes_on_finds_what_an_unbroken_one_finds(tiny, tmp_path, los
     ("options", "message"),
     [
         ({"limits": "nowhere.yaml"}, "cannot read the limits nowhere.yaml"),
-        ({"silence": ["ATT01"]}, "did you mean 'ATT001'"),
+        ({"ignore": ["ATT01"]}, "did you mean 'ATT001'"),
         ({"rules": ["nowhere.py"]}, "there is no such file"),
         ({"limits": Limits.from_mapping({"layer.9/att.row_mass_max": 1})}, "no layer is called 'layer.9'"),
     ],
-    ids=["limits", "silence", "rules", "layers"],
+    ids=["limits", "ignore", "rules", "layers"],
 )
 def test_wrong_limits_and_rules_are_refused_and_leave_the_model_free(options, message, tiny):
     model = tiny()

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from stabmon.errors import StoreError
+from stabmon.findings import Finding
 from stabmon.recorder import Recorder
-from stabmon.records import Evidence, Finding, Heartbeat, ModelMap, RunInfo, RunState, Severity
+from stabmon.records import Evidence, Heartbeat, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import Layout
 from stabmon.sinks import StoreSink
 from stabmon.store import RunWriter, open_run

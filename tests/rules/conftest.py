@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
+from stabmon.findings import Finding
 from stabmon.metrics import METRICS, Place
-from stabmon.records import Attention, Finding, ModelMap, RunInfo
+from stabmon.records import Attention, ModelMap, RunInfo
 from stabmon.rules import Engine
 from stabmon.series import MISSING, Floats, Layout
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stabmon.records import Evidence, Severity
-from stabmon.rules import Told, grouped, registry
+from stabmon.rules import Explanation, grouped, registry
 
 FACTS = {"layers": 2, "heads": 2, "max_length": 1024, "is_causal": True, "bias": -6.931}
 SECTIONS = "\n".join(f"{section}: words." for section in registry.SECTIONS)
@@ -24,7 +24,7 @@ def rules(monkeypatch):
 def _register(code, metric, severity, symptom_of, confirmations):
     def check(run, limits):
         for hit in run.series(metric).above(1.0):
-            yield registry.Sighting(hit, lambda: Told("said", "cause"), confirmations=confirmations)
+            yield registry.Observation(hit, lambda: Explanation("said", "cause"), confirmations=confirmations)
 
     check.__doc__ = f"Flag it.\n\n{SECTIONS}\n"
     decorate = registry.rule(code, code.lower(), severity=severity, evidence=Evidence.MEASURED, symptom_of=symptom_of)

@@ -11,7 +11,7 @@ import pytest
 from stabmon.errors import ConfigError
 from stabmon.metrics import METRICS
 from stabmon.records import Evidence, Severity
-from stabmon.rules import Engine, Limits, Told, grouped, registry
+from stabmon.rules import Engine, Explanation, Limits, grouped, registry
 from stabmon.rules.view import HISTORY, Run
 from stabmon.series import MISSING
 
@@ -89,7 +89,7 @@ def test_observe_returns_what_opened_grew_or_cleared_and_nothing_else(written):
 def test_nan_is_never_over_a_limit_and_infinity_always_is(written):
     for value, expected in ((math.nan, 0), (math.inf, 2), (-math.inf, 0)):
         run = written({"model": FACTS, "series": {"row_mass": value}})
-        found = [finding for finding in run.findings(silence=("NUM001",)) if finding.code == "ATT001"]
+        found = [finding for finding in run.findings(ignore=("NUM001",)) if finding.code == "ATT001"]
         assert len(found) == expected
 
 
@@ -134,15 +134,15 @@ def test_a_symptom_stands_under_its_cause_and_alone_where_the_cause_is_silenced(
         [("RES001", "layers.0")],
         [("RES001", "layers.1")],
     ]
-    alone = run.findings(silence=("ATT001",))
+    alone = run.findings(ignore=("ATT001",))
     assert {(finding.code, finding.follows) for finding in alone} == {("RES001", None)}
 
 
 def test_silence_by_code_or_name_and_an_unknown_one_names_the_nearest(written):
     run = starving(written, [0.01])
-    assert run.findings(silence=("att002",)) == run.findings(silence=("starved-rows",)) == ()
+    assert run.findings(ignore=("att002",)) == run.findings(ignore=("starved-rows",)) == ()
     with pytest.raises(ConfigError, match="ATT002"):
-        run.findings(silence=("ATT02",))
+        run.findings(ignore=("ATT02",))
 
 
 def test_limits_can_be_set(written):
@@ -175,7 +175,7 @@ def _raises(run, limits):
 
 def _tells_a_number(run, limits):
     for hit in run.series("row_mass").above(0.1):
-        yield registry.Sighting(hit, lambda: Told(1.0, "cause"))
+        yield registry.Observation(hit, lambda: Explanation(1.0, "cause"))
 
 
 @pytest.mark.parametrize("fails", [_raises, _tells_a_number])
@@ -203,11 +203,11 @@ def test_words_and_fixes_are_made_only_when_an_event_is_new_or_worse(written, ow
 
     def counted(run, limits):
         for hit in run.series("row_mass").above(1.0):
-            yield registry.Sighting(hit, partial(tell, run.step), fixes)
+            yield registry.Observation(hit, partial(explain, run.step), fixes)
 
-    def tell(step):
+    def explain(step):
         made.append(step)
-        return Told("said", "cause")
+        return Explanation("said", "cause")
 
     def fixes():
         made.append("fixes")

@@ -12,12 +12,12 @@ CODES = [rule.code for rule in catalogue()]
 
 
 def test_every_rule_has_a_scene_and_no_scene_is_without_its_rule():
-    assert sorted(gallery.scenes()) == CODES
+    assert sorted(gallery.reference_runs()) == CODES
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_the_picture_on_disk_is_drawn_from_the_stored_runs(code):
-    text = gallery.draw(gallery.scenes()[code])
+    text = gallery.draw(gallery.reference_runs()[code])
     assert gallery.plot_of(code).read_text(encoding="utf-8") == text
     drawn = ElementTree.fromstring(text)
     assert drawn.find("{*}title").text.startswith(code)
@@ -25,7 +25,7 @@ def test_the_picture_on_disk_is_drawn_from_the_stored_runs(code):
 
 
 def test_lines_lie_within_the_panels_and_break_where_nothing_was_measured():
-    text = gallery.draw(gallery.scenes()["NUM001"])
+    text = gallery.draw(gallery.reference_runs()["NUM001"])
     points = [
         tuple(map(float, pair.split(","))) for line in re.findall(r'points="([^"]+)"', text) for pair in line.split()
     ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stabmon.records import Finding
+from stabmon.findings import Finding
 
 FACTS = {"layers": 2, "heads": 2, "head_dim": 16, "max_length": 128}
 JUMP = [1.0] * 10 + [20.0] * 10

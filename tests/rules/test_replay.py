@@ -32,4 +32,4 @@ def test_a_replay_takes_other_limits_and_silence(written, tmp_path):
         assert replay(reader) == ()
         limits = Limits.from_mapping({"att.row_mass_max": 6})
         assert {finding.code for finding in replay(reader, limits)} == {"ATT001"}
-        assert replay(reader, limits, silence=("ATT001",)) == ()
+        assert replay(reader, limits, ignore=("ATT001",)) == ()

@@ -11,21 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stabmon.records import (
-    Attention,
-    Cell,
-    Effect,
-    Evidence,
-    Finding,
-    Fix,
-    FixKind,
-    Heartbeat,
-    ModelMap,
-    RunInfo,
-    RunState,
-    Safety,
-    Severity,
-)
+from stabmon.findings import Cell, Finding
+from stabmon.fixes.record import Effect, Fix, FixKind, Safety
+from stabmon.records import Attention, Evidence, Heartbeat, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Floats, Layout
 from stabmon.server.app import create_app
 from stabmon.store import RunWriter

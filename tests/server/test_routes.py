@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stabmon.findings import Finding
 from stabmon.names import natural_key
-from stabmon.records import Finding, RunInfo
+from stabmon.records import RunInfo
 from stabmon.rules import catalogue
 from stabmon.series import is_missing
 from stabmon.server.encoding import MEDIA_TYPE, unpack

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from stabmon.records import Evidence, Finding, Fix, FixKind, ModelMap, RunInfo, RunState, Safety, Severity
+from stabmon.findings import Finding
+from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import Layout
 from stabmon.sinks import ConsoleSink
 

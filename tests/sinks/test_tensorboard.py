@@ -10,7 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from stabmon.records import Evidence, Finding, Fix, FixKind, ModelMap, RunInfo, RunState, Safety, Severity
+from stabmon.findings import Finding
+from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Layout
 from stabmon.sinks import TensorBoardSink, events, heatmap
 

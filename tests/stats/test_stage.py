@@ -44,7 +44,7 @@ def _rows(plan, feed):
     buffers = [torch.tensor(plan.initial) for _ in range(2)]
     stage = Stage(plan, buffers[0])
     feed(stage)
-    stage.settle()
+    stage.flush()
     feed(Direct(buffers[1]))
     return [finalise(buffer.numpy(), plan) for buffer in buffers]
 
@@ -146,9 +146,9 @@ def test_a_step_that_is_settled_leaves_nothing_for_the_next():
     for _ in range(2):
         stage.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
         stage.power(plan.slots[0].branch, torch.ones(4))
-        stage.settle()
+        stage.flush()
         rows.append(finalise(buffer.numpy(), plan))
         buffer.copy_(torch.tensor(plan.initial))
     np.testing.assert_array_equal(rows[0], rows[1])
-    stage.settle()
+    stage.flush()
     np.testing.assert_array_equal(buffer.numpy(), plan.initial)

@@ -3,7 +3,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from stabmon.records import Evidence, Finding, ModelMap, RunInfo, Severity
+from stabmon.findings import Finding
+from stabmon.records import Evidence, ModelMap, RunInfo, Severity
 from stabmon.series import MISSING, Layout
 from stabmon.store import RunWriter
 

@@ -6,7 +6,7 @@ import torch
 
 from stabmon.config import ModelConfig, RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
-from stabmon.workloads import speech, turns
+from stabmon.workloads import speech, spoken_vowels
 
 
 def config(**options: object) -> RunConfig:
@@ -24,7 +24,7 @@ def model(**options: object) -> torch.nn.Module:
 
 
 def test_the_recordings_are_the_collections_own_parts() -> None:
-    train, valid = turns.vowels()
+    train, valid = spoken_vowels.vowels()
     assert (len(train.frames), len(valid.frames)) == (270, 370)
     assert train.speakers.bincount().tolist() == [0, *[30] * 9]
     assert {len(frames) for frames in train.frames} <= set(range(7, 30))
@@ -34,9 +34,9 @@ def test_the_recordings_are_the_collections_own_parts() -> None:
 
 
 def test_a_sequence_is_recordings_one_after_another_and_who_spoke() -> None:
-    train = turns.vowels().train
+    train = spoken_vowels.vowels().train
     generator = torch.Generator().manual_seed(0)
-    drawn = [turns.sequence(train, 200, generator) for _ in range(50)]
+    drawn = [spoken_vowels.sequence(train, 200, generator) for _ in range(50)]
     lengths = [len(each.frames) for each in drawn]
     assert 70 < min(lengths) < 120 < 170 < max(lengths) <= 200
     assert all((each.transcript.diff() != 0).all() for each in drawn)
@@ -98,6 +98,6 @@ def test_a_context_without_room_for_a_turn_is_refused() -> None:
 
 def test_without_sktime_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sktime.datasets", None)
-    turns.vowels.cache_clear()
+    spoken_vowels.vowels.cache_clear()
     with pytest.raises(ConfigError, match=r"cannot be imported .*; pip install 'stabmon\[workloads\]'"):
         next(speech.batches(config()))

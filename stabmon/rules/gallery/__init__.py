@@ -5,6 +5,6 @@ again. A test holds that each rule has its picture and that the pictures are tho
 """
 
 from stabmon.rules.gallery.draw import draw
-from stabmon.rules.gallery.scenes import Curves, Scene, plot_of, scenes
+from stabmon.rules.gallery.stored_runs import Curves, ReferenceRuns, plot_of, reference_runs
 
-__all__ = ["Curves", "Scene", "draw", "plot_of", "scenes"]
+__all__ = ["Curves", "ReferenceRuns", "draw", "plot_of", "reference_runs"]

@@ -1,13 +1,13 @@
-"""Drawing a scene as SVG: two panels with one scale, logarithmic where the values span more than a decade."""
+"""A rule's reference runs as SVG: two panels with one scale, logarithmic where the values span more than a decade."""
 
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from stabmon.rules.gallery.scenes import Curves, Scene
+from stabmon.rules.formatting import number, title
+from stabmon.rules.gallery.stored_runs import Curves, ReferenceRuns
 from stabmon.rules.registry import find
-from stabmon.rules.words import number, title
 
 WIDTH, HEIGHT = 720, 250
 PANEL, TOP, BOTTOM, LEFT, GAP = 300, 62, 212, 56, 32
@@ -33,26 +33,26 @@ class _Scale(NamedTuple):
         return BOTTOM - (BOTTOM - TOP) * (min(max(at, low), high) - low) / (high - low)
 
 
-def draw(scene: Scene) -> str:
-    """Return the picture of ``scene`` as the text of an SVG file."""
-    scale = _scale(scene)
+def draw(runs: ReferenceRuns) -> str:
+    """Return the picture of ``runs`` as the text of an SVG file."""
+    scale = _scale(runs)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{escape(_title(scene))}</title><style>{_STYLE}</style>",
-        f'<text class="head" x="{LEFT}" y="18">{escape(_title(scene))}</text>',
+        f"<title>{escape(_title(runs))}</title><style>{_STYLE}</style>",
+        f'<text class="head" x="{LEFT}" y="18">{escape(_title(runs))}</text>',
     ]
-    for index, (word, curves) in enumerate((("bad", scene.bad), ("good", scene.good))):
-        parts += _panel(scene, curves, word, LEFT + index * (PANEL + GAP), scale)
+    for index, (word, curves) in enumerate((("bad", runs.bad), ("good", runs.good))):
+        parts += _panel(runs, curves, word, LEFT + index * (PANEL + GAP), scale)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _title(scene: Scene) -> str:
-    return f"{scene.code} {find(scene.code).name}: {title(scene.metric)}"
+def _title(runs: ReferenceRuns) -> str:
+    return f"{runs.code} {find(runs.code).name}: {title(runs.metric)}"
 
 
-def _scale(scene: Scene) -> _Scale:
-    values = [v for curves in (scene.bad, scene.good) for line in curves.lines.values() for v in line if v is not None]
-    values += [scene.limit] if scene.limit is not None else []
+def _scale(runs: ReferenceRuns) -> _Scale:
+    values = [v for curves in (runs.bad, runs.good) for line in curves.lines.values() for v in line if v is not None]
+    values += [runs.limit] if runs.limit is not None else []
     positive = [value for value in values if value > 0]
     if len(positive) == len(values) and max(positive) > 10 * min(positive):
         low, high = min(positive), max(positive)
@@ -67,7 +67,7 @@ def _round_up(value: float) -> float:
     return next(part for part in (1, 1.5, 2, 2.5, 3, 4, 5, 8, 10) if part * power >= value) * power
 
 
-def _panel(scene: Scene, curves: Curves, word: str, left: float, scale: _Scale) -> Iterator[str]:
+def _panel(runs: ReferenceRuns, curves: Curves, word: str, left: float, scale: _Scale) -> Iterator[str]:
     """Yield the axes, the limit and the lines of one run."""
     ending = "" if curves.loss is None else f", ends at {curves.loss:.2f} nats"
     yield f'<text class="head" x="{left}" y="38">{word}{escape(ending)}</text>'
@@ -77,13 +77,13 @@ def _panel(scene: Scene, curves: Curves, word: str, left: float, scale: _Scale) 
         yield f'<line class="axis" x1="{left}" x2="{left + PANEL}" y1="{y:.1f}" y2="{y:.1f}"/>'
         if word == "bad":
             yield f'<text class="small" text-anchor="end" x="{left - 5}" y="{y + 4:.1f}">{escape(number(value))}</text>'
-    if scene.limit is not None:
-        y = scale(scene.limit)
+    if runs.limit is not None:
+        y = scale(runs.limit)
         yield f'<line class="limit" x1="{left}" x2="{left + PANEL}" y1="{y:.1f}" y2="{y:.1f}"/>'
     for at, name in enumerate(curves.lines):
         yield from _line(curves, name, left, scale, COLOURS[at % len(COLOURS)])
     first, last = curves.steps[0], curves.steps[-1]
-    yield f'<text class="small" x="{left}" y="{BOTTOM + 15}">{escape(scene.across)} {first:g}</text>'
+    yield f'<text class="small" x="{left}" y="{BOTTOM + 15}">{escape(runs.across)} {first:g}</text>'
     yield f'<text class="small" text-anchor="end" x="{left + PANEL}" y="{BOTTOM + 15}">{last:g}</text>'
     names = list(curves.lines)
     words = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import hopper, metadata
+from stabmon.kernels import cache, hopper
 from stabmon.kernels.hopper import launch
 
 FOLDER = Path(hopper.__file__).parent
@@ -42,7 +42,7 @@ def simulated(simulation, monkeypatch):
     """Return a function that puts modules of kernels, by name, under the launchers, and as many multiprocessors."""
 
     def put(modules, processors):
-        metadata.forget()
+        cache.clear()
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, f"stabmon.kernels.hopper.{name}", simulation.Launchable(module))
         monkeypatch.setattr(launch, "processors", lambda device: processors)

@@ -59,10 +59,10 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
         assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
     check_forward([kernel for kernel in kernels if kernel["kernel"] == "forward_kernel"], dim)
     backward = [kernel for kernel in kernels if kernel["kernel"] != "forward_kernel"]
-    assert [kernel["kernel"] for kernel in backward] == ["key_kernel"] * 3 + ["query_kernel"]
+    assert [kernel["kernel"] for kernel in backward] == ["bwd_dkdv_kernel"] * 3 + ["bwd_dq_kernel"]
     assert all(kernel["shared"] <= 227 * 1024 for kernel in backward)
     for kernel in backward:
-        allowed = STACK[dim] if kernel["kernel"] == "key_kernel" else 0
+        allowed = STACK[dim] if kernel["kernel"] == "bwd_dkdv_kernel" else 0
         assert kernel["stack"] <= allowed, f"registers spill: {kernel}"
 
 

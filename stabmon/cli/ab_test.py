@@ -1,0 +1,59 @@
+"""``stabmon try``: what a fix is worth, by a short training with it and without it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from stabmon.fixes.record import FixKind
+
+if TYPE_CHECKING:
+    from stabmon.config import RunConfig
+    from stabmon.fixes.record import Fix
+
+
+def try_fix(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
+    fix: Annotated[
+        FixKind | None, typer.Option(help="What to try; without it, the first fix that preflight names.")
+    ] = None,
+    value: Annotated[float | None, typer.Option(help="Value of the fix, such as a bias, with --fix.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Optimizer steps of each side.")] = 40,
+    seeds: Annotated[int, typer.Option(min=1, help="How often both sides are trained.")] = 3,
+    after: Annotated[int, typer.Option(min=0, help="Steps that are trained without the fix before.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train a run for a few steps with and without a fix, from the same state on the same data; compare them."""
+    from stabmon import config as configuration
+    from stabmon.ab_test import trial_of_run
+    from stabmon.cli.progress import training_bar
+    from stabmon.workloads import training
+
+    console = Console(stderr=as_json)
+    loaded, device = configuration.load(config), training.pick_device(device)
+    fixes = _fixes(loaded, fix, value, device)
+    with training_bar(console, f"{loaded.name}: {fixes[0].kind}", 2 * seeds * steps) as progress:
+        report = trial_of_run(loaded, fixes, steps=steps, seeds=seeds, after=after, device=device, progress=progress)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        console.print(report)
+
+
+def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, device: str) -> "tuple[Fix, ...]":
+    from stabmon.errors import FixError
+    from stabmon.preflight_check import preflight
+    from stabmon.preflight_check.fixes_of_kind import fixes_of_kind
+    from stabmon.workloads import training
+
+    if kind is None and value is not None:
+        raise FixError("--value is the value of a fix; name it with --fix, such as --fix bias")
+    inputs, _ = next(iter(training.batches(config, device)))
+    report = preflight(training.build(config, device), inputs, config=config.model_dump(mode="json"))
+    fixes = report.fixes if kind is None else fixes_of_kind(kind, config, report, value)
+    if not fixes:
+        raise FixError(
+            f"preflight finds nothing to mend in {config.name}; name what to try: --fix {' | '.join(FixKind)}"
+        )
+    return fixes

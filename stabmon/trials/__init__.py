@@ -1,7 +1,0 @@
-"""A fix on trial: the same model trained for a few steps with it and without it, on the same data, side by side."""
-
-from stabmon.trials.model import trial
-from stabmon.trials.report import Arm, Interval, TrialReport
-from stabmon.trials.run import trial_of_run
-
-__all__ = ["Arm", "Interval", "TrialReport", "trial", "trial_of_run"]

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from stabmon.kernels import completion_counters
+
+
+@pytest.fixture(autouse=True)
+def empty(monkeypatch):
+    monkeypatch.setattr(completion_counters, "_unused", {})
+    monkeypatch.setattr(completion_counters, "_of_stream", {})
+
+
+class Stream:
+    def __init__(self, number):
+        self.cuda_stream, self.waited = number, 0
+
+    def synchronize(self):
+        self.waited += 1
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A CUDA device with two streams and without memory of its own."""
+    fake = type("Fake", (), {"stream": Stream(1), "other": Stream(2), "capturing": False, "zeroed": []})()
+    zeros = torch.zeros
+
+    def on_host(number, dtype, device):
+        fake.zeroed.append(number)
+        return zeros(number, dtype=dtype)
+
+    monkeypatch.setattr(torch, "zeros", on_host)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: fake.stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: fake.capturing)
+    monkeypatch.setattr(completion_counters, "SIZE", 256)
+    return fake
+
+
+CUDA = torch.device("cuda", 0)
+
+
+def test_calls_on_a_stream_share_counters_and_streams_do_not(device):
+    first = completion_counters.counters(CUDA, 5)
+    assert completion_counters.counters(CUDA, 3).data_ptr() == first.data_ptr()
+    device.stream = device.other
+    second = completion_counters.counters(CUDA, 5)
+    assert abs(second.data_ptr() - first.data_ptr()) == 4 * completion_counters.LINE
+    assert device.zeroed == [256]
+    assert device.other.waited == 0, "the zeros were there"
+
+
+def test_a_larger_call_gets_more_and_the_next_ones_share_that(device):
+    small, large = completion_counters.counters(CUDA, 5), completion_counters.counters(CUDA, 100)
+    assert large.size(0) >= 100
+    assert small.data_ptr() != large.data_ptr() == completion_counters.counters(CUDA, 5).data_ptr()
+    assert completion_counters.counters(CUDA, 1000).size(0) >= 1000
+    assert device.stream.waited == len(device.zeroed) == 2
+
+
+def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_are_left(device):
+    eager = completion_counters.counters(CUDA, 5)
+    device.capturing = True
+    captured = [completion_counters.counters(CUDA, 5) for _ in range(10)]
+    assert len({x.data_ptr() for x in [eager, *captured]}) == 11
+    assert device.zeroed == [256, 32, 32, 32], "eight lines, of which one was taken eagerly"
+    assert device.stream.waited == 1
+
+
+def test_on_the_host_they_are_fresh():
+    found = completion_counters.counters(torch.device("cpu"), 3)
+    assert found.dtype == torch.int32
+    assert found.count_nonzero() == 0
+    assert not completion_counters._unused
