@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
+from scipy.special import stdtrit
 
 from stabmon.findings import Finding
 from stabmon.fixes.record import Applied, Fix
@@ -17,8 +18,6 @@ from stabmon.records import Record, Severity
 
 FINAL = 20
 """Steps at the end whose mean loss is compared; a quarter of the trial where that is less."""
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % point of Student's t for 1 to 10 degrees of freedom."""
 
 
 class Interval(Record):
@@ -36,8 +35,7 @@ class Interval(Record):
         mean, freedom = fmean(values), len(values) - 1
         if freedom == 0:
             return cls(mean=mean, low=math.nan, high=math.nan)
-        quantile = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.5 / freedom
-        half = quantile * stdev(values) / math.sqrt(len(values))
+        half = float(stdtrit(freedom, 0.975)) * stdev(values) / math.sqrt(len(values))
         return cls(mean=mean, low=mean - half, high=mean + half)
 
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
 from stabmon.records import Record
 
-_Z = 1.959963984540054
+_Z = NormalDist().inv_cdf(0.975)
 _DRAWS = 2000
 
 

@@ -29,7 +29,7 @@ from stabmon.kernels.observe import Call
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian_report import JacobianBound
-from stabmon.preflight_check.spectral import spectral_norm
+from stabmon.preflight_check.spectral import product_spectral_norm, spectral_norm
 from stabmon.preflight_check.twin import CHUNK, masked_logits
 
 
@@ -118,7 +118,7 @@ def _coupling(
         if module.position == "rope":
             product = norms[0] * norms[1]
         else:
-            product = spectral_norm(projections[0].transpose(-1, -2) @ projections[1])
+            product = product_spectral_norm(projections[0], projections[1])
         return _Coupling(scale * product * mean, scale * product * most, scale * product * most)
     query, key = _normed_slopes(module, x, norms)
     return _Coupling(

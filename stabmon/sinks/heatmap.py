@@ -1,10 +1,10 @@
-"""A heatmap as a PNG: colour is the logarithm of a ratio to a reference; what is no number has colours of its own."""
+"""A heatmap as a PNG: colour is the logarithm of a ratio to a reference; NaN and missing values have their own."""
 
-import struct
-import zlib
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from stabmon.series import Floats, is_missing
 
@@ -14,7 +14,7 @@ DECADES = 2.0
 _SHADES = 201
 _NOT_FINITE, _MISSING = _SHADES, _SHADES + 1
 _ANCHORS = np.array([(8, 29, 88), (49, 130, 189), (242, 240, 235), (230, 110, 40), (103, 0, 13)], dtype=np.float64)
-"""Deep blue, blue, near white at the reference, orange, deep red: told apart also with a colour-vision deficiency."""
+"""Deep blue, blue, near white at the reference, orange, deep red: distinct also with a colour-vision deficiency."""
 
 SCALE = (
     "White is the reference, blue below it (deepest at a hundredth), red above it (deepest at a hundred times); "
@@ -46,17 +46,8 @@ def indices(values: Floats, reference: float) -> npt.NDArray[np.uint8]:
 def png(cells: npt.NDArray[np.uint8], width: int = 1, height: int = 1) -> tuple[bytes, int, int]:
     """Return a PNG of ``cells`` [rows, columns], each ``width`` by ``height`` pixels, and its own height and width."""
     pixels = np.repeat(np.repeat(cells, height, axis=0), width, axis=1)
-    rows, columns = pixels.shape
-    lines = np.concatenate([np.zeros((rows, 1), np.uint8), pixels], axis=1)
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)
-    parts = (
-        (b"IHDR", header),
-        (b"PLTE", PALETTE.tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_part(kind, data) for kind, data in parts), rows, columns
-
-
-def _part(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    picture = Image.fromarray(pixels)
+    picture.putpalette(PALETTE.tobytes())
+    encoded = BytesIO()
+    picture.save(encoded, format="PNG")
+    return encoded.getvalue(), *pixels.shape
