@@ -1,6 +1,7 @@
 """Module names as the model's author wrote them, and the order in which people count them."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Attribute names that torch.compile, DDP, FSDP and activation checkpointing put into a module's path."""
@@ -25,3 +26,26 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def padded(name: str, width: int = 2) -> str:
     """Return ``name`` with its numbers zero-padded (``layers.3`` is ``layers.03``), for tools that sort as text."""
     return re.sub(r"\d+", lambda number: number.group().zfill(width), name)
+
+
+def span(names: Iterable[str]) -> str:
+    """Return names in natural order as a range: "layers.3", "layers.0 and layers.1", "layers.0 to layers.3".
+
+    Names that do not follow one another are counted: "3 of layers.0 to layers.7".
+    """
+    ordered = sorted(set(names), key=natural_key)
+    if len(ordered) < 3:
+        return " and ".join(ordered)
+    ends = f"{ordered[0]} to {ordered[-1]}"
+    return ends if _consecutive(ordered) else f"{len(ordered)} of {ends}"
+
+
+def _consecutive(names: Sequence[str]) -> bool:
+    """Return whether ``names`` differ in one number alone, which goes up by one from each to the next."""
+    split = [_PATTERN.findall(name) for name in names]
+    apart = {at for parts in split for at, part in enumerate(parts) if split[0][at : at + 1] != [part]}
+    if len(apart) != 1 or any(len(parts) != len(split[0]) for parts in split):
+        return False
+    (at,) = apart
+    numbers = [int(parts[at]) for parts in split if parts[at].isdigit()]
+    return numbers == list(range(numbers[0], numbers[0] + len(names))) if numbers else False

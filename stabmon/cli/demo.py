@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stabmon.cli.findings import by_code
+from stabmon.cli.findings import by_group
 from stabmon.cli.progress import training_bar
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _side_by_side(report: "DemoReport") -> Table:
         rows["healthy at step 0"].append("yes" if run.healthy_at_step_zero else "no")
         rows["final loss"].append(f"{run.final_loss:.3f}")
         rows["overhead"].append("-" if run.overhead_percent is None else f"{run.overhead_percent:.1f} %")
-        rows["findings"].append("\n".join(by_code(run.findings)) or "none")
+        rows["findings"].append("\n".join(by_group(run.findings)) or "none")
     for title, cells in rows.items():
         table.add_row(title, *cells)
     return table

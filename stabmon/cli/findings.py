@@ -2,22 +2,19 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from stabmon.findings import Finding
-from stabmon.names import natural_key
+from stabmon.findings import Entry, Finding, digest
 from stabmon.records import Severity
 
 if TYPE_CHECKING:
-    from stabmon.rules import Group
     from stabmon.store import RunReader
 
 
@@ -69,48 +66,29 @@ def report(found: Sequence[Finding], *, as_json: bool) -> None:
 
 
 def table(found: Iterable[Finding]) -> Table:
-    """Return ``found`` as a table of 80 columns: grave causes first, what follows from each beneath it.
-
-    The layers of one rule share a row, which shows the first of them and the fix to try first.
-    """
-    from stabmon.rules import grouped
-
-    result = Table(title="Findings", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("rule", "where", "steps"):
+    """Return ``found`` as a table of 80 columns in the digest's order: a group a row, its symptoms under it."""
+    shown = digest(found)
+    result = Table(title=f"{shown.health.title}: {shown.health.text}", title_justify="left", box=SIMPLE_HEAD)
+    result.padding = (0, 1, 0, 0)
+    for name in ("rule", "where and when"):
         result.add_column(name, no_wrap=True)
     result.add_column("what")
-    bundles: dict[tuple[str, Severity], list[Group]] = {}
-    for group in grouped(found):
-        bundles.setdefault((group.cause.code, group.cause.severity), []).append(group)
-    for groups in bundles.values():
-        _add(result, [group.cause for group in groups])
-        symptoms: dict[tuple[str, Severity], list[Finding]] = {}
-        for symptom in chain.from_iterable(group.symptoms for group in groups):
-            symptoms.setdefault((symptom.code, symptom.severity), []).append(symptom)
-        for below in symptoms.values():
-            _add(result, below, indent="└ ")
+    for entry in shown.entries:
+        _add(result, entry)
+        for symptom in entry.symptoms:
+            _add(result, symptom, indent="└ ")
     return result
 
 
-def _add(table: Table, found: list[Finding], indent: str = "") -> None:
-    """Add the row of one rule's findings."""
-    first = min(found, key=lambda finding: (finding.opened, natural_key(finding.layer or "")))
-    layers = sorted({one.layer for one in found if one.layer}, key=natural_key)
-    where = f"{layers[0]}\nto {layers[-1]}" if len(layers) > 1 else (layers or ["run"])[0]
-    is_open = any(one.cleared is None for one in found)
-    end = "now" if is_open else str(max(one.last for one in found))
-    steps = str(first.opened) if end == str(first.opened) else f"{first.opened} to {end}"
-    fix = f"\n[bold]{escape(str(first.fix))}[/]" if first.fixes and not indent else ""
-    rule = f"[{first.severity.style}]{indent}{first.severity} {first.code}[/]"
-    table.add_row(rule, where, steps, f"[bold]{first.name}[/]: {escape(first.message)}{fix}")
+def _add(table: Table, entry: Entry, indent: str = "") -> None:
+    rule = Text(f"{indent}{entry.severity} {entry.code}", style=entry.severity.style)
+    place = f"{entry.where.replace(' to ', chr(10) + 'to ')}\n{entry.when}"
+    what = Text.assemble((entry.name, "bold"), f": {entry.message}")
+    if entry.fix is not None and not indent:
+        what.append(f"\n{entry.fix}", style="bold")
+    table.add_row(rule, Text(place), what)
 
 
-def by_code(found: Iterable[Finding]) -> list[str]:
-    """Return one line a rule: its code, name and the number of layers it speaks of."""
-    layers: dict[tuple[str, str], set[str | None]] = {}
-    for one in found:
-        layers.setdefault((one.code, one.name), set()).add(one.layer)
-    return [
-        f"{code} {name}" + (f", {len(where)} layers" if len(where) > 1 else "")
-        for (code, name), where in sorted(layers.items())
-    ]
+def by_group(found: Iterable[Finding]) -> list[str]:
+    """Return one line a group: its rule, name and place."""
+    return [f"{entry.code} {entry.name}, {entry.where}" for entry in digest(found).entries]

@@ -1,5 +1,6 @@
-"""Findings: one event of a run as a record."""
+"""Findings: each a record of what a rule saw, and the digest that every place shows them by."""
 
+from stabmon.findings.digest import Digest, Entry, Health, digest
 from stabmon.findings.record import Cell, Finding, Key
 
-__all__ = ["Cell", "Finding", "Key"]
+__all__ = ["Cell", "Digest", "Entry", "Finding", "Health", "Key", "digest"]

@@ -107,10 +107,10 @@ def test_wrong_limits_and_rules_are_refused_in_words(arguments: tuple[str, str],
         raise done.exception
 
 
-def test_the_layers_of_a_rule_share_a_row_and_what_follows_stands_beneath_it(folder: Path) -> None:
+def test_the_layers_of_a_rule_share_a_row_and_fit_a_terminal(folder: Path) -> None:
     done = CliRunner().invoke(app, ["findings", str(folder), "--set", "att.row_mass_max=0.5"])
     lines = [line.rstrip() for line in done.output.splitlines()]
     (at,) = [number for number, line in enumerate(lines) if "error ATT001" in line]
-    assert "layers.0" in lines[at]
-    assert "to layers.1" in lines[at + 1]
+    assert "layers.0 and layers.1" in lines[at]
+    assert "since step 0" in lines[at + 1]
     assert all(len(line) <= 80 for line in lines)

@@ -1,0 +1,244 @@
+"""Findings as every place shows them: one order, one grouping, one wording.
+
+The command line, the console, TensorBoard, preflight, the trial's report, the API and the page all read a ``Digest``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from stabmon.findings.record import Finding, Key
+from stabmon.fixes.record import Fix
+from stabmon.formatting import plural, words
+from stabmon.names import natural_key, span
+from stabmon.records import Record, RunState, Severity
+
+Level = Literal["error", "warning", "info", "recovered", "healthy"]
+"""``recovered``: there were warnings or errors, and all have cleared; ``info``: there is no sample yet."""
+
+
+class Group(NamedTuple):
+    """The findings of one rule at one severity, open or cleared: its layers, and how often it opened."""
+
+    findings: tuple[Finding, ...]
+    """In the one order, so the first stands for all."""
+    symptoms: tuple[Group, ...] = ()
+    """Groups of the findings that follow from these."""
+
+    @property
+    def first(self) -> Finding:
+        """The finding whose words and fix are shown for the group."""
+        return self.findings[0]
+
+
+class Entry(Record):
+    """A group in words."""
+
+    id: str
+    """Name of the group, not used by another one of the same digest."""
+    code: str
+    name: str
+    severity: Severity
+    open: bool
+    title: str
+    """The rule's name as words."""
+    where: str
+    """"layers.0 to layers.3", "layers.2 head 1", "whole run"."""
+    when: str
+    """"since step 0", "step 147", "steps 3 to 20"."""
+    message: str
+    """The first finding's sentence with its numbers, without a full stop."""
+    cause: str
+    fix: str | None
+    """The fix to try first, in a few words; None where the rule names none."""
+    advice: str | None
+    """The same as sentences: what, why, and the expected effect."""
+    follows: Key | None
+    """Key of the finding that the first of these follows from."""
+    keys: tuple[str, ...]
+    """Addresses of the findings, in order."""
+    symptoms: tuple[Entry, ...] = ()
+
+
+class Health(Record):
+    """The run's state in a sentence."""
+
+    level: Level
+    title: str
+    text: str
+    key: str | None = None
+    """Address of the finding that shows why."""
+
+
+class Digest(Record):
+    """All findings of a run, ready to be shown."""
+
+    health: Health
+    counts: dict[Severity, int] = Field(default_factory=dict)
+    """Number of findings by severity, the most severe first; a severity without any is left out."""
+    entries: tuple[Entry, ...] = ()
+
+
+def digest(
+    findings: Iterable[Finding], *, layers: int | None = None, state: RunState | None = None, started: bool = True
+) -> Digest:
+    """Return ``findings`` as they are shown.
+
+    layers: number of attention layers that are watched, for the sentence about a healthy run.
+    state: the run's state, where it is known.
+    started: whether the run has a sample.
+    """
+    ordered = in_order(findings)
+    found = grouped(ordered)
+    health = _health(found, layers, state) if started else _waiting(state)
+    return Digest(health=health, counts=counts(ordered), entries=tuple(_entries(found)))
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings: open before cleared, then by severity, by step of opening, by code, by layer."""
+    return tuple(sorted(findings, key=_rank))
+
+
+def _rank(finding: Finding) -> tuple[object, ...]:
+    return (
+        finding.cleared is not None,
+        -finding.severity.rank,
+        finding.opened,
+        finding.code,
+        natural_key(finding.layer or ""),
+    )
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """Group findings by rule, and what follows from them under them; a group ranks as the first of all its findings.
+
+    A symptom whose cause is not among ``findings`` stands for itself.
+    """
+    ordered = in_order(findings)
+    known = {finding.key for finding in ordered}
+    groups = []
+    for own in _by_rule(finding for finding in ordered if finding.follows not in known):
+        keys = {finding.key for finding in own}
+        below = _by_rule(finding for finding in ordered if finding.follows in keys)
+        groups.append(Group(own, tuple(Group(symptoms) for symptoms in below)))
+    return sorted(groups, key=lambda group: min(_rank(one.first)[:2] for one in (group, *group.symptoms)))
+
+
+def _by_rule(ordered: Iterable[Finding]) -> list[tuple[Finding, ...]]:
+    found: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in ordered:
+        found.setdefault((finding.code, finding.severity, finding.cleared is None), []).append(finding)
+    return [tuple(own) for own in found.values()]
+
+
+def alarming(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings at warning level and above, in the order given."""
+    return [finding for finding in findings if finding.severity.rank >= Severity.WARNING.rank]
+
+
+def counts(findings: Iterable[Finding]) -> dict[Severity, int]:
+    """Return the number of findings by severity, the most severe first."""
+    found = Counter(finding.severity for finding in findings)
+    return {severity: found[severity] for severity in sorted(found, key=lambda severity: -severity.rank)}
+
+
+def first_fixes(findings: Iterable[Finding]) -> tuple[Fix, ...]:
+    """Return the first fix of the first group that has one, for each of its layers; empty where no finding has any.
+
+    One cause at a time: other findings may be its symptoms.
+    """
+    own = next((group.findings for group in grouped(findings) if group.first.fixes), ())
+    return tuple(dict.fromkeys(finding.fix for finding in own if finding.fixes))
+
+
+def address(key: Key) -> str:
+    """Return a finding's key as text, as the page's address has it: "ATT001:layers.0:0"."""
+    code, layer, opened = key
+    return f"{code}:{layer or ''}:{opened}"
+
+
+def advice(fix: Fix) -> str:
+    """Return a fix as sentences: what it changes, why, and its expected effect."""
+    expected = "" if fix.effect is None else f" Expected: {fix.effect}."
+    return f"{fix}: {fix.why.removesuffix('.')}.{expected}"
+
+
+def _entries(groups: Iterable[Group], above: str = "") -> Iterable[Entry]:
+    for group in groups:
+        first, is_open = group.first, group.first.cleared is None
+        own = f"{above}{first.code} {first.severity} {'open' if is_open else 'cleared'}"
+        yield Entry(
+            id=own,
+            code=first.code,
+            name=first.name,
+            severity=first.severity,
+            open=is_open,
+            title=words(first.name),
+            where=_where(group.findings),
+            when=_when(group.findings),
+            message=first.message.removesuffix("."),
+            cause=first.cause,
+            fix=str(first.fix) if first.fixes else None,
+            advice=advice(first.fix) if first.fixes else None,
+            follows=first.follows,
+            keys=tuple(address(finding.key) for finding in group.findings),
+            symptoms=tuple(_entries(group.symptoms, f"{own} > ")),
+        )
+
+
+def _where(findings: Sequence[Finding]) -> str:
+    layers = [finding.layer for finding in findings if finding.layer is not None]
+    if not layers:
+        return "whole run"
+    head = findings[0].head if len(findings) == 1 else None
+    return span(layers) + ("" if head is None else f" head {head}")
+
+
+def _when(findings: Sequence[Finding]) -> str:
+    first, last = min(finding.opened for finding in findings), max(finding.last for finding in findings)
+    if findings[0].cleared is None:
+        return f"since step {first}"
+    return f"step {first}" if last == first else f"steps {first} to {last}"
+
+
+_ENDS = {RunState.FAILED: " The run failed.", RunState.STALE: " No heartbeat: the training has stopped or hangs."}
+
+
+def _waiting(state: RunState | None) -> Health:
+    end = _ENDS.get(state, "") if state else ""
+    return Health(level="info", title="Waiting for the first step", text=f"Nothing was sampled yet.{end}")
+
+
+def _health(groups: Sequence[Group], layers: int | None, state: RunState | None) -> Health:
+    end = _ENDS.get(state, "") if state else ""
+    bad = [each for group in groups for each in (group, *group.symptoms) if alarming(each.findings)]
+    now = [group for group in bad if group.first.cleared is None]
+    if now:
+        return _unhealthy(now, end)
+    if bad:
+        past = [finding for group in bad for finding in group.findings]
+        since = max(finding.cleared or 0 for finding in past)
+        text = f"{plural(len(past), 'finding')} cleared.{end}"
+        return Health(level="recovered", title=f"Healthy since step {since}", text=text, key=address(past[0].key))
+    watched = "" if layers is None else f" in {plural(layers, 'attention layer')}"
+    if state is RunState.FAILED:
+        return Health(level="error", title="The run failed", text=f"No warning or error{watched}.")
+    return Health(level="healthy", title="Healthy", text=f"No warning or error{watched}.{end}")
+
+
+def _unhealthy(now: Sequence[Group], end: str) -> Health:
+    """Return the state of a run with open warnings or errors: the worst of them, and the first one's place and time."""
+    first, is_error = now[0].first, any(group.first.severity is Severity.ERROR for group in now)
+    more = sum(len(group.findings) for group in now[1:])
+    others = f", and {plural(more, 'more finding')}" if more else ""
+    place = "" if first.layer is None else f" in {_where(now[0].findings)}"
+    return Health(
+        level="error" if is_error else "warning",
+        title=f"{'Unhealthy' if is_error else 'At risk'} since step {first.opened}",
+        text=f"{words(first.name)}{place}{others}.{end}",
+        key=address(first.key),
+    )

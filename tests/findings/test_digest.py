@@ -1,0 +1,185 @@
+"""The digest: one order, one grouping and one wording of findings for every place that shows them."""
+
+import pytest
+
+from stabmon.findings import Digest, Finding, digest
+from stabmon.findings.digest import counts, first_fixes, grouped, in_order
+from stabmon.fixes.record import Effect, Fix, FixKind, Safety
+from stabmon.names import span
+from stabmon.records import Evidence, RunState, Severity
+
+INFO, WARNING, ERROR = Severity
+
+
+def finding(code="ATT001", layer="layers.0", opened=0, severity=WARNING, **changes):
+    whole = {
+        "name": f"name-of-{code.lower()}",
+        "evidence": Evidence.MEASURED,
+        "head": None,
+        "metric": "row_mass",
+        "value": 12.0,
+        "limit": 10.0,
+        "message": f"rows of {layer} are heavy",
+        "cause": "the bias",
+        "peak": opened,
+        "last": changes.get("cleared", opened),
+    }
+    return Finding(**whole | changes | {"code": code, "layer": layer, "opened": opened, "severity": severity})
+
+
+def fix(module, value=-5.5, effect=None):
+    return Fix(
+        kind=FixKind.BIAS,
+        module=module,
+        value=value,
+        safety=Safety.ANY_TIME,
+        why="rows then sum to one.",
+        code="x",
+        effect=effect,
+    )
+
+
+def codes(entries):
+    return [entry.code for entry in entries]
+
+
+def test_open_findings_come_first_then_the_severe_the_early_and_layers_as_people_count():
+    wanted = [
+        finding("UPD001", None, 9, ERROR),
+        finding("ATT001", "layers.2"),
+        finding("ATT001", "layers.10"),
+        finding("CFG001", "layers.0"),
+        finding("ATT001", "layers.0", 3),
+        finding("LOS001", None, severity=INFO),
+        finding("NUM001", None, severity=ERROR, cleared=4),
+        finding("GRD001", None, cleared=2),
+    ]
+    assert in_order(reversed(wanted)) == tuple(wanted)
+
+
+def test_the_layers_of_a_rule_are_one_group_and_what_follows_is_under_it():
+    layers = [finding(layer=f"layers.{index}", severity=ERROR) for index in range(3)]
+    symptoms = [finding("RES001", f"layers.{index}", 5, follows=layers[index].key) for index in range(2)]
+    (entry,) = digest([*symptoms, *reversed(layers)]).entries
+    assert (entry.code, entry.where, entry.when) == ("ATT001", "layers.0 to layers.2", "since step 0")
+    assert entry.keys == ("ATT001:layers.0:0", "ATT001:layers.1:0", "ATT001:layers.2:0")
+    assert entry.message == layers[0].message
+    assert [(one.code, one.where) for one in entry.symptoms] == [("RES001", "layers.0 and layers.1")]
+
+
+def test_severities_and_cleared_findings_of_one_rule_are_groups_of_their_own():
+    found = [finding(), finding(layer="layers.1", severity=ERROR), finding(layer="layers.2", cleared=5, last=4)]
+    entries = digest(found).entries
+    assert [(one.severity, one.open, one.when) for one in entries] == [
+        (ERROR, True, "since step 0"),
+        (WARNING, True, "since step 0"),
+        (WARNING, False, "steps 0 to 4"),
+    ]
+    assert len({one.id for one in entries}) == 3
+
+
+def test_a_group_ranks_as_the_most_severe_of_its_symptoms():
+    cause = finding("CFG001", opened=3)
+    found = [finding("ATT001"), cause, finding("LOS002", None, 7, ERROR, follows=cause.key)]
+    assert codes(digest(found).entries) == ["CFG001", "ATT001"]
+
+
+def test_a_cause_that_has_cleared_stays_above_its_open_symptom():
+    cause = finding("UPD001", None, cleared=3)
+    shown = digest([finding("ATT001", cleared=9), cause, finding("LOS002", None, 7, ERROR, follows=cause.key)])
+    assert codes(shown.entries) == ["UPD001", "ATT001"]
+    assert shown.health.title == "Unhealthy since step 7"
+
+
+def test_a_symptom_whose_cause_is_not_shown_stands_for_itself():
+    assert codes(digest([finding(follows=("CFG001", None, 0))]).entries) == ["ATT001"]
+
+
+def test_a_single_finding_names_its_head_and_one_of_the_run_no_layer():
+    one, of_run = digest([finding(head=3), finding("LOS001", None)]).entries
+    assert one.where == "layers.0 head 3"
+    assert of_run.where == "whole run"
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["layers.3"], "layers.3"),
+        (["layers.1", "layers.0", "layers.1"], "layers.0 and layers.1"),
+        (["layers.10", "layers.9", "layers.8"], "layers.8 to layers.10"),
+        (["layers.0", "layers.2", "layers.7"], "3 of layers.0 to layers.7"),
+        (["encoder.0", "encoder.1", "decoder.0"], "3 of decoder.0 to encoder.1"),
+        (["a.0.b", "a.1.b", "a.2.b"], "a.0.b to a.2.b"),
+        (["first", "second", "third"], "3 of first to third"),
+    ],
+)
+def test_layers_are_named_as_a_range_where_they_follow_one_another(names, text):
+    assert span(names) == text
+
+
+def test_the_fix_is_that_of_the_first_finding_with_its_reason_and_expected_effect():
+    effect = Effect(metric="row_mass", before=128.0, after=1.0)
+    with_fix, without = digest([finding(fixes=(fix("m", effect=effect),)), finding("CFG001")]).entries
+    assert with_fix.fix == "bias = -5.5 in m"
+    assert with_fix.advice == "bias = -5.5 in m: rows then sum to one. Expected: row mass 128 -> 1."
+    assert (without.fix, without.advice) == (None, None)
+
+
+def test_the_fixes_to_try_first_are_those_of_the_first_group_in_every_layer():
+    light = finding("RES001", severity=INFO, fixes=(fix("gain"),))
+    errors = [finding(layer=f"layers.{index}", severity=ERROR, fixes=(fix(f"m{index}"),)) for index in range(2)]
+    found = [light, finding("NUM001", None, severity=ERROR), *errors, errors[0].model_copy(update={"opened": 9})]
+    assert first_fixes(found) == (fix("m0"), fix("m1"))
+    assert first_fixes([finding()]) == ()
+
+
+def test_counts_are_by_severity_the_most_severe_first():
+    assert list(counts([finding(), finding(severity=INFO), finding(), finding(severity=ERROR)]).items()) == [
+        (ERROR, 1),
+        (WARNING, 2),
+        (INFO, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "level", "title", "text"),
+    [
+        ([], {"layers": 4}, "healthy", "Healthy", "No warning or error in 4 attention layers."),
+        ([finding(severity=INFO)], {"layers": 1}, "healthy", "Healthy", "No warning or error in 1 attention layer."),
+        ([], {"started": False}, "info", "Waiting for the first step", "Nothing was sampled yet."),
+        ([], {"state": RunState.FAILED}, "error", "The run failed", "No warning or error."),
+        (
+            [finding(opened=3), finding("LOS001", None, 9)],
+            {"state": RunState.FAILED},
+            "warning",
+            "At risk since step 3",
+            "name of att001 in layers.0, and 1 more finding. The run failed.",
+        ),
+        (
+            [finding(severity=ERROR), finding(layer="layers.1", severity=ERROR)],
+            {"state": RunState.STALE},
+            "error",
+            "Unhealthy since step 0",
+            "name of att001 in layers.0 and layers.1. No heartbeat: the training has stopped or hangs.",
+        ),
+        (
+            [finding(cleared=4), finding("LOS001", None, cleared=9)],
+            {},
+            "recovered",
+            "Healthy since step 9",
+            "2 findings cleared.",
+        ),
+    ],
+    ids=["healthy", "information", "waiting", "failed", "warning", "error", "recovered"],
+)
+def test_the_state_of_the_run_is_a_sentence(found, options, level, title, text):
+    health = digest(found, **options).health
+    assert (health.level, health.title, health.text) == (level, title, text)
+
+
+def test_a_digest_travels_as_json():
+    cause = finding(severity=ERROR, fixes=(fix("m"),))
+    shown = digest([cause, finding("RES001", opened=4, follows=cause.key)])
+    assert Digest.model_validate_json(shown.model_dump_json()) == shown
+    assert [len(group.findings) for group in grouped([cause])] == [1]
