@@ -1,5 +1,6 @@
 """Opening a run of the served folder by name, with an error that tells which runs there are."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +33,13 @@ def reading(folder: Path, name: str) -> Iterator[RunReader]:
         StoreError: it is there and cannot be read.
     """
     path = folder / name
-    if name in {"", ".", ".."} or path.parent != folder or not (path / store.FILE).is_file():
+    if name in {"", ".", ".."} or path.parent != folder or not os.path.lexists(path / store.FILE):
         raise HTTPException(404, f"there is no run {name!r} in {folder}; there are: {known_runs(folder)}")
     try:
         with store.open_run(path) as run:
             yield run
     except StoreError as error:
-        if (path / store.FILE).is_file():
+        if os.path.lexists(path / store.FILE):
             raise
         raise HTTPException(410, f"the run {name!r} was deleted while it was read") from error
 

@@ -3,20 +3,27 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, create_engine, event, exc, inspect, select
+from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.pool import StaticPool
 
 from stabmon.errors import StoreError
-from stabmon.store import schema
+from stabmon.store.integrity import check_tables, damaged
 
 FILE = "run.sqlite"
 """Name of the file in a run's folder."""
 
 _PATIENCE = 5.0
 """Seconds that a reader waits for a lock, which in WAL mode is only held while a crashed writer's log is recovered."""
+
+_LARGEST = 1 << 27
+"""Most bytes of one value that a reader takes into memory: a metric of 262,144 columns, folded."""
+
+_WORK = 200
+"""Most millions of the database's instructions in one snapshot; to check a run of a million steps takes ten."""
 
 
 def file_of(path: Path | str) -> Path:
@@ -35,7 +42,7 @@ def in_our_words(file: Path, doing: str) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([error.title, *(str(part) for part in first["loc"])])
-        raise StoreError(f"{file} is damaged ({where}: {first['msg']}): restore it from a copy") from error
+        raise damaged(file, f"{where}: {first['msg']}") from error
     except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StoreError(_message(file, doing, str(error))) from error
 
@@ -47,8 +54,10 @@ def _message(file: Path, doing: str, reason: str) -> str:
         return f"{file} is not a stabmon run: it is no SQLite file; expected a file that stabmon.watch wrote"
     if "full" in reason:
         return f"{file}: {doing} failed, the disk is full ({reason}): free some space"
-    if "malformed" in reason:
-        return f"{file} is damaged ({reason}): restore it from a copy, or try `sqlite3 {file.name} .recover`"
+    if any(word in reason for word in ("malformed", "too big", "unsupported file format", "Could not decode")):
+        return str(damaged(file, reason))
+    if reason == "interrupted":
+        return str(damaged(file, f"{doing} took more than {_WORK} million instructions of the database"))
     return f"{file}: {doing} failed ({reason})"
 
 
@@ -57,6 +66,14 @@ def _connection(connect: Callable[[], sqlite3.Connection]) -> Connection:
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine.connect()
+
+
+def _limit_work(connection: Connection) -> None:
+    """Let the transaction that begins take ``_WORK`` at most, whatever a hostile file makes of its queries."""
+    millions = count()
+    opened = connection.connection.driver_connection
+    assert isinstance(opened, sqlite3.Connection)
+    opened.set_progress_handler(lambda: next(millions) >= _WORK, 1_000_000)
 
 
 def disconnect(connection: Connection) -> None:
@@ -70,7 +87,7 @@ def for_writing(file: Path, patience: float = 1.0) -> Connection:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(file, timeout=patience, isolation_level=None, check_same_thread=False)
-        for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=NORMAL"):
+        for pragma in ("trusted_schema=OFF", "page_size=8192", "journal_mode=WAL", "synchronous=NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
@@ -83,16 +100,26 @@ def for_reading(file: Path) -> Connection:
     Raises:
         StoreError: the file is missing, foreign, written by a newer stabmon, or cannot be opened.
     """
-    if not file.is_file():
-        raise StoreError(f"no run at {file.parent}: it has no {file.name}; {_instead(file.parent)}")
     with in_our_words(file, "opening it"):
+        _look(file)
         connection = _connection(lambda: _read_only(file))
         try:
-            _check(connection, file)
+            event.listen(connection.engine, "begin", _limit_work)
+            with connection.begin():
+                check_tables(connection, file)
         except BaseException:
             disconnect(connection)
             raise
     return connection
+
+
+def _look(file: Path) -> None:
+    """Refuse what is not there, or is no file: opening a pipe waits for ever, and so does its log's."""
+    if not file.exists():
+        raise StoreError(f"no run at {file.parent}: it has no {file.name}; {_instead(file.parent)}")
+    for part in (file, *(file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))):
+        if part.exists() and not part.is_file():
+            raise damaged(file, f"{part.name} is a folder, a pipe or a device, expected a file")
 
 
 def _instead(folder: Path) -> str:
@@ -123,19 +150,9 @@ def _read_only(file: Path) -> sqlite3.Connection:
 
 
 def _open(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-
-
-def _check(connection: Connection, file: Path) -> None:
-    with connection.begin():
-        if not inspect(connection).has_table(schema.version.name):
-            raise StoreError(
-                f"{file} is not a stabmon run: it has no table {schema.version.name!r}; "
-                "expected a file that stabmon.watch wrote"
-            )
-        found = connection.execute(select(schema.version.c.schema)).scalar_one()
-    if found > schema.SCHEMA:
-        raise StoreError(
-            f"{file.name} was written by schema {found}, this stabmon knows up to {schema.SCHEMA}: upgrade stabmon"
-            f" (to read {file})"
-        )
+    """Open for reading alone; nothing that the file's own schema says is run."""
+    connection = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST)
+    for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection

@@ -4,6 +4,7 @@ import threading
 import time as clock
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from stabmon.errors import StoreError
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Spot
-from stabmon.store import schema
+from stabmon.store import integrity, schema
 from stabmon.store.column_selection import Selection, selection
 from stabmon.store.connect import disconnect, file_of, for_reading, in_our_words
 from stabmon.store.live import New, after
@@ -23,6 +24,11 @@ from stabmon.store.window import Window, read_window
 
 STALE_AFTER = 3
 """Heartbeat intervals after which a running run is called stale."""
+
+
+_MOST_CHECKED = 1000
+_checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
+"""What this process found whole: of each file its identity, and the sequence before which no fold is checked again."""
 
 
 class Read(NamedTuple):
@@ -67,12 +73,27 @@ class RunReader:
             with in_our_words(file, "opening it"):
                 self._identity = file.stat().st_ino
             with self._snapshot("reading what the run is") as connection:
+                integrity.check_lines(connection, file)
                 row = connection.execute(select(schema.run)).one()
                 self.info = RunInfo.model_validate_json(row.info)
                 self.layout = Layout.model_validate_json(row.layout)
+                integrity.check_layout(self.layout, file)
+                self._check_samples(connection)
+            self.heartbeat()
+            self.findings()
         except BaseException:
             disconnect(self._connection)
             raise
+
+    def _check_samples(self, connection: Connection) -> None:
+        """Check what has come since this process last checked the same file; folds are never written again."""
+        now = self.file.stat()
+        version = (now.st_ino, now.st_mtime_ns, now.st_size)
+        before, folded = _checked.get(self.file, (None, 0))
+        folded = integrity.check_samples(connection, self.file, self.layout, folded if version == before else 0)
+        if len(_checked) >= _MOST_CHECKED:
+            _checked.clear()
+        _checked[self.file] = (version, folded)
 
     def __enter__(self) -> "RunReader":
         return self
@@ -107,7 +128,7 @@ class RunReader:
         finding = schema.finding.c
         with self._snapshot("reading the findings") as connection:
             query = select(finding.document).order_by(finding.opened, finding.code, finding.layer)
-            return [Finding.model_validate_json(document) for document in connection.execute(query).scalars()]
+            return [_finding(document) for document in connection.execute(query).scalars()]
 
     def read(
         self,
@@ -170,10 +191,16 @@ class RunReader:
         return Sizes(samples, attempts, self.layout.width, size)
 
 
+@lru_cache(maxsize=2048)
+def _finding(document: str) -> Finding:
+    """Return the finding of a document; the page reads the same ones again and again."""
+    return Finding.model_validate_json(document)
+
+
 def open_run(path: Path | str) -> RunReader:
     """Open a run's folder, or the run.sqlite in it, for reading.
 
     Raises:
-        StoreError: the run is missing, foreign, or written by a newer stabmon.
+        StoreError: the run is missing, foreign, damaged, or written by a newer stabmon.
     """
     return RunReader(file_of(path))

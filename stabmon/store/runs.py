@@ -1,7 +1,7 @@
 """The runs of a directory, each in one line."""
 
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -31,17 +31,35 @@ class RunSummary(Record):
 
 
 def runs(directory: Path | str) -> list[RunSummary]:
-    """Return the runs in ``directory``, newest first, unreadable ones last; a folder without a run.sqlite is no run."""
+    """Return the runs in ``directory``, newest first, unreadable ones last; a folder without a run.sqlite is no run.
+
+    Raises:
+        StoreError: the folder is there and may not be listed.
+    """
     try:
-        folders = [entry for entry in Path(directory).iterdir() if (entry / FILE).is_file()]
-    except OSError:
+        entries = [entry for entry in Path(directory).iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    found = [summary for folder in folders if (summary := _summary(folder)) is not None]
+    except OSError as error:
+        raise StoreError(f"cannot list the runs in {directory}: {error.strerror or error}") from error
+    found = [summary for entry in entries if (summary := _summary(entry)) is not None]
     found.sort(key=lambda summary: natural_key(summary.name))
-    return sorted(found, key=lambda run: -run.created.timestamp() if run.created else float("inf"))
+    return sorted(found, key=lambda run: -_seconds(run.created) if run.created else float("inf"))
+
+
+def _seconds(created: datetime) -> float:
+    """Return seconds since the epoch; a time without a zone, which only another program writes, is read as UTC."""
+    return (created if created.tzinfo else created.replace(tzinfo=UTC)).timestamp()
 
 
 def _summary(folder: Path) -> RunSummary | None:
+    """Describe one run; what is wrong with it, or with its folder's permissions, is its own problem alone."""
+    try:
+        (folder / FILE).lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return RunSummary(name=folder.name, path=folder, problem=f"cannot look into {folder}: {error.strerror}")
     try:
         with open_run(folder) as run:
             beat = run.heartbeat()

@@ -1,10 +1,15 @@
+import os
 import shutil
 import sqlite3
-from contextlib import closing
+import tempfile
+from contextlib import closing, contextmanager
+from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+from stabmon.errors import StoreError
 from stabmon.records import RunState, Severity
 from stabmon.store import FILE, RunWriter, runs
 
@@ -70,3 +75,45 @@ def test_a_folder_that_is_being_deleted_is_skipped(tmp_path, info, layout, monke
 
     monkeypatch.setattr(module, "open_run", deleted_meanwhile)
     assert runs(tmp_path) == []
+
+
+@pytest.fixture
+def as_nobody():
+    """Make a folder that every user may list, and a way to be a user without rights in it."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+
+    @contextmanager
+    def nobody():
+        us = os.geteuid()
+        if us == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(us)
+
+    yield folder, nobody
+    for closed in (folder, *folder.iterdir()):
+        closed.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_without_permission_hides_no_run_and_is_named(as_nobody, info, layout):
+    folder, nobody = as_nobody
+    RunWriter.create(folder / "lm", info, layout).close(RunState.FINISHED)
+    (folder / "lost+found").mkdir(mode=0o700)
+    (folder / "lost+found").chmod(0)
+    with nobody():
+        good, closed = runs(folder)
+    assert (good.name, good.problem) == ("lm", None)
+    assert (closed.name, closed.problem) == ("lost+found", f"cannot look into {closed.path}: Permission denied")
+    folder.chmod(0)
+    with nobody(), pytest.raises(StoreError, match=r"cannot list the runs in .*: Permission denied"):
+        runs(folder)
+
+
+def test_a_run_of_the_year_one_hides_no_other(tmp_path, info, layout):
+    for name, created in (("good", info.created), ("odd", datetime(1, 1, 1))):
+        RunWriter.create(tmp_path / name, info.model_copy(update={"created": created}), layout).close(RunState.FINISHED)
+    assert [run.name for run in runs(tmp_path)] == ["good", "odd"]
