@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
         lengths: [B] whole numbers, or None: of sequence b only the first lengths[b] tokens are keys, the rest is
             padding. Rows of padding are worked out like all others; the model must not read them.
         """
-        mixed = self.mix(*self._project(x), lengths)
+        mixed = self.mix(*self.project(x), lengths)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         """Return the weighted sums of the values, all [B, H, N, D]."""
         raise NotImplementedError
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return query, key, value [B, H, N, D], normed and rotated, all of the projection's dtype."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))  # [B, N, 3, H, D]
         query, key, value = qkv.transpose(1, 3).unbind(2)

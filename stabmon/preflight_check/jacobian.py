@@ -87,7 +87,7 @@ def jacobian_bound(layer: str, module: SelfAttention, x: Tensor) -> JacobianBoun
 
 def call_of(module: SelfAttention, x: Tensor) -> Call:
     """Return the call that ``module`` makes of the input ``x`` [B, N, width]; its output is not worked out."""
-    query, key, value = module._project(x)
+    query, key, value = module.project(x)
     bias = module.bias.detach() if isinstance(module, SigmoidAttention) else 0.0
     scale = 1 / math.sqrt(module.head_dim)
     return Call(query, key, value, bias, scale, module.is_causal, module.alibi_slopes, query, None)

@@ -15,7 +15,7 @@ from stabmon.store import RunWriter
 KEPT = 10_000
 """Rows that are kept in memory while the store refuses them."""
 
-_PAUSE = 10
+PAUSE = 10.0
 """A failed attempt is repeated after this many times its own duration, so that a locked file costs little."""
 
 
@@ -24,11 +24,12 @@ class StoreSink:
 
     name = "store"
 
-    def __init__(self, folder: Path, *, resume: bool = False, kept: int = KEPT) -> None:
+    def __init__(self, folder: Path, *, resume: bool = False, kept: int = KEPT, pause: float = PAUSE) -> None:
         self.folder = Path(folder)
         self.lost = 0
         """Rows that were given up because more than ``kept`` were waiting."""
         self._resume = resume
+        self._pause = pause
         self._rows: deque[tuple[int, float, Floats]] = deque(maxlen=kept)
         self._findings: dict[Key, Finding] = {}
         self._writer: RunWriter | None = None
@@ -102,5 +103,5 @@ class StoreSink:
                 self._writer.findings(list(self._findings.values()))
                 self._findings.clear()
         except StoreError:
-            self._not_before = clock.monotonic() + _PAUSE * (clock.monotonic() - started)
+            self._not_before = clock.monotonic() + self._pause * (clock.monotonic() - started)
             raise

@@ -1,6 +1,7 @@
 """A trial on a model of the user's own: same state, same data, and the model itself is left alone."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_both_sides_have_the_same_state_data_and_dropout(model: Model) -> None:
     assert report.without.losses[0] != report.without.losses[1]
 
 
-def test_the_model_is_left_as_it_was(model: Model) -> None:
+def test_the_model_is_left_as_it_was(model: Model, count_hooks: Callable[[nn.Module], int]) -> None:
     model.layers[1].eval()
     (model(torch.randn(1, 4, WIDTH)).sum()).backward()
     before, flags = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
@@ -63,7 +64,7 @@ def test_the_model_is_left_as_it_was(model: Model) -> None:
     assert [module.training for module in model.modules()] == flags
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(weight.grad, was) for weight, was in zip(model.parameters(), gradients, strict=True))
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert count_hooks(model) == 0
 
 
 def test_the_side_without_the_fix_is_the_training_that_the_user_would_have_had(model: Model) -> None:

@@ -194,7 +194,7 @@ def test_qk_norm_starts_with_the_gain_that_keeps_the_size_of_the_logits(scale: f
 
 
 def logit_spread(attention: SigmoidAttention, x: torch.Tensor) -> float:
-    query, key, _ = attention._project(x)
+    query, key, _ = attention.project(x)
     return float((query @ key.mT / query.shape[-1] ** 0.5).detach().std())
 
 

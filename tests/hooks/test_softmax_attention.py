@@ -24,7 +24,7 @@ class Around(nn.Module):
 
 def _oracle(attention, x, lengths):
     """Numbers per head over all rows, in float64."""
-    query, key, value = (part.detach().double() for part in attention._project(x))
+    query, key, value = (part.detach().double() for part in attention.project(x))
     place = torch.arange(LENGTH)
     z = query @ key.transpose(-1, -2) / math.sqrt(WIDTH // HEADS)
     if attention.position == "alibi":

@@ -23,7 +23,7 @@ def _rms(x):
 
 def _attention(module, x):
     """Return the attention's numbers per head and its output before the projection, all rows, in float64."""
-    query, key, value = module._project(x)
+    query, key, value = module.project(x)
     n = x.size(1)
     z = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))
     valid = torch.ones(n, n, dtype=torch.bool)

@@ -25,9 +25,9 @@ def _train(model, run, loss, quiet, kept, schedule, steps=4):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    torch._dynamo.reset()
+    torch.compiler.reset()
     yield
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 def test_a_model_watched_before_compiling_is_one_graph_with_the_same_numbers(tiny, quiet, kept, loss):

@@ -81,7 +81,7 @@ def test_a_learnable_bias_gets_the_gradient_of_the_formula() -> None:
 
 def test_a_bias_of_minus_log_length_makes_rows_sum_to_about_one() -> None:
     module = SigmoidAttention(64, 4, max_length=256)
-    query, key, _ = module._project(torch.randn(2, 256, 64, generator=torch.Generator().manual_seed(3)))
+    query, key, _ = module.project(torch.randn(2, 256, 64, generator=torch.Generator().manual_seed(3)))
     logits = query @ key.transpose(-1, -2) / 4 + module.bias[:, None, None]
     assert logits.sigmoid().sum(-1).mean().item() == pytest.approx(1.0, abs=0.2)
 

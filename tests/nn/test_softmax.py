@@ -16,7 +16,7 @@ def tokens() -> torch.Tensor:
 
 
 def by_hand(module: SoftmaxAttention, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    query, key, value = module._project(x)
+    query, key, value = module.project(x)
     rows = torch.zeros_like(query)
     for batch in range(2):
         keys = LENGTH if lengths is None else int(lengths[batch])

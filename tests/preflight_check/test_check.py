@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ import stabmon
 from stabmon import preflight, watch
 from stabmon.errors import ModelError, WatchError
 from stabmon.nn import Block, SigmoidAttention
+from stabmon.store import open_run
 
 
 class Model(nn.Module):
@@ -60,7 +62,7 @@ def test_a_model_with_minus_log_n_is_healthy():
 def test_twin_ratio_is_the_ratio_to_softmax_on_the_same_inputs():
     attention = SigmoidAttention(16, 2, max_length=8, bias=0.0, is_causal=True).double()
     x = torch.randn(3, 8, 16, dtype=torch.float64)
-    query, key, value = attention._project(x)
+    query, key, value = attention.project(x)
     soft = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True).square().sum((0, 2, 3))
     z = (query @ key.mT) / 8**0.5
     sigmoid = (torch.sigmoid(z).tril() @ value).square().sum((0, 2, 3))
@@ -69,7 +71,7 @@ def test_twin_ratio_is_the_ratio_to_softmax_on_the_same_inputs():
     assert report.rows[0].twin_ratio == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_left_as_it_was(count_hooks):
     model = Model().train()
     model.layers[1].eval()
     before, flags = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
@@ -80,7 +82,7 @@ def test_the_model_is_left_as_it_was():
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert count_hooks(model) == 0
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -91,12 +93,12 @@ def test_a_batch_is_a_tensor_arguments_or_keywords(batch):
     assert len(preflight(Model(), given).rows) == 2
 
 
-def test_a_batch_that_does_not_fit_says_what_was_passed():
+def test_a_batch_that_does_not_fit_says_what_was_passed(count_hooks):
     model = Model().train()
     with pytest.raises(ModelError, match=r"called with \(float32\[2, 8, 3\] on cpu\) and raised RuntimeError"):
         preflight(model, torch.randn(2, 8, 3))
     assert model.training
-    assert not any(module._forward_hooks for module in model.modules())
+    assert count_hooks(model) == 0
 
 
 def test_softmax_in_an_encoder_is_seen_though_its_fast_path_would_hide_it():
@@ -122,11 +124,21 @@ def test_the_report_travels_as_json_with_nan():
     assert again.map == report.map
 
 
-def test_a_watched_model_can_be_checked_and_the_check_is_not_recorded():
+def test_a_watched_model_can_be_checked_and_the_check_is_not_recorded(tmp_path):
     model = Model()
-    with watch(model, dir=None, console=False) as monitor:
-        preflight(model, torch.randn(2, 8, 16))
-        assert torch.equal(monitor._recording.buffer.view(torch.int32), monitor._recording.initial.view(torch.int32))
+    x = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))
+    rows = []
+    for checked in (True, False):
+        with watch(model, dir=tmp_path, name=str(checked), console=False) as monitor:
+            if checked:
+                preflight(model, 9 * x)
+            torch.manual_seed(0)
+            model(x)
+            monitor.step()
+        with open_run(monitor.path) as run:
+            rows.append(run.after(0).rows)
+    assert rows[0].shape[0] == 1
+    np.testing.assert_array_equal(*(row.view(np.uint32) for row in rows))
 
 
 def test_a_compiled_model_is_refused():

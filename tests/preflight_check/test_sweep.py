@@ -1,6 +1,7 @@
 """The length sweep against models that really have those lengths."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,14 +65,14 @@ def test_it_says_at_which_length_the_bias_stops_being_right() -> None:
     assert preflight(model, tokens(256)).sweep == ()
 
 
-def test_the_model_is_left_as_it_was_and_softmax_is_left_out() -> None:
+def test_the_model_is_left_as_it_was_and_softmax_is_left_out(count_hooks: Callable[[nn.Module], int]) -> None:
     model = nn.Sequential(Block(WIDTH, SoftmaxAttention(WIDTH, 2)), Block(WIDTH, attention())).train()
     state = torch.get_rng_state()
     report = preflight(model, tokens(16), lengths=[32])
     assert [row.layer for row in report.sweep] == ["1"]
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert count_hooks(model) == 0
 
 
 def test_a_bias_that_is_right_nowhere_is_told_what_would_be() -> None:

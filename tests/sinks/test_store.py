@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import Engine, event
 
 from stabmon.errors import StoreError
 from stabmon.recorder import Recorder
 from stabmon.records import Heartbeat, ModelMap, RunInfo, RunState
 from stabmon.series import Layout
 from stabmon.sinks import StoreSink, TensorBoardSink
-from stabmon.store import open_run
+from stabmon.store import RunWriter, open_run
 
 WIDTH = 2000
 LAYOUT = Layout.of([("loss", None, 1), ("row_mass", "layers.0", WIDTH - 1)])
@@ -25,24 +26,32 @@ def row(step):
     return np.full(WIDTH, step, dtype=np.float32)
 
 
-def started(folder, **options):
-    sink = StoreSink(folder, **options)
+def started(folder, pause=0.0, **options):
+    sink = StoreSink(folder, pause=pause, **options)
     sink.start(INFO, LAYOUT)
     return sink
 
 
-def fill(sink, pages):
-    """Let the store have at most ``pages`` pages more than it has, or as many as it likes with 0."""
-    connection = sink._writer._connection
-    used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    connection.exec_driver_sql(f"PRAGMA max_page_count = {used + pages if pages else 2**31 - 2}")
-    connection.rollback()
+@pytest.fixture
+def fill():
+    """Let the store that a test opens first grow by at most so many pages, or without a limit by 0."""
+    opened = []
+
+    def keep(connection, record):
+        opened.append(connection)
+
+    def limit(pages):
+        (used,) = opened[0].execute("PRAGMA page_count").fetchone()
+        opened[0].execute(f"PRAGMA max_page_count = {used + pages if pages else 2**31 - 2}")
+
+    event.listen(Engine, "connect", keep)
+    yield limit
+    event.remove(Engine, "connect", keep)
 
 
 def take(sink, steps):
     failures = []
     for step in steps:
-        sink._not_before = 0.0
         try:
             sink.sample(step, float(step), row(step))
         except StoreError as error:
@@ -57,44 +66,44 @@ def stored(folder):
         return values[:, 0].tolist()
 
 
-def test_rows_wait_while_the_store_is_full_and_are_written_in_order_later(tmp_path):
+def test_rows_wait_while_the_store_is_full_and_are_written_in_order_later(tmp_path, fill):
     sink = started(tmp_path)
-    fill(sink, 20)
+    fill(20)
     failures = take(sink, range(300))
     assert failures
     assert all("the disk is full" in failure for failure in failures)
     assert sink.waiting == len(failures)
     assert f"{len(failures)} samples wait in memory" in sink.advice
-    fill(sink, 0)
+    fill(0)
     assert take(sink, [300]) == []
     assert sink.waiting == 0
     sink.close(RunState.FINISHED)
     assert stored(tmp_path) == list(range(301))
 
 
-def test_rows_that_wait_are_written_at_close(tmp_path):
+def test_rows_that_wait_are_written_at_close(tmp_path, fill):
     sink = started(tmp_path)
-    fill(sink, 5)
+    fill(5)
     assert take(sink, range(50))
-    fill(sink, 0)
+    fill(0)
     sink.close(RunState.FINISHED)
     assert stored(tmp_path) == list(range(50))
 
 
-def test_close_says_how_many_rows_are_lost_when_the_store_stays_full(tmp_path):
+def test_close_says_how_many_rows_are_lost_when_the_store_stays_full(tmp_path, fill):
     sink = started(tmp_path)
-    fill(sink, 5)
+    fill(5)
     failures = take(sink, range(50))
     with pytest.raises(StoreError, match=f"the last {len(failures)} samples of the run are lost"):
         sink.close(RunState.FINISHED)
     assert stored(tmp_path) == list(range(50 - len(failures)))
 
 
-def test_what_is_lost_at_the_end_is_said_although_the_failure_was_reported_before(tmp_path, caplog):
+def test_what_is_lost_at_the_end_is_said_although_the_failure_was_reported_before(tmp_path, caplog, fill):
     sink = StoreSink(tmp_path)
     recorder = Recorder(WIDTH, lambda raw: raw, INFO, LAYOUT, [sink], beat=60.0)
     assert recorder.flush()
-    fill(sink, 1)
+    fill(1)
     for step in range(30):
         recorder.submit(step, torch.zeros(WIDTH))
     recorder.close()
@@ -103,14 +112,13 @@ def test_what_is_lost_at_the_end_is_said_although_the_failure_was_reported_befor
     assert "samples of the run are lost" in caplog.messages[1]
 
 
-def test_more_rows_than_may_wait_are_counted(tmp_path):
+def test_more_rows_than_may_wait_are_counted(tmp_path, fill):
     sink = started(tmp_path, kept=10)
-    fill(sink, 1)
+    fill(1)
     failures = take(sink, range(40))
     assert sink.waiting == 10
     assert sink.lost == len(failures) - 10
-    fill(sink, 0)
-    sink._not_before = 0.0
+    fill(0)
     sink.heartbeat(Heartbeat(state=RunState.RUNNING, step=39, time=0.0, dropped=2))
     with open_run(tmp_path) as run:
         assert run.heartbeat().dropped == sink.lost + 2
@@ -119,14 +127,14 @@ def test_more_rows_than_may_wait_are_counted(tmp_path):
 
 
 def test_a_failing_store_is_not_asked_all_the_time(tmp_path, monkeypatch):
-    sink, asked = started(tmp_path), []
+    sink, asked = started(tmp_path, pause=100.0), []
 
     def locked(*arguments):
         asked.append(arguments)
         time.sleep(0.05)
         raise StoreError("database is locked")
 
-    monkeypatch.setattr(sink._writer, "sample", locked)
+    monkeypatch.setattr(RunWriter, "sample", locked)
     with pytest.raises(StoreError):
         sink.sample(0, 0.0, row(0))
     for step in range(1, 5):

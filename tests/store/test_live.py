@@ -2,18 +2,30 @@
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from stabmon.store import open_run
 
 
+@pytest.fixture
+def read():
+    """The statements that this process sends to any store, in order."""
+    statements: list[str] = []
+
+    def keep(connection, cursor, statement, *rest):
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", keep)
+    yield statements
+    event.remove(Engine, "before_cursor_execute", keep)
+
+
 @pytest.mark.parametrize("limit", [1, 100, 128, 200, 1000])
-def test_parts_are_the_whole_run_and_read_only_their_own_folds(limit, write, odd_rows, tmp_path):
+def test_parts_are_the_whole_run_and_read_only_their_own_folds(limit, write, odd_rows, read, tmp_path):
     rows = odd_rows(700)
     write(rows)
-    read: list[str] = []
+    read.clear()
     with open_run(tmp_path / "lm") as run:
-        event.listen(run._connection.engine, "before_cursor_execute", lambda *given: read.append(given[2]))
         cursor, parts = 0, []
         while len(new := run.after(cursor, limit=limit).rows) and len(parts) < 5:
             parts.append(new)

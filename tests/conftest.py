@@ -1,0 +1,40 @@
+"""One thread of torch a process, workers only for the whole suite, and the hooks that a model holds."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MOST_WORKERS = 8
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one worker a core for the whole suite; none for named tests, or where tests would share a GPU."""
+    if config.getoption("file_or_dir") or not _is_parallel_safe():
+        return 0
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _is_parallel_safe() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def count_hooks() -> Callable[[Any], int]:
+    """Count the hooks of a model's modules and parameters, or of an optimizer; torch has no public way to list them."""
+    on_modules = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_forward_hooks_with_kwargs")
+    on_optimizers = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+    def count(owner: Any) -> int:
+        if hasattr(owner, "param_groups"):
+            return sum(len(getattr(owner, kind)) for kind in on_optimizers)
+        modules = sum(len(getattr(module, kind)) for module in owner.modules() for kind in on_modules)
+        return modules + sum(len(weight._post_accumulate_grad_hooks or ()) for weight in owner.parameters())
+
+    return count
