@@ -1,22 +1,32 @@
-"""README and configurations hold what they say: commands, table, snippets and tree are checked against the code."""
+"""README, documentation and configurations say what is so: commands, tables, snippets and links are checked."""
 
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from stabmon import config, rules
 from stabmon.cli import app
+from stabmon.evaluation import report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])}
+COMMANDS = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def _snippets() -> list[object]:
+    blocks = [
+        (name, block)
+        for name, path in PAGES.items()
+        for block in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    ]
+    return [pytest.param(block, id=f"{name}-{at}") for at, (name, block) in enumerate(blocks)]
 
 
 def test_the_two_commands_stand_in_the_readme_as_written() -> None:
@@ -24,12 +34,12 @@ def test_the_two_commands_stand_in_the_readme_as_written() -> None:
     assert "pip install -c configs/constraints.txt -e '.[test]' && pytest" in README
 
 
-def test_the_table_of_rules_is_the_code_s_own() -> None:
-    assert rules.markdown_table().strip() in README
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("snippet", _blocks("python"), ids=lambda text: text.strip().splitlines()[0])
-def test_every_python_snippet_of_the_readme_runs(snippet: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snippet", _snippets())
+def test_every_python_snippet_runs(snippet: str, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -38,29 +48,18 @@ def test_every_python_snippet_of_the_readme_runs(snippet: str, tmp_path: Path) -
 
 
 def test_the_table_of_the_evaluation_is_that_of_the_stored_result() -> None:
-    from stabmon.evaluation import report
-
     stored = report.read(ROOT / "configs" / "evaluation.json")
-    assert report.markdown(stored.of("held-out")).strip() in README
+    assert report.markdown(stored.of("held-out")).strip() in (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def test_every_command_of_the_command_line_is_in_the_readme_and_the_other_way_round() -> None:
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    named = set(re.findall(r"^\| `stabmon (\w+)", README, flags=re.MULTILINE))
-    assert named == commands
+    assert set(re.findall(r"^\| `stabmon (\w+)", README.partition("## Results")[0], flags=re.MULTILINE)) == COMMANDS
 
 
-def test_the_file_tree_names_files_that_exist() -> None:
-    tree = _blocks("text")[-1]
-    assert len(set(tree.splitlines())) == len(tree.splitlines())
-    folder = ""
-    for line in tree.splitlines():
-        name = line.split()[0] if line.strip() else ""
-        if not line.startswith(" "):
-            folder = name
-            assert not name or (ROOT / name).exists(), name
-        elif name:
-            assert (ROOT / folder / name).exists(), f"{folder}{name}"
+@pytest.mark.parametrize("name", PAGES)
+def test_every_stabmon_command_that_a_page_names_exists(name: str) -> None:
+    named = set(re.findall(r"`(?:time )?stabmon ([a-z]+)", PAGES[name].read_text()))
+    assert named <= COMMANDS
 
 
 @pytest.mark.parametrize("path", config.documented().values(), ids=lambda path: path.stem)
@@ -69,6 +68,45 @@ def test_every_configuration_that_ships_can_be_read_and_says_what_it_shows(path:
     assert path.read_text().startswith("# ")
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+def test_links_of_the_readme_are_absolute_and_lead_to_files_of_the_repository() -> None:
+    raw = REPOSITORY.replace("github.com", "raw.githubusercontent.com")
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    ours = [target for target in targets if target.startswith((REPOSITORY, raw))]
+    assert len(ours) > 5
+    assert [target for target in targets if not target.startswith("https://")] == []
+    for target in ours:
+        path = re.sub(rf"^({re.escape(REPOSITORY)}/blob|{re.escape(raw)})/main/", "", target)
+        assert (ROOT / path).is_file(), target
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    made = {f"{name}.md" for name in ("contributing", "changelog")} | {"page.png", "../bench.svg"}
+    for name, path in PAGES.items():
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[\w-]+)?\)", path.read_text()):
+            known = target in made or target.startswith("https://") or (path.parent / target).exists()
+            assert known, (name, target)
+
+
+def test_a_page_is_made_for_every_rule_and_the_list_is_the_catalogue(site: Path) -> None:
+    listed = re.findall(r'href="([A-Z]{3}\d{3})\.html"', (site / "rules" / "index.html").read_text())
+    assert set(listed) == {rule.code for rule in rules.catalogue()}
+    page = (site / "rules" / "ATT001.html").read_text()
+    assert rules.document("ATT001").limits[0].name in page
+    assert 'src="ATT001.svg"' in page
+    assert (site / "rules" / "ATT001.svg").is_file()
+
+
+def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        loaded = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', path.read_text())
+        assert [address for address in loaded if not address.startswith("https://arxiv.org")] == [], path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as CI builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder

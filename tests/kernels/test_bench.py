@@ -102,10 +102,10 @@ def test_peers_that_were_timed_apart_are_compared_cell_by_cell_and_by_way_of_cud
     )
 
 
-def test_the_readme_and_the_figure_show_the_stored_results():
+def test_the_notes_and_the_figure_show_the_stored_results():
     results = json.loads((FOLDER / "bench.json").read_text())
-    readme = (FOLDER / "README.md").read_text()
-    assert all(table in readme for table in tables.markdown(results))
+    notes = (Path(__file__).parents[2] / "docs" / "kernels" / "laboratory.md").read_text()
+    assert all(table in notes for table in tables.markdown(results))
     assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
     assert all(bench._means(result["cells"]) == result["means"] for result in results.values())
 
