@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from stabmon import rules, store
 from stabmon.errors import ConfigError
 from stabmon.findings import Finding
-from stabmon.metrics import METRICS, Metric, Place
+from stabmon.metrics import Place, describe
 from stabmon.names import natural_key
 from stabmon.records import Heartbeat, Record, RunInfo, RunState
 from stabmon.rules import RuleDocument, gallery
@@ -168,7 +168,7 @@ def recorded(layout: Layout) -> Iterable[MetricInfo]:
     """Describe the metrics of ``layout`` in the glossary's order."""
     for name in layout.metrics:
         columns = layout.of_metric(name)
-        known = METRICS.get(name) or Metric(name, Place.LAYER if columns[0].layer else Place.RUN, "as logged", "")
+        known = describe(name, Place.LAYER if columns[0].layer else Place.RUN)
         yield MetricInfo(
             name=name,
             place=known.place,

@@ -12,11 +12,11 @@ import { labels, spot, unit, words } from "./text.js";
 const LOSS = "loss";
 const GRADIENT = "total_gradient_norm";
 
-/** The metric to show when the address names none: the gravest finding's, else the attention norm. */
+/** The metric to show when the address names none: the gravest finding's, else the glossary's first. */
 export function defaultMetric(session) {
   const layered = session.detail.metrics.filter((metric) => metric.place !== "run");
-  const wanted = [...session.findings.map((finding) => finding.metric), "attention_norm"];
-  return wanted.find((name) => layered.some((metric) => metric.name === name)) ?? layered[0]?.name ?? null;
+  const found = session.findings.find((finding) => layered.some((metric) => metric.name === finding.metric));
+  return found?.metric ?? layered[0]?.name ?? null;
 }
 
 export class Charts {

@@ -26,11 +26,11 @@ def attach(recording: Recording, sites: list[Site], observer: type[SigmoidObserv
         block = site.attention.block
         if block not in blocks:
             blocks.add(block)
-            into = StreamHook(recording, f"{block or 'model'} (input)", slots.stream_in)
-            out = StreamHook(recording, f"{block or 'model'} (output)", slots.stream_out)
+            into = StreamHook(recording, f"{block or 'model'} (input)", slots["stream_in"])
+            out = StreamHook(recording, f"{block or 'model'} (output)", slots["stream_out"])
             handles.append(site.place.block.register_forward_pre_hook(into, with_kwargs=True))
             handles.append(site.place.block.register_forward_hook(out, with_kwargs=True))
-        branch = StreamHook(recording, site.attention.branch, slots.branch, site.place.gain, slots.gain)
+        branch = StreamHook(recording, site.attention.branch, slots["branch"], site.place.gain, slots["layer_scale"])
         handles.append(site.place.branch.register_forward_hook(branch, with_kwargs=True))
         handles += _on_attention(recording, site, slots, observer)
     return handles
@@ -67,8 +67,8 @@ def gradient_norms(
     owners: dict[nn.Parameter, str | None] = dict.fromkeys(model.parameters())
     for name in sorted(blocks, key=lambda name: name.count(".")):
         owners.update(dict.fromkeys(blocks[name].parameters(), name))
-    groups = {name: (recording.plan.block(name)[2], list[nn.Parameter]()) for name in blocks}
-    rest = (recording.plan.rest, list[nn.Parameter]())
+    groups = {name: (recording.plan.block(name)["gradient_norm"], list[nn.Parameter]()) for name in blocks}
+    rest = (recording.plan.of_run("other_gradient_norm"), list[nn.Parameter]())
     for parameter, owner in owners.items():
         if parameter.requires_grad and not hasattr(parameter, "placements"):
             (rest if owner is None else groups[owner])[1].append(parameter)

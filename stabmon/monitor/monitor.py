@@ -238,7 +238,7 @@ class Monitor:
         recording.buffer.copy_(recording.initial)
         self._sealed_step = self._steps
         if self._optimizer is not None:
-            _write(self._sealed, recording.plan.learning_rate, self._optimizer.param_groups[0]["lr"])
+            _write(self._sealed, recording.plan.of_run("learning_rate"), self._optimizer.param_groups[0]["lr"])
 
     def _submit(self) -> None:
         if self._sealed_step is not None:

@@ -12,6 +12,7 @@ from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
 from stabmon.hooks.recording import Guarded
 from stabmon.kernels import AuxRequest, observe
+from stabmon.metrics import METRICS, Shown
 from stabmon.monitor import new_run
 from stabmon.monitor.watched import refuse_compiled
 from stabmon.nn import SigmoidAttention
@@ -24,7 +25,6 @@ from stabmon.preflight_check.twin import best_bias, softmax_square_sum
 from stabmon.records import ModelMap, RunInfo
 from stabmon.series import Floats, Layout, over_heads
 from stabmon.stats import Plan, finalise
-from stabmon.stats.slots import SUMS
 
 if TYPE_CHECKING:
     from stabmon.rules import Limits
@@ -147,14 +147,15 @@ class _TwinObserver(SigmoidObserver):
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
         super().measure(call, request)
-        self.recording.buffer[self.slots.twin].add_(softmax_square_sum(call))
-        self.recording.buffer[self.slots.best_bias].copy_(best_bias(call, request.rows))
+        self.recording.buffer[self.slots["twin_square_sum"]].add_(softmax_square_sum(call))
+        self.recording.buffer[self.slots["best_bias"]].copy_(best_bias(call, request.rows))
 
 
 def _softmax_is_its_own_twin(recording: Recording) -> None:
     for attention, slots in zip(recording.plan.attentions, recording.plan.slots, strict=True):
         if attention.kind == "softmax":
-            recording.buffer[slots.twin].copy_(recording.buffer[slots.sums].view(-1, len(SUMS))[:, 0])
+            statistics = recording.buffer[slots["statistics"]].view(slots.heads, -1)
+            recording.buffer[slots["twin_square_sum"]].copy_(statistics[:, 0])
 
 
 def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerStart, ...]:
@@ -162,9 +163,9 @@ def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerStart,
 
 
 def _layer(layer: str, layout: Layout, row: Floats) -> LayerStart:
-    values = {"layer": layer}
-    for metric in LayerStart.model_fields.keys() - {"layer"}:
+    values: dict[str, float] = {}
+    for metric in (metric.name for metric in METRICS.values() if Shown.PREFLIGHT in metric.shown):
         column = next((column for column in layout.of_metric(metric) if column.layer == layer), None)
         heads = row[column.start : column.start + column.size] if column else None
-        values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))  # type: ignore[assignment]
-    return LayerStart(**values)
+        values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))
+    return LayerStart.model_validate({"layer": layer} | values)

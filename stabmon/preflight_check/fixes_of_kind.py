@@ -29,7 +29,7 @@ def fixes_of_kind(
         return (_of_training(kind, config, value),)
     rows = {row.layer: row for row in report.rows}
     made = (_of_layer(kind, one, rows[one.layer], len(rows), value, config) for one in report.map.attentions)
-    measured = (row.model_dump(exclude={"layer"}) for row in rows.values())
+    measured = (row.numbers for row in rows.values())
     return tuple(map(with_effect, made, report.map.attentions, measured))
 
 

@@ -1,8 +1,10 @@
-"""What ``preflight`` says of a model: one row a layer, the findings, and both as a table."""
+"""The report of ``preflight``: one row a layer, the findings, and both as a table."""
 
 from collections.abc import Iterator
 from io import StringIO
+from typing import TYPE_CHECKING
 
+from pydantic import ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.padding import Padding
@@ -16,32 +18,26 @@ from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_tabl
 from stabmon.preflight_check.sweep_report import LengthStart, sentences, sweep_table
 from stabmon.records import ModelMap, Record, Severity
 
-_COLUMNS = (
-    "attention_norm",
-    "twin_ratio",
-    "row_mass",
-    "logit_std",
-    "bias",
-    "best_bias",
-    "branch_ratio",
-    "block_growth",
-)
-
 
 class LayerStart(Record):
-    """How one attention starts: each number over its heads as the glossary says, NaN where it was not measured."""
+    """The start of one attention: beside ``layer``, an attribute for each metric that preflight shows.
+
+    Each is reduced over heads as the glossary says, and NaN where it was not measured.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
 
     layer: str
-    attention_norm: float
-    twin_ratio: float
-    """Attention norm over that of softmax on the same q, k, v."""
-    row_mass: float
-    logit_std: float
-    bias: float
-    best_bias: float
-    """The bias at which rows would sum to one."""
-    branch_ratio: float
-    block_growth: float
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> float: ...
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The metrics by name, in the glossary's order."""
+        return dict(self.__pydantic_extra__)
 
 
 class PreflightReport(Record):
@@ -72,13 +68,13 @@ class PreflightReport(Record):
             title=f"At step 0 this model is {verdict}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
         table.add_column("layer", no_wrap=True)
-        for name in _COLUMNS:
+        for name in self.rows[0].numbers:
             table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
         table.add_column("rules", no_wrap=True)
         for row in self.rows:
             found = [finding for finding in self.findings if finding.layer == row.layer]
             worst = max(found, key=lambda finding: finding.severity.rank, default=None)
-            numbers = [_number(getattr(row, name)) for name in _COLUMNS]
+            numbers = map(_number, row.numbers.values())
             codes = "\n".join(dict.fromkeys(finding.code for finding in found)) or "-"
             table.add_row(row.layer, *numbers, codes, style=worst.severity.style if worst else None)
         return table

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from stabmon.findings import Cell
+from stabmon.metrics import DataPath, on_path
 from stabmon.names import natural_key
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
@@ -14,29 +15,6 @@ from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
 from stabmon.series import Spot
-
-FORWARD = (
-    "residual_in",
-    "query_norm",
-    "key_norm",
-    "bias",
-    "logit_max",
-    "logit_mean",
-    "logit_std",
-    "row_mass",
-    "saturated_fraction",
-    "dead_fraction",
-    "best_bias",
-    "attention_norm",
-    "output_rms",
-    "twin_ratio",
-    "layer_scale",
-    "branch_ratio",
-    "residual_out",
-    "block_growth",
-)
-"""The metrics of one layer in the order of the data's path through it; loss and gradients follow all layers."""
-BACKWARD = ("gradient_norm", "total_gradient_norm")
 
 
 @rule(
@@ -64,7 +42,7 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     if not run.any_not_finite:
         return
     found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
-    if found[0].metric not in BACKWARD:
+    if not _is_gradient(found[0]):
         explain, fixes = partial(_explain, run, found), partial(suggested_fixes.for_overflow, run)
         yield Observation(_hit(found[0]), explain, fixes, one_for_the_run=True)
 
@@ -94,7 +72,7 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observatio
     if not run.any_not_finite:
         return
     found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
-    if found[0].metric in BACKWARD:
+    if _is_gradient(found[0]):
         lasts = _lasts(run, found[0], limits.scaler_samples_max)
         severity = Severity.WARNING if lasts else Severity.INFO
         explain, fixes = partial(_explain, run, found), partial(suggested_fixes.for_overflow, run)
@@ -136,15 +114,18 @@ def _cells(run: Run, metric: str) -> list[Cell]:
     return [series.cell(column) for column in series.not_finite()]
 
 
+def _is_gradient(cell: Cell) -> bool:
+    return on_path(cell.metric)[0] is DataPath.GRADIENT
+
+
 def _path(cell: Cell) -> tuple[object, ...]:
-    layer = natural_key(cell.layer or "")
-    if cell.metric in BACKWARD:
+    layer, place = natural_key(cell.layer or ""), on_path(cell.metric)
+    if _is_gradient(cell):
         back = tuple((-kind, -number, text) for kind, number, text in layer)
-        return (2, BACKWARD.index(cell.metric), back, 0, cell.head or 0)
+        return (2, place, back, cell.head or 0)
     if cell.layer is None:
-        return (1, 0, layer, 0, 0)
-    place = FORWARD.index(cell.metric) if cell.metric in FORWARD else len(FORWARD)
-    return (0, 0, layer, place, cell.head or 0)
+        return (1,)
+    return (0, layer, place, cell.head or 0)
 
 
 def _column(run: Run, cell: Cell) -> int:
@@ -170,7 +151,7 @@ def _word(value: float) -> str:
 
 
 def _cause(run: Run, first: Cell) -> str:
-    if first.metric in BACKWARD:
+    if _is_gradient(first):
         return "the forward pass was finite: the backward pass overflowed, or a GradScaler is looking for its scale"
     if first.layer is None:
         return "the layers were finite: the loss itself, its targets or the output projection overflowed"

@@ -18,7 +18,7 @@ import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from stabmon.findings import Finding, Key
-from stabmon.metrics import METRICS, Place
+from stabmon.metrics import METRICS, Place, Shown
 from stabmon.names import padded
 from stabmon.records import RunInfo, RunState
 from stabmon.rules.grouping import grouped
@@ -26,21 +26,9 @@ from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
 from stabmon.store.column_selection import Selection, selection
 
-CURVES = (
-    "attention_norm",
-    "row_mass",
-    "branch_ratio",
-    "logit_max",
-    "block_growth",
-    "gradient_norm",
-    "saturated_fraction",
-)
-"""Metrics with a curve a layer."""
-
 TAGS = 90
 """Most per-layer curves; with the run's own numbers, images and texts there are about a hundred tags."""
 
-HEATMAPS = ("attention_norm", "row_mass", "branch_ratio")
 RECENT = 400
 """Samples in a heatmap over steps."""
 
@@ -87,7 +75,7 @@ class TensorBoardSink:
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
         self._curves = list(_curves(layout))
-        self._heatmaps = [_Heatmap(selection(layout, metric, None)) for metric in HEATMAPS if layout.of_metric(metric)]
+        self._heatmaps = [_Heatmap(selection(layout, metric, None)) for metric in _shown(layout, Shown.HEATMAP)]
         self._file = events.EventFile(self.folder)
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
@@ -178,9 +166,14 @@ class _Heatmap:
         return events.image(tag, encoded, height, total, about)
 
 
+def _shown(layout: Layout, view: Shown) -> list[str]:
+    """Return the recorded metrics that the glossary shows in ``view``."""
+    return [name for name in layout.metrics if name in METRICS and view in METRICS[name].shown]
+
+
 def _curves(layout: Layout) -> Iterator[_Curve]:
     """Yield the curves that fit into ``TAGS``."""
-    own = [metric for metric in CURVES if layout.of_metric(metric)]
+    own = _shown(layout, Shown.CURVE)
     for metric in layout.metrics:
         if metric in METRICS and METRICS[metric].place is Place.RUN:
             yield _Curve(selection(layout, metric, None), [(0, metric)])
@@ -195,7 +188,7 @@ def _curves(layout: Layout) -> Iterator[_Curve]:
 def _pages(layout: Layout) -> dict[str, dict[str, str]]:
     """Return the custom-scalars page: the run's own numbers, then one chart a metric with all its layers."""
     of_run = [name for name in layout.metrics if name in METRICS and METRICS[name].place is Place.RUN]
-    by_layer = [metric for metric in CURVES if layout.of_metric(metric)]
+    by_layer = _shown(layout, Shown.CURVE)
     return {
         "run": {name: f"^{name}$" for name in of_run},
         "layers": {f"{metric}: {METRICS[metric].text}": f"^{metric}/" for metric in by_layer},
@@ -205,7 +198,7 @@ def _pages(layout: Layout) -> dict[str, dict[str, str]]:
 def _about(info: RunInfo, layout: Layout) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     layers = max((len(layout.layers(metric)) for metric in layout.metrics), default=0)
-    room = TAGS // max(1, sum(bool(layout.of_metric(metric)) for metric in CURVES))
+    room = TAGS // max(1, len(_shown(layout, Shown.CURVE)))
     some = f" Curves are of {room} evenly spaced layers, the heatmaps show all." if layers > room else ""
     return f"**{info.name}**: {layers} layers, {info.model.parameters} parameters, {versions}.{some}"
 

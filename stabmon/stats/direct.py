@@ -7,7 +7,7 @@ from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
 from stabmon.stats.measured import set_bias, set_gain, spread, square_norm, wide, with_output
 from stabmon.stats.rows import row_statistics
-from stabmon.stats.slots import SUMS, Slots
+from stabmon.stats.slots import Slots
 
 
 class Direct:
@@ -39,16 +39,16 @@ class Direct:
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Add the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""
-        self.buffer[slots.sums].view(-1, len(SUMS)).add_(statistics[..., :-1].sum(0))
-        largest = self.buffer[slots.logit_max]
+        self.buffer[slots["statistics"]].view(slots.heads, -1).add_(statistics[..., :-1].sum(0))
+        largest = self.buffer[slots["logit_max"]]
         largest.copy_(torch.maximum(largest, statistics[..., -1].amax(0)))
-        self.buffer[slots.query_squares].add_(square_norm(query, slots.heads))
-        self.buffer[slots.key_squares].add_(square_norm(key, slots.heads))
-        self.buffer[slots.counts.start + 2].add_(query.size(0) * query.size(2))
-        self.buffer[slots.counts.start + 3].add_(key.size(0) * key.size(2))
+        self.buffer[slots["query_squares"]].add_(square_norm(query, slots.heads))
+        self.buffer[slots["key_squares"]].add_(square_norm(key, slots.heads))
+        self.buffer[slots["counts"].start + 2].add_(query.size(0) * query.size(2))
+        self.buffer[slots["counts"].start + 3].add_(key.size(0) * key.size(2))
 
     def counts(self, slots: Slots, samples: int, elements: int, keys: int) -> None:
         """Count ``samples`` sequences with ``elements`` output elements a head each, over ``keys`` keys."""
-        self.buffer[slots.counts.start].add_(samples)
-        self.buffer[slots.counts.start + 1].add_(samples * elements)
-        self.buffer[slots.keys].clamp_(min=keys)
+        self.buffer[slots["counts"].start].add_(samples)
+        self.buffer[slots["counts"].start + 1].add_(samples * elements)
+        self.buffer[slots["keys"]].clamp_(min=keys)

@@ -1,33 +1,35 @@
-"""Which element of the device buffer holds which raw number, fixed when a monitor attaches.
+"""The device buffer of a monitor and the row that is made of it, derived from the glossary when the monitor attaches.
 
 The buffer is one float32 vector in three sections: sums, which start at 0; maxima, which start at -inf; and numbers
 that are set (a bias, a learning rate, a gradient norm, a logged loss), which start as ``MISSING``. Within a section the
-same number of all attentions lies together, so that one operation reaches every layer.
+same raw input of all attentions lies together, so that one operation reaches every layer.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from stabmon.metrics import METRICS, RAW, Metric, Per, Place, Raw, Reduction, When, inputs
 from stabmon.records import Attention
 from stabmon.series import MISSING, Floats, Layout
-from stabmon.stats.gather import Gather, Index
-from stabmon.stats.slots import COUNTS, SUMS, Slots
+from stabmon.stats.slots import Slots
 
-_PER_HEAD = (
-    "attention_norm",
-    "output_rms",
-    "row_mass",
-    "logit_max",
-    "logit_mean",
-    "logit_std",
-    "saturated_fraction",
-    "dead_fraction",
-    "query_norm",
-    "key_norm",
-)
-_PER_LAYER = ("keys", "residual_in", "residual_out", "branch_ratio", "block_growth", "gradient_norm")
+Index = npt.NDArray[np.intp]
+_INITIAL = {Reduction.ADD: np.float32(0), Reduction.MAX: np.float32(-np.inf), Reduction.SET: MISSING}
+
+
+class Computed(NamedTuple):
+    """One metric's columns of the row, and for each raw input the elements of the buffer that they are computed from.
+
+    inputs, counted: [columns] each; for a metric of the run, all elements of that input.
+    """
+
+    metric: Metric
+    columns: slice
+    inputs: list[Index]
+    counted: list[Index]
 
 
 class Plan:
@@ -37,7 +39,7 @@ class Plan:
         attentions: the model's, in natural order.
         logged: metrics that the user logs.
         optimizer: whether a learning rate can be read.
-        at_start: whether the softmax twin and the best bias are measured, and gradients are not.
+        at_start: whether this is the single pass of ``preflight``: there is no gradient, but softmax to compare with.
     """
 
     def __init__(
@@ -50,109 +52,86 @@ class Plan:
     ) -> None:
         self.attentions = tuple(attentions)
         self._initial: list[Floats] = []
-        self._width = 0
-        self.slots = self._sites()
-        self.rest = self._set(1)
-        self.gradients = slice(self.slots[0].gradient.start, self.rest.stop)
-        """Gradient norms: one a block, in the order of their first attentions, and last the rest of the model's."""
-        self.learning_rate = self._set(1)
-        self.logged = {name: self._set(1) for name in logged}
-        self.initial: Floats = np.concatenate(self._initial)
-        self.layout = Layout.of(self._wanted(logged, optimizer, at_start))
-        self.columns = self._columns()
-
-    @property
-    def width(self) -> int:
+        self.width = 0
         """Number of elements of the buffer."""
-        return self._width
-
-    @cached_property
-    def gather(self) -> Gather:
-        """Where the buffer holds what each column of the row is made of."""
-        return Gather.of(self.attentions, self.slots)
-
-    @property
-    def sums(self) -> slice:
-        """The first section: numbers that add."""
-        return slice(0, self.slots[0].logit_max.start)
-
-    @property
-    def maxima(self) -> slice:
-        """The second section."""
-        return slice(self.slots[0].logit_max.start, self.slots[0].bias.start)
-
-    def block(self, name: str) -> tuple[slice, slice, slice]:
-        """Return the slots of the block ``name``: stream in, stream out, gradient."""
-        slots = next(
-            slots for attention, slots in zip(self.attentions, self.slots, strict=True) if attention.block == name
+        self._per_attention: list[dict[str, slice]] = [{} for _ in self.attentions]
+        self._of_run: dict[str, slice] = {}
+        self.sums, self.maxima, _ = (self._section(reduction) for reduction in Reduction)
+        self.slots = tuple(
+            Slots(one.heads, slices) for one, slices in zip(self.attentions, self._per_attention, strict=True)
         )
-        return slots.stream_in, slots.stream_out, slots.gradient
-
-    def _sites(self) -> tuple[Slots, ...]:
-        """Take the slots of every attention, number by number; those of one block are taken once."""
-        heads = [attention.heads for attention in self.attentions]
-        blocks = [attention.block for attention in self.attentions]
-        one = [1] * len(heads)
-        sums = [self._sum(number * len(SUMS)) for number in heads]
-        query, key = ([self._sum(number) for number in heads] for _ in range(2))
-        counts = [self._sum(len(COUNTS)) for _ in heads]
-        branch = [self._sum(2) for _ in heads]
-        stream_in, stream_out = ({block: self._sum(2) for block in dict.fromkeys(blocks)} for _ in range(2))
-        twin = [self._sum(number) for number in heads]
-        logit_max, keys = ([self._take(number, -np.inf) for number in numbers] for numbers in (heads, one))
-        bias, best_bias, gain = ([self._set(number) for number in numbers] for numbers in (heads, heads, one))
-        gradient = {block: self._set(1) for block in dict.fromkeys(blocks)}
-        return tuple(
-            Slots(
-                heads=number,
-                sums=sums[index],
-                query_squares=query[index],
-                key_squares=key[index],
-                counts=counts[index],
-                branch=branch[index],
-                stream_in=stream_in[block],
-                stream_out=stream_out[block],
-                twin=twin[index],
-                logit_max=logit_max[index],
-                keys=keys[index],
-                bias=bias[index],
-                gain=gain[index],
-                gradient=gradient[block],
-                best_bias=best_bias[index],
-            )
-            for index, (number, block) in enumerate(zip(heads, blocks, strict=True))
-        )
-
-    def _sum(self, size: int) -> slice:
-        return self._take(size, 0.0)
-
-    def _set(self, size: int) -> slice:
-        return self._take(size, MISSING)
-
-    def _take(self, size: int, initial: float | np.float32) -> slice:
-        start, self._width = self._width, self._width + size
-        self._initial.append(np.full(size, initial, dtype=np.float32))
-        return slice(start, self._width)
-
-    def _wanted(self, logged: Sequence[str], optimizer: bool, at_start: bool) -> list[tuple[str, str | None, int]]:
-        wanted: list[tuple[str, str | None, int]] = []
-        for metric in _PER_HEAD:
-            wanted += [(metric, attention.layer, attention.heads) for attention in self.attentions]
-        sigmoid = [attention for attention in self.attentions if attention.kind != "softmax"]
-        wanted += [("bias", attention.layer, attention.heads) for attention in sigmoid]
-        if at_start:
-            wanted += [("twin_ratio", attention.layer, attention.heads) for attention in self.attentions]
-            wanted += [("best_bias", attention.layer, attention.heads) for attention in sigmoid]
-        for metric in _PER_LAYER:
-            if metric != "gradient_norm" or not at_start:
-                wanted += [(metric, attention.layer, 1) for attention in self.attentions]
-        wanted += [("layer_scale", attention.layer, 1) for attention in self.attentions if attention.layer_scale]
-        wanted += [("total_gradient_norm", None, 1)] if not at_start else []
-        wanted += [("learning_rate", None, 1)] if optimizer else []
-        return wanted + [(name, None, 1) for name in logged]
-
-    def _columns(self) -> dict[str, Index]:
+        self.logged = {name: self._take(1, Reduction.SET) for name in logged}
+        self.initial: Floats = np.concatenate(self._initial)
+        when = {When.ALWAYS, When.PREFLIGHT if at_start else When.TRAINING} | ({When.OPTIMIZER} if optimizer else set())
+        self._metrics = [metric for metric in METRICS.values() if metric.when in when]
+        self.layout = Layout.of([*self._wanted(), *((name, None, 1) for name in logged)])
         found: dict[str, list[int]] = {}
         for column in self.layout.columns:
-            found.setdefault(column.metric, []).extend(range(column.start, column.start + column.size))
-        return {metric: np.array(at, dtype=np.intp) for metric, at in found.items()}
+            found.setdefault(column.metric, []).extend((column.start, column.start + column.size))
+        self.columns = {metric: slice(ends[0], ends[-1]) for metric, ends in found.items()}
+        """The columns of the row by metric."""
+        self.computed = [self._computed(metric) for metric in self._metrics if metric.name in self.columns]
+
+    def of_run(self, name: str) -> slice:
+        """Return the slice of a raw input of the run."""
+        return self._of_run[name]
+
+    def block(self, name: str) -> Slots:
+        """Return the slots of the first attention in the block ``name``."""
+        return self.slots[[attention.block for attention in self.attentions].index(name)]
+
+    def _section(self, reduction: Reduction) -> slice:
+        """Take the elements of all raw inputs of one reduction."""
+        start = self.width
+        for raw in RAW.values():
+            if raw.reduction is reduction:
+                self._take_raw(raw)
+        return slice(start, self.width)
+
+    def _take_raw(self, raw: Raw) -> None:
+        size = len(raw.inputs)
+        if raw.per is Per.RUN:
+            self._of_run[raw.name] = self._take(size, raw.reduction)
+            return
+        blocks: dict[str, slice] = {}
+        for attention, slices in zip(self.attentions, self._per_attention, strict=True):
+            if raw.per is not Per.BLOCK:
+                at = self._take(size * (attention.heads if raw.per is Per.HEAD else 1), raw.reduction)
+            elif attention.block in blocks:
+                at = blocks[attention.block]
+            else:
+                at = blocks[attention.block] = self._take(size, raw.reduction)
+            slices[raw.name] = at
+
+    def _take(self, size: int, reduction: Reduction) -> slice:
+        start, self.width = self.width, self.width + size
+        self._initial.append(np.full(size, _INITIAL[reduction], dtype=np.float32))
+        return slice(start, self.width)
+
+    def _wanted(self) -> Iterator[tuple[str, str | None, int]]:
+        for metric in self._metrics:
+            if metric.place is Place.RUN:
+                yield metric.name, None, 1
+                continue
+            for attention in filter(metric.where, self.attentions):
+                yield metric.name, attention.layer, attention.heads if metric.place is Place.HEAD else 1
+
+    def _computed(self, metric: Metric) -> Computed:
+        known = inputs(RAW.values())
+        given = [self._elements(metric, *known[name]) for name in metric.inputs]
+        counted = [self._elements(metric, *known[name]) for name in metric.counted] or given
+        return Computed(metric, self.columns[metric.name], given, counted)
+
+    def _elements(self, metric: Metric, raw: Raw, column: int) -> Index:
+        """Return where the buffer holds ``column`` of ``raw`` for each column of ``metric``, or all of it for a run."""
+        size = len(raw.inputs)
+        if raw.per is Per.RUN:
+            count = 1 if metric.place is Place.RUN else self.columns[metric.name].stop - self.columns[metric.name].start
+            return np.full(count, self._of_run[raw.name].start + column, dtype=np.intp)
+        found: list[int] = []
+        for attention, slots in zip(self.attentions, self.slots, strict=True):
+            if not metric.where(attention):
+                continue
+            own = range(slots[raw.name].start + column, slots[raw.name].stop, size)
+            found += list(own) * (attention.heads if metric.place is Place.HEAD and raw.per is not Per.HEAD else 1)
+        return np.array(list(dict.fromkeys(found)) if metric.place is Place.RUN else found, dtype=np.intp)

@@ -1,41 +1,17 @@
-"""The raw numbers of one attention, by name, and the slices of the buffer that hold them."""
+"""The slices of the device buffer that hold the raw inputs of one attention."""
 
-from typing import NamedTuple
-
-SUMS = (
-    "output_square_sum",
-    "row_mass_sum",
-    "rows",
-    "logit_sum",
-    "logit_square_sum",
-    "pairs",
-    "saturated",
-    "dead",
-)
-"""Columns of a site's [heads, 8] matrix of sums: those of the kernel's statistics that add, in its order."""
-COUNTS = ("samples", "output_elements", "query_tokens", "key_tokens")
-"""A site's counts: sequences; output elements of one head; tokens whose query and key norms were added."""
+from dataclasses import dataclass
 
 
-class Slots(NamedTuple):
-    """Where one attention keeps its numbers; a power is a pair (sum of squares, number of elements).
+@dataclass(frozen=True)
+class Slots:
+    """Where one attention's hooks write: the slice of each raw input by name, ``slots["branch"]``.
 
-    query_squares, key_squares: [heads], sums of squares of the tokens that were counted. gradient and the stream's two
-    powers belong to the block and are shared by its attentions.
+    What belongs to the block is shared by its attentions. A power is a pair (sum of squares, number of elements).
     """
 
     heads: int
-    sums: slice
-    query_squares: slice
-    key_squares: slice
-    counts: slice
-    branch: slice
-    stream_in: slice
-    stream_out: slice
-    twin: slice
-    logit_max: slice
-    keys: slice
-    bias: slice
-    gain: slice
-    gradient: slice
-    best_bias: slice
+    slices: dict[str, slice]
+
+    def __getitem__(self, name: str) -> slice:
+        return self.slices[name]

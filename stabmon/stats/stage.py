@@ -98,7 +98,7 @@ class Stage:
 
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         """Note one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
-        self._take(slots.sums.start)
+        self._take(slots["statistics"].start)
         set_bias(self.buffer, slots, call.bias)
         if call.aux is not None:
             query, key = spread(call.query, request.rows), spread(call.key, request.rows)
@@ -109,14 +109,14 @@ class Stage:
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Note the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""
-        self._take(slots.sums.start)
+        self._take(slots["statistics"].start)
         self._statistics(slots, statistics, query, key)
 
     def counts(self, slots: Slots, samples: int, elements: int, keys: int) -> None:
         """Count ``samples`` sequences with ``elements`` output elements a head each, over ``keys`` keys."""
-        self._counts[slots.counts.start] += samples
-        self._counts[slots.counts.start + 1] += samples * elements
-        self._counts[slots.keys.start] = max(self._counts[slots.keys.start], keys)
+        self._counts[slots["counts"].start] += samples
+        self._counts[slots["counts"].start + 1] += samples * elements
+        self._counts[slots["keys"].start] = max(self._counts[slots["keys"].start], keys)
 
     def fold(self) -> None:
         """Add what was noted to the buffer."""
@@ -154,18 +154,18 @@ class Stage:
 
     def _statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         self._measured.append(_Measured(slots, statistics.to(self.buffer.device, non_blocking=True)))
-        for at, tokens, count in ((slots.query_squares, query, 2), (slots.key_squares, key, 3)):
+        for at, tokens, count in ((slots["query_squares"], query, 2), (slots["key_squares"], key, 3)):
             place = self._norms[at]
             if tokens.size(1) == slots.heads and self._direct(tokens):
                 torch.linalg.vector_norm(tokens, dim=(0, 2, 3), dtype=torch.float32, out=place)
             else:
                 place.copy_(square_norm(tokens, slots.heads).sqrt_())
-            self._counts[slots.counts.start + count] += tokens.size(0) * tokens.size(2)
+            self._counts[slots["counts"].start + count] += tokens.size(0) * tokens.size(2)
 
     def _rows(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         part = call.sequences(read)
         if plain(part):
-            rows = take(part, request)._replace(bias=self.buffer[slots.bias])
+            rows = take(part, request)._replace(bias=self.buffer[slots["bias"]])
             self._sampled.append(_Sampled(slots, rows._replace(key=rows.key.clone()), output_squares(call.output)))
             return
         statistics = with_output(call.output, row_statistics(part, request))
@@ -174,8 +174,8 @@ class Stage:
     def _add(self, calls: Sequence[_Measured | _Sampled], statistics: Tensor) -> None:
         """Add ``statistics`` [B, all heads of ``calls``, 9]."""
         first, last = calls[0].slots, calls[-1].slots
-        self.buffer[first.sums.start : last.sums.stop].add_(statistics[..., :-1].sum(0).flatten())
-        maxima = self.buffer[first.logit_max.start : last.logit_max.stop]
+        self.buffer[first["statistics"].start : last["statistics"].stop].add_(statistics[..., :-1].sum(0).flatten())
+        maxima = self.buffer[first["logit_max"].start : last["logit_max"].stop]
         torch.maximum(maxima, statistics[..., -1].amax(0), out=maxima)
 
     def _add_rows(self, calls: Sequence[_Sampled]) -> None:
@@ -184,10 +184,10 @@ class Stage:
         first, last, heads = calls[0].slots, calls[-1].slots, rows.query.size(1)
         squares = torch.cat([call.squares for call in calls], dim=1)
         self._add(calls, with_squares(squares, measure(rows)))
-        self.buffer[first.query_squares.start : last.query_squares.stop].add_(square_norm(rows.query, heads))
-        self.buffer[first.key_squares.start : last.key_squares.stop].add_(square_norm(rows.key, heads))
+        self.buffer[first["query_squares"].start : last["query_squares"].stop].add_(square_norm(rows.query, heads))
+        self.buffer[first["key_squares"].start : last["key_squares"].stop].add_(square_norm(rows.key, heads))
         for call in calls:
-            start = call.slots.counts.start
+            start = call.slots["counts"].start
             self._counts[start + 2] += rows.query.size(0) * rows.query.size(2)
             self._counts[start + 3] += rows.key.size(0) * rows.key.size(2)
 
@@ -201,8 +201,8 @@ class Stage:
 def _runs(calls: Sequence[_Pending]) -> Iterator[list[_Pending]]:
     """Yield ``calls`` in the order of their slots, those together that lie side by side and are of one kind."""
     run: list[_Pending] = []
-    for call in sorted(calls, key=lambda call: call.slots.sums.start):
-        if run and (run[-1].slots.sums.stop != call.slots.sums.start or run[-1].kind != call.kind):
+    for call in sorted(calls, key=lambda call: call.slots["statistics"].start):
+        if run and (run[-1].slots["statistics"].stop != call.slots["statistics"].start or run[-1].kind != call.kind):
             yield run
             run = []
         run.append(call)

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from stabmon import kernels
+from stabmon.metrics import RAW
+from stabmon.metrics.attention import STATISTICS
 from stabmon.records import Attention
 from stabmon.series import MISSING_BITS, is_missing
 from stabmon.stats import Plan, finalise
-from stabmon.stats.slots import SUMS
 
 
 def _attention(layer="layers.0", **more):
@@ -34,11 +36,11 @@ def test_a_buffer_that_nothing_was_added_to_is_missing_everywhere():
 def test_sums_become_means_roots_and_shares():
     plan = Plan([_attention()])
     raw, slots = plan.initial.copy(), plan.slots[0]
-    sums = raw[slots.sums].reshape(2, len(SUMS))
+    sums = raw[slots["statistics"]].reshape(2, len(STATISTICS.columns))
     sums[:] = [[8, 6, 4, 20, 60, 10, 1, 5]] * 2
-    raw[slots.query_squares], raw[slots.key_squares] = 18, 32
-    raw[slots.counts] = [2, 4, 2, 8]
-    raw[slots.logit_max] = [3, 7]
+    raw[slots["query_squares"]], raw[slots["key_squares"]] = 18, 32
+    raw[slots["counts"]] = [2, 4, 2, 8]
+    raw[slots["logit_max"]] = [3, 7]
     row = finalise(raw, plan)
     expected = {
         "attention_norm": 2.0,
@@ -59,16 +61,16 @@ def test_sums_become_means_roots_and_shares():
 def test_a_variance_that_rounding_made_negative_is_zero():
     plan = Plan([_attention(heads=1)])
     raw, slots = plan.initial.copy(), plan.slots[0]
-    raw[slots.sums] = [0, 0, 1, 10, 9.99999, 10, 0, 0]
+    raw[slots["statistics"]] = [0, 0, 1, 10, 9.99999, 10, 0, 0]
     assert _of(plan, finalise(raw, plan), "logit_std") == 0
 
 
 def test_nan_sums_are_measured_and_stay_nan():
     plan = Plan([_attention(heads=1)])
     raw, slots = plan.initial.copy(), plan.slots[0]
-    raw[slots.sums] = [np.nan, np.nan, 1, np.nan, np.nan, 1, 0, 0]
-    raw[slots.query_squares] = np.inf
-    raw[slots.counts] = [1, 1, 1, 1]
+    raw[slots["statistics"]] = [np.nan, np.nan, 1, np.nan, np.nan, 1, 0, 0]
+    raw[slots["query_squares"]] = np.inf
+    raw[slots["counts"]] = [1, 1, 1, 1]
     row = finalise(raw, plan)
     for metric in ("attention_norm", "row_mass", "logit_mean", "logit_std"):
         assert np.isnan(_of(plan, row, metric)).all(), metric
@@ -80,9 +82,9 @@ def test_the_stream_of_a_block_is_shared_by_its_attentions():
     both = [_attention("a", block="b"), _attention("c", block="b")]
     plan = Plan(both)
     raw = plan.initial.copy()
-    stream_in, stream_out, gradient = plan.block("b")
-    raw[stream_in], raw[stream_out], raw[gradient] = [4, 4], [36, 4], 3
-    raw[plan.slots[1].branch] = [16, 1]
+    block = plan.block("b")
+    raw[block["stream_in"]], raw[block["stream_out"]], raw[block["gradient_norm"]] = [4, 4], [36, 4], 3
+    raw[plan.slots[1]["branch"]] = [16, 1]
     row = finalise(raw, plan)
     np.testing.assert_array_equal(_of(plan, row, "residual_in"), [1, 1])
     np.testing.assert_array_equal(_of(plan, row, "block_growth"), [3, 3])
@@ -101,8 +103,14 @@ def test_slots_do_not_overlap_and_fill_the_buffer():
     plan = Plan([_attention(), _attention("layers.1", heads=3)], ("loss",), at_start=True)
     used = np.zeros(plan.width, dtype=int)
     for slots in plan.slots:
-        for part in slots[1:]:
+        for part in slots.slices.values():
             used[part] += 1
-    for part in (plan.rest, plan.learning_rate, *plan.logged.values()):
+    for part in (*map(plan.of_run, ("other_gradient_norm", "learning_rate")), *plan.logged.values()):
         used[part] += 1
     assert (used == 1).all()
+
+
+def test_the_declared_sums_are_the_kernels_statistics():
+    *sums, maximum = kernels.STATISTICS
+    assert STATISTICS.columns == tuple(sums)
+    assert maximum in RAW

@@ -94,10 +94,10 @@ def test_a_module_that_is_called_again_adds_to_its_numbers():
     def feed(writer):
         for call in (first, second):
             for slots in plan.slots:
-                writer.power(slots.stream_in, x)
+                writer.power(slots["stream_in"], x)
                 writer.call(slots, call, ALL, EVERY_ROW)
-                writer.power(slots.branch, x * 2)
-                writer.power(slots.stream_out, x + 1)
+                writer.power(slots["branch"], x * 2)
+                writer.power(slots["stream_out"], x + 1)
 
     staged, direct = _rows(plan, feed)
     _same(staged, direct)
@@ -113,9 +113,9 @@ def test_a_tensor_that_was_changed_in_place_is_measured_again():
 
     def feed(writer):
         x.fill_(1)
-        writer.power(plan.slots[0].stream_in, x)
+        writer.power(plan.slots[0]["stream_in"], x)
         x.mul_(3)
-        writer.power(plan.slots[0].stream_out, x)
+        writer.power(plan.slots[0]["stream_out"], x)
 
     for row in _rows(plan, feed):
         assert row[plan.columns["block_growth"]] == 3
@@ -145,7 +145,7 @@ def test_a_step_that_is_settled_leaves_nothing_for_the_next():
     rows = []
     for _ in range(2):
         stage.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
-        stage.power(plan.slots[0].branch, torch.ones(4))
+        stage.power(plan.slots[0]["branch"], torch.ones(4))
         stage.flush()
         rows.append(finalise(buffer.numpy(), plan))
         buffer.copy_(torch.tensor(plan.initial))

@@ -1,0 +1,93 @@
+"""Metrics of one residual block: its stream, the branch that joins it, and its gradients; one number a layer."""
+
+import numpy as np
+
+from stabmon.metrics.declaration import (
+    DataPath,
+    Doubles,
+    Metric,
+    Per,
+    Place,
+    Raw,
+    Reduction,
+    Shown,
+    When,
+)
+
+RAW = (
+    Raw("branch", Per.ATTENTION, Reduction.ADD, ("branch_squares", "branch_elements")),
+    Raw("stream_in", Per.BLOCK, Reduction.ADD, ("in_squares", "in_elements")),
+    Raw("stream_out", Per.BLOCK, Reduction.ADD, ("out_squares", "out_elements")),
+    Raw("layer_scale", Per.ATTENTION, Reduction.SET),
+    Raw("gradient_norm", Per.BLOCK, Reduction.SET),
+)
+
+
+def _rms(squares: Doubles, elements: Doubles) -> Doubles:
+    root: Doubles = np.sqrt(squares / elements)
+    return root
+
+
+def _branch_ratio(
+    branch_squares: Doubles, branch_elements: Doubles, in_squares: Doubles, in_elements: Doubles
+) -> Doubles:
+    return _rms(branch_squares, branch_elements) / _rms(in_squares, in_elements)
+
+
+def _block_growth(out_squares: Doubles, out_elements: Doubles, in_squares: Doubles, in_elements: Doubles) -> Doubles:
+    return _rms(out_squares, out_elements) / _rms(in_squares, in_elements)
+
+
+METRICS = (
+    Metric(
+        "residual_in",
+        Place.LAYER,
+        "root mean square of a block's input",
+        DataPath.INPUT,
+        lambda in_squares, in_elements: _rms(in_squares, in_elements),
+        counted=("in_elements",),
+    ),
+    Metric(
+        "residual_out",
+        Place.LAYER,
+        "root mean square of a block's output",
+        DataPath.BLOCK_OUTPUT,
+        lambda out_squares, out_elements: _rms(out_squares, out_elements),
+        counted=("out_elements",),
+    ),
+    Metric(
+        "branch_ratio",
+        Place.LAYER,
+        "rms of the attention branch as added over rms of the stream it joins",
+        DataPath.BRANCH,
+        _branch_ratio,
+        counted=("branch_elements", "in_elements"),
+        healthy=1.0,
+        shown=Shown.PREFLIGHT | Shown.CURVE | Shown.HEATMAP,
+    ),
+    Metric(
+        "block_growth",
+        Place.LAYER,
+        "rms of a block's output over rms of its input",
+        DataPath.BLOCK_OUTPUT,
+        _block_growth,
+        counted=("out_elements", "in_elements"),
+        healthy=1.0,
+        shown=Shown.PREFLIGHT | Shown.CURVE,
+    ),
+    Metric(
+        "gradient_norm",
+        Place.LAYER,
+        "L2 norm of a block's gradients after backward, before clipping",
+        DataPath.GRADIENT,
+        when=When.TRAINING,
+        shown=Shown.CURVE,
+    ),
+    Metric(
+        "layer_scale",
+        Place.LAYER,
+        "mean absolute gain of the LayerScale on the attention branch",
+        DataPath.LAYER_SCALE,
+        where=lambda attention: attention.layer_scale,
+    ),
+)

@@ -1,0 +1,146 @@
+"""The form of a metric's declaration, and of the raw inputs in the device buffer that it is computed from."""
+
+import inspect
+from collections.abc import Callable
+from enum import Flag, IntEnum, StrEnum, auto
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stabmon.records import Attention
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Place(StrEnum):
+    """Where a metric is measured: once a head, a layer or a run."""
+
+    HEAD = "head"
+    LAYER = "layer"
+    RUN = "run"
+
+
+class OverHeads(StrEnum):
+    """The reduction of one number a head to one number a layer."""
+
+    ROOT_SUM_SQUARE = "root_sum_square"
+    ROOT_MEAN_SQUARE = "root_mean_square"
+    MEAN = "mean"
+    MAX = "max"
+
+
+class When(StrEnum):
+    """The runs that have a metric."""
+
+    ALWAYS = "always"
+    TRAINING = "training"
+    """Not in the single pass of ``preflight``."""
+    PREFLIGHT = "preflight"
+    """In the single pass of ``preflight`` alone."""
+    OPTIMIZER = "optimizer"
+    """Where ``watch`` was given the optimizer."""
+    LOGGED = "logged"
+    """Where the user gives it to ``monitor.log``; it has no formula."""
+
+
+class DataPath(IntEnum):
+    """The places on the data's path, first to last: the layers one after another, the loss, and back."""
+
+    INPUT = auto()
+    PROJECTION = auto()
+    BIAS = auto()
+    LOGITS = auto()
+    WEIGHTS = auto()
+    OUTPUT = auto()
+    LAYER_SCALE = auto()
+    BRANCH = auto()
+    BLOCK_OUTPUT = auto()
+    LOSS = auto()
+    GRADIENT = auto()
+
+
+class Shown(Flag):
+    """The views with room for a few metrics; the page, the store and the API have every one."""
+
+    NOWHERE = 0
+    PREFLIGHT = auto()
+    """A column of preflight's report."""
+    CURVE = auto()
+    """A curve a layer in TensorBoard."""
+    HEATMAP = auto()
+    """Heatmaps in TensorBoard."""
+
+
+class Reduction(StrEnum):
+    """How the calls of one step share a raw input; the value it starts a step with is 0, -inf or ``MISSING``."""
+
+    ADD = "add"
+    MAX = "max"
+    SET = "set"
+
+
+class Per(StrEnum):
+    """What has a raw input of its own; a block shares it among its attentions."""
+
+    HEAD = "head"
+    ATTENTION = "attention"
+    BLOCK = "block"
+    RUN = "run"
+
+
+class Raw(NamedTuple):
+    """Numbers that a hook writes into the device buffer.
+
+    name: the key of the slice that holds them.
+    columns: names of several numbers that lie side by side, [heads, columns]; a single one has the raw input's name.
+    """
+
+    name: str
+    per: Per
+    reduction: Reduction
+    columns: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names under which formulas know the numbers."""
+        return self.columns or (self.name,)
+
+
+def identity(value: Doubles) -> Doubles:
+    """Return ``value``: the formula of a metric that is its raw input."""
+    return value
+
+
+class Metric(NamedTuple):
+    """One recorded quantity.
+
+    name: the key in stores, rules, tags and the HTTP API.
+    text: what it is, as the glossary prints it.
+    path: where on the data's path it is measured; within one place the glossary's order counts.
+    formula: from raw inputs, which its parameters name, to values, float64: one element a head or a layer. For a metric
+        of the run, a parameter holds all elements that were measured, [k].
+        By default the value is the raw input of the metric's own name.
+    counted: raw inputs that tell whether it was measured: they have changed since the step began. By default all.
+    unit: "1" for a pure number.
+    healthy: the value a healthy run is near, where there is one; the page centres its colours on it.
+    where: the attentions that have it.
+    """
+
+    name: str
+    place: Place
+    text: str
+    path: DataPath
+    formula: Callable[..., Doubles] = identity
+    counted: tuple[str, ...] = ()
+    unit: str = "1"
+    over_heads: OverHeads = OverHeads.MEAN
+    healthy: float | None = None
+    when: When = When.ALWAYS
+    where: Callable[[Attention], bool] = lambda attention: True
+    shown: Shown = Shown.NOWHERE
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw inputs of the formula, in its order."""
+        return (self.name,) if self.formula is identity else tuple(inspect.signature(self.formula).parameters)

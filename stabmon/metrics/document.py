@@ -1,0 +1,49 @@
+"""A metric's declaration as a record, for the command line and the documentation."""
+
+from stabmon.errors import ConfigError
+from stabmon.metrics.declaration import Metric, OverHeads, Place, When
+from stabmon.metrics.registry import METRICS
+from stabmon.records import Record
+
+
+class MetricDocument(Record):
+    """One entry of the glossary."""
+
+    name: str
+    place: Place
+    unit: str
+    text: str
+    healthy: float | None
+    """The value that a healthy run is near, where there is one."""
+    over_heads: OverHeads | None
+    """The reduction to one number a layer; None where it is one number a layer or a run."""
+    when: When
+    path: str
+    """Place on the data's path."""
+    inputs: tuple[str, ...]
+    """Raw inputs of its formula; none where the user logs it."""
+
+
+def document(name: str) -> MetricDocument:
+    """Return the glossary's entry for ``name``.
+
+    Raises:
+        ConfigError: the glossary has no such metric; the message lists what it has.
+    """
+    if name not in METRICS:
+        raise ConfigError(f"no metric {name!r}; there are: {', '.join(METRICS)}")
+    return _document(METRICS[name])
+
+
+def _document(metric: Metric) -> MetricDocument:
+    return MetricDocument(
+        name=metric.name,
+        place=metric.place,
+        unit=metric.unit,
+        text=metric.text,
+        healthy=metric.healthy,
+        over_heads=metric.over_heads if metric.place is Place.HEAD else None,
+        when=metric.when,
+        path=metric.path.name.lower().replace("_", " "),
+        inputs=() if metric.when is When.LOGGED else metric.inputs,
+    )

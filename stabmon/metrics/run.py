@@ -1,0 +1,44 @@
+"""Metrics of the whole run: one number a step."""
+
+import numpy as np
+
+from stabmon.metrics.declaration import DataPath, Doubles, Metric, Per, Place, Raw, Reduction, When
+
+RAW = (
+    Raw("other_gradient_norm", Per.RUN, Reduction.SET),
+    Raw("learning_rate", Per.RUN, Reduction.SET),
+)
+
+
+def _total_gradient_norm(gradient_norm: Doubles, other_gradient_norm: Doubles) -> Doubles:
+    norms = np.concatenate([gradient_norm, other_gradient_norm])
+    root: Doubles = np.sqrt((norms**2).sum())
+    return root
+
+
+METRICS = (
+    Metric(
+        "loss",
+        Place.RUN,
+        "the loss given to monitor.log",
+        DataPath.LOSS,
+        unit="as logged",
+        when=When.LOGGED,
+    ),
+    Metric(
+        "total_gradient_norm",
+        Place.RUN,
+        "L2 norm of all gradients after backward, before clipping",
+        DataPath.GRADIENT,
+        _total_gradient_norm,
+        counted=("gradient_norm", "other_gradient_norm"),
+        when=When.TRAINING,
+    ),
+    Metric(
+        "learning_rate",
+        Place.RUN,
+        "learning rate of the optimizer's first parameter group",
+        DataPath.LOSS,
+        when=When.OPTIMIZER,
+    ),
+)
