@@ -24,5 +24,5 @@ class SoftmaxObserver(SigmoidObserver):
         part = call.sequences(read)
         statistics = with_output(call.output, row_statistics(part, request))
         writer = self.recording.writer
-        writer.statistics(self.slots, statistics, spread(part.query, request.rows), spread(part.key, request.rows))
+        writer.statistics(self.slots, statistics, spread(part.query, request), spread(part.key, request))
         writer.counts(self.slots, batch, queries * width, call.key.size(2))

@@ -34,7 +34,7 @@ class Direct:
         else:
             statistics = with_output(call.output, row_statistics(call.sequences(read), request))
         set_bias(self.buffer, slots, call.bias)
-        self.statistics(slots, statistics, spread(query, request.rows), spread(key, request.rows))
+        self.statistics(slots, statistics, spread(query, request), spread(key, request))
         self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:

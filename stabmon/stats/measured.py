@@ -1,8 +1,9 @@
-"""What both ways into the buffer have in common: the measures of one tensor, and numbers that are set at once."""
+"""Measures of one tensor, and numbers that are set at once, for both writers into the buffer."""
 
 import torch
 from torch import Tensor
 
+from stabmon.kernels import AuxRequest
 from stabmon.stats.slots import Slots
 
 
@@ -11,10 +12,13 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def spread(x: Tensor, rows: int) -> Tensor:
-    """Return every k-th token of ``x`` [B, H, N, D], at least ``rows`` of them where there are as many."""
-    step = max(1, x.size(2) // rows)
-    return x[:, :, step // 2 :: step]
+def spread(x: Tensor, request: AuxRequest) -> Tensor:
+    """Return the tokens of ``x`` [B, H, N, D] whose norms are measured: every k-th, from ``request.offset`` of k on.
+
+    They are at least ``request.rows`` where there are as many, and the sampled rows themselves where those divide N.
+    """
+    step = max(1, x.size(2) // request.rows)
+    return x[:, :, int(request.offset * step) :: step]
 
 
 def square_norm(x: Tensor, heads: int) -> Tensor:

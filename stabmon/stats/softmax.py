@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.reference import row_columns, sampled_rows
+from stabmon.stats.measured import spread
 from stabmon.stats.slots import Slots
 from stabmon.stats.writer import Writer
 
@@ -62,9 +63,8 @@ def add_softmax(
     batch, queries, _ = inputs.query.shape
     wanted = request(batch)
     rows = sampled_rows(queries, wanted.rows, wanted.offset, inputs.query.device)
-    keys = sampled_rows(inputs.key.size(1), wanted.rows, wanted.offset, inputs.query.device)
     query = _heads(F.linear(inputs.query.index_select(1, rows), weights.query, weights.query_bias), slots.heads)
-    key = _project(inputs.key.index_select(1, keys), weights.key, weights.key_bias)
+    key = _project(spread(inputs.key[:, None], wanted)[:, 0], weights.key, weights.key_bias)
     with torch.autocast(inputs.query.device.type, enabled=False):
         statistics = _statistics(inputs, weights, query, rows)
     writer.statistics(slots, statistics, query, key)

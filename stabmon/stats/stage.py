@@ -59,8 +59,7 @@ _Pending = TypeVar("_Pending", _Measured, _Sampled)
 class Stage:
     """Notes what hooks measure and brings it to ``buffer`` [plan.width] with few operations.
 
-    It does what ``Direct`` does, later; but where no kernel gave statistics, query norms are those of the sampled rows
-    and key norms those of all keys of their sequences. Between two folds each slot is written once.
+    It does what ``Direct`` does, later. Between two folds each slot is written once.
     """
 
     def __init__(self, plan: Plan, buffer: Tensor) -> None:
@@ -101,7 +100,7 @@ class Stage:
         self._take(slots["statistics"].start)
         set_bias(self.buffer, slots, call.bias)
         if call.aux is not None:
-            query, key = spread(call.query, request.rows), spread(call.key, request.rows)
+            query, key = spread(call.query, request), spread(call.key, request)
             self._statistics(slots, call.aux.statistics, query, key)
         else:
             self._rows(slots, call, read, request)
@@ -169,7 +168,7 @@ class Stage:
             self._sampled.append(_Sampled(slots, rows._replace(key=rows.key.clone()), output_squares(call.output)))
             return
         statistics = with_output(call.output, row_statistics(part, request))
-        self._statistics(slots, statistics, spread(part.query, request.rows), spread(part.key, request.rows))
+        self._statistics(slots, statistics, spread(part.query, request), spread(part.key, request))
 
     def _add(self, calls: Sequence[_Measured | _Sampled], statistics: Tensor) -> None:
         """Add ``statistics`` [B, all heads of ``calls``, 9]."""
@@ -185,11 +184,12 @@ class Stage:
         squares = torch.cat([call.squares for call in calls], dim=1)
         self._add(calls, with_squares(squares, measure(rows)))
         self.buffer[first["query_squares"].start : last["query_squares"].stop].add_(square_norm(rows.query, heads))
-        self.buffer[first["key_squares"].start : last["key_squares"].stop].add_(square_norm(rows.key, heads))
+        key = spread(rows.key, rows.request)
+        self.buffer[first["key_squares"].start : last["key_squares"].stop].add_(square_norm(key, heads))
         for call in calls:
             start = call.slots["counts"].start
             self._counts[start + 2] += rows.query.size(0) * rows.query.size(2)
-            self._counts[start + 3] += rows.key.size(0) * rows.key.size(2)
+            self._counts[start + 3] += key.size(0) * key.size(2)
 
     def _place(self, start: int) -> Tensor:
         """Return the element ``start`` of the norms as a view that is made once."""

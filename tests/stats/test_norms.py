@@ -1,0 +1,133 @@
+"""Query and key norms: on every path into the buffer the same numbers, those of float64 over the same tokens."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stabmon.hooks import Recording
+from stabmon.hooks.softmax import SoftmaxObserver
+from stabmon.kernels import AuxOutput, AuxRequest
+from stabmon.kernels.observe import Call
+from stabmon.kernels.reference import sampled_rows, sigmoid_attention
+from stabmon.nn import SigmoidAttention
+from stabmon.preflight_check.check import measure
+from stabmon.records import Attention
+from stabmon.stats import Plan, finalise
+from stabmon.stats.direct import Direct
+from stabmon.stats.measured import with_output
+from stabmon.stats.rows import row_statistics
+from stabmon.stats.softmax import add_softmax
+from stabmon.stats.stage import Stage
+
+BATCH, HEADS, LENGTH, WIDTH = 2, 2, 64, 16
+REQUEST = AuxRequest(rows=16, offset=0.25)
+TOKENS = slice(1, None, 4)
+"""Every fourth token, from a quarter of four on: one of each of the 16 strata."""
+
+
+def _plan(kind="sigmoid"):
+    names = {"layer": "a", "module": "a", "block": "", "branch": "a"}
+    return Plan([Attention(kind=kind, heads=HEADS, head_dim=WIDTH // HEADS, **names)])
+
+
+@pytest.fixture
+def call():
+    generator = torch.Generator().manual_seed(0)
+    growing = torch.linspace(0.1, 3, LENGTH)[:, None]  # which tokens are taken must matter
+    query, key, value = torch.randn(3, BATCH, HEADS, LENGTH, WIDTH // HEADS, generator=generator)
+    call = Call(query * growing, key * growing.flip(0), value, -1.0, 8**-0.5, True, None, query, None)
+    return call._replace(output=sigmoid_attention(call.problem))
+
+
+def _with_statistics(call):
+    """Return ``call`` as a kernel that works out statistics shows it."""
+    statistics = with_output(call.output, row_statistics(call, REQUEST))
+    return call._replace(aux=AuxOutput(statistics, "triton", "tanh"))
+
+
+def _by(writer_of, change):
+    def path(call):
+        plan = _plan()
+        buffer = torch.tensor(plan.initial)
+        writer = writer_of(plan, buffer)
+        writer.call(plan.slots[0], change(call), slice(None), REQUEST)
+        if isinstance(writer, Stage):
+            writer.flush()
+        return plan, buffer
+
+    return path
+
+
+def _multihead_attention(call):
+    """Measure nn.MultiheadAttention whose projections give the queries and keys of ``call``."""
+    module = nn.MultiheadAttention(WIDTH, HEADS, bias=False, batch_first=True)
+    module.in_proj_weight.data.copy_(torch.eye(WIDTH).repeat(3, 1))
+    inputs = tuple(part.transpose(1, 2).flatten(2) for part in call[:3])
+    plan = _plan("softmax")
+    buffer = torch.tensor(plan.initial)
+    add_softmax(Direct(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
+    return plan, buffer
+
+
+def _softmax_attention(call):
+    plan = _plan("softmax")
+    recording = Recording(plan, torch.device("cpu"), rows=BATCH * REQUEST.rows)
+    recording.offset = REQUEST.offset
+    SoftmaxObserver(recording, "a", plan.slots[0]).measure(call, REQUEST)
+    recording.flush()
+    return plan, recording.buffer
+
+
+def _staged(plan, buffer):
+    return Stage(plan, buffer)
+
+
+def _direct(plan, buffer):
+    return Direct(buffer)
+
+
+PATHS = {
+    "staged": _by(_staged, lambda call: call),
+    "staged-kernel": _by(_staged, _with_statistics),
+    "staged-window": _by(_staged, lambda call: call._replace(window=LENGTH)),
+    "direct": _by(_direct, lambda call: call),
+    "direct-kernel": _by(_direct, _with_statistics),
+    "multihead-attention": _multihead_attention,
+    "softmax-attention": _softmax_attention,
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_norms_are_those_of_the_same_tokens_on_every_path(path, call):
+    plan, buffer = PATHS[path](call)
+    row = finalise(buffer.numpy(), plan)
+    for metric, tokens in (("query_norm", call.query), ("key_norm", call.key)):
+        expected = tokens[:, :, TOKENS].double().square().sum(-1).mean((0, 2)).sqrt()
+        np.testing.assert_allclose(row[plan.columns[metric]], expected, rtol=1e-6, err_msg=metric)
+
+
+def test_the_tokens_are_the_sampled_rows():
+    rows = sampled_rows(LENGTH, REQUEST.rows, REQUEST.offset, torch.device("cpu"))
+    assert torch.equal(rows, torch.arange(LENGTH)[TOKENS])
+
+
+def test_preflight_takes_the_norms_of_the_same_tokens():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = SigmoidAttention(WIDTH, HEADS, max_length=1024)
+
+        def forward(self, x):
+            return x + self.attention(x)
+
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(1, 1024, WIDTH)
+    start = measure(model, x)
+    query, key, _ = copy.deepcopy(model.attention).double().project(x.double())
+    for metric, tokens in (("query_norm", query), ("key_norm", key)):
+        at = start.layout.of_metric(metric)[0].start
+        expected = tokens[:, :, 2::4].square().sum(-1).mean((0, 2)).sqrt().detach()  # 256 of 1024 tokens
+        np.testing.assert_allclose(start.row[at : at + HEADS], expected, rtol=1e-5, err_msg=metric)
