@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from stabmon import __version__
-from stabmon.cli import ab_test, bench, demo, evaluate, findings, preflight, rules, serve, train
+from stabmon.cli import ab_test, bench, demo, evaluate, findings, metrics, preflight, rules, serve, train
 from stabmon.errors import StabmonError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     serve.serve,
     findings.findings,
     rules.rules,
+    metrics.metrics,
     evaluate.evaluate,
     bench.bench,
 ):
