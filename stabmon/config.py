@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The transformer: the same knobs in every workload."""
+    """The transformer: the same settings in every workload."""
 
     layers: Count
     """Number of blocks."""
@@ -40,13 +40,13 @@ class ModelConfig(Section):
     context: Count
     """Longest sequence: bytes of text, patches of an image, frames of speech; -log(context) is the bias "length"."""
     attention: Literal["sigmoid", "softmax"] = "sigmoid"
-    """What turns logits into weights; softmax takes no bias, so its twin of a sigmoid model ignores the one given."""
+    """The function from logits to weights; softmax takes no bias, so it ignores the one given."""
     bias: FiniteFloat | Literal["length", "learnable"] = "length"
     """Added to every logit: a number, "length" (-log context), or "learnable" (starts at bias_start and trains)."""
     bias_start: FiniteFloat | None = None
     """First value of a learnable bias, or null for -log context."""
     norm: Literal["pre", "post"] = "pre"
-    """Where each branch is normed: x + f(norm(x)), or norm(x + f(x)) as the first transformers did."""
+    """Place of each branch's norm: x + f(norm(x)), or norm(x + f(x)) as the first transformers did."""
     qk_norm: bool = False
     """RMS norm per head on queries and keys."""
     layer_scale: Positive | None = None
@@ -54,9 +54,9 @@ class ModelConfig(Section):
     hybrid_norm: bool = False
     """A second norm on both branches: x + norm(f(norm(x)))."""
     position: Literal["learned", "rope", "alibi", "none"] = "rope"
-    """How the model knows positions; "none": a causal model still tells them apart by how much it sees."""
+    """Encoding of positions; "none": a causal model still knows a position by the number of keys it sees."""
     pooling: Literal["mean", "token"] = "mean"
-    """What a vision model classifies: the mean over patches, or a class token before them, one more key."""
+    """Input of a vision model's classifier: the mean over patches, or a class token before them, one more key."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -94,7 +94,7 @@ class TrainingConfig(Section):
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0.1
     """Decay of the matrices; gains, biases and norms do not decay."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides the first weights and, apart from them, the data."""
+    """Seed of the first weights and, independently, of the data."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 are autocast, fp16 with a GradScaler: weights stay in fp32."""
     bad_batch: Annotated[int, Field(ge=0)] | None = None
@@ -104,7 +104,7 @@ class TrainingConfig(Section):
 
 
 class MonitorConfig(Section):
-    """How often stabmon samples: every step up to ``dense``, then one in ``every``."""
+    """Sampling by stabmon: every step up to ``dense``, then one in ``every``."""
 
     dense: Annotated[int, Field(ge=0)] = 200
     """First steps, all of which are sampled."""
@@ -120,7 +120,7 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the run and of its folder: letters, digits and '_', from the second on '.' and '-' too."""
     workload: Literal["language", "vision", "speech"] = "language"
-    """What is trained: the next byte of Python's own source, ten kinds of scanned digits, or who says a vowel."""
+    """The task: the next byte of Python's own source, ten classes of scanned digits, or the speakers of vowels."""
     model: ModelConfig
     """The model."""
     training: TrainingConfig

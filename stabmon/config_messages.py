@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: file, dotted key, what was expected, what came, the nearest known key."""
+"""Error messages for a configuration: file, dotted key, expected and given value, and the nearest known key."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def explain(error: ValidationError, root: type[BaseModel], source: str) -> str:
 
 
 def _keys(root: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Return the keys of ``location`` without what pydantic adds to tell the members of a union apart."""
+    """Return the keys of ``location`` without what pydantic adds to distinguish the members of a union."""
     keys: list[str] = []
     place: type[BaseModel] | None = root
     for part in location:
@@ -92,5 +92,5 @@ def _expected(detail: Mapping[str, Any]) -> str:
 
 
 def _choices(details: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = [detail["ctx"]["expected"] for detail in details if detail["type"] == _LITERAL]
-    return [choice.strip("' ") for text in told for choice in text.replace(" or ", ",").split(",")]
+    listed = [detail["ctx"]["expected"] for detail in details if detail["type"] == _LITERAL]
+    return [choice.strip("' ") for text in listed for choice in text.replace(" or ", ",").split(",")]

@@ -1,6 +1,6 @@
-"""The whole promise in one run: see it at step 0, train it as it is, mend it, train it again, compare.
+"""Two trainings, side by side: an instability predicted at step 0, the training as it is, and the same with the fix.
 
-preflight(naive) -> train(naive) -> apply the fixes to a twin with the same seed -> preflight(fixed) -> train(fixed).
+preflight(naive) -> train(naive) -> apply the fixes to a copy with the same seed -> preflight(fixed) -> train(fixed).
 """
 
 from pathlib import Path
@@ -42,12 +42,12 @@ class DemoReport(Record):
 
     @property
     def gain(self) -> float:
-        """By how many nats the fixed run ends lower."""
+        """Final loss of the naive run less that of the fixed one, in nats."""
         return self.naive.final_loss - self.fixed.final_loss
 
 
 class Stage(NamedTuple):
-    """A model that is about to be trained, and what preflight says of it."""
+    """A model that is about to be trained, with its preflight report."""
 
     name: str
     model: nn.Module
@@ -61,7 +61,7 @@ def default_config(device: str) -> RunConfig:
 
 
 def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Stage]:
-    """Build the naive model and its mended twin, with the same seed, and run preflight on both."""
+    """Build the naive model, and with the same seed the fixed one, and run preflight on both."""
     inputs, _ = next(iter(training.batches(config, device)))
     naive, fixed = training.build(config, device), training.build(config, device)
     before = preflight(naive, inputs)
@@ -76,7 +76,7 @@ def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Sta
 def train(
     stage: Stage, config: RunConfig, directory: Path, device: str, progress: training.Progress | None = None
 ) -> DemoRun:
-    """Train ``stage`` with the monitor on and return how it ended."""
+    """Train ``stage`` with the monitor on and return its outcome."""
     result = training.train(
         config, model=stage.model, directory=directory, name=stage.name, device=device, progress=progress
     )

@@ -1,8 +1,8 @@
-"""What the monitor costs: one model trains on, step by step with the monitor and without, and step times are compared.
+"""Overhead of the monitor: step times of one model that trains on with the monitor and without, step by step.
 
-Steps go in pairs, one with the hooks on and one with the hooks off, in an order that is drawn for each pair, so that
-whatever else the machine does meets both. The writer thread works on a row during the next watched step's backward
-pass, so its share, too, falls to watched steps. Putting hooks on and taking them off is outside the clock.
+Steps go in pairs, one with the hooks on and one with the hooks off, in a random order, so that other load
+on the machine slows both alike. The writer thread works on a row during the next watched step's backward
+pass, so its share, too, falls to watched steps. Attaching and removing hooks is not timed.
 """
 
 import tempfile

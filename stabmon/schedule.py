@@ -1,4 +1,4 @@
-"""When to sample: every step at first, where a wrong bias shows, then one step in a few."""
+"""Sampling schedule: every step at first, where a wrong bias shows, then one step in a few."""
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -9,7 +9,7 @@ _GOLDEN = 0.6180339887498949
 
 
 class Schedule(Record):
-    """Which steps are recorded, and how much of each."""
+    """The steps that are recorded, and the query rows that are read in each."""
 
     dense: NonNegativeInt = 200
     """First steps, all of which are recorded."""
@@ -23,5 +23,5 @@ class Schedule(Record):
         return step < self.dense or step % self.every == 0
 
     def offset(self, step: int) -> float:
-        """Return where in its stratum each row of ``step`` is read, in [0, 1): no random number is drawn."""
+        """Return the place in [0, 1) within its stratum where each row of ``step`` is read; nothing is random."""
         return (0.5 + step * _GOLDEN) % 1.0

@@ -1,6 +1,7 @@
-"""One thread of torch a process, workers only for the whole suite, and the hooks that a model holds."""
+"""One thread of torch a process, workers only for the whole suite, waiting, and the hooks that a model holds."""
 
 import os
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
 
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 MOST_WORKERS = 8
+PATIENCE = 300.0
+"""Seconds that a test waits for another thread or process; the suite's own limit for a test is longer."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -23,6 +26,19 @@ def _is_parallel_safe() -> bool:
     import torch
 
     return not torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait until something holds, however slow the machine is."""
+
+    def wait(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, f"it did not hold within {PATIENCE:.0f} s"
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

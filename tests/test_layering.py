@@ -1,4 +1,4 @@
-"""Who may import whom: read from the source, so that a wrong arrow fails before it matters."""
+"""Allowed imports between packages, checked in the source."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Find the attention of a model that nobody here wrote, by its structure."""
+"""Find the attention modules of any model by its structure."""
 
 from stabmon.discover.find import Site, find, sites
 

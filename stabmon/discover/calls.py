@@ -1,4 +1,4 @@
-"""Which modules call ``sigmoid_attention`` themselves: read from the code objects of their class."""
+"""Modules that call ``sigmoid_attention`` themselves, found in the code objects of their class."""
 
 from collections.abc import Iterator
 from functools import cache

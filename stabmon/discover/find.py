@@ -1,4 +1,4 @@
-"""From a model to its attentions, in natural order, each with the modules that hooks are put on."""
+"""The attentions of a model, in natural order, each with the modules that get hooks."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

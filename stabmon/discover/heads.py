@@ -1,4 +1,4 @@
-"""How many heads an attention has, and how wide they are: read from the names that people give these attributes."""
+"""Number of heads of an attention and their width, read from the usual names of these attributes."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def count(module: nn.Module, name: str, given: Mapping[str, int]) -> int:
     """Return the number of query heads of ``module``, whose path is ``name``.
 
     Raises:
-        ModelError: neither ``given`` nor an attribute says it.
+        ModelError: neither ``given`` nor an attribute has it.
     """
     found = given.get(name) or _attribute(module, HEADS)
     if found is None:
@@ -30,7 +30,7 @@ def width(module: nn.Module, name: str, heads: int) -> int:
     """Return the head dim of ``module``: an attribute, its width over ``heads``, or the last projection's.
 
     Raises:
-        ModelError: nothing says it.
+        ModelError: no attribute or projection has it.
     """
     if (named := _attribute(module, HEAD_DIM)) is not None:
         return named

@@ -1,4 +1,4 @@
-"""Where an attention sits: the residual block around it, and the module whose output joins the residual stream."""
+"""Surroundings of an attention: its residual block, and the module whose output joins the residual stream."""
 
 import re
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 
 def place(model: nn.Module, name: str) -> Place:
-    """Return where the attention at path ``name`` sits in ``model``.
+    """Return the surroundings of the attention at path ``name`` in ``model``.
 
     Its block is the innermost ancestor that is an element of a ModuleList, Sequential or ModuleDict, else its parent.
     Its branch is a stabmon Block's ``attention_scale``, else the first LayerScale after it in the block, else itself.

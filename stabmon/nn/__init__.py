@@ -1,4 +1,4 @@
-"""Modules for transformers with sigmoid attention: the attention, the block around it, and the knobs that steady it."""
+"""Modules for transformers with sigmoid attention: the attention, the block, and options that make it stable."""
 
 from stabmon.nn.attention import SigmoidAttention
 from stabmon.nn.block import Block

@@ -77,7 +77,7 @@ class SigmoidAttention(SelfAttention):
         )
 
     def extra_repr(self) -> str:
-        """Return what the submodules do not show, for the model's printed form."""
+        """Return the options that no submodule shows, for the model's printed form."""
         learns = "learnable" if isinstance(self.bias, nn.Parameter) else "fixed"
         return (
             f"heads={self.heads}, head_dim={self.head_dim}, max_length={self.max_length}, bias={learns}, "

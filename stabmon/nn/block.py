@@ -1,4 +1,4 @@
-"""A transformer block with a place for each knob that steadies sigmoid attention."""
+"""A transformer block with a place for each option that makes sigmoid attention stable."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ class Block(nn.Module):
     With ``norm`` "post" each is norm(x + scale(post_norm(branch(x)))): the stream itself is normed, as in the first
     transformers (arXiv 1706.03762).
 
-    ``attention_post_norm`` and ``feed_forward_post_norm`` are identities unless ``hybrid_norm`` is asked for,
+    ``attention_post_norm`` and ``feed_forward_post_norm`` are identities unless ``hybrid_norm`` is set,
     ``attention_scale`` and ``feed_forward_scale`` unless ``layer_scale`` is: fixes are put in their places.
 
     Args:
@@ -71,7 +71,7 @@ class Block(nn.Module):
         return out
 
     def extra_repr(self) -> str:
-        """Return what the submodules do not show, for the model's printed form."""
+        """Return the options that no submodule shows, for the model's printed form."""
         return f"norm={self.norm!r}"
 
 

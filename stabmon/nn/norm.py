@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.RMSNorm):
-    """``torch.nn.RMSNorm`` that works in its weight's type.
+    """``torch.nn.RMSNorm`` that computes in its weight's type.
 
     Under autocast a projection gives bf16 while weights are fp32; PyTorch then leaves its fused kernel and says so in a
     warning. Here the input is cast first and the output has the weight's type.

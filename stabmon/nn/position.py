@@ -1,4 +1,4 @@
-"""Where a token stands: rotary embedding (RoPE) of queries and keys, and ALiBi's slopes."""
+"""Position encodings: rotary embedding (RoPE) of queries and keys, and ALiBi's slopes."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What sigmoid and softmax self-attention share: projections into heads, QK norm, positions, and the way back."""
+"""Parts shared by sigmoid and softmax self-attention: projections into heads, QK norm, positions, output."""
 
 from typing import Literal
 
@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         """Attend within each sequence of ``x`` [B, N, width] and return [B, N, width].
 
         lengths: [B] whole numbers, or None: of sequence b only the first lengths[b] tokens are keys, the rest is
-            padding. Rows of padding are worked out like all others; the model must not read them.
+            padding. Rows of padding are computed like all others; the model must not read them.
         """
         mixed = self.mix(*self.project(x), lengths)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))

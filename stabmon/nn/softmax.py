@@ -1,4 +1,4 @@
-"""The softmax twin of sigmoid attention: the same projections, positions and norms, with weights that sum to one."""
+"""Softmax attention with the projections, positions and norms of sigmoid attention, for comparison."""
 
 import math
 
@@ -31,7 +31,7 @@ class SoftmaxAttention(SelfAttention):
         return output
 
     def _mask(self, query: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """Return what is added to the logits, broadcastable to [B, H, N, N], or None where none is needed."""
+        """Return the terms added to the logits, broadcastable to [B, H, N, N], or None where none is needed."""
         if lengths is None and self.alibi_slopes is None:
             return None
         places = torch.arange(query.shape[-2], device=query.device)
@@ -46,5 +46,5 @@ class SoftmaxAttention(SelfAttention):
         return mask
 
     def extra_repr(self) -> str:
-        """Return what the submodules do not show, for the model's printed form."""
+        """Return the options that no submodule shows, for the model's printed form."""
         return f"heads={self.heads}, head_dim={self.head_dim}, is_causal={self.is_causal}, position={self.position}"

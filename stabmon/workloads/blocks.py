@@ -1,4 +1,4 @@
-"""The stack of blocks that every workload's model is built of, with all knobs of a ``ModelConfig``."""
+"""The stack of blocks that every workload's model is built of, with all options of a ``ModelConfig``."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 def blocks(config: ModelConfig, max_length: int, *, is_causal: bool = False) -> nn.ModuleList:
     """Return the blocks of ``config``, whose "length" bias is -log of ``max_length``, the longest row of keys.
 
-    A softmax twin draws the same first weights as its sigmoid model.
+    A softmax model draws the same first weights as the sigmoid model with the same seed.
     """
     return nn.ModuleList(
         Block(

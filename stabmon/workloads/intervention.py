@@ -13,7 +13,7 @@ from stabmon.workloads.rate import rate
 
 
 class Intervention(NamedTuple):
-    """What happens before ``step`` (from 0)."""
+    """A change of the model and of the training before ``step`` (from 0)."""
 
     step: int
     change: Callable[[nn.Module], None]

@@ -1,4 +1,4 @@
-"""A byte-level causal language model with sigmoid attention, and its softmax twin."""
+"""A byte-level causal language model with sigmoid or softmax attention."""
 
 from collections.abc import Iterator
 
@@ -94,7 +94,7 @@ def next_byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def windows(text: Tensor, batch: int, context: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets [batch, context] int64: windows of ``text`` at random places, one byte apart.
+    """Return inputs and targets [batch, context] int64: windows of ``text`` at random places, targets one byte later.
 
     Raises:
         ValueError: the text is shorter than one window.

@@ -1,6 +1,6 @@
-"""A speech encoder trained with CTC on real recorded vowels: who speaks, turn after turn; and its softmax twin.
+"""A speech encoder with sigmoid or softmax attention, trained with CTC to name the speakers of recorded vowels.
 
-Sequences differ in length, so every attention is told how many of its keys are valid.
+Sequences differ in length, so every attention gets the number of its valid keys.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class SpeechEncoder(nn.Module):
         self.head = nn.Linear(config.width, 1 + SPEAKERS)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits [B, N, 10] of ``frames`` [B, N, 12], of which the first ``lengths`` [B] are no padding.
+        """Return the logits [B, N, 10] of ``frames`` [B, N, 12], of which the first ``lengths`` [B] are valid.
 
         Raises:
             ValueError: N is above the context and positions are learned.
@@ -84,7 +84,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def corrupt(batch: Batch, generator: torch.Generator) -> Batch:
-    """Return noise a thousand times as loud as speech, and random speakers."""
+    """Return noise with a thousand times the amplitude of speech, and random speakers."""
     (frames, lengths), (transcripts, turns) = batch
     noise = EXTREME * torch.randn(frames.shape, generator=generator)
     speakers = torch.randint(1, 1 + SPEAKERS, transcripts.shape, generator=generator)

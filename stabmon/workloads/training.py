@@ -36,7 +36,7 @@ _LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingResult(Record):
-    """How a training ended."""
+    """Outcome of a training."""
 
     name: str
     path: Path | None
@@ -44,7 +44,7 @@ class TrainingResult(Record):
     losses: list[float]
     """Training loss of each step, in ``unit``."""
     unit: str
-    """What a loss is measured in: "nats a byte", "nats an image", "nats a label"."""
+    """Unit of the loss: "nats a byte", "nats an image", "nats a label"."""
     final_loss: float
     """Mean of the last 20 of them."""
     diverged: bool
@@ -133,7 +133,7 @@ def train(
     sinks: Sequence["Sink"] = (),
     intervention: Intervention | None = None,
 ) -> TrainingResult:
-    """Train ``model`` (default: built from ``config``) and return how it went.
+    """Train ``model`` (default: built from ``config``) and return its outcome.
 
     Args:
         config: what to train; on the CPU the same configuration gives the same bits, watched or not.
@@ -143,11 +143,11 @@ def train(
         device: where to train.
         progress: called with the number of steps done and the loss; every step on the CPU, one in ten on a GPU.
         watch: whether stabmon records the run.
-        sinks: further sinks, beside the store and TensorBoard.
+        sinks: further sinks in addition to the store and TensorBoard.
         intervention: what is changed on the way.
 
     Raises:
-        ConfigError: what the workload reads is not there; the message says how to get it.
+        ConfigError: the workload's data set is missing; the message names the package to install.
         StoreError: the run's folder cannot be written, or holds a run already.
     """
     model = (build(config) if model is None else model).to(device).train()

@@ -1,4 +1,4 @@
-"""A vision transformer on scanned handwritten digits, with mean pooling or a class token, and its softmax twin."""
+"""A vision transformer on scanned handwritten digits: sigmoid or softmax attention, mean pooling or a class token."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a workload is: a model, its data and its loss behind one protocol, so that one loop trains them all."""
+"""The protocol of a workload: a model, its data and its loss, so that one loop trains them all."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,7 +11,7 @@ from stabmon.config import ModelConfig, RunConfig
 
 
 class Batch(NamedTuple):
-    """One batch on one device: what the model is called with, and what its output is held against."""
+    """One batch on one device: the model's inputs, and the targets of its outputs."""
 
     inputs: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
@@ -25,7 +25,7 @@ class Workload(Protocol):
     """A small real training; ``language``, ``vision`` and ``speech`` are modules with these names."""
 
     UNIT: str
-    """What the loss is measured in, for people: "nats a byte"."""
+    """Unit of the loss, for people: "nats a byte"."""
 
     def build(self, config: ModelConfig) -> nn.Module:
         """Return the model, with weights drawn from torch's global generator."""
@@ -44,7 +44,7 @@ class Workload(Protocol):
         ...
 
     def corrupt(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return what a corrupt record would have made of ``batch``: noise, and targets that do not belong to it."""
+        """Return ``batch`` as a corrupt record would have it: noise, and targets that do not belong to it."""
         ...
 
 

@@ -83,7 +83,7 @@ def test_the_side_without_the_fix_is_the_training_that_the_user_would_have_had(m
     assert report.with_fix.losses[0][0] != losses[0]
 
 
-def test_a_bias_that_mends_the_model_is_called_better_and_its_finding_is_gone(model: Model) -> None:
+def test_a_bias_that_fixes_the_model_is_called_better_and_its_finding_is_gone(model: Model) -> None:
     report = stabmon.trial(model, bias_fixes(), step, steps=12, seeds=3)
     assert "ATT001" in report.without.codes
     assert "ATT001" not in report.with_fix.codes
@@ -122,9 +122,9 @@ def test_qk_norm_beside_a_warm_up_is_put_into_every_layer(model: Model) -> None:
 
 
 def test_progress_counts_over_both_sides_and_all_seeds(model: Model) -> None:
-    told = []
-    stabmon.trial(model, bias_fixes(), step, steps=2, seeds=2, progress=lambda done, loss: told.append(done))
-    assert told == list(range(1, 9))
+    seen = []
+    stabmon.trial(model, bias_fixes(), step, steps=2, seeds=2, progress=lambda done, loss: seen.append(done))
+    assert seen == list(range(1, 9))
 
 
 def test_what_cannot_be_tried_says_why(model: Model) -> None:

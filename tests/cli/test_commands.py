@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 def stabmon(*arguments: str | Path, code: int = 0) -> str:
     """Run the command line as a user would and return what it printed, on both streams."""
     command = [sys.executable, "-m", "stabmon", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -89,7 +89,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
         "--device",
         "cpu",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 

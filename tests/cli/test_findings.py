@@ -82,7 +82,7 @@ def test_a_replay_goes_by_the_run_s_own_limits_until_others_are_given(folder: Pa
     assert len(codes(folder, "--limits", tmp_path / "limits.yaml", code=1)) == 2
 
 
-def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
+def test_a_users_rule_is_read_from_a_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     assert codes(folder, "--rules", tmp_path / "own.py", "--ignore", "ATT001") == [("USR001", None)]
     assert codes(folder, "--ignore", "ATT001") == []
@@ -100,7 +100,9 @@ def test_a_rule_of_one_s_own_is_read_from_a_file(folder: Path, tmp_path: Path) -
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_limits_and_rules_are_refused_in_words(arguments: tuple[str, str], message: str, folder: Path) -> None:
+def test_wrong_limits_and_rules_are_refused_with_the_reason(
+    arguments: tuple[str, str], message: str, folder: Path
+) -> None:
     done = CliRunner().invoke(app, ["findings", str(folder), *arguments])
     assert isinstance(done.exception, ConfigError)
     with pytest.raises(ConfigError, match=message):

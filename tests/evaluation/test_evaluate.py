@@ -1,4 +1,4 @@
-"""A whole evaluation, from training to tables, of the smallest runs that can be told apart."""
+"""A whole evaluation, from training to tables, of the smallest runs that differ."""
 
 from collections import Counter
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_failed_runs_are_trained_again_with_the_fix_and_healthy_ones_are_not(don
     assert all((one.fixed is None) == (not one.fixable) for one in done[1].verdicts)
 
 
-def test_a_second_fix_is_the_one_that_the_re_run_asks_for_where_that_failed(done) -> None:
+def test_a_second_fix_is_the_one_suggested_by_the_failed_re_run(done) -> None:
     folder = done[0] / "runs" / "tiny.zero.0"
     run = outcome.read(folder)
     assert run is not None

@@ -11,7 +11,7 @@ def test_the_loss_shows_it_where_its_mean_leaves_the_reference_for_good() -> Non
     assert shown(run, [USUAL], margin=0.52) == 50  # eleven of the last twenty losses are 2
 
 
-def test_a_hump_shows_nothing() -> None:
+def test_a_passing_rise_of_the_loss_is_no_failure() -> None:
     run = outcome("run", [1.0] * 40 + [2.0] * 15 + [1.0] * 45)
     assert shown(run, [USUAL], margin=0.5) == 100
 

@@ -26,7 +26,7 @@ def load(folder: Path, text: str) -> matrix.Matrix:
     return matrix.load(file)
 
 
-def test_a_workload_stands_for_its_bases_and_each_configuration_has_every_seed(tmp_path: Path) -> None:
+def test_a_workload_means_all_its_bases_and_each_configuration_has_every_seed(tmp_path: Path) -> None:
     planned = matrix.plan(load(tmp_path, SMALL))
     names = ["tiny.length.0", "tiny.length.1", "wide.length.0", "wide.length.1", "tiny.zero.0", "tiny.zero.1"]
     assert [run.name for run in planned] == names

@@ -36,7 +36,7 @@ def test_undecided_runs_count_as_healthy_or_not_at_all() -> None:
     assert row.recall == metrics.row("all", FOUR).recall
 
 
-def test_two_fixes_count_what_the_first_mends_and_what_the_second_does() -> None:
+def test_runs_fixed_by_the_first_fix_and_by_the_second_are_counted() -> None:
     tried = {"failed": True, "first": 0, "fixable": True}
     runs = [
         verdict("a", **tried, fixed=True, fixed_in_two=True),
@@ -60,7 +60,7 @@ def test_nothing_to_count_is_no_figure() -> None:
     assert (row.recall.value, row.lead.value, str(row.precision)) == (None, None, "-")
 
 
-def test_rows_speak_of_all_of_workloads_and_of_kinds() -> None:
+def test_there_is_a_row_for_all_runs_each_workload_and_each_kind() -> None:
     assert [row.title for row in metrics.rows(FOUR)] == ["all", "workload language", "b = 0", "healthy"]
 
 

@@ -11,7 +11,7 @@ def _raised(*late: Finding, warned: dict[str, int], early: tuple[Finding, ...] =
     return [(alarm.code, alarm.opened, alarm.at_start) for alarm in alarms(early, late, steps)]
 
 
-def test_information_that_becomes_grave_counts_from_then_on() -> None:
+def test_information_that_becomes_a_warning_counts_from_then_on() -> None:
     starved, growth = finding("ATT002", 0, Severity.WARNING), finding("ATT003", 15, Severity.ERROR)
     assert _raised(starved, growth, warned={"ATT002": 39, "ATT003": 17}) == [
         ("ATT003", 17, False),
@@ -19,7 +19,7 @@ def test_information_that_becomes_grave_counts_from_then_on() -> None:
     ]
 
 
-def test_information_raises_no_alarm_and_what_preflight_says_comes_first() -> None:
+def test_information_is_no_alarm_and_preflight_findings_come_first() -> None:
     noted, early = finding("RES003", 0, Severity.INFO), finding("ATT001", 0, Severity.ERROR)
     again = finding("ATT001", 2, Severity.ERROR)
     assert _raised(noted, again, warned={"ATT001": 2}, early=(early,)) == [("ATT001", 0, True)]

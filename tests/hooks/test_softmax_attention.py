@@ -74,7 +74,7 @@ def test_fewer_rows_than_there_are_keep_the_norm_exact(quiet, kept):
     assert kept.of("row_mass").tolist() == [1.0, 1.0]
 
 
-def test_preflight_takes_softmax_as_its_own_twin():
+def test_preflight_compares_softmax_with_itself():
     report = preflight(Around(), torch.randn(2, LENGTH, WIDTH))
     assert report.map.attentions[0].kind == "softmax"
     assert report.rows[0].twin_ratio == pytest.approx(1.0)

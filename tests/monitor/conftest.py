@@ -1,3 +1,3 @@
-from tests.watched_model import kept, loss, one_thread, quiet, tiny
+from tests.watched_model import kept, loss, quiet, seeded, tiny
 
-__all__ = ["kept", "loss", "one_thread", "quiet", "tiny"]
+__all__ = ["kept", "loss", "quiet", "seeded", "tiny"]

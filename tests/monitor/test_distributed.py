@@ -33,7 +33,6 @@ def _train(model, rank, folder):
 
 
 def _process(rank, store, folder):
-    torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = nn.Sequential(*[Block(8, SigmoidAttention(8, 2, max_length=6)) for _ in range(2)])

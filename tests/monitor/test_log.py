@@ -122,7 +122,7 @@ def test_a_run_with_default_sinks_is_on_disk_when_the_block_ends(tiny, tmp_path,
         assert read.values.shape == (3, 8)
 
 
-def test_a_run_can_be_gone_on_with(tiny, tmp_path, loss):
+def test_a_run_can_be_resumed(tiny, tmp_path, loss):
     model = tiny()
     for first in (0, 2):
         with watch(model, dir=tmp_path, name="one", console=False, resume=first > 0, first_step=first) as monitor:

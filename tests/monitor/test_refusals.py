@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tiny, tmp_path)
         pass
 
 
-def test_another_number_of_heads_than_expected_is_said(tiny, quiet, caplog):
+def test_another_number_of_heads_than_expected_is_reported(tiny, quiet, caplog):
     model = tiny()
     with watch(model, heads={"layers.0.attention": 2}, **quiet) as monitor:
         model(torch.zeros(1, 4, dtype=torch.long))

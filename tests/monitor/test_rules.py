@@ -16,7 +16,7 @@ def train(model, loss, monitor, steps):
         monitor.step()
 
 
-def test_a_run_goes_by_its_limits_and_says_them_so_that_a_replay_finds_the_same(tiny, tmp_path, loss):
+def test_a_run_stores_its_limits_so_that_a_replay_has_the_same_findings(tiny, tmp_path, loss):
     model = tiny()
     (tmp_path / "limits.yaml").write_text("att.row_mass_max: 0.01\nignore: [CFG001]\n")
     options = {"dir": tmp_path, "console": False, "limits": tmp_path / "limits.yaml", "ignore": ("RES001",)}
@@ -31,7 +31,7 @@ def test_a_run_goes_by_its_limits_and_says_them_so_that_a_replay_finds_the_same(
     assert [finding.key for finding in again] == [finding.key for finding in live]
 
 
-def test_a_run_that_goes_on_finds_what_an_unbroken_one_finds(tiny, tmp_path, loss):
+def test_a_resumed_run_has_the_findings_of_an_uninterrupted_one(tiny, tmp_path, loss):
     limits = Limits.from_mapping(LOW)
     found = []
     for name, pieces in (("whole", [range(6)]), ("broken", [range(3), range(3, 6)])):

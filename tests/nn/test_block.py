@@ -31,7 +31,7 @@ def test_both_branches_are_normed_and_scaled_as_asked(gain: float | None, hybrid
     torch.testing.assert_close(module(x), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_places_of_absent_knobs_hold_identities() -> None:
+def test_absent_options_are_identities() -> None:
     module = block()
     places = (
         module.attention_scale,

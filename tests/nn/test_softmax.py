@@ -37,7 +37,7 @@ def test_output_is_the_formula(position: str | None, is_causal: bool, lengths: t
     torch.testing.assert_close(module(tokens(), lengths), by_hand(module, tokens(), lengths))
 
 
-def test_a_twin_draws_the_weights_of_its_sigmoid_model() -> None:
+def test_a_softmax_module_draws_the_weights_of_the_sigmoid_one() -> None:
     torch.manual_seed(0)
     sigmoid = SigmoidAttention(WIDTH, HEADS, max_length=8, qk_norm=True).state_dict()
     sigmoid.pop("bias")

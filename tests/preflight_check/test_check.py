@@ -40,7 +40,7 @@ def _normal_attention_block(model):
     return model
 
 
-def test_a_naive_model_is_flagged_in_every_layer_with_the_bias_that_mends_it():
+def test_a_naive_model_is_flagged_in_every_layer_with_the_bias_that_fixes_it():
     model = _normal_attention_block(Model(bias=0.0, length=256))
     report = preflight(model, torch.randn(2, 256, 16))
     assert not report.healthy

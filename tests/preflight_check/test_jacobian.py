@@ -33,7 +33,9 @@ def norm_of_jacobian(module: SelfAttention, x: Tensor) -> float:
     return float(torch.linalg.matrix_norm(rows, 2))
 
 
-def twins(bias: float, gain: float, seed: int, **options: object) -> tuple[SigmoidAttention, SoftmaxAttention]:
+def sigmoid_and_softmax(
+    bias: float, gain: float, seed: int, **options: object
+) -> tuple[SigmoidAttention, SoftmaxAttention]:
     torch.manual_seed(seed)
     ours = SigmoidAttention(WIDTH, HEADS, bias=bias, max_length=LENGTH, **options).double()
     with torch.no_grad():
@@ -50,7 +52,7 @@ def twins(bias: float, gain: float, seed: int, **options: object) -> tuple[Sigmo
 @pytest.mark.parametrize(("bias", "gain"), [(0.0, 1.0), (-2.5, 1.0), (-2.5, 4.0), (1.0, 0.3)])
 def test_neither_jacobian_is_above_its_bound(bias: float, gain: float, options: dict[str, object]) -> None:
     for seed in range(3):
-        ours, soft = twins(bias, gain, seed, **options)
+        ours, soft = sigmoid_and_softmax(bias, gain, seed, **options)
         x = torch.randn(LENGTH, WIDTH, dtype=torch.float64) * torch.rand(LENGTH, 1) * 2
         bound = jacobian_bound("layer", ours, x[None])
         assert norm_of_jacobian(ours, x) <= bound.sigmoid
@@ -59,7 +61,7 @@ def test_neither_jacobian_is_above_its_bound(bias: float, gain: float, options: 
 
 
 def test_the_bound_is_reached_where_every_token_is_the_same() -> None:
-    ours, _ = twins(0.0, 1.0, 0)
+    ours, _ = sigmoid_and_softmax(0.0, 1.0, 0)
     with torch.no_grad():
         ours.qkv.weight[: 2 * WIDTH] = 0
     x = torch.randn(1, WIDTH, dtype=torch.float64).expand(LENGTH, WIDTH)
@@ -69,7 +71,7 @@ def test_the_bound_is_reached_where_every_token_is_the_same() -> None:
 
 
 def test_the_factors_are_those_of_the_formula() -> None:
-    ours, _ = twins(-2.0, 1.0, 0)
+    ours, _ = sigmoid_and_softmax(-2.0, 1.0, 0)
     x = torch.randn(1, LENGTH, WIDTH, dtype=torch.float64)
     bound = jacobian_bound("layer", ours, x)
     query, key, value = ours.qkv.weight.detach().unflatten(0, (3, HEADS, -1))

@@ -75,7 +75,7 @@ def test_the_model_is_left_as_it_was_and_softmax_is_left_out(count_hooks: Callab
     assert count_hooks(model) == 0
 
 
-def test_a_bias_that_is_right_nowhere_is_told_what_would_be() -> None:
+def test_a_bias_that_is_right_at_no_length_gets_a_suggestion() -> None:
     rows = [
         LengthStart(layer="a", length=n, row_mass=n / 2, twin_ratio=n, bias=0.0, best_bias=-math.log(n))
         for n in (64, 128)

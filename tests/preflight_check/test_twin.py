@@ -1,4 +1,4 @@
-"""The softmax twin against torch's own attention, and the best bias against the equation it solves."""
+"""The softmax counterpart against torch's own attention, and the best bias against the equation it solves."""
 
 import math
 

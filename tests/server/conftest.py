@@ -234,11 +234,12 @@ class Server:
 
     def said(self) -> str:
         """Return what it printed; waits for its end."""
-        return self.process.communicate(timeout=10)[0]
+        return self.process.communicate()[0]
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=10)
+        self.process.wait()
+        self.process.stdout.close()
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_only_new_points_are_sent_and_the_id_is_the_cursor_after_them(runs):
     assert points(events(follow.look())[0][2], "loss").steps.tolist() == [5, 6]
 
 
-def test_nothing_is_said_while_nothing_changes(runs):
+def test_no_event_is_sent_while_nothing_changes(runs):
     runs.write(runs.start("live"), range(2))
     follow = Follower(runs.directory / "live", NEEDS, cursor=0)
     assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "status"]
@@ -86,7 +86,7 @@ def test_a_long_run_comes_in_parts_and_none_is_lost(runs, monkeypatch):
 
 
 @pytest.mark.parametrize("state", [RunState.FINISHED, RunState.FAILED])
-def test_a_run_that_ends_is_told_once_after_its_last_points(runs, state):
+def test_the_end_of_a_run_is_sent_once_after_its_last_points(runs, state):
     writer = runs.start("ending")
     runs.write(writer, range(4))
     writer.close(state)
@@ -105,7 +105,7 @@ def test_a_run_without_a_heartbeat_is_stale_and_its_stream_stays_open(runs):
     assert not follow.ended
 
 
-def test_a_deleted_run_is_told_and_ends_the_stream(runs):
+def test_a_deleted_run_is_reported_and_ends_the_stream(runs):
     runs.write(runs.start("doomed"), range(2))
     follow = Follower(runs.directory / "doomed", NEEDS, cursor=2)
     follow.look()
@@ -131,7 +131,7 @@ def listen(follow: Follower, *, until: str, stopping: bool = False) -> list[str]
     return asyncio.run(asyncio.wait_for(collect(), 10))
 
 
-def test_a_comment_breaks_the_silence_and_the_run_is_closed_when_the_client_leaves(runs, monkeypatch):
+def test_an_idle_stream_sends_comments_and_the_run_is_closed_when_the_client_leaves(runs, monkeypatch):
     monkeypatch.setattr("stabmon.server.live.POLL", 0.01)
     monkeypatch.setattr("stabmon.server.live.SILENCE", 0.05)
     runs.write(runs.start("quiet"), range(2))

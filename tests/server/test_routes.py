@@ -52,7 +52,7 @@ def test_a_run_is_described_with_its_map_its_heartbeat_and_its_metrics_in_the_gl
     assert mass["heads"] == [4, 4, 4, 4]
 
 
-def test_findings_come_gravest_first_and_keep_nan_as_a_word(client):
+def test_findings_come_most_severe_first_and_keep_nan_as_a_word(client):
     body = client.get(f"{RUNS}/naive/findings").json()
     assert [found["severity"] for found in body] == ["error"] * 5 + ["warning"]
     assert [found["opened"] for found in body[:5]] == [0, 0, 0, 0, 120]
@@ -160,7 +160,7 @@ def test_an_unknown_metric_or_layer_is_404_and_names_what_there_is(client, path,
     assert says in response.json()["detail"]
 
 
-def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_words_and_stays_in_the_list(runs, open_client):
+def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_message_and_stays_in_the_list(runs, open_client):
     runs.finished("future")
     with sqlite3.connect(runs.directory / "future" / "run.sqlite") as connection:
         connection.execute("UPDATE stabmon SET schema = 99")

@@ -16,7 +16,7 @@ def bits(values):
 
 
 def plain_buckets(values, size):
-    """The slow twin: low, mean and high of each bucket and column, one at a time."""
+    """The slow reference: low, mean and high of each bucket and column, one at a time."""
     low, mean, high = [], [], []
     for start in range(0, len(values), size):
         for column in values[start : start + size].T:
@@ -32,7 +32,7 @@ def plain_buckets(values, size):
 
 
 @pytest.mark.parametrize("max_points", [1, 2, 5, 9, 60, 150, 599])
-def test_downsampled_values_are_those_of_a_slow_twin(max_points, write, odd_rows, tmp_path):
+def test_downsampled_values_are_those_of_a_slow_reference(max_points, write, odd_rows, tmp_path):
     rows = odd_rows(600)
     rows[100:400, 4] = np.uint32(MISSING_BITS).view(np.float32)
     rows[:, [0, 5]] = np.abs(np.nan_to_num(rows[:, [0, 5]], posinf=3.0, neginf=1.0))

@@ -19,7 +19,7 @@ def test_a_run_that_is_being_written_is_not_resumed(tmp_path, info, layout):
     RunWriter.create(tmp_path / "lm", info, layout, resume=True).close(RunState.FINISHED)
 
 
-def test_a_failed_start_lets_go(tmp_path, info, layout):
+def test_a_failed_start_releases_the_run(tmp_path, info, layout):
     RunWriter.create(tmp_path / "lm", info, layout).close(RunState.FINISHED)
     other = layout.of([("loss", None, 1)])
     with pytest.raises(StoreError, match="cannot resume"):
@@ -29,7 +29,7 @@ def test_a_failed_start_lets_go(tmp_path, info, layout):
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path):
     hold = "import sys, time; from pathlib import Path; from stabmon.store.owner import Owner\n"
-    hold += f"owner = Owner(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(60)"
+    hold += f"owner = Owner(Path({str(tmp_path)!r})); print('held', flush=True); time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(StoreError, match="being written"):

@@ -27,7 +27,7 @@ def test_runs_are_listed_newest_first_with_their_findings(tmp_path, info, layout
     assert {run.state for run in listed} == {RunState.FINISHED}
 
 
-def test_what_is_no_run_is_skipped_and_what_cannot_be_read_is_said(tmp_path, info, layout):
+def test_what_is_no_run_is_skipped_and_what_cannot_be_read_is_reported(tmp_path, info, layout):
     RunWriter.create(tmp_path / "good", info, layout).close(RunState.FINISHED)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")

@@ -69,7 +69,7 @@ def test_a_run_is_resumed_only_with_the_same_layout(write, odd_rows, tmp_path, i
         RunWriter.create(tmp_path / "lm", info, turned, resume=True)
 
 
-def test_resume_of_what_is_not_there_starts_it(tmp_path, info, layout):
+def test_resuming_a_run_that_does_not_exist_starts_it(tmp_path, info, layout):
     RunWriter.create(tmp_path / "new", info, layout, resume=True).close(RunState.FINISHED)
     with open_run(tmp_path / "new") as run:
         assert run.info == info
@@ -128,13 +128,13 @@ def test_the_caller_may_overwrite_its_row(write, tmp_path, layout):
     assert losses(tmp_path / "lm") == {step: step for step in range(128)}
 
 
-def test_a_folder_that_cannot_be_made_is_said_plainly(tmp_path, info, layout):
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_reason(tmp_path, info, layout):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="creating the run"):
         RunWriter.create(tmp_path / "file" / "lm", info, layout)
 
 
-def test_a_run_that_is_deleted_while_it_is_written_is_said_by_the_heartbeat(write, odd_rows, tmp_path):
+def test_a_run_that_is_deleted_while_it_is_written_is_reported_by_the_heartbeat(write, odd_rows, tmp_path):
     writer = write(odd_rows(1))
     for file in (tmp_path / "lm").iterdir():
         file.unlink()

@@ -1,4 +1,4 @@
-"""What holds for every workload, with sigmoid attention and its softmax twin, and for every shipped configuration."""
+"""Properties of every workload, with sigmoid and with softmax attention, and of every shipped configuration."""
 
 import math
 from itertools import islice
@@ -15,14 +15,6 @@ from stabmon.workloads import training
 
 WORKLOADS = ("language", "vision", "speech")
 ATTENTIONS = ("sigmoid", "softmax")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(workload: str, model: dict | None = None, **options: object) -> RunConfig:
@@ -50,7 +42,7 @@ def test_watching_changes_no_bit_and_records_every_layer(workload: str, attentio
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_a_twin_meets_the_same_data_with_the_same_first_weights(workload: str) -> None:
+def test_sigmoid_and_softmax_models_get_the_same_data_and_first_weights(workload: str) -> None:
     sigmoid, softmax = (config(workload, {"attention": attention}) for attention in ATTENTIONS)
     for ours, theirs in zip(*(islice(training.batches(each), 2) for each in (sigmoid, softmax)), strict=True):
         assert all(
@@ -72,9 +64,9 @@ def test_preflight_flags_a_bias_of_zero_and_passes_minus_log_n(workload: str) ->
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_the_knobs_reach_every_block(workload: str) -> None:
-    knobs = {"bias": "learnable", "bias_start": -2.0, "qk_norm": True, "layer_scale": 0.1, "hybrid_norm": True}
-    net = training.build(config(workload, {**knobs, "norm": "post"}))
+def test_the_options_reach_every_block(workload: str) -> None:
+    options = {"bias": "learnable", "bias_start": -2.0, "qk_norm": True, "layer_scale": 0.1, "hybrid_norm": True}
+    net = training.build(config(workload, {**options, "norm": "post"}))
     names = dict(net.named_parameters())
     for layer in range(2):
         for part in ("query_norm.weight", "bias"):
@@ -160,6 +152,6 @@ def test_every_configuration_that_ships_trains(name: str) -> None:
         ("language", {"model.bias_start": -3.0}, "bias_start is where bias 'learnable' starts, got bias 'length'"),
     ],
 )
-def test_lengths_and_knobs_that_do_not_fit_are_refused(workload: str, changes: dict, message: str) -> None:
+def test_lengths_and_options_that_do_not_fit_are_refused(workload: str, changes: dict, message: str) -> None:
     with pytest.raises(configuration.ConfigError, match=message):
         configuration.override(config(workload), changes)

@@ -32,7 +32,7 @@ def test_predictions_depend_on_the_order_of_what_came_before(position: str) -> N
     assert (net(seen)[:, -1] - net(swapped)[:, -1]).abs().max() > 1e-6
 
 
-def test_the_knobs_reach_every_block() -> None:
+def test_the_options_reach_every_block() -> None:
     net = model(bias="learnable", qk_norm=True, layer_scale=0.1, hybrid_norm=True)
     names = dict(net.named_parameters())
     for layer in range(2):

@@ -96,7 +96,7 @@ def test_a_context_without_room_for_a_turn_is_refused() -> None:
         next(speech.batches(config(context=6)))
 
 
-def test_without_sktime_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sktime_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sktime.datasets", None)
     spoken_vowels.vowels.cache_clear()
     with pytest.raises(ConfigError, match=r"cannot be imported .*; pip install 'stabmon\[workloads\]'"):

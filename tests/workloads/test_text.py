@@ -35,7 +35,7 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
     assert text.read(tmp_path, limit=7) == b"1234567"
 
 
-def test_a_python_without_source_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_python_without_source_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \.py files in .*ships its source"):
         text.read(tmp_path)
 

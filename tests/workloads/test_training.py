@@ -53,10 +53,10 @@ def test_training_lowers_the_loss() -> None:
     assert (result.findings, result.overhead, result.path) == ([], None, None)
 
 
-def test_progress_tells_every_step_and_its_loss() -> None:
-    told: list[tuple[int, float]] = []
-    result = training.train(config(), watch=False, progress=lambda step, loss: told.append((step, loss)))
-    assert told == list(zip(range(1, 7), result.losses, strict=True))
+def test_progress_gets_every_step_and_its_loss() -> None:
+    seen: list[tuple[int, float]] = []
+    result = training.train(config(), watch=False, progress=lambda step, loss: seen.append((step, loss)))
+    assert seen == list(zip(range(1, 7), result.losses, strict=True))
 
 
 def test_rate_warms_up_and_ends_at_a_tenth() -> None:
@@ -143,10 +143,10 @@ def test_a_training_without_a_folder_still_reports_findings() -> None:
 
 def test_a_result_travels_as_one_json_object_without_every_loss(tmp_path: Path) -> None:
     result = training.train(config(), directory=tmp_path, name="one")
-    told = json.loads(training.as_json(result.model_copy(update={"final_loss": float("nan")})))
-    assert told["path"] == str(tmp_path / "one")
-    assert told["final_loss"] == "NaN"
-    assert "losses" not in told
+    result_as_json = json.loads(training.as_json(result.model_copy(update={"final_loss": float("nan")})))
+    assert result_as_json["path"] == str(tmp_path / "one")
+    assert result_as_json["final_loss"] == "NaN"
+    assert "losses" not in result_as_json
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

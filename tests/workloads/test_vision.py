@@ -22,7 +22,7 @@ def model(**options: object) -> torch.nn.Module:
     return vision.build(config(**options).model)
 
 
-def test_the_digits_are_real_images_of_ten_kinds_and_validation_is_apart() -> None:
+def test_the_digits_are_real_images_of_ten_classes_and_validation_is_disjoint() -> None:
     train, valid = digits.scanned_digits()
     assert train.pixels.shape == (1438, 8, 8)
     assert len(valid.labels) == 359
@@ -78,7 +78,7 @@ def test_validation_is_every_unseen_image_once() -> None:
     assert {part.inputs[0].shape[1:] for part in parts} == {(16, 16)}
 
 
-def test_without_scikit_learn_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digits.scanned_digits.cache_clear()
     with pytest.raises(ConfigError, match=r"cannot be imported .*; pip install 'stabmon\[workloads\]'"):

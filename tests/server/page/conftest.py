@@ -2,13 +2,14 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 120
+"""Seconds that playwright waits for an element, on a loaded machine too."""
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -31,9 +32,9 @@ GO = "query => { history.pushState(null, '', query); dispatchEvent(new PopStateE
 class Tab:
     """A tab on the page, what it asked other hosts for, and what it complained about."""
 
-    def __init__(self, context, address: str) -> None:
+    def __init__(self, context, address: str, wait_until: Callable[[Callable[[], object]], None]) -> None:
         self.page = context.new_page()
-        self.address = address
+        self.address, self.wait_until = address, wait_until
         self.foreign: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.asked(request.url))
@@ -56,13 +57,9 @@ class Tab:
             self.page.goto(f"{self.address}/{query}")
         self.until(lambda: self.page.locator("#panels").get_attribute("data-drawn") == query)
 
-    @staticmethod
-    def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
-        """Wait until something holds; the page's own policy forbids to wait inside it."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < deadline, "it did not come about in time"
-            time.sleep(0.03)
+    def until(self, holds: Callable[[], object]) -> None:
+        """Wait until something holds; the page's own policy forbids waiting inside it."""
+        self.wait_until(holds)
 
     def heatmap(self) -> dict:
         """Return the heatmap's rows and columns, and how many of its cells are marked as not finite."""
@@ -87,7 +84,7 @@ def browser() -> Iterator:
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, args=list(FLAGS), accept_downloads=True
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE * 1000)
         yield context
         context.close()
 
@@ -109,9 +106,9 @@ def address(folder, make_server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def kept_tab(browser, address) -> Tab:
+def kept_tab(browser, address, wait_until) -> Tab:
     """One tab for most tests: loading a page takes seconds, changing its address does not."""
-    return Tab(browser, address)
+    return Tab(browser, address, wait_until)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_back_and_forward_walk_through_runs_and_metrics(tab, page):
 
 def test_two_tabs_show_two_runs(browser, tab, address):
     tab.visit("?run=naive")
-    other = type(tab)(browser, address)
+    other = type(tab)(browser, address, tab.wait_until)
     other.visit("?run=fixed&theme=dark")
     tab.visit("?run=naive&metric=row_mass")
     assert other.page.locator("#status .title").inner_text() == "fixed"

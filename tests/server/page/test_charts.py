@@ -18,7 +18,7 @@ def test_every_plot_has_the_same_steps_under_one_another(tab, page):
     assert len({tuple(limits) for limits in tab.ranges()}) == 1
 
 
-def test_a_nan_and_what_was_not_measured_are_shown_apart(tab, page):
+def test_a_nan_and_a_missing_value_are_shown_differently(tab, page):
     tab.visit("?run=naive&metric=attention_norm")
     assert tab.heatmap()["odd"] == 1
     legend = page.locator(".legend").inner_text()
@@ -88,7 +88,7 @@ def test_the_heatmap_is_also_a_table_and_a_file(tab, page):
     assert lines[21].split(",")[3] == "NaN"
 
 
-def test_a_symptom_stands_beneath_the_finding_that_it_follows_from(tab, page):
+def test_a_symptom_is_listed_under_its_cause(tab, page):
     tab.visit("?run=naive")
     assert page.locator("#findings > .groups > .group").count() == 2
     beneath = page.locator("#findings .symptoms")

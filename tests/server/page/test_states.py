@@ -1,7 +1,6 @@
-"""What the page says of a run: healthy or not, live or ended, there or gone; on large and small screens."""
+"""The page's verdict and status of a run: healthy or not, live or ended, missing; on large and small screens."""
 
 import threading
-import time
 
 import pytest
 
@@ -48,7 +47,7 @@ def test_a_live_run_grows_without_a_reload_and_stops_following_when_zoomed(tab, 
     tab.visit("?run=live&from=5&to=15")
     page.wait_for_selector(".paused")
     folder.write(writer, range(45, 50))
-    time.sleep(1.2)
+    tab.until(lambda: "step49" in page.locator("#status").inner_text())
     assert tab.ranges()[0] == [5, 15]
     page.locator(".paused").click()
     tab.until(lambda: tab.heatmap()["columns"] == 50)
