@@ -1,4 +1,4 @@
-"""What a trial says: both sides, their difference with an interval over seeds, and the verdict in a sentence."""
+"""The outcome of a trial: both sides, their difference with an interval over seeds, and the verdict in a sentence."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,11 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from stabmon.findings import Finding
+from stabmon.findings.digest import advice, alarming, in_order
 from stabmon.fixes.record import Applied, Fix
-from stabmon.records import Record, Severity
+from stabmon.formatting import number, signed
+from stabmon.names import span
+from stabmon.records import Record
 
 FINAL = 20
 """Steps at the end whose mean loss is compared; a quarter of the trial where that is less."""
@@ -61,9 +64,8 @@ class Arm(Record):
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Codes of the warnings and errors, each once, gravest first."""
-        told = [finding for finding in self.findings if finding.severity.rank >= Severity.WARNING.rank]
-        return tuple(dict.fromkeys(f.code for f in sorted(told, key=lambda finding: -finding.severity.rank)))
+        """Codes of the warnings and errors, each once, in the digest's order."""
+        return tuple(dict.fromkeys(finding.code for finding in alarming(in_order(self.findings))))
 
 
 class Verdict(StrEnum):
@@ -118,17 +120,15 @@ class TrialReport(Record):
         table = Table("", "as it is", "with the fix", box=SIMPLE_HEAD, title="Side by side", title_justify="left")
         arms = (self.without, self.with_fix)
         for name, at in _shown_steps(self.steps):
-            table.add_row(name, *(f"{fmean(seed[at] for seed in arm.losses):.3f}" for arm in arms))
-        table.add_row("final loss, mean", *(f"{fmean(arm.final):.3f}" for arm in arms))
+            table.add_row(name, *(number(fmean(seed[at] for seed in arm.losses), 4) for arm in arms))
+        table.add_row("final loss, mean", *(number(fmean(arm.final), 4) for arm in arms))
         table.add_row("seeds that diverged", *(f"{arm.diverged} of {self.seeds}" for arm in arms))
         table.add_row("findings", *("\n".join(arm.codes) or "none" for arm in arms))
         return table
 
     def __rich__(self) -> Group:
-        where = f"{len(self.fixes)} places" if len(self.fixes) > 1 else self.fixes[0].module or "the training"
-        parts = [Text(f"On trial in {where}: {self.fixes[0]}: {self.fixes[0].why}.")]
-        if self.fixes[0].effect is not None:
-            parts.append(Text(f"Expected: {self.fixes[0].effect}."))
+        where = span(fix.module for fix in self.fixes if fix.module) or "the training"
+        parts = [Text(f"On trial in {where}: {advice(self.fixes[0])}")]
         parts += [Text(f"Changed: {self.applied[0].changed}.")] if self.applied else []
         return Group(*parts, Text(self.diff), self.table(), Text(self.sentence, style="bold"))
 
@@ -169,10 +169,10 @@ def _why(difference: Interval, without: Arm, with_fix: Arm, steps: int) -> str:
 
 
 def _moved(mean: float) -> str:
-    return f"{abs(mean):.3g} {'lower' if mean < 0 else 'higher'}" if mean else "the same"
+    return f"{number(abs(mean))} {'lower' if mean < 0 else 'higher'}" if mean else "the same"
 
 
 def _over(difference: Interval, seeds: int) -> str:
     if seeds == 1:
         return " (one seed, so nothing says how much of that is chance)"
-    return f" (95 % interval {difference.low:+.3g} to {difference.high:+.3g} over {seeds} seeds)"
+    return f" (95 % interval {signed(difference.low)} to {signed(difference.high)} over {seeds} seeds)"

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from stabmon.cli.findings import by_group
 from stabmon.cli.progress import training_bar
+from stabmon.formatting import number
 
 if TYPE_CHECKING:
     from stabmon.demo import DemoReport
@@ -43,7 +44,7 @@ def demo(
         typer.echo(report.model_dump_json(indent=2))
         return
     console.print(_side_by_side(report))
-    console.print(f"The fixed run ends {report.gain:.2f} nats lower.")
+    console.print(f"The fixed run ends {number(report.gain)} nats lower.")
     console.print(f"Both runs are in {directory}. In TensorBoard: tensorboard --logdir {directory}")
     if no_serve:
         console.print(f"The page: stabmon serve {directory}")
@@ -59,10 +60,10 @@ def _side_by_side(report: "DemoReport") -> Table:
     rows: dict[str, list[str]] = {"bias": [], "healthy at step 0": [], "final loss": [], "overhead": [], "findings": []}
     for run in (report.naive, report.fixed):
         table.add_column(run.name, justify="right")
-        rows["bias"].append(f"{run.bias:.2f}")
+        rows["bias"].append(number(run.bias, 4))
         rows["healthy at step 0"].append("yes" if run.healthy_at_step_zero else "no")
-        rows["final loss"].append(f"{run.final_loss:.3f}")
-        rows["overhead"].append("-" if run.overhead_percent is None else f"{run.overhead_percent:.1f} %")
+        rows["final loss"].append(number(run.final_loss, 4))
+        rows["overhead"].append("-" if run.overhead_percent is None else f"{number(run.overhead_percent)} %")
         rows["findings"].append("\n".join(by_group(run.findings)) or "none")
     for title, cells in rows.items():
         table.add_row(title, *cells)

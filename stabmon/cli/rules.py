@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stabmon.formatting import number
+
 if TYPE_CHECKING:
     from stabmon.rules import RuleDocument
 
@@ -55,7 +57,7 @@ def _print_one(one: "RuleDocument") -> None:
         console.print(Text(_plain(text)))
     table = Table("limit", "default", "unit", "meaning", "source", title="\nLimits", title_justify="left")
     for limit in one.limits:
-        table.add_row(limit.name, f"{limit.default:g}", limit.unit, limit.text, limit.source)
+        table.add_row(limit.name, number(limit.default), limit.unit, limit.text, limit.source)
     console.print(table)
 
 

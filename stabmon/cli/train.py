@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stabmon.formatting import number
+
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
@@ -38,10 +40,10 @@ def train(
     if as_json:
         typer.echo(training.as_json(result))
     else:
-        console.print(f"{name}: final loss {result.final_loss:.3f} {result.unit}, in {result.path}")
+        console.print(f"{name}: final loss {number(result.final_loss, 4)} {result.unit}, in {result.path}")
         if result.validation_loss is not None:
             length = loaded.training.evaluate_length
-            console.print(f"validation loss {result.validation_loss:.3f} {result.unit} at length {length}")
+            console.print(f"validation loss {number(result.validation_loss, 4)} {result.unit} at length {length}")
         console.print(table(result.findings) if result.findings else "No findings.")
     if any(finding.severity is Severity.ERROR for finding in result.findings):
         raise typer.Exit(1)

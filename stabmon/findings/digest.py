@@ -17,6 +17,8 @@ from stabmon.formatting import plural, words
 from stabmon.names import natural_key, span
 from stabmon.records import Record, RunState, Severity
 
+WHOLE_RUN = "whole run"
+"""Place of a finding that belongs to no layer."""
 Level = Literal["error", "warning", "info", "recovered", "healthy"]
 """``recovered``: there were warnings or errors, and all have cleared; ``info``: there is no sample yet."""
 
@@ -47,11 +49,11 @@ class Entry(Record):
     title: str
     """The rule's name as words."""
     where: str
-    """"layers.0 to layers.3", "layers.2 head 1", "whole run"."""
+    """"layers.0 to layers.3", "layers.2 head 1", or ``WHOLE_RUN``."""
     when: str
     """"since step 0", "step 147", "steps 3 to 20"."""
     message: str
-    """The first finding's sentence with its numbers, without a full stop."""
+    """The first finding's sentence with its numbers, without a full stop; its layer is named where there are more."""
     cause: str
     fix: str | None
     """The fix to try first, in a few words; None where the rule names none."""
@@ -62,6 +64,16 @@ class Entry(Record):
     keys: tuple[str, ...]
     """Addresses of the findings, in order."""
     symptoms: tuple[Entry, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """Severity, code and name."""
+        return f"{self.severity} {self.code} {self.name}"
+
+    @property
+    def place_and_time(self) -> str:
+        """Place and time as one phrase: "in layers.0 to layers.3 since step 0"; the whole run is left out."""
+        return self.when if self.where == WHOLE_RUN else f"in {self.where} {self.when}"
 
 
 class Health(Record):
@@ -147,12 +159,14 @@ def counts(findings: Iterable[Finding]) -> dict[Severity, int]:
 
 
 def first_fixes(findings: Iterable[Finding]) -> tuple[Fix, ...]:
-    """Return the first fix of the first group that has one, for each of its layers; empty where no finding has any.
+    """Return the first fix of the first rule in the order of the groups that has one, for each of its layers.
 
     One cause at a time: other findings may be its symptoms.
     """
-    own = next((group.findings for group in grouped(findings) if group.first.fixes), ())
-    return tuple(dict.fromkeys(finding.fix for finding in own if finding.fixes))
+    ordered = [group.findings for group in grouped(findings)]
+    code = next((own[0].code for own in ordered if own[0].fixes), None)
+    fixes = (finding.fix for own in ordered for finding in own if finding.code == code and finding.fixes)
+    return tuple(dict.fromkeys(fixes))
 
 
 def address(key: Key) -> str:
@@ -180,7 +194,7 @@ def _entries(groups: Iterable[Group], above: str = "") -> Iterable[Entry]:
             title=words(first.name),
             where=_where(group.findings),
             when=_when(group.findings),
-            message=first.message.removesuffix("."),
+            message=_message(group.findings),
             cause=first.cause,
             fix=str(first.fix) if first.fixes else None,
             advice=advice(first.fix) if first.fixes else None,
@@ -190,10 +204,15 @@ def _entries(groups: Iterable[Group], above: str = "") -> Iterable[Entry]:
         )
 
 
+def _message(findings: Sequence[Finding]) -> str:
+    several = len({finding.layer for finding in findings}) > 1
+    return findings[0].message.removesuffix(".") + (f" (in {findings[0].layer})" if several else "")
+
+
 def _where(findings: Sequence[Finding]) -> str:
     layers = [finding.layer for finding in findings if finding.layer is not None]
     if not layers:
-        return "whole run"
+        return WHOLE_RUN
     head = findings[0].head if len(findings) == 1 else None
     return span(layers) + ("" if head is None else f" head {head}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from stabmon.formatting import number, words
 from stabmon.records import Record
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Effect(Record):
     after: float
 
     def __str__(self) -> str:
-        return f"{self.metric.replace('_', ' ')} {self.before:.3g} -> {self.after:.3g}"
+        return f"{words(self.metric)} {number(self.before)} -> {number(self.after)}"
 
 
 class Fix(Record):
@@ -89,11 +90,11 @@ class Fix(Record):
     def __str__(self) -> str:
         if self.made_of:
             return ", with ".join(map(str, self.made_of))
-        value = "" if self.value is None else f" = {self.value:.4g}"
+        value = "" if self.value is None else f" = {number(self.value, 4)}"
         setting = "" if self.setting is None else f" = {self.setting}"
         everywhere = " in every layer" if self.kind is FixKind.QK_NORM else ""
         place = f" in {self.module}" if self.module else everywhere
-        return f"{self.kind.replace('_', ' ')}{value}{setting}{place}"
+        return f"{words(self.kind)}{value}{setting}{place}"
 
     def apply(self, model: nn.Module) -> Applied:
         """Carry the fix out on ``model``, in place, and return what that changed.

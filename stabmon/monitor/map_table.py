@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from stabmon.formatting import number
 from stabmon.records import Attention, ModelMap
 
 
@@ -28,7 +29,7 @@ def map_table(found: ModelMap) -> Table:
 def _bias(attention: Attention) -> str:
     if attention.kind == "softmax":
         return "-"
-    return f"{attention.bias:.2f}" if isinstance(attention.bias, float) else attention.bias or "per call"
+    return number(attention.bias, 4) if isinstance(attention.bias, float) else attention.bias or "per call"
 
 
 def _position(attention: Attention) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from stabmon.formatting import measured
 from stabmon.records import Evidence, Record
 
 
@@ -65,9 +66,5 @@ def jacobian_table(bounds: Sequence[JacobianBound]) -> Table:
     for name in _COLUMNS.values():
         table.add_column(name, justify="right", no_wrap=True)
     for bound in bounds:
-        table.add_row(bound.layer, *(_number(getattr(bound, name)) for name in _COLUMNS))
+        table.add_row(bound.layer, *(measured(getattr(bound, name)) for name in _COLUMNS))
     return table
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"

@@ -11,12 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stabmon.findings import Finding
-from stabmon.fixes.gravest import gravest
+from stabmon.findings import Finding, digest
+from stabmon.findings.digest import alarming, first_fixes, in_order
 from stabmon.fixes.record import Fix
+from stabmon.formatting import measured
 from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_table
 from stabmon.preflight_check.sweep_report import LengthStart, sentences, sweep_table
-from stabmon.records import ModelMap, Record, Severity
+from stabmon.records import ModelMap, Record
 
 
 class LayerStart(Record):
@@ -54,12 +55,12 @@ class PreflightReport(Record):
     @property
     def healthy(self) -> bool:
         """Whether no finding is a warning or an error."""
-        return not any(finding.severity.rank >= Severity.WARNING.rank for finding in self.findings)
+        return not alarming(self.findings)
 
     @property
     def fixes(self) -> tuple[Fix, ...]:
-        """The first fix of the gravest rule, for every layer that it names: one cause, to be mended in all of them."""
-        return gravest(self.findings)
+        """The first fix of the rule that ranks first, for each of its layers: one cause, fixed in all of them."""
+        return first_fixes(self.findings)
 
     def table(self) -> Table:
         """Return one row a layer, with the codes of its findings; it fits a terminal of 80 columns."""
@@ -72,11 +73,10 @@ class PreflightReport(Record):
             table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
         table.add_column("rules", no_wrap=True)
         for row in self.rows:
-            found = [finding for finding in self.findings if finding.layer == row.layer]
-            worst = max(found, key=lambda finding: finding.severity.rank, default=None)
-            numbers = map(_number, row.numbers.values())
+            found = [finding for finding in in_order(self.findings) if finding.layer == row.layer]
+            numbers = map(measured, row.numbers.values())
             codes = "\n".join(dict.fromkeys(finding.code for finding in found)) or "-"
-            table.add_row(row.layer, *numbers, codes, style=worst.severity.style if worst else None)
+            table.add_row(row.layer, *numbers, codes, style=found[0].severity.style if found else None)
         return table
 
     def __rich__(self) -> Group:
@@ -85,38 +85,19 @@ class PreflightReport(Record):
             more += [sweep_table(self.sweep), *map(Text, sentences(self.sweep))]
         if self.jacobian:
             more.append(jacobian_table(self.jacobian))
-        return Group(self.table(), *self._said(), *more)
+        return Group(self.table(), *self._sentences(), *more)
 
     def __str__(self) -> str:
         text = StringIO()
         Console(file=text, width=120, no_color=True, highlight=False).print(self)
         return text.getvalue()
 
-    def _said(self) -> Iterator[Text | Padding]:
-        """Say what each rule sees in the first layer it names, the first fix there, and which rules follow from it."""
-        by_code: dict[str, list[Finding]] = {}
-        symptoms: dict[str, dict[str, None]] = {}
-        for finding in sorted(self.findings, key=lambda finding: -finding.severity.rank):
-            if finding.follows is None:
-                by_code.setdefault(finding.code, []).append(finding)
-            else:
-                symptoms.setdefault(finding.follows[0], {})[f"{finding.code} {finding.name}"] = None
-        for code, found in by_code.items():
-            first, more = found[0], len(found) - 1
-            others = f" and {more} more layer{'s' * (more > 1)}" if more else ""
-            yield Text.assemble((f"{code} {first.name}", first.severity.style), f", {first.layer or 'run'}{others}:")
-            lines = [f"{first.message}.", f"Cause: {first.cause}."]
-            lines += [_remedy(first.fix)] if first.fixes else []
-            lines += [f"With it: {', '.join(symptoms[code])}."] if code in symptoms else []
+    def _sentences(self) -> Iterator[Text | Padding]:
+        """Yield, for each group of findings, its place, its numbers, its cause, its fix, and what follows from it."""
+        for entry in digest(self.findings).entries:
+            yield Text.assemble((f"{entry.code} {entry.name}", entry.severity.style), f", {entry.where}:")
+            lines = [f"{entry.message}.", f"Cause: {entry.cause}."]
+            lines += [f"Fix: {entry.advice}"] if entry.advice else []
+            below = ", ".join(f"{one.code} {one.name}" for one in entry.symptoms)
+            lines += [f"With it: {below}."] if below else []
             yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
-
-
-def _remedy(fix: Fix) -> str:
-    expected = "" if fix.effect is None else f" Expected: {fix.effect}."
-    return f"Fix: {fix}: {fix.why}.{expected}"
-
-
-def _number(value: float) -> str:
-    if value != value:
-        return "-"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3g}"

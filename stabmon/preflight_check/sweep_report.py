@@ -6,6 +6,8 @@ from itertools import groupby
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from stabmon.formatting import number
+from stabmon.names import span
 from stabmon.records import Record
 
 FACTOR = 3.0
@@ -37,25 +39,30 @@ def sentences(sweep: Sequence[LengthStart]) -> Iterator[str]:
     by_layer = {layer: tuple(rows) for layer, rows in groupby(sweep, key=lambda row: row.layer)}
     alike: dict[tuple[object, ...], list[str]] = {}
     for layer, rows in by_layer.items():
-        alike.setdefault((f"{rows[0].bias:.3g}", tuple(row.right for row in rows)), []).append(layer)
+        alike.setdefault((number(rows[0].bias, 4), tuple(row.right for row in rows)), []).append(layer)
     for layers in alike.values():
-        where = layers[0] if len(layers) == 1 else f"{len(layers)} layers ({layers[0]} to {layers[-1]})"
-        yield f"{where}: {_span(by_layer[layers[0]])}"
+        yield f"{span(layers)}: {_right_lengths(by_layer[layers[0]])}"
 
 
-def _span(rows: Sequence[LengthStart]) -> str:
+def _right_lengths(rows: Sequence[LengthStart]) -> str:
     right = [row for row in rows if row.right]
     if not right:
-        ends = " to ".join(f"{row.best_bias:.3g} (n = {row.length})" for row in dict.fromkeys((rows[0], rows[-1])))
-        return f"b = {rows[0].bias:.3g} is right at none of these lengths; rows sum to one at b* = {ends}"
+        ends = " to ".join(
+            f"{number(row.best_bias, 4)} (n = {number(row.length)})" for row in dict.fromkeys((rows[0], rows[-1]))
+        )
+        return f"b = {number(rows[0].bias, 4)} is right at none of these lengths; rows sum to one at b* = {ends}"
     first, last = right[0], right[-1]
-    span = f"at n = {first.length}" if first is last else f"from n = {first.length} to {last.length}"
+    lengths = f"at n = {number(first.length)}"
+    if first is not last:
+        lengths = f"from n = {number(first.length)} to {number(last.length)}"
     after = next((row for row in rows if row.length > last.length), None)
-    return f"b = {rows[0].bias:.3g} is right {span}" + (f"; {_instead(after)}" if after else "")
+    return f"b = {number(rows[0].bias, 4)} is right {lengths}" + (f"; {_instead(after)}" if after else "")
 
 
 def _instead(row: LengthStart) -> str:
-    return f"at n = {row.length} rows sum to {row.row_mass:.3g}, and to one at b* = {row.best_bias:.3g}"
+    return (
+        f"at n = {number(row.length)} rows sum to {number(row.row_mass)}, and to one at b* = {number(row.best_bias, 4)}"
+    )
 
 
 def sweep_table(sweep: Sequence[LengthStart]) -> Table:
@@ -68,7 +75,7 @@ def sweep_table(sweep: Sequence[LengthStart]) -> Table:
         right = sum(row.right for row in rows)
         numbers = (_range([getattr(row, name) for row in rows]) for name in _COLUMNS)
         style = None if right == len(rows) else "yellow"
-        table.add_row(str(length), *numbers, f"{right} of {len(rows)}", style=style)
+        table.add_row(number(length), *numbers, f"{right} of {len(rows)}", style=style)
     return table
 
 
@@ -76,10 +83,5 @@ _COLUMNS = ("row_mass", "twin_ratio", "bias", "best_bias")
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = _short(min(values)), _short(max(values))
+    low, high = number(min(values)), number(max(values))
     return low if low == high else f"{low} to {high}"
-
-
-def _short(value: float) -> str:
-    """Return three digits of ``value``, thousands written out: ``4160``, where ``g`` alone would say ``4.16e+03``."""
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -14,7 +14,6 @@ from stabmon.rules import (
     update,
 )
 from stabmon.rules.engine import Engine
-from stabmon.rules.grouping import Group, grouped
 from stabmon.rules.limits import Limits
 from stabmon.rules.registry import (
     Explanation,
@@ -34,7 +33,6 @@ from stabmon.rules.view import Hit, Run, Series
 __all__ = [
     "Engine",
     "Explanation",
-    "Group",
     "Hit",
     "Limits",
     "Observation",
@@ -52,7 +50,6 @@ __all__ = [
     "gallery",
     "gradient",
     "gradient_size",
-    "grouped",
     "load",
     "loss",
     "markdown_table",

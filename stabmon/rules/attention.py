@@ -6,11 +6,12 @@ from functools import partial
 import numpy as np
 
 from stabmon.findings import Cell
+from stabmon.formatting import number
 from stabmon.records import Attention, Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
 from stabmon.rules.baseline import has_learnt
-from stabmon.rules.formatting import beside, number, over_limit
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import Hit, Run
 
@@ -82,8 +83,8 @@ def _explain_large(run: Run, hit: Hit, attention: Attention) -> Explanation:
 def _bias_words(run: Run, attention: Attention) -> str:
     """Name the bias, and b* where it was measured: one worked out at a run's worst step is not that of its start."""
     bias, best = suggested_fixes.bias_of(run, attention), run.value("best_bias", attention.layer)
-    words = "" if bias is None else f"; b = {bias:.4g}"
-    return words if best is None else f"{words}; rows sum to one near b* = {best:.4g}"
+    words = "" if bias is None else f"; b = {number(bias, 4)}"
+    return words if best is None else f"{words}; rows sum to one near b* = {number(best, 4)}"
 
 
 def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:

@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 
 from stabmon.findings import Cell
+from stabmon.formatting import number
 from stabmon.records import Attention, Evidence, Severity
 from stabmon.rules import suggested_fixes
-from stabmon.rules.formatting import beside, number, over_limit
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import HOLD, Hit, Limit, Run
 from stabmon.series import Spot

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from stabmon.fixes import row_mass
+from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
-from stabmon.rules.formatting import number
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import ConfigurationLimits
 from stabmon.rules.view import HOLD, Hit, Run
@@ -140,7 +140,9 @@ def _explain_other(run: Run, hit: Hit) -> Explanation:
     left = _left_by_alibi(run, hit.layer)
     length = _length(run, hit) if math.isnan(left) else left
     mass = math.exp(min(hit.value, 700.0)) * length
-    message = f"b = {hit.value:.3g}{hit.where} gives exp(b)·n = {number(mass)} for n = {number(length)}, where 1 fits"
+    message = (
+        f"b = {number(hit.value, 4)}{hit.where} gives exp(b)·n = {number(mass)} for n = {number(length)}, where 1 fits"
+    )
     cause = f"this bias is -log n for n = {number(math.exp(min(-hit.value, 700.0)))}"
     if not math.isnan(left):
         cause = f"{cause}, and of {number(_length(run, hit))} keys ALiBi leaves a row {number(left)}"

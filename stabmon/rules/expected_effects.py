@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from stabmon.fixes import suggest
 from stabmon.fixes.effect import with_effect
 from stabmon.fixes.record import Fix, FixKind
+from stabmon.formatting import number
 from stabmon.rules import run_config
 from stabmon.rules.view import Run
 
@@ -45,7 +46,7 @@ def _complete(run: Run, fix: Fix) -> Fix:
     size = None if rate is None else rate * attention.heads * attention.head_dim
     if size is None or size < UPDATE_SIZE:
         return fix
-    why = f"one step at this learning rate can have a norm of {size:.2g}, more than a query or key weight has"
+    why = f"one step at this learning rate can have a norm of {number(size)}, more than a query or key weight has"
     norm = suggest.qk_norm_everywhere(attentions, why) if is_whole else suggest.qk_norm_fix(attention, why)
     return suggest.together(fix, norm)
 

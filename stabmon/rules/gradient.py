@@ -7,11 +7,12 @@ import numpy as np
 
 from stabmon.findings import Cell
 from stabmon.fixes.record import Fix
+from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import Spike, disturbed, falls, log_spike, rise
-from stabmon.rules.formatting import beside, number
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside
 from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Hit, Run
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
+from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
-from stabmon.rules.formatting import number
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.thresholds import GradientLimits
 from stabmon.rules.view import Hit, Run
@@ -39,7 +39,9 @@ def clipping_always_active(run: Run, limits: GradientLimits) -> Iterator[Observa
 
 
 def _explain_clipped(run: Run, hit: Hit, share: float) -> Explanation:
-    message = f"{100 * share:.0f} % of steps were clipped at {number(hit.limit)}; gradient norm {number(hit.value)} now"
+    message = (
+        f"{number(100 * share)} % of steps were clipped at {number(hit.limit)}; gradient norm {number(hit.value)} now"
+    )
     return Explanation(
         message, "the threshold is below the usual gradient norm", run.cells(None, "total_gradient_norm")
     )
@@ -71,7 +73,7 @@ def gradient_near_adam_epsilon(run: Run, limits: GradientLimits) -> Iterator[Obs
 
 def _explain_small(run: Run, hit: Hit, parameters: int) -> Explanation:
     element = hit.value / math.sqrt(parameters)
-    message = f"gradient elements have a root mean square of {element:.1e} over {parameters:,} parameters; eps is 1e-08"
+    message = f"root mean square of a gradient element {number(element)}, {number(parameters)} parameters, eps 1e-8"
     cause = "the loss or the gradients are scaled down, or nothing reaches the weights"
     return Explanation(message, cause, run.cells(None, "total_gradient_norm", "loss"))
 

@@ -7,11 +7,12 @@ from functools import partial
 import numpy as np
 
 from stabmon.fixes.record import Fix
+from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import NORMAL, Spike, log_spike, median, spike
-from stabmon.rules.formatting import beside, number
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside
 from stabmon.rules.thresholds import GradientLimits, LossLimits
 from stabmon.rules.view import HOLD, Hit, Run
 

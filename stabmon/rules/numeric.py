@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 
 from stabmon.findings import Cell
+from stabmon.formatting import number
 from stabmon.metrics import DataPath, on_path
 from stabmon.names import natural_key
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
-from stabmon.rules.formatting import beside, over_limit
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
 from stabmon.series import Spot
@@ -99,7 +100,9 @@ def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Observation]:
 
 
 def _explain_near(run: Run, hit: Hit) -> Explanation:
-    message = f"{over_limit(hit)}; fp16 ends at 65,504{beside(run, hit.layer, 'block_growth', 'attention_norm')}"
+    message = (
+        f"{over_limit(hit)}; fp16 ends at {number(65504)}{beside(run, hit.layer, 'block_growth', 'attention_norm')}"
+    )
     return Explanation(
         message, "the stream has outgrown fp16's range", run.cells(hit.layer, "residual_out", "block_growth")
     )
@@ -142,12 +145,8 @@ def _explain(run: Run, found: list[Cell]) -> Explanation:
     where = "" if first.layer is None else f" of {first.layer}"
     where += "" if first.head is None else f" head {first.head}"
     rest = f", with {len(found) - 1} more numbers after it" if len(found) > 1 else ""
-    message = f"{first.metric}{where} is {_word(first.value)} at step {run.step}{rest}"
+    message = f"{first.metric}{where} is {number(first.value)} at step {run.step}{rest}"
     return Explanation(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
-
-
-def _word(value: float) -> str:
-    return "NaN" if np.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def _cause(run: Run, first: Cell) -> str:

@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 
 from stabmon.fixes.record import Fix
+from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import suggested_fixes
-from stabmon.rules.formatting import beside, number, over_limit
 from stabmon.rules.registry import Explanation, Observation, rule
+from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.thresholds import UpdateLimits
 from stabmon.rules.view import Hit, Run
 

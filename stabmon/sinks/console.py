@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from stabmon.findings import Finding, Key
-from stabmon.names import natural_key
+from stabmon.findings import Entry, Finding, Key, digest
 from stabmon.records import RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 
@@ -36,15 +35,13 @@ class ConsoleSink:
         """Print nothing."""
 
     def findings(self, changed: Sequence[Finding]) -> None:
-        """Print what opened, one line a rule and step, symptoms after causes; what grew or cleared is not printed."""
-        opened: dict[tuple[str, int, str], list[Finding]] = {}
-        for finding in changed:
-            if finding.key not in self._seen and finding.severity.rank >= self._least.rank:
-                self._seen.add(finding.key)
-                cause = finding.follows[0] if finding.follows else ""
-                opened.setdefault((finding.code, finding.opened, cause), []).append(finding)
-        for group in sorted(opened.values(), key=lambda group: (bool(group[0].follows), -group[0].severity.rank)):
-            self._print(group)
+        """Print what opened, a line a group, symptoms after their cause; what grew or cleared is not printed."""
+        opened = [one for one in changed if one.key not in self._seen and one.severity.rank >= self._least.rank]
+        self._seen.update(finding.key for finding in opened)
+        for entry in digest(opened).entries:
+            self._print(entry)
+            for symptom in entry.symptoms:
+                self._print(symptom)
 
     def close(self, state: RunState) -> None:
         """Say how many lines were held back, if any."""
@@ -53,31 +50,17 @@ class ConsoleSink:
             more = ", ".join(f"{count} more of {code}" for code, count in held.items())
             self._console.print(Text(f"stabmon: {more}: see `stabmon findings` for {self._run}"), soft_wrap=True)
 
-    def _print(self, group: Sequence[Finding]) -> None:
-        worst = group[0]
-        self._lines[worst.code] += 1
-        if self._lines[worst.code] > LINES_A_RULE:
+    def _print(self, entry: Entry) -> None:
+        self._lines[entry.code] += 1
+        if self._lines[entry.code] > LINES_A_RULE:
             return
-        line = Text("stabmon: ")
-        if worst.follows:
-            line.append("  └ ")
-        line.append(f"{worst.severity.value} {worst.code} {worst.name}", style=worst.severity.style)
-        line.append(f" at step {worst.opened}{_where(group)}: {worst.message}.")
-        if worst.follows:
-            line.append(f" It follows from {worst.follows[0]} of step {worst.follows[2]}.")
-        elif worst.fixes:
-            line.append(f" Fix: {worst.fix}.", style="bold")
-        if self._lines[worst.code] == LINES_A_RULE:
-            line.append(f" (more of {worst.code} are not printed)", style="dim")
+        line = Text("stabmon:   └ " if entry.follows else "stabmon: ")
+        line.append(entry.headline, style=entry.severity.style)
+        line.append(f" {entry.place_and_time}: {entry.message}.")
+        if entry.follows:
+            line.append(f" It follows from {entry.follows[0]} of step {entry.follows[2]}.")
+        elif entry.fix:
+            line.append(f" Fix: {entry.fix}.", style="bold")
+        if self._lines[entry.code] == LINES_A_RULE:
+            line.append(f" (more of {entry.code} are not printed)", style="dim")
         self._console.print(line, soft_wrap=True)
-
-
-def _where(group: Sequence[Finding]) -> str:
-    """Name the layers of ``group``: `` in layers.3 head 5``, or the first of several and their number."""
-    layers = sorted((finding.layer for finding in group if finding.layer), key=natural_key)
-    if not layers:
-        return ""
-    if len(layers) == 1:
-        head = group[0].head
-        return f" in {layers[0]}" + (f" head {head}" if head is not None else "")
-    return f" in {len(layers)} layers ({layers[0]} to {layers[-1]}), such as {group[0].layer}"

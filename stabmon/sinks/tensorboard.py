@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from stabmon.findings import Finding, Key
+from stabmon.findings import Entry, Finding, Key, digest
+from stabmon.formatting import number
 from stabmon.metrics import METRICS, Place, Shown
 from stabmon.names import padded
 from stabmon.records import RunInfo, RunState
-from stabmon.rules.grouping import grouped
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
 from stabmon.store.column_selection import Selection, selection
@@ -36,7 +36,7 @@ APART = 0.5
 """Least seconds between two points of a curve, unless a number is not finite: TensorBoard shows a thousand at most, and
 writing one costs the training more than storing it."""
 
-_ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference:.3g}. {scale}"
+_ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference}. {scale}"
 _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
 
@@ -161,7 +161,7 @@ class _Heatmap:
     def _image(self, tag: str, cells: Floats, across: str, width: int) -> Summary.Value:
         reference = self._reference or 1.0
         metric = METRICS[self.chosen.metric]
-        about = _ABOUT.format(text=metric.text, across=across, reference=reference, scale=heatmap.SCALE)
+        about = _ABOUT.format(text=metric.text, across=across, reference=number(reference), scale=heatmap.SCALE)
         encoded, height, total = heatmap.png(heatmap.indices(cells, reference), width=min(width, 16), height=16)
         return events.image(tag, encoded, height, total, about)
 
@@ -204,18 +204,14 @@ def _about(info: RunInfo, layout: Layout) -> str:
 
 
 def _table(findings: Iterable[Finding]) -> str:
-    """Return the findings as a markdown table: the latest cause first, its symptoms beneath it."""
-    lines = ["| severity | rule | where | steps | what | fix |", "|---|---|---|---|---|---|"]
-    for group in sorted(grouped(findings), key=lambda group: -group.cause.opened):
-        lines.append(_line(group.cause, ""))
-        lines += [_line(symptom, "↳ ") for symptom in group.symptoms]
+    """Return the findings as a markdown table in the digest's order, symptoms under their cause."""
+    lines = ["| severity | rule | where | when | what | fix |", "|---|---|---|---|---|---|"]
+    for entry in digest(findings).entries:
+        lines += [_line(entry, ""), *(_line(symptom, "↳ ") for symptom in entry.symptoms)]
     return "\n".join(lines)
 
 
-def _line(found: Finding, indent: str) -> str:
-    where = f"{found.layer or 'run'}" + (f" head {found.head}" if found.head is not None else "")
-    until = "open" if found.cleared is None else str(found.cleared)
-    fix = f"{found.fix}: {found.fix.why}" if found.fixes else ""
-    steps = f"{found.opened} to {until}"
-    cells = (f"{indent}{found.severity}", f"{found.code} {found.name}", where, steps, found.message, fix)
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def _line(entry: Entry, indent: str) -> str:
+    rule, fix = f"{entry.code} {entry.name}", entry.advice or ""
+    cells = (f"{indent}{entry.severity}", rule, entry.where, entry.when, entry.message, fix)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -6,8 +6,8 @@ from stabmon import config as configuration
 from stabmon.ab_test import trial_of_run
 from stabmon.config import RunConfig
 from stabmon.errors import FixError
+from stabmon.findings.digest import first_fixes
 from stabmon.fixes import suggest
-from stabmon.fixes.gravest import gravest
 from stabmon.fixes.record import FixKind
 from stabmon.preflight_check import preflight
 from stabmon.preflight_check.fixes_of_kind import fixes_of_kind
@@ -80,7 +80,7 @@ def test_what_the_run_has_already_is_refused_before_anything_is_trained() -> Non
         fixes_of_kind(FixKind.PRECISION, config, report_of(config))
 
 
-def test_the_fixes_of_the_gravest_finding_are_one_a_layer_and_promise_a_number() -> None:
+def test_the_first_fixes_are_one_a_layer_and_expect_a_number() -> None:
     report = report_of(tiny())
     fixes = report.fixes
     assert [fix.module for fix in fixes] == ["layers.0.attention", "layers.1.attention"]
@@ -88,4 +88,4 @@ def test_the_fixes_of_the_gravest_finding_are_one_a_layer_and_promise_a_number()
     proposed = fixes_of_kind(FixKind.BIAS, tiny(), report)
     assert [fix.value for fix in proposed] == [fix.value for fix in fixes]
     assert all(str(fix.effect).endswith("-> 1") for fix in proposed)
-    assert gravest(()) == ()
+    assert first_fixes(()) == ()

@@ -63,7 +63,8 @@ def test_the_layers_of_a_rule_are_one_group_and_what_follows_is_under_it():
     (entry,) = digest([*symptoms, *reversed(layers)]).entries
     assert (entry.code, entry.where, entry.when) == ("ATT001", "layers.0 to layers.2", "since step 0")
     assert entry.keys == ("ATT001:layers.0:0", "ATT001:layers.1:0", "ATT001:layers.2:0")
-    assert entry.message == layers[0].message
+    assert entry.message == "rows of layers.0 are heavy (in layers.0)"
+    assert entry.place_and_time == "in layers.0 to layers.2 since step 0"
     assert [(one.code, one.where) for one in entry.symptoms] == [("RES001", "layers.0 and layers.1")]
 
 
@@ -98,7 +99,8 @@ def test_a_symptom_whose_cause_is_not_shown_stands_for_itself():
 def test_a_single_finding_names_its_head_and_one_of_the_run_no_layer():
     one, of_run = digest([finding(head=3), finding("LOS001", None)]).entries
     assert one.where == "layers.0 head 3"
-    assert of_run.where == "whole run"
+    assert (of_run.where, of_run.place_and_time) == ("whole run", "since step 0")
+    assert of_run.message == "rows of None are heavy"
 
 
 @pytest.mark.parametrize(

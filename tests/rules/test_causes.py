@@ -2,8 +2,9 @@
 
 import pytest
 
+from stabmon.findings import digest
 from stabmon.records import Evidence, Severity
-from stabmon.rules import Explanation, grouped, registry
+from stabmon.rules import Explanation, registry
 
 FACTS = {"layers": 2, "heads": 2, "max_length": 1024, "is_causal": True, "bias": -6.931}
 SECTIONS = "\n".join(f"{section}: words." for section in registry.SECTIONS)
@@ -107,16 +108,12 @@ def test_a_cause_that_has_long_been_over_explains_nothing(written, rules):
     assert follows(written, 30, row_mass=brief, loss=at(20, 30))[("LOS001", None)] is None
 
 
-def test_groups_are_in_the_order_of_their_gravest_finding(written, rules):
+def test_groups_are_in_the_order_of_their_most_severe_finding(written, rules):
     rules(ATT001=("row_mass", W, (), 1), LOS002=("loss", ERROR, ("ATT001",), 1), CFG001=("keys", W, (), 1))
     series = {"keys": at(0), "layers.1/row_mass": at(3), "loss": at(5)}
-    groups = grouped(written({"model": FACTS, "steps": 12, "series": series}).findings())
-    assert [(group.cause.code, group.severity) for group in groups] == [
-        ("ATT001", ERROR),
-        ("CFG001", W),
-        ("CFG001", W),
-    ]
-    assert [one.code for one in groups[0].symptoms] == ["LOS002"]
+    first, second = digest(written({"model": FACTS, "steps": 12, "series": series}).findings()).entries
+    assert [first.code, *(one.code for one in first.symptoms)] == ["ATT001", "LOS002"]
+    assert (second.code, second.where) == ("CFG001", "layers.0 and layers.1")
 
 
 def test_confidence_rises_with_the_distance_from_the_limit_and_with_the_samples_that_agree(written, rules):

@@ -4,8 +4,6 @@ import math
 
 import pytest
 
-from stabmon.rules import grouped
-
 
 def run_of(written, *, model=(), steps=1, **series):
     facts = {"layers": 2, "heads": 4, "is_causal": True, **dict(model)}
@@ -103,9 +101,9 @@ UNHEALTHY = {
 
 
 @pytest.mark.parametrize("name", UNHEALTHY)
-def test_an_unhealthy_start_is_one_finding_a_layer_with_the_bias_that_mends_it(name, written):
+def test_an_unhealthy_start_is_one_cause_a_layer_with_the_bias_that_fixes_it(name, written):
     facts, code, bias = UNHEALTHY[name]
-    found = [group.cause for group in grouped(run_of(written, **facts).findings())]
+    found = [finding for finding in run_of(written, **facts).findings() if finding.follows is None]
     assert [(finding.code, finding.layer) for finding in found] == [(code, "layers.0"), (code, "layers.1")]
     assert (found[0].fix.kind.value, found[0].fix.value) == ("bias", pytest.approx(bias))
 

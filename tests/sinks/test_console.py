@@ -50,7 +50,7 @@ def printed():
 
 def test_one_finding_is_one_line_without_colours_when_nobody_looks(printed):
     assert printed([finding()]) == [
-        "stabmon: error ATT001 large-initial-attention-norm at step 0 in layers.0 head 5: "
+        "stabmon: error ATT001 large-initial-attention-norm in layers.0 head 5 since step 0: "
         "the norm is [9.0], limit 2.0. Fix: bias = -5.5 in m."
     ]
 
@@ -58,7 +58,7 @@ def test_one_finding_is_one_line_without_colours_when_nobody_looks(printed):
 def test_many_layers_of_one_rule_share_a_line(printed):
     lines = printed([finding(f"layers.{number}") for number in (10, 2, 0)])
     assert len(lines) == 1
-    assert "in 3 layers (layers.0 to layers.10), such as layers.10: " in lines[0]
+    assert "in 3 of layers.0 to layers.10 since step 0: the norm is [9.0], limit 2.0 (in layers.0)." in lines[0]
 
 
 def test_what_grows_or_clears_is_not_printed_again(printed):
@@ -76,15 +76,15 @@ def test_errors_come_first_and_a_finding_of_the_run_names_no_layer(printed):
     mild = finding(None, code="LOS001", name="loss-spike", severity=Severity.WARNING, head=None, fixes=())
     lines = printed([mild, finding()])
     assert lines[0].startswith("stabmon: error ATT001")
-    assert lines[1] == "stabmon: warning LOS001 loss-spike at step 0: the norm is [9.0], limit 2.0."
+    assert lines[1] == "stabmon: warning LOS001 loss-spike since step 0: the norm is [9.0], limit 2.0."
 
 
-def test_a_symptom_is_printed_beneath_its_cause_without_a_fix_of_its_own(printed):
+def test_a_symptom_is_printed_under_its_cause_without_a_fix_of_its_own(printed):
     follows = ("ATT001", "layers.0", 0)
     symptom = finding(code="RES001", name="branch-dominates-residual", severity=Severity.WARNING, follows=follows)
     lines = printed([symptom, finding()])
     assert lines[0].startswith("stabmon: error ATT001")
     assert lines[1] == (
-        "stabmon:   └ warning RES001 branch-dominates-residual at step 0 in layers.0 head 5: "
+        "stabmon:   └ warning RES001 branch-dominates-residual in layers.0 head 5 since step 0: "
         "the norm is [9.0], limit 2.0. It follows from ATT001 of step 0."
     )

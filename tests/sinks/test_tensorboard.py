@@ -129,9 +129,9 @@ def test_findings_are_one_table_that_grows(tmp_path):
     sink.close(RunState.FINISHED)
     texts = [event.tensor_proto.string_val[0].decode() for event in read_back(tmp_path).Tensors("findings")]
     assert [text.count("ATT002") for text in texts] == [1, 1]
-    assert "0 to open" in texts[0]
-    assert "0 to 1" in texts[1]
-    assert f"rows sum to 0.01 \\| not 1 | {fix}: {fix.why} |" in texts[0]
+    assert "| layers.0 head 1 | since step 0 |" in texts[0]
+    assert "| layers.0 head 1 | step 0 |" in texts[1]
+    assert f"rows sum to 0.01 \\| not 1 | {fix}: {fix.why}. |" in texts[0]
 
 
 def test_the_custom_scalars_page_has_a_chart_a_metric(tmp_path):

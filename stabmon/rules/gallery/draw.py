@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from stabmon.rules.formatting import number, title
+from stabmon.formatting import number, words
 from stabmon.rules.gallery.stored_runs import Curves, ReferenceRuns
 from stabmon.rules.registry import find
 
@@ -47,7 +47,7 @@ def draw(runs: ReferenceRuns) -> str:
 
 
 def _title(runs: ReferenceRuns) -> str:
-    return f"{runs.code} {find(runs.code).name}: {title(runs.metric)}"
+    return f"{runs.code} {find(runs.code).name}: {words(runs.metric)}"
 
 
 def _scale(runs: ReferenceRuns) -> _Scale:
