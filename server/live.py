@@ -1,7 +1,8 @@
 """Live updates: one Server-Sent Events stream a page, whose event id is the cursor from which it can go on.
 
 Events, each with JSON data: ``points`` (packed series in base64, new samples only), ``status`` (the heartbeat and its
-age), ``findings`` (all of them, when they changed), ``end`` (the run has ended: do not come back), ``gone`` (deleted).
+age), ``findings`` (all of them, when they changed), ``digest`` (their order and words, when they or the run's state
+changed), ``end`` (the run has ended: do not come back), ``gone`` (deleted).
 """
 
 import asyncio
@@ -20,10 +21,11 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from stabmon.errors import StoreError
+from stabmon.findings.digest import in_order
 from stabmon.records import RunState
 from stabmon.server.encoding import pack
 from stabmon.server.folder import Folder, reading
-from stabmon.server.routes import by_gravity
+from stabmon.server.routes import digest_of
 from stabmon.server.selection import Selection
 from stabmon.store import New, RunReader, open_run
 
@@ -44,7 +46,7 @@ class Follower:
         self.path = path
         self.selections, self.cursor = selections, cursor
         self.reader: RunReader | None = None
-        self.status = self.findings = ""
+        self.status = self.findings = self.digest = ""
         self.ended = False
 
     def look(self) -> list[str]:
@@ -67,14 +69,18 @@ class Follower:
         new = reader.after(self.cursor, limit=BATCH)
         events = [self.points(reader, part) for part in without_rewinds(new)]
         self.cursor = new.cursor
-        found = "[" + ",".join(one.model_dump_json() for one in by_gravity(reader.findings())) + "]"
+        ordered = in_order(reader.findings())
+        found = "[" + ",".join(one.model_dump_json() for one in ordered) + "]"
+        words = digest_of(reader, ordered, beat).model_dump_json()
         status = beat.model_dump_json()
         if found != self.findings:
             events.append(self.event("findings", found))
+        if words != self.digest:
+            events.append(self.event("digest", words))
         if status != self.status:
             age = max(0.0, time.time() - beat.time)
             events.append(self.event("status", f'{{"heartbeat":{status},"age":{age:.3f}}}'))
-        self.findings, self.status = found, status
+        self.findings, self.digest, self.status = found, words, status
         self.ended = beat.state in (RunState.FINISHED, RunState.FAILED) and len(new.steps) < BATCH
         return [*events, self.event("end", "{}")] if self.ended else events
 

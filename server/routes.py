@@ -1,16 +1,17 @@
 """The HTTP API: runs, findings, series, heatmaps and the rule catalogue. Read-only; a run is named by its folder."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from stabmon import rules, store
 from stabmon.errors import ConfigError
-from stabmon.findings import Finding
+from stabmon.findings import Digest, Finding
+from stabmon.findings import digest as words_of
+from stabmon.findings.digest import in_order
 from stabmon.metrics import Place, describe
-from stabmon.names import natural_key
 from stabmon.records import Heartbeat, Record, RunInfo, RunState
 from stabmon.rules import RuleDocument, gallery
 from stabmon.series import Layout
@@ -98,9 +99,19 @@ def run(folder: Folder, name: str) -> RunDetail:
 
 @router.get("/runs/{name}/findings")
 def findings(folder: Folder, name: str) -> tuple[Finding, ...]:
-    """List a run's findings, the gravest first, then by the step at which they opened."""
+    """List a run's findings in the digest's order: open first, then by severity and by the step of opening."""
     with reading(folder, name) as reader:
-        return by_gravity(reader.findings())
+        return in_order(reader.findings())
+
+
+@router.get("/runs/{name}/digest")
+def digest(folder: Folder, name: str) -> Digest:
+    """Return a run's findings as they are shown: health, counts, and entries in order, symptoms under their cause.
+
+    ``keys`` of an entry name findings as ``CODE:LAYER:OPENED``.
+    """
+    with reading(folder, name) as reader:
+        return digest_of(reader, reader.findings(), reader.heartbeat())
 
 
 @router.get("/runs/{name}/series/{metric}", response_class=Response, responses=BINARY)
@@ -157,11 +168,10 @@ def plot(code: str) -> Response:
     return Response(path.read_text(encoding="utf-8"), media_type="image/svg+xml", headers=headers)
 
 
-def by_gravity(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Order findings: errors before warnings before information, then the earliest first, then by layer."""
-    return tuple(
-        sorted(found, key=lambda one: (-one.severity.rank, one.opened, one.code, natural_key(one.layer or "")))
-    )
+def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> Digest:
+    """Return what ``found`` comes to in a run that stands as ``beat`` says."""
+    layers = len(reader.info.model.attentions)
+    return words_of(found, layers=layers, state=beat.state, started=beat.step >= 0)
 
 
 def recorded(layout: Layout) -> Iterable[MetricInfo]:

@@ -29,6 +29,8 @@ const json = async (path, signal) => (await get(path, signal)).json();
 export const listRuns = () => json("/runs");
 export const describeRun = (run, signal) => json(runPath(run), signal);
 export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
+/** How the findings are shown: health, counts, entries in order. */
+export const readDigest = (run, signal) => json(`${runPath(run)}/digest`, signal);
 export const listRules = () => json("/rules");
 export const plotOf = (code) => `${ROOT}/rules/${code}/plot`;
 
@@ -44,7 +46,7 @@ export async function readSeries(run, kind, { metric, layer = null, range = null
   return decode(await (await get(path, signal)).arrayBuffer());
 }
 
-/** Follow a run from a cursor. handlers: points(map of selection to series), status, findings, end, gone, lost, back. */
+/** Follow a run from a cursor. handlers: points(map of selection to series), status, findings, digest, end, gone, lost, back. */
 export function follow(run, selections, cursor, handlers) {
   const query = new URLSearchParams({ series: selections.join(","), cursor });
   const source = new EventSource(`${ROOT}${runPath(run)}/live?${query}`);
@@ -54,6 +56,7 @@ export function follow(run, selections, cursor, handlers) {
   });
   on("status", handlers.status);
   on("findings", handlers.findings);
+  on("digest", handlers.digest);
   for (const last of ["end", "gone"]) {
     on(last, (data) => {
       source.close();

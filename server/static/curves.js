@@ -3,7 +3,7 @@ import { h } from "./dom.js";
 import { Panel, shades } from "./panel.js";
 import { token } from "./colours.js";
 import { extent, isMissing, nearest } from "./packed.js";
-import { number } from "./text.js";
+import { reading } from "./text.js";
 import { logTicks, tickText } from "./ticks.js";
 
 /** Points of one line. A step that was not measured is left out; a NaN or Inf breaks the line and is marked. */
@@ -81,8 +81,8 @@ export class Curves extends Panel {
       const at = cursor ? nearest(steps, cursor.step) : steps.length - 1;
       const { values, low, high } = column;
       const bucket = this.lines.length < 5 && at >= 0 && low && low[at] !== high[at] && Number.isFinite(low[at]);
-      const text = at < 0 ? "–" : number(values[at], isMissing(values, at));
-      this.values[index].textContent = bucket ? `${text} (${number(low[at])}…${number(high[at])})` : text;
+      const text = at < 0 ? "–" : reading(values[at], isMissing(values, at));
+      this.values[index].textContent = bucket ? `${text} (${reading(low[at])}…${reading(high[at])})` : text;
     });
   }
 }

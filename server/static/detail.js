@@ -14,7 +14,7 @@ function prose(text) {
   return text.split(/``(.+?)``/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
 }
 
-export function drawDetail(finding, group, rules, act) {
+export function drawDetail(finding, rules, act) {
   const rule = rules.get(finding.code);
   const parts = [
     h("p.what", {}, finding.message),
@@ -52,7 +52,7 @@ function evidence(cells) {
 
 /** What a fix sets: its kind, value and setting. */
 function setting(fix) {
-  const value = fix.value === null ? "" : ` ${number(fix.value)}`;
+  const value = fix.value === null ? "" : ` ${number(fix.value, 4)}`;
   return `${words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
 }
 

@@ -36,7 +36,7 @@ export function showKeys() {
 const api = () => h("p", {}, "All of this over HTTP, read-only: ", h("a.link", { href: "/api/v1/openapi.json" }, "/api/v1/openapi.json"));
 
 const SHOWN = ["layer", "module", "kind", "heads", "head_dim", "max_length", "bias", "position", "qk_norm", "hybrid_norm", "layer_scale"];
-const said = (value) => (value === null ? "–" : value === true ? "yes" : value === false ? "no" : typeof value === "number" ? number(value) : String(value));
+const said = (value) => (value === null ? "–" : value === true ? "yes" : value === false ? "no" : typeof value === "number" ? number(value, 4) : String(value));
 
 /** What is known of the run: how it was measured, the attentions that were found, its configuration, versions. */
 export function showRun({ detail }) {

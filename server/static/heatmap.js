@@ -4,7 +4,7 @@ import { margins } from "./axis.js";
 import { Panel } from "./panel.js";
 import { scaleFor, token } from "./colours.js";
 import { isMissing, lowerBound, nearest } from "./packed.js";
-import { labels, number, shortened, spot, unit } from "./text.js";
+import { labels, reading, shortened, spot, unit } from "./text.js";
 
 /** Cells that are in sight, at least a pixel wide: first index of each, and their borders, half way between steps. */
 function cellsInSight(steps, range, pixels) {
@@ -123,7 +123,7 @@ export class Heatmap extends Panel {
     }
     const column = this.series.columns[row];
     const index = nearest(this.series.steps, cursor.step);
-    const text = number(column.values[index], isMissing(column.values, index));
+    const text = reading(column.values[index], isMissing(column.values, index));
     this.readout.replaceChildren(h("span", {}, `step ${this.series.steps[index]} · ${spot(column)} · `, h("b", {}, text)));
   }
 }
@@ -176,7 +176,7 @@ export function summaryTable(series, range, title) {
         if (sum.high < 0 || value > column.values[sum.high]) sum.high = index;
       }
     }
-    const at = (index) => (index < start || index >= stop ? "–" : number(column.values[index], isMissing(column.values, index)));
+    const at = (index) => (index < start || index >= stop ? "–" : reading(column.values[index], isMissing(column.values, index)));
     const step = (index) => (index < 0 ? "–" : steps[index]);
     const cells = [at(start), at(sum.low), step(sum.low), at(sum.high), step(sum.high), at(stop - 1), sum.odd, sum.missing];
     return h("tr", {}, h("th", { scope: "row" }, spot(column)), cells.map((cell) => h("td", {}, String(cell))));

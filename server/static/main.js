@@ -62,16 +62,16 @@ function drawList() {
 }
 
 function drawFacts() {
-  if (!session?.detail) return;
+  if (!session?.digest) return;
   drawStatus(places.status, session, { following: following(), lost, resume: fit });
   drawVerdict(places.verdict, session, choose);
   document.title = `${session.run} · stabmon`;
 }
 
 function drawSide() {
-  if (!session?.findings) return;
+  if (!session?.digest) return;
   const act = { choose, zoom: zoomTo, redraw: drawSide };
-  drawFindings(places.findings, { findings: session.findings, chosen: state.finding, rules, unfolded }, act);
+  drawFindings(places.findings, { digest: session.digest, findings: session.findings, chosen: state.finding, rules, unfolded }, act);
 }
 
 /** Draw again at the next frame; live points come faster than anyone can see. */
@@ -155,7 +155,7 @@ function zoomTo(finding) {
 }
 
 function walkFindings(by) {
-  const order = session ? inOrder(session.findings) : [];
+  const order = session?.digest ? inOrder(session) : [];
   if (!order.length) return;
   const at = order.findIndex((finding) => keyOf(finding) === state.finding);
   choose(order[at < 0 ? (by > 0 ? 0 : order.length - 1) : Math.min(Math.max(at + by, 0), order.length - 1)]);

@@ -2,19 +2,15 @@
 import { h, icon } from "./dom.js";
 import { plural } from "./text.js";
 
-const SEVERITIES = ["error", "warning", "info"];
-
 /** The chip of a state: colour, icon and word. */
 export function stateChip(state) {
   return h(`span.chip.state-${state}`, {}, icon(state), state);
 }
 
-export function counts(findings) {
-  const found = SEVERITIES.filter((severity) => findings[severity]);
-  return found.map((severity) =>
-    h(`span.count.${severity}`, { title: plural(findings[severity], severity) }, icon(severity), String(findings[severity])),
+const counts = (findings) =>
+  Object.entries(findings).map(([severity, count]) =>
+    h(`span.count.${severity}`, { title: plural(count, severity) }, icon(severity), String(count)),
   );
-}
 
 /** Draw the list. act: {open(name), compare(name, on)}; shown: {runs, directory, run, others, href(name)}. */
 export function drawRuns(place, { runs, directory, run, others, href }, act) {

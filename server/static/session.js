@@ -1,5 +1,5 @@
-// One opened run: what it is, its findings, the series that were read so far, and its live stream.
-import { describeRun, follow, listFindings, readSeries } from "./api.js";
+// One opened run: what it is, its findings and their digest, the series that were read so far, and its live stream.
+import { describeRun, follow, listFindings, readDigest, readSeries } from "./api.js";
 import { append } from "./packed.js";
 
 const ENDED = new Set(["finished", "failed"]);
@@ -17,7 +17,8 @@ export class Session {
 
   async open() {
     const { signal } = this.abort;
-    [this.detail, this.findings] = await Promise.all([describeRun(this.run, signal), listFindings(this.run, signal)]);
+    const reading = [describeRun, listFindings, readDigest].map((read) => read(this.run, signal));
+    [this.detail, this.findings, this.digest] = await Promise.all(reading);
     this.beatAt = performance.now() - 1000 * this.detail.age;
     return this;
   }
@@ -71,16 +72,20 @@ export class Session {
         this.beatAt = performance.now() - 1000 * age;
         this.told.status?.();
       },
-      findings: (found) => {
-        if (JSON.stringify(found) === JSON.stringify(this.findings)) return;
-        this.findings = found;
-        this.told.findings?.();
-      },
+      findings: (found) => this.adopt("findings", found),
+      digest: (found) => this.adopt("digest", found),
       end: () => this.told.status?.(),
       gone: ({ detail }) => this.told.gone?.(detail),
       lost: () => this.told.lost?.(),
       back: () => this.told.back?.(),
     });
+  }
+
+  /** Take the findings or their digest, where they changed. */
+  adopt(what, found) {
+    if (JSON.stringify(found) === JSON.stringify(this[what])) return;
+    this[what] = found;
+    this.told.findings?.();
   }
 
   take(found) {

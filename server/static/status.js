@@ -1,7 +1,8 @@
 // The bar and the verdict: is it healthy, where, since when.
 import { h, icon } from "./dom.js";
+import { keyOf } from "./findings.js";
 import { stateChip } from "./runs.js";
-import { age, plural, span, words } from "./text.js";
+import { age } from "./text.js";
 
 /** Draw the bar's facts about a session. live: {following, lost, resume()}. */
 export function drawStatus(place, session, live) {
@@ -32,40 +33,12 @@ function follower({ following, lost, resume }) {
   return h("button.chip.paused", { type: "button", onclick: resume, title: "Show all steps and follow new ones (f)" }, icon("fit"), "paused: follow");
 }
 
-/** What the findings come to: {level, title, text, finding}. */
-export function judge(session) {
-  const { findings, detail } = session;
-  const { step, state } = detail.heartbeat;
-  const open = findings.filter((finding) => finding.cleared === null && finding.severity !== "info");
-  const past = findings.filter((finding) => finding.cleared !== null && finding.severity !== "info");
-  const ended = state === "failed" ? " The run failed." : state === "stale" ? " No heartbeat: the training has stopped or hangs." : "";
-  if (open.length) {
-    const [first] = open;
-    const alike = open.filter((finding) => finding.code === first.code);
-    const layers = alike.map((finding) => finding.layer).filter(Boolean);
-    const since = Math.min(...alike.map((finding) => finding.opened));
-    const more = open.length - alike.length;
-    return {
-      level: first.severity,
-      title: `${first.severity === "error" ? "Unhealthy" : "At risk"} since step ${since}`,
-      text: `${words(first.name)}${layers.length ? ` in ${span(layers)}` : ""}${more ? `, and ${plural(more, "more finding")}` : ""}.${ended}`,
-      finding: first,
-    };
-  }
-  if (step < 0) return { level: "info", title: "Waiting for the first step", text: `Nothing was sampled yet.${ended}` };
-  const watched = plural(detail.info.model.attentions.length, "attention layer");
-  if (past.length) {
-    const last = Math.max(...past.map((finding) => finding.cleared));
-    return { level: "recovered", title: `Healthy since step ${last}`, text: `${plural(past.length, "finding")} cleared.${ended}`, finding: past[0] };
-  }
-  return { level: state === "failed" ? "error" : "healthy", title: state === "failed" ? "The run failed" : "Healthy", text: `No finding in ${watched} up to step ${step}.${state === "stale" ? ended : ""}` };
-}
-
 const ICONS = { error: "error", warning: "warning", info: "info", healthy: "finished", recovered: "finished" };
 
 export function drawVerdict(place, session, choose) {
-  const { level, title, text, finding } = judge(session);
+  const { level, title, text, key } = session.digest.health;
   place.className = `verdict ${level}`;
+  const finding = session.findings.find((one) => keyOf(one) === key);
   const more = finding ? h("button.link", { type: "button", onclick: () => choose(finding) }, "Show why") : null;
   replaceIfChanged(place, [icon(ICONS[level]), h("h1", {}, title), h("p", {}, text), more].filter(Boolean));
 }

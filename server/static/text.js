@@ -1,17 +1,17 @@
 // Numbers, ages and names as people read them.
 
-/** Four significant digits; what is not a number is named. */
-export function number(value, missing = false) {
-  if (missing) return "–";
-  if (typeof value === "string") return value.replace("Infinity", "Inf").replace("-", "−");
-  if (Number.isNaN(value)) return "NaN";
-  if (value === Infinity) return "+Inf";
-  if (value === -Infinity) return "−Inf";
-  if (value === 0) return "0";
+/** A value as `stabmon.formatting.number` writes it; a test holds the two to one table. JSON has NaN and infinities as words. */
+export function number(value, digits = 3) {
+  if (typeof value === "string" || !Number.isFinite(value)) return String(value).replace("Infinity", "Inf");
   const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(2).replace("e+", "e") : String(Number(value.toPrecision(4)));
-  return text.replaceAll("-", "−");
+  const sign = value < 0 ? "-" : "";
+  if (size === 0) return "0";
+  if (size >= 1e6 || size < 1e-4) return sign + size.toExponential(digits - 1).replace(/\.?0*e\+?/, "e");
+  return sign + (size >= 10 ** (digits - 1) ? Math.round(size).toLocaleString("en") : String(Number(size.toPrecision(digits))));
 }
+
+/** A value that was read off a series: four digits, or a dash where it was not measured. */
+export const reading = (value, missing) => (missing ? "–" : number(value, 4));
 
 /** A multiple: 0.125 is ⅛, 8 is 8. */
 export function ratio(value) {
@@ -48,17 +48,6 @@ export function labels(names) {
   while (split.every((parts) => parts.length > shared + 1 && parts[shared] === split[0][shared])) shared += 1;
   return split.map((parts) => parts.slice(Math.max(shared - 1, 0)).join("."));
 }
-
-/** Layers as a range where they follow one another: "layers.0 to layers.3". */
-export function span(names) {
-  if (names.length < 3) return names.join(" and ");
-  const numbers = names.map((name) => Number(name.match(/(\d+)(?!.*\d)/)?.[1] ?? NaN));
-  const follow = numbers.every((value, index) => index === 0 || value === numbers[index - 1] + 1);
-  return follow ? `${names[0]} to ${names[names.length - 1]}` : `${plural(names.length, "layer")}, first ${names[0]}`;
-}
-
-/** Sort layers.2 before layers.10. */
-export const natural = new Intl.Collator("en", { numeric: true }).compare;
 
 const UNITS = { 1: "", "as logged": "" };
 export const unit = (text) => UNITS[text] ?? text;

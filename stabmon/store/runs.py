@@ -1,6 +1,5 @@
 """The runs of a directory, each in one line."""
 
-from collections import Counter
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from stabmon.errors import StoreError
+from stabmon.findings.digest import counts
 from stabmon.names import natural_key
 from stabmon.records import Record, RunState, Severity
 from stabmon.store.connect import FILE
@@ -25,7 +25,7 @@ class RunSummary(Record):
     """Latest sampled step; -1 before the first."""
     created: datetime | None = None
     findings: dict[Severity, int] = Field(default_factory=dict)
-    """Number of findings, open or cleared, by severity."""
+    """Number of findings, open or cleared, by severity, the most severe first."""
     problem: str | None = None
     """Why it cannot be read; everything else is then unknown."""
 
@@ -69,7 +69,7 @@ def _summary(folder: Path) -> RunSummary | None:
                 state=beat.state,
                 step=beat.step,
                 created=run.info.created,
-                findings=dict(Counter(finding.severity for finding in run.findings())),
+                findings=counts(run.findings()),
             )
     except StoreError as error:
         still_there = (folder / FILE).exists()

@@ -46,7 +46,7 @@ def test_only_new_points_are_sent_and_the_id_is_the_cursor_after_them(runs):
 def test_no_event_is_sent_while_nothing_changes(runs):
     runs.write(runs.start("live"), range(2))
     follow = Follower(runs.directory / "live", NEEDS, cursor=0)
-    assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "status"]
+    assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "digest", "status"]
     assert follow.look() == []
 
 
@@ -91,7 +91,7 @@ def test_the_end_of_a_run_is_sent_once_after_its_last_points(runs, state):
     runs.write(writer, range(4))
     writer.close(state)
     follow = Follower(runs.directory / "ending", NEEDS, cursor=0)
-    assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "status", "end"]
+    assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "digest", "status", "end"]
     assert follow.ended
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stabmon.findings import Finding
+from stabmon.findings import Digest, Finding
 from stabmon.names import natural_key
 from stabmon.records import RunInfo
 from stabmon.rules import catalogue
@@ -52,7 +52,7 @@ def test_a_run_is_described_with_its_map_its_heartbeat_and_its_metrics_in_the_gl
     assert mass["heads"] == [4, 4, 4, 4]
 
 
-def test_findings_come_most_severe_first_and_keep_nan_as_a_word(client):
+def test_findings_come_in_the_digest_s_order_and_keep_nan_as_a_word(client):
     body = client.get(f"{RUNS}/naive/findings").json()
     assert [found["severity"] for found in body] == ["error"] * 5 + ["warning"]
     assert [found["opened"] for found in body[:5]] == [0, 0, 0, 0, 120]
@@ -60,6 +60,26 @@ def test_findings_come_most_severe_first_and_keep_nan_as_a_word(client):
     non_finite = next(found for found in body if found["code"] == "NUM001")
     assert (non_finite["value"], non_finite["limit"]) == ("NaN", "Infinity")
     assert np.isnan(Finding.model_validate(non_finite).value)
+
+
+def test_the_digest_holds_health_counts_and_entries_ready_to_show(client):
+    body = client.get(f"{RUNS}/naive/digest").json()
+    assert Digest.model_validate(body).health.title == "Unhealthy since step 0"
+    assert body["health"]["text"] == "large initial attention norm in layers.0 to layers.3."
+    assert list(body["counts"].items()) == [("error", 5), ("warning", 1)]
+    first, second = body["entries"]
+    assert (first["code"], first["where"], first["when"]) == ("ATT001", "layers.0 to layers.3", "since step 0")
+    assert [(one["code"], one["when"]) for one in first["symptoms"]] == [("GRD001", "steps 147 to 148")]
+    assert (second["code"], second["open"]) == ("NUM001", False)
+    keys = {key for entry in body["entries"] for one in (entry, *entry["symptoms"]) for key in one["keys"]}
+    findings = client.get(f"{RUNS}/naive/findings").json()
+    assert keys == {f"{one['code']}:{one['layer'] or ''}:{one['opened']}" for one in findings}
+
+
+def test_the_digest_of_a_run_without_a_sample_says_that_it_waits(runs, open_client):
+    runs.start("new")
+    health = open_client(runs.directory).get(f"{RUNS}/new/digest").json()["health"]
+    assert (health["level"], health["title"]) == ("info", "Waiting for the first step")
 
 
 def test_a_series_keeps_every_bit_of_what_was_recorded_nan_and_missing_included(client, two_runs):

@@ -43,7 +43,7 @@ def test_a_click_on_a_finding_pins_its_step_on_every_chart_and_shows_the_fix(tab
         "243 at step 0",
         "the bias is 0",
         "limit 10",
-        "bias −5.545",
+        "bias -5.545",
         "model.layers.1.attention.bias.fill_(-5.545)",
         "row mass 128 → 1",
     ):
@@ -91,9 +91,9 @@ def test_the_heatmap_is_also_a_table_and_a_file(tab, page):
 def test_a_symptom_is_listed_under_its_cause(tab, page):
     tab.visit("?run=naive")
     assert page.locator("#findings > .groups > .group").count() == 2
-    beneath = page.locator("#findings .symptoms")
-    assert beneath.get_attribute("aria-label") == "what follows from ATT001"
-    assert "GRD001" in beneath.inner_text()
-    beneath.locator(".group-head").click()
+    under = page.locator("#findings .symptoms")
+    assert under.get_attribute("aria-label") == "what follows from ATT001"
+    assert "GRD001" in under.inner_text()
+    under.locator(".group-head").click()
     tab.until(lambda: "finding=GRD001" in page.url)
     assert "100 %" in page.locator("#findings .detail .facts").inner_text()
