@@ -59,7 +59,7 @@ def test_it_says_at_which_length_the_bias_stops_being_right() -> None:
     assert [row.length for row in report.sweep if row.layer == "0" and row.right] == [128, 256, 512]
     said = list(sentences(report.sweep))
     assert len(said) == 1
-    assert said[0].startswith("3 layers (0 to 2): b = -5.55 is right from n = 128 to 512; at n = 1024 rows sum to ")
+    assert said[0].startswith("0 to 2: b = -5.545 is right from n = 128 to 512; at n = 1,024 rows sum to ")
     assert said[0] in " ".join(str(report).split())
     assert PreflightReport.model_validate_json(report.model_dump_json()) == report
     assert preflight(model, tokens(256)).sweep == ()
@@ -81,7 +81,7 @@ def test_a_bias_that_is_right_at_no_length_gets_a_suggestion() -> None:
         for n in (64, 128)
     ]
     assert list(sentences(rows)) == [
-        "a: b = 0 is right at none of these lengths; rows sum to one at b* = -4.16 (n = 64) to -4.85 (n = 128)"
+        "a: b = 0 is right at none of these lengths; rows sum to one at b* = -4.159 (n = 64) to -4.852 (n = 128)"
     ]
 
 
@@ -119,4 +119,4 @@ def test_the_table_fits_80_columns_at_long_lengths_too() -> None:
     console = Console(width=80)
     with console.capture() as shown:
         console.print(sweep_table(rows))
-    assert " ".join(shown.get().split()).endswith("16384 4090 to 4170 4670 to 4820 0 -9.11 to -9.06 0 of 2")
+    assert " ".join(shown.get().split()).endswith("16,384 4,090 to 4,170 4,670 to 4,820 0 -9.11 to -9.06 0 of 2")
