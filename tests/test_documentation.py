@@ -83,6 +83,15 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert known, (name, target)
 
 
+def test_the_tree_in_contributing_names_folders_that_exist() -> None:
+    (tree,) = re.findall(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    folder = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else name
+        assert (ROOT / folder / name if line.startswith(" ") else ROOT / name).exists(), line
+
+
 def test_a_page_is_made_for_every_rule_and_the_list_is_the_catalogue(site: Path) -> None:
     listed = re.findall(r'href="([A-Z]{3}\d{3})\.html"', (site / "rules" / "index.html").read_text())
     assert set(listed) == {rule.code for rule in rules.catalogue()}
