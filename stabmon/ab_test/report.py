@@ -7,7 +7,7 @@ from io import StringIO
 from statistics import fmean, stdev
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from scipy.special import stdtrit
@@ -18,6 +18,7 @@ from stabmon.fixes.record import Applied, Fix
 from stabmon.formatting import number, signed
 from stabmon.names import span
 from stabmon.records import Record
+from stabmon.terminal import Terminal
 
 FINAL = 20
 """Steps at the end whose mean loss is compared; a quarter of the trial where that is less."""
@@ -134,7 +135,7 @@ class TrialReport(Record):
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=120, no_color=True, highlight=False).print(self)
+        Terminal(file=text, width=120, no_color=True).print(self)
         return text.getvalue()
 
 

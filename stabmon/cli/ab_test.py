@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from stabmon.fixes.record import FixKind
+from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.config import RunConfig
@@ -30,13 +30,13 @@ def try_fix(
     from stabmon.cli.progress import training_bar
     from stabmon.workloads import training
 
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     loaded, device = configuration.load(config), training.pick_device(device)
     fixes = _fixes(loaded, fix, value, device)
     with training_bar(console, f"{loaded.name}: {fixes[0].kind}", 2 * seeds * steps) as progress:
         report = trial_of_run(loaded, fixes, steps=steps, seeds=seeds, after=after, device=device, progress=progress)
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        print_json(report)
     else:
         console.print(report)
 

@@ -1,12 +1,12 @@
 """``stabmon bench``: what the kernels reach and what the monitor costs, measured on this machine."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from stabmon.terminal import Terminal, print_json
 
 
 class Backend(StrEnum):
@@ -49,9 +49,9 @@ def bench(
     else:
         found, text = _kernels(backend, rounds, cells, host, output)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
-        Console().print(text, highlight=False)
+        Terminal().print(text)
 
 
 def _kernels(

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stabmon.cli.findings import by_group
 from stabmon.cli.progress import training_bar
 from stabmon.formatting import number
+from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.demo import DemoReport
@@ -27,7 +27,7 @@ def demo(
     from stabmon import demo as story
     from stabmon.workloads.training import pick_device
 
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     device = pick_device(device)
     config = story.default_config(device)
     if steps is not None:
@@ -41,7 +41,7 @@ def demo(
             runs.append(story.train(stage, config, directory, device, progress))
     report = story.DemoReport(naive=runs[0], fixed=runs[1])
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        print_json(report)
         return
     console.print(_side_by_side(report))
     console.print(f"The fixed run ends {number(report.gain)} nats lower.")

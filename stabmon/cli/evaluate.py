@@ -1,13 +1,15 @@
 """``stabmon evaluate``: how well rules, causes and fixes fit runs of known outcome."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.evaluation.report import Evaluation
@@ -43,7 +45,7 @@ def evaluate(
     """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
     from stabmon.evaluation import report as reports
 
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     if report is not None:
         _print(reports.read(report), half, as_json)
         return
@@ -69,15 +71,15 @@ def _print(found: "Evaluation", half: Half, as_json: bool) -> None:
 
     chosen = None if half == "all" else half
     if as_json:
-        typer.echo(report.as_json(found, chosen))
+        print_json(json.loads(report.as_json(found, chosen)))
     else:
-        Console().print(report.tables(found, chosen))
+        Terminal().print(report.tables(found, chosen))
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def _bars(console: Terminal) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar for each part of the work while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 

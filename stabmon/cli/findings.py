@@ -1,21 +1,18 @@
 """``stabmon findings``: what was found in a run, as a table or as JSON."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stabmon.errors import ConfigError
 from stabmon.findings import Entry, Finding, digest
 from stabmon.records import Severity
-
-if TYPE_CHECKING:
-    from stabmon.store import RunReader
+from stabmon.terminal import Terminal, print_json
 
 
 def findings(
@@ -25,42 +22,43 @@ def findings(
         list[str] | None, typer.Option("--set", help="A limit: att.row_mass_max=6, layers.0/att.row_mass_max=6.")
     ] = None,
     limits: Annotated[Path | None, typer.Option(help="A YAML file of limits; without it the run's own.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Code of a rule that is not to speak.")] = None,
-    rules: Annotated[list[Path] | None, typer.Option(help="A Python file with rules of your own.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Code of a rule to leave out.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with rules of your own; the code in it is run.")
+    ] = None,
+    rules_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a replay with --rules is ended.")
+    ] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the findings of a run; the exit code is 1 where one is an error.
+    """Print the findings of a run; the exit code is 1 where one is an error, 2 where the run is damaged.
 
-    --set, --limits, --ignore and --rules replay the run; what was stored stays as it is.
+    --set, --limits, --ignore and --rules replay the run; what was stored stays as it is. --rules runs the code of its
+    file, with your rights, in a process of its own; never give it a file that you would not run.
     """
+    from stabmon.cli.replay import Replay, replayed, replayed_apart
     from stabmon.store import open_run
 
-    with open_run(run) as reader:
-        if again or set_ or limits or ignore or rules:
-            found: Sequence[Finding] = _replayed(reader, set_ or (), limits, ignore or (), rules or ())
-        else:
-            found = reader.findings()
-    report(found, as_json=as_json)
-
-
-def _replayed(
-    reader: "RunReader", set_: Sequence[str], limits: Path | None, ignore: Sequence[str], rules: Sequence[Path]
-) -> Sequence[Finding]:
-    from stabmon.rules import Limits, load, replay
-    from stabmon.rules import limits as reading
-
-    base = reading.read(limits) if limits else Limits.from_mapping(reader.info.limits)
-    return replay(reader, reading.set_(base, *set_), ignore, load(*rules))
-
-
-def report(found: Sequence[Finding], *, as_json: bool) -> None:
-    """Print ``found`` and exit with 1 where one is an error."""
-    if as_json:
-        typer.echo(json.dumps([finding.model_dump(mode="json") for finding in found], indent=2))
-    elif found:
-        Console().print(table(found))
+    if again or set_ or limits or ignore or rules:
+        asked = Replay(run, set_ or (), limits, ignore or (), rules or ())
+        found, failures = replayed_apart(asked, rules_timeout) if rules else replayed(asked)
     else:
-        Console().print("No findings.")
+        with open_run(run) as reader:
+            found, failures = reader.findings(), {}
+    report(found, failures, as_json=as_json)
+
+
+def report(found: Sequence[Finding], failures: Mapping[str, str], *, as_json: bool) -> None:
+    """Print ``found``; exit with 1 where one is an error, with 2 where a rule failed, so that findings are missing."""
+    if as_json:
+        print_json(found)
+    elif found:
+        Terminal().print(table(found))
+    else:
+        Terminal().print("No findings.")
+    if failures:
+        said = "; ".join(f"{code}: {error}" for code, error in failures.items())
+        raise ConfigError(f"rules failed and were dropped, what they would have found is missing: {said}")
     if any(finding.severity is Severity.ERROR for finding in found):
         raise typer.Exit(1)
 

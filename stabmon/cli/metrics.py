@@ -1,11 +1,11 @@
 """``stabmon metrics``: the glossary of what is recorded."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.metrics import MetricDocument
@@ -20,12 +20,11 @@ def metrics(
 
     documents = [document(each) for each in (METRICS if name is None else [name])]
     if as_json:
-        values = [one.model_dump(mode="json") for one in documents]
-        typer.echo(json.dumps(values if name is None else values[0], indent=2, ensure_ascii=False))
+        print_json(documents if name is None else documents[0])
     elif name is None:
-        Console().print(_list(documents))
+        Terminal().print(_list(documents))
     else:
-        Console().print(_one(documents[0]))
+        Terminal().print(_one(documents[0]))
 
 
 def _list(documents: list["MetricDocument"]) -> Table:

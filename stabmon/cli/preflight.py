@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from stabmon.records import Severity
+from stabmon.terminal import Terminal, print_json
 
 
 def preflight(
@@ -34,8 +34,8 @@ def preflight(
         jacobian=jacobian,
     )
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        print_json(report)
     else:
-        Console().print(report)
+        Terminal().print(report)
     if any(finding.severity is Severity.ERROR for finding in report.findings):
         raise typer.Exit(1)

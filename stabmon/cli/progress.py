@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stabmon.terminal import Terminal
 
 
 @contextmanager
-def training_bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+def training_bar(console: Terminal, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
     """Show a bar while the block runs and give it a function that takes the steps done and the loss."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.3f}"),

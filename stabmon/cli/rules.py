@@ -1,14 +1,13 @@
 """``stabmon rules``: what stabmon looks for, why, and with which limits."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from stabmon.formatting import number
+from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.rules import RuleDocument
@@ -18,20 +17,19 @@ def rules(
     code: Annotated[str | None, typer.Argument(help="A rule's code or name: ATT001, starved-rows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the rules, or print one rule with its limits, their sources and what mends it."""
+    """List the rules, or print one rule with its limits, their sources and what fixes it."""
     from stabmon.rules import catalogue, document, gallery
 
     codes = [rule.code for rule in catalogue()] if code is None else [code]
     documents = [document(each) for each in codes]
     if as_json:
-        values = [one.model_dump(mode="json") for one in documents]
-        typer.echo(json.dumps(values if code is None else values[0], indent=2, ensure_ascii=False))
+        print_json(documents if code is None else documents[0])
     elif code is None:
-        Console().print(_list(documents))
+        Terminal().print(_list(documents))
     else:
         _print_one(documents[0])
         if (plot := gallery.plot_of(documents[0].code)) is not None:
-            Console().print(f"\nA bad and a good run: {plot}", soft_wrap=True, highlight=False)
+            Terminal().print(f"\nA bad and a good run: {plot}", soft_wrap=True)
 
 
 def _list(documents: list["RuleDocument"]) -> Table:
@@ -42,8 +40,8 @@ def _list(documents: list["RuleDocument"]) -> Table:
 
 
 def _print_one(one: "RuleDocument") -> None:
-    console = Console()
-    console.print(f"[bold]{one.code} {one.name}[/] ({one.severity}, {one.evidence})")
+    console = Terminal()
+    console.print(Text.assemble((f"{one.code} {one.name}", "bold"), f" ({one.severity}, {one.evidence})"))
     console.print(Text(_plain(one.title)))
     sections = {
         "What it checks": one.checks,
@@ -53,7 +51,7 @@ def _print_one(one: "RuleDocument") -> None:
         "References": one.references,
     }
     for title, text in sections.items():
-        console.print(f"\n[bold]{title}[/]")
+        console.print(f"\n{title}", style="bold")
         console.print(Text(_plain(text)))
     table = Table("limit", "default", "unit", "meaning", "source", title="\nLimits", title_justify="left")
     for limit in one.limits:

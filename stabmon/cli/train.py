@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from stabmon.formatting import number
+from stabmon.terminal import Terminal, print_json
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     from stabmon.store import fresh_name
     from stabmon.workloads import training
 
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     loaded = configuration.load(config)
     if steps is not None:
         loaded = configuration.override(loaded, {"training.steps": steps})
@@ -38,7 +38,7 @@ def train(
     with training_bar(console, name, loaded.training.steps) as progress:
         result = training.train(loaded, directory=directory, name=name, device=device, progress=progress)
     if as_json:
-        typer.echo(training.as_json(result))
+        print_json(result.model_dump(exclude={"losses"}))
     else:
         console.print(f"{name}: final loss {number(result.final_loss, 4)} {result.unit}, in {result.path}")
         if result.validation_loss is not None:

@@ -13,6 +13,7 @@ from stabmon.evaluation.matrix import Half
 from stabmon.evaluation.metrics import BaselineRow, Row, baseline_rows, rows
 from stabmon.evaluation.verdict import Verdict
 from stabmon.records import Record
+from stabmon.terminal import json_text
 
 FILE = "evaluation.json"
 """Name of the file in an evaluation's folder."""
@@ -80,7 +81,7 @@ def as_json(evaluation: Evaluation, half: Half | None) -> str:
     verdicts = evaluation.of(half)
     figures = Figures(half=half, rules=tuple(rows(verdicts)), baselines=tuple(baseline_rows(verdicts)))
     kept = evaluation.model_copy(update={"verdicts": tuple(verdicts)})
-    return f'{{"figures": {figures.model_dump_json()}, "evaluation": {kept.model_dump_json()}}}'
+    return json_text({"figures": figures, "evaluation": kept})
 
 
 def tables(evaluation: Evaluation, half: Half | None) -> Group:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +18,7 @@ from stabmon.formatting import measured
 from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_table
 from stabmon.preflight_check.sweep_report import LengthStart, sentences, sweep_table
 from stabmon.records import ModelMap, Record
+from stabmon.terminal import Terminal
 
 
 class LayerStart(Record):
@@ -89,7 +90,7 @@ class PreflightReport(Record):
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=120, no_color=True, highlight=False).print(self)
+        Terminal(file=text, width=120, no_color=True).print(self)
         return text.getvalue()
 
     def _sentences(self) -> Iterator[Text | Padding]:

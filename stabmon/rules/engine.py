@@ -59,6 +59,8 @@ class Engine:
         self._judges = [Judge(rule, limits, layers, says_non_finite=says_non_finite) for rule in _in_order(speaking)]
         self._run = Run(info, layout)
         self._causes = Causes()
+        self.failures: dict[str, str] = {}
+        """Code of a rule that raised and was dropped, and what it raised."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -73,10 +75,13 @@ class Engine:
             try:
                 with np.errstate(all="ignore"):  # NaN, infinities and what they make are facts here, and no news
                     changed += self._judged(judge)
-            except Exception:  # a bug in a rule must not stop a training: it is reported once and the rule is dropped
+            except (
+                Exception
+            ) as error:  # a bug in a rule must not stop a training: it is reported once and the rule is dropped
                 code = judge.rule.code
                 logger.exception("rule %s failed at step %d and is switched off for this run", code, step)
                 self._judges.remove(judge)
+                self.failures[code] = f"{type(error).__name__}: {error} (at step {step})"
         return [event.finding for event in dict.fromkeys(changed)]
 
     def catch_up(self, reader: "RunReader") -> None:

@@ -18,6 +18,7 @@ from stabmon.config import RunConfig, TrainingConfig
 from stabmon.errors import ConfigError
 from stabmon.findings import Finding
 from stabmon.records import Record
+from stabmon.terminal import json_text
 from stabmon.workloads.intervention import Intervention
 from stabmon.workloads.rate import rate
 from stabmon.workloads.workload import Batch, workload
@@ -60,7 +61,7 @@ class TrainingResult(Record):
 
 def as_json(result: TrainingResult) -> str:
     """Return ``result`` as one JSON object, without the loss of every step."""
-    return result.model_dump_json(indent=2, exclude={"losses"})
+    return json_text(result.model_dump(exclude={"losses"}))
 
 
 def build(config: RunConfig, device: str | torch.device = "cpu") -> nn.Module:

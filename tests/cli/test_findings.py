@@ -116,3 +116,30 @@ def test_the_layers_of_a_rule_share_a_row_and_fit_a_terminal(folder: Path) -> No
     assert "layers.0 and layers.1" in lines[at]
     assert "since step 0" in lines[at + 1]
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os._exit(0)", r"own\.py: the rules ended their own process, with exit code 0"),
+        ("raise SystemExit(0)", r"own\.py: the rules ended their own process, with exit code 0"),
+        ("while True: pass", "the rules were not done after 1 s and were ended; see --rules-timeout"),
+        (OWN.replace('"loss").below', '"loss").nowhere'), r"rules failed .*: USR001: AttributeError: .*nowhere"),
+        (
+            OWN.replace('    for hit in run.series("loss").below(2.0):', "    exit(0)\n    for hit in ():"),
+            "ended their own",
+        ),
+    ],
+    ids=["exits", "raises SystemExit", "loops", "rule raises", "rule exits"],
+)
+def test_rules_that_exit_raise_or_loop_never_end_healthy(code, message, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(code)
+    arguments = ["findings", str(folder), "--rules", str(tmp_path / "own.py"), "--ignore", "ATT001"]
+    done = CliRunner().invoke(app, [*arguments, "--rules-timeout", "1"] if "while" in code else arguments)
+    with pytest.raises(ConfigError, match=message):
+        raise done.exception
+
+
+def test_what_a_rules_file_prints_is_not_mixed_into_the_json(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("print('hello')" + OWN)
+    assert codes(folder, "--rules", tmp_path / "own.py", "--ignore", "ATT001") == [("USR001", None)]
