@@ -12,30 +12,14 @@ A packed series is, all little-endian:
 
 import json
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from stabmon.metrics import METRICS
-from stabmon.series import Floats, Spot, is_missing
+from stabmon.series import Series, Spot, is_missing
 
 FORMAT = 1
 MEDIA_TYPE = "application/vnd.stabmon.series"
-Steps = npt.NDArray[np.int64]
-
-
-class Series(NamedTuple):
-    """One metric over steps: values [S, C], and the bounds [S, C] of each bucket where it was downsampled."""
-
-    metric: str
-    spots: Sequence[Spot]
-    steps: Steps
-    values: Floats
-    low: Floats | None = None
-    high: Floats | None = None
-    cursor: int | None = None
 
 
 def pack(series: Series) -> bytes:

@@ -14,8 +14,8 @@ from stabmon.findings.digest import in_order
 from stabmon.metrics import Place, describe
 from stabmon.records import Heartbeat, Record, RunInfo, RunState
 from stabmon.rules import RuleDocument, gallery
-from stabmon.series import Layout
-from stabmon.server.encoding import FORMAT, MEDIA_TYPE, Series, pack, worst
+from stabmon.series import Layout, Series
+from stabmon.server.encoding import FORMAT, MEDIA_TYPE, pack, worst
 from stabmon.server.folder import Folder, reading
 from stabmon.server.selection import Selection
 from stabmon.store import RunReader, RunSummary

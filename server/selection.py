@@ -1,13 +1,13 @@
-"""Which numbers of a run are asked for: a metric, a column a layer, or the heads of one layer."""
+"""The numbers of a run that are asked for: a metric, one column a layer, or the heads of one layer."""
 
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from starlette.exceptions import HTTPException
 
 from stabmon.names import natural_key
-from stabmon.series import Floats, Layout, Spot, over_heads
-from stabmon.server.encoding import Series, Steps
+from stabmon.series import Floats, Layout, Series, Spot, over_heads
 from stabmon.store import RunReader
 
 
@@ -45,12 +45,10 @@ class Selection(NamedTuple):
         """
         self.check(reader.layout)
         if self.layer is None:
-            found = reader.read_layers(self.metric, start=start, stop=stop, max_points=points)
-        else:
-            found = reader.read(self.metric, layer=self.layer, start=start, stop=stop, max_points=points)
-        return Series(self.metric, found.spots, found.steps, found.values, found.low, found.high, found.cursor)
+            return reader.read_layers(self.metric, start=start, stop=stop, max_points=points)
+        return reader.read(self.metric, layer=self.layer, start=start, stop=stop, max_points=points)
 
-    def pick(self, layout: Layout, steps: Steps, rows: Floats) -> Series:
+    def pick(self, layout: Layout, steps: npt.NDArray[np.int64], rows: Floats) -> Series:
         """Take this selection out of whole rows [S, width]."""
         columns = [column for column in layout.of_metric(self.metric) if self.layer in (None, column.layer)]
         blocks = [rows[:, column.start : column.start + column.size] for column in columns]

@@ -4,7 +4,7 @@ A row is a float32 vector whose columns are fixed when the monitor attaches. NaN
 bit for bit, so a number that was never measured needs another mark: ``MISSING``, a NaN with a payload of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple, cast
 
@@ -38,7 +38,7 @@ class Columns(Record):
 
 
 class Layout(Record):
-    """Which column of a row holds which metric of which layer and head."""
+    """The columns of a row: which holds what metric of what layer and head."""
 
     columns: tuple[Columns, ...]
 
@@ -79,10 +79,31 @@ class Layout(Record):
 
 
 class Spot(NamedTuple):
-    """Which layer and head a column belongs to."""
+    """The layer and head of a column."""
 
     layer: str | None
     head: int | None
+
+
+class Series(NamedTuple):
+    """Some samples of one metric: S rows in the order of their steps, C columns of layers or heads.
+
+    Downsampled rows are buckets of equally many neighbouring samples: ``steps`` and ``times`` are those of a bucket's
+    first sample, ``values`` its mean, ``low`` and ``high`` its extremes. A NaN in a bucket makes ``values`` NaN and
+    leaves ``low`` and ``high`` to the other numbers; a bucket without a measurement is ``MISSING`` in all three.
+    """
+
+    metric: str
+    spots: Sequence[Spot]
+    steps: npt.NDArray[np.int64]
+    values: Floats
+    """[S, C], as are ``low`` and ``high``, which are None where a row is one sample."""
+    low: Floats | None = None
+    high: Floats | None = None
+    cursor: int | None = None
+    """The argument of ``RunReader.after`` for the samples that come after these, where they are read from a run."""
+    times: npt.NDArray[np.float64] | None = None
+    """Seconds since the epoch [S], where they are read from a run."""
 
 
 def over_heads(metric: str, values: Floats) -> Floats:

@@ -10,8 +10,8 @@ from torch import nn
 
 from stabmon.kernels import AuxRequest
 from stabmon.stats import Plan
-from stabmon.stats.direct import Direct
-from stabmon.stats.stage import Stage
+from stabmon.stats.direct_writer import DirectWriter
+from stabmon.stats.staged_writer import StagedWriter
 from stabmon.stats.writer import Writer
 
 ROWS_A_SEQUENCE = 16
@@ -36,7 +36,7 @@ class Recording:
         self.initial = torch.tensor(plan.initial, device=device)
         self.buffer = self.initial.clone()
         self.rows = rows
-        self._stage, self._direct = Stage(plan, self.buffer), Direct(self.buffer)
+        self._staged, self._direct = StagedWriter(plan, self.buffer), DirectWriter(self.buffer)
         self.active = False
         self.begun = False
         self.offset = 0.5
@@ -49,11 +49,11 @@ class Recording:
         """The way into the buffer: at once where a graph is traced or captured, else staged."""
         if torch.compiler.is_compiling() or (self.buffer.is_cuda and torch.cuda.is_current_stream_capturing()):
             return self._direct
-        return self._stage
+        return self._staged
 
     def flush(self) -> None:
         """Bring what is staged to the buffer: the open step is over."""
-        self._stage.flush()
+        self._staged.flush()
 
     def counts(self, module: nn.Module) -> bool:
         """Return whether this pass through ``module`` is to be recorded.

@@ -28,18 +28,18 @@ from stabmon.rules.registry import (
 )
 from stabmon.rules.replay import replay
 from stabmon.rules.user_rules import load, resolve
-from stabmon.rules.view import Hit, Run, Series
+from stabmon.rules.view import Hit, MetricView, Run
 
 __all__ = [
     "Engine",
     "Explanation",
     "Hit",
     "Limits",
+    "MetricView",
     "Observation",
     "Rule",
     "RuleDocument",
     "Run",
-    "Series",
     "attention",
     "attention_growth",
     "attention_heads",

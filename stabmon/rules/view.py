@@ -51,7 +51,7 @@ class Hit(NamedTuple):
         return f" in {count} heads"
 
 
-class Series:
+class MetricView:
     """One metric at the newest sample, flat over layers and heads, with its past."""
 
     def __init__(self, run: "Run", metric: str) -> None:
@@ -190,7 +190,7 @@ class Run:
         self.step = -1
         self.samples = 0
         self._attentions = {attention.layer: attention for attention in info.model.attentions}
-        self._series: dict[str, Series] = {}
+        self._series: dict[str, MetricView] = {}
         # Twice the history, so that rows move once in HISTORY samples; untouched pages cost nothing.
         self._rows = np.empty((2 * HISTORY, layout.width), dtype=np.float32)
         self._steps = np.empty(2 * HISTORY, dtype=np.int64)
@@ -209,10 +209,10 @@ class Run:
         """Return the attention whose series are kept under ``layer``, or None."""
         return self._attentions.get(layer or "")
 
-    def series(self, metric: str) -> Series:
+    def series(self, metric: str) -> MetricView:
         """Return ``metric`` over all layers and heads; without columns where the run does not record it."""
         if metric not in self._series:
-            self._series[metric] = Series(self, metric)
+            self._series[metric] = MetricView(self, metric)
         return self._series[metric]
 
     def add(self, step: int, values: Floats) -> None:

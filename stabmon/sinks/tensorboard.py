@@ -24,7 +24,7 @@ from stabmon.names import padded
 from stabmon.records import RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
-from stabmon.store.column_selection import Selection, selection
+from stabmon.store.column_selection import ColumnSelection, select_columns
 
 TAGS = 90
 """Most per-layer curves; with the run's own numbers, images and texts there are about a hundred tags."""
@@ -41,7 +41,7 @@ _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
 
 class _Curve(NamedTuple):
-    chosen: Selection
+    chosen: ColumnSelection
     layers: list[tuple[int, str]]
     """Column after reduction, and the tag."""
 
@@ -75,7 +75,7 @@ class TensorBoardSink:
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
         self._curves = list(_curves(layout))
-        self._heatmaps = [_Heatmap(selection(layout, metric, None)) for metric in _shown(layout, Shown.HEATMAP)]
+        self._heatmaps = [_Heatmap(select_columns(layout, metric, None)) for metric in _shown(layout, Shown.HEATMAP)]
         self._file = events.EventFile(self.folder)
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
@@ -135,7 +135,7 @@ def _is_odd(values: Floats) -> bool:
 class _Heatmap:
     """One metric: all layers over the recent samples, and all heads at the latest."""
 
-    def __init__(self, chosen: Selection) -> None:
+    def __init__(self, chosen: ColumnSelection) -> None:
         self.chosen = chosen
         self._reference = METRICS[chosen.metric].healthy
         self._recent: deque[Floats] = deque(maxlen=RECENT)
@@ -176,13 +176,13 @@ def _curves(layout: Layout) -> Iterator[_Curve]:
     own = _shown(layout, Shown.CURVE)
     for metric in layout.metrics:
         if metric in METRICS and METRICS[metric].place is Place.RUN:
-            yield _Curve(selection(layout, metric, None), [(0, metric)])
+            yield _Curve(select_columns(layout, metric, None), [(0, metric)])
     for metric in own:
         names = layout.layers(metric)
         digits = max((len(number) for name in names for number in re.findall(r"\d+", name or "")), default=2)
         columns = np.unique(np.linspace(0, len(names) - 1, min(len(names), TAGS // len(own))).round().astype(int))
         tags = [(int(column), f"{metric}/{padded(names[column] or '', max(2, digits))}") for column in columns]
-        yield _Curve(selection(layout, metric, None).reduced(), tags)
+        yield _Curve(select_columns(layout, metric, None).reduced(), tags)
 
 
 def _pages(layout: Layout) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What a hook needs of the way into the device buffer: ``Stage`` in a plain step, ``Direct`` in a graph."""
+"""The interface between hooks and the device buffer: ``StagedWriter`` in a plain step, ``DirectWriter`` in a graph."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from stabmon.stats.slots import Slots
 
 
 class Writer(Protocol):
-    """Takes what is measured of a pass."""
+    """Takes the measures of a pass."""
 
     def power(self, at: slice, x: Tensor) -> None:
         """Add the sum of squares of ``x`` and its number of elements to the pair ``at``."""

@@ -1,4 +1,4 @@
-"""Which columns of a run a reader asked for, and how they are reduced to one a layer."""
+"""The columns of a run that a reader asked for, and their reduction to one a layer."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from stabmon.names import natural_key
 from stabmon.series import Floats, Layout, Spot, over_heads
 
 
-class Selection(NamedTuple):
+class ColumnSelection(NamedTuple):
     """Neighbouring columns of one metric's chunk, in the natural order of layers."""
 
     metric: str
@@ -24,7 +24,14 @@ class Selection(NamedTuple):
     spots: list[Spot]
     by_layer: bool = False
 
-    def reduced(self) -> "Selection":
+    @property
+    def shown(self) -> list[Spot]:
+        """Layer and head of each column after the reduction."""
+        if not self.by_layer:
+            return self.spots
+        return [Spot(layer, None) for layer in dict.fromkeys(layer for layer, _ in self.spots)]
+
+    def reduced(self) -> "ColumnSelection":
         """Return the same columns, to be reduced to one a layer."""
         return self._replace(by_layer=True)
 
@@ -38,7 +45,7 @@ class Selection(NamedTuple):
         return np.stack([over_heads(self.metric, part) for part in np.split(values, ends, axis=1)], axis=1)
 
 
-def selection(layout: Layout, metric: str, layer: str | None) -> Selection:
+def select_columns(layout: Layout, metric: str, layer: str | None) -> ColumnSelection:
     """Select ``metric``, of all layers or of ``layer``.
 
     Raises:
@@ -52,7 +59,7 @@ def selection(layout: Layout, metric: str, layer: str | None) -> Selection:
         names = ", ".join(sorted((name for name in layout.layers(metric) if name), key=natural_key))
         raise StoreError(f"this run records no {metric} of layer {layer!r}; it has {names or 'no layers for it'}")
     by_head = METRICS[metric].place is Place.HEAD if metric in METRICS else wanted[0].size > 1
-    return Selection(
+    return ColumnSelection(
         metric=metric,
         columns=np.concatenate([np.arange(columns.start, columns.start + columns.size) for columns in wanted]),
         first=sum(columns.size for columns in every[: every.index(wanted[0])]),

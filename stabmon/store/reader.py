@@ -8,16 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Connection, func, select
 
 from stabmon.errors import StoreError
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout, Spot
+from stabmon.series import Layout, Series
 from stabmon.store import integrity, schema
-from stabmon.store.column_selection import Selection, selection
+from stabmon.store.column_selection import ColumnSelection, select_columns
 from stabmon.store.connect import disconnect, file_of, for_reading, in_our_words
 from stabmon.store.live import New, after
 from stabmon.store.window import Window, read_window
@@ -29,25 +27,6 @@ STALE_AFTER = 3
 _MOST_CHECKED = 1000
 _checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
 """What this process found whole: of each file its identity, and the sequence before which no fold is checked again."""
-
-
-class Read(NamedTuple):
-    """Some samples of one metric, S rows in the order of their steps.
-
-    Downsampled rows are buckets of equally many neighbouring samples: ``steps`` and ``times`` are those of a bucket's
-    first sample, ``values`` its mean, ``low`` and ``high`` its extremes. A NaN in a bucket makes ``values`` NaN and
-    leaves ``low`` and ``high`` to the other numbers; a bucket without a measurement is ``MISSING`` in all three.
-    """
-
-    steps: npt.NDArray[np.int64]
-    values: Floats
-    low: Floats | None
-    high: Floats | None
-    spots: list[Spot]
-    times: npt.NDArray[np.float64]
-    """Seconds since the epoch."""
-    cursor: int
-    """What to give to ``RunReader.after`` for the samples that come after these."""
 
 
 class Sizes(NamedTuple):
@@ -139,7 +118,7 @@ class RunReader:
         stop: int | None = None,
         max_points: int | None = None,
         attempt: int | None = None,
-    ) -> Read:
+    ) -> Series:
         """Read ``metric``, all layers and heads or those of ``layer``, from step ``start`` up to but without ``stop``.
 
         max_points: the most rows to return; more samples are put into buckets.
@@ -149,8 +128,8 @@ class RunReader:
         Raises:
             StoreError: no such metric or layer in this run, or the run is gone.
         """
-        chosen = selection(self.layout, metric, layer)
-        return self._read(chosen, Window(start, stop, attempt, max_points), chosen.spots)
+        chosen = select_columns(self.layout, metric, layer)
+        return self._read(chosen, Window(start, stop, attempt, max_points))
 
     def read_layers(
         self,
@@ -160,20 +139,18 @@ class RunReader:
         stop: int | None = None,
         max_points: int | None = None,
         attempt: int | None = None,
-    ) -> Read:
+    ) -> Series:
         """Read like ``read``, but one column a layer, reduced as ``series.over_heads`` says; a spot's head is None.
 
         From 32 samples a bucket on, ``low`` and ``high`` are made of the heads' own extremes, so that they may be wider
         than those of the reduced series, never narrower; ``values`` then is the reduction of the heads' means.
         """
-        chosen = selection(self.layout, metric, None)
-        spots = [Spot(layer, None) for layer in self.layout.layers(metric)]
-        return self._read(chosen.reduced(), Window(start, stop, attempt, max_points), spots)
+        chosen = select_columns(self.layout, metric, None).reduced()
+        return self._read(chosen, Window(start, stop, attempt, max_points))
 
-    def _read(self, chosen: Selection, window: Window, spots: list[Spot]) -> Read:
+    def _read(self, chosen: ColumnSelection, window: Window) -> Series:
         with self._snapshot(f"reading {chosen.metric}") as connection:
-            found = read_window(connection, chosen, window)
-        return Read(found.steps, found.values, found.low, found.high, spots, found.times, found.cursor)
+            return read_window(connection, chosen, window)
 
     def after(self, cursor: int, *, limit: int | None = None) -> New:
         """Return the samples since ``cursor`` (0: all; at most ``limit``), whole rows, and the cursor after them."""

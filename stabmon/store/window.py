@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, func, select
 
-from stabmon.series import Floats
+from stabmon.series import Floats, Series
 from stabmon.store import schema
-from stabmon.store.column_selection import Selection
+from stabmon.store.column_selection import ColumnSelection
 from stabmon.store.levels import PACKED, Buckets, merged, of_size, single, unpack
 
 _FAR = np.iinfo(np.int64).max
@@ -25,17 +25,6 @@ class Window(NamedTuple):
     stop: int | None = None
     attempt: int | None = None
     max_points: int | None = None
-
-
-class Found(NamedTuple):
-    """What was read, rows of ``chosen``'s columns; low and high are None unless there are buckets."""
-
-    steps: npt.NDArray[np.int64]
-    times: npt.NDArray[np.float64]
-    values: Floats
-    low: Floats | None
-    high: Floats | None
-    cursor: int
 
 
 class _Part(NamedTuple):
@@ -54,7 +43,7 @@ class _Part(NamedTuple):
         return self.rows is None and bool(self.keep.all())
 
 
-def read_window(connection: Connection, chosen: Selection, window: Window) -> Found:
+def read_window(connection: Connection, chosen: ColumnSelection, window: Window) -> Series:
     """Read ``chosen`` of the steps in ``window``."""
     limits = _limits(connection, window)
     parts = _folds(connection, window, limits)
@@ -65,15 +54,15 @@ def read_window(connection: Connection, chosen: Selection, window: Window) -> Fo
     unit = max((level for level in schema.LEVELS if level <= size), default=1)
     stored = _stored(connection, chosen, unit, [part for part in parts if part.rows is None])
     if unit > 1:
-        return _zoomed([_entries(part, unit, stored, chosen) for part in parts], size, cursor)
+        return _zoomed([_entries(part, unit, stored, chosen) for part in parts], size, cursor, chosen)
     steps = np.concatenate([part.steps[part.keep] for part in parts] or [np.empty(0, np.int64)])
     times = np.concatenate([part.times[part.keep] for part in parts] or [np.empty(0)])
     nothing = np.empty((0, len(chosen.columns)), np.float32)
     values = chosen.shaped(np.concatenate([_rows(part, stored, chosen) for part in parts] or [nothing]))
     if size == 1:
-        return Found(steps, times, values, None, None, cursor)
+        return Series(chosen.metric, chosen.shown, steps, values, cursor=cursor, times=times)
     low, mean, high, _ = of_size(values, size)
-    return Found(steps[::size], times[::size], mean, low, high, cursor)
+    return Series(chosen.metric, chosen.shown, steps[::size], mean, low, high, cursor, times[::size])
 
 
 def _limits(connection: Connection, window: Window) -> dict[int, int]:
@@ -108,7 +97,9 @@ def _folds(connection: Connection, window: Window, limits: dict[int, int]) -> li
     return parts
 
 
-def _tail(connection: Connection, chosen: Selection, window: Window, limits: dict[int, int]) -> tuple[list[_Part], int]:
+def _tail(
+    connection: Connection, chosen: ColumnSelection, window: Window, limits: dict[int, int]
+) -> tuple[list[_Part], int]:
     """Return the tail's part, if it has any, and the cursor after the newest sample."""
     tail, fold = schema.tail.c, schema.fold.c
     end = connection.execute(select(func.max(fold.sequence + fold.samples))).scalar_one() or 0
@@ -125,7 +116,7 @@ def _tail(connection: Connection, chosen: Selection, window: Window, limits: dic
     return ([part] if keep.any() else []), lines[-1].sequence + 1
 
 
-def _stored(connection: Connection, chosen: Selection, unit: int, folds: list[_Part]) -> dict[int, bytes]:
+def _stored(connection: Connection, chosen: ColumnSelection, unit: int, folds: list[_Part]) -> dict[int, bytes]:
     """Return the blob of each fold: its level of that unit, or its raw values for unit 1 and for folds cut in two."""
     raw = [part.sequence for part in folds if unit == 1 or not part.whole]
     levels = [part.sequence for part in folds if unit > 1 and part.whole]
@@ -139,7 +130,7 @@ def _stored(connection: Connection, chosen: Selection, unit: int, folds: list[_P
 def _blobs(
     connection: Connection,
     table: Table,
-    chosen: Selection,
+    chosen: ColumnSelection,
     sequences: list[int],
     itemsize: int,
     unit: int,
@@ -161,7 +152,7 @@ def _blobs(
     return {sequence: blob for sequence, blob in connection.execute(query) if sequence in wanted}
 
 
-def _rows(part: _Part, stored: dict[int, bytes], chosen: Selection) -> Floats:
+def _rows(part: _Part, stored: dict[int, bytes], chosen: ColumnSelection) -> Floats:
     """Return the raw values [samples, columns] of ``part`` that lie in the window."""
     rows = part.rows
     if rows is None:
@@ -176,7 +167,7 @@ class _Entries(NamedTuple):
     buckets: Buckets
 
 
-def _entries(part: _Part, unit: int, stored: dict[int, bytes], chosen: Selection) -> _Entries:
+def _entries(part: _Part, unit: int, stored: dict[int, bytes], chosen: ColumnSelection) -> _Entries:
     """Return what of ``part`` lies in the window: a whole fold in buckets of ``unit`` samples, else single ones."""
     if not part.whole:
         values = chosen.shaped(np.ascontiguousarray(_rows(part, stored, chosen)))
@@ -188,7 +179,7 @@ def _entries(part: _Part, unit: int, stored: dict[int, bytes], chosen: Selection
     return _Entries(part.steps[starts], part.times[starts], np.diff(starts, append=part.samples), shaped)
 
 
-def _zoomed(entries: list[_Entries], size: int, cursor: int) -> Found:
+def _zoomed(entries: list[_Entries], size: int, cursor: int, chosen: ColumnSelection) -> Series:
     """Merge entries into buckets of about ``size`` samples: a bucket ends with the entry that fills it."""
     counts = np.concatenate([entry.samples for entry in entries])
     starts = np.flatnonzero(np.diff((np.cumsum(counts) - counts) // size, prepend=-1))
@@ -196,10 +187,10 @@ def _zoomed(entries: list[_Entries], size: int, cursor: int) -> Found:
     low, mean, high, _ = merged(Buckets(*(np.concatenate(plane) for plane in planes)), starts)
     steps = np.concatenate([entry.steps for entry in entries])[starts]
     times = np.concatenate([entry.times for entry in entries])[starts]
-    return Found(steps, times, mean, low, high, cursor)
+    return Series(chosen.metric, chosen.shown, steps, mean, low, high, cursor, times)
 
 
-def _layers(count: npt.NDArray[np.int64], chosen: Selection) -> npt.NDArray[np.int64]:
+def _layers(count: npt.NDArray[np.int64], chosen: ColumnSelection) -> npt.NDArray[np.int64]:
     """Return the samples of a bucket in which a column, or any head of a layer, was measured."""
     if not chosen.by_layer:
         return count

@@ -3,8 +3,8 @@ import struct
 import numpy as np
 import pytest
 
-from stabmon.series import MISSING, Spot, is_missing
-from stabmon.server.encoding import Series, pack, unpack, worst
+from stabmon.series import MISSING, Series, Spot, is_missing
+from stabmon.server.encoding import pack, unpack, worst
 
 SPOTS = [Spot("layers.0", None), Spot("layers.10", 3)]
 ODD = np.array([[np.nan, 1.5], [np.inf, -np.inf], [MISSING, -0.0]], dtype=np.float32)

@@ -16,11 +16,11 @@ from stabmon.nn import SigmoidAttention
 from stabmon.preflight_check.check import measure
 from stabmon.records import Attention
 from stabmon.stats import Plan, finalise
-from stabmon.stats.direct import Direct
+from stabmon.stats.direct_writer import DirectWriter
 from stabmon.stats.measured import with_output
 from stabmon.stats.rows import row_statistics
 from stabmon.stats.softmax import add_softmax
-from stabmon.stats.stage import Stage
+from stabmon.stats.staged_writer import StagedWriter
 
 BATCH, HEADS, LENGTH, WIDTH = 2, 2, 64, 16
 REQUEST = AuxRequest(rows=16, offset=0.25)
@@ -54,7 +54,7 @@ def _by(writer_of, change):
         buffer = torch.tensor(plan.initial)
         writer = writer_of(plan, buffer)
         writer.call(plan.slots[0], change(call), slice(None), REQUEST)
-        if isinstance(writer, Stage):
+        if isinstance(writer, StagedWriter):
             writer.flush()
         return plan, buffer
 
@@ -68,7 +68,7 @@ def _multihead_attention(call):
     inputs = tuple(part.transpose(1, 2).flatten(2) for part in call[:3])
     plan = _plan("softmax")
     buffer = torch.tensor(plan.initial)
-    add_softmax(Direct(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
+    add_softmax(DirectWriter(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
     return plan, buffer
 
 
@@ -82,11 +82,11 @@ def _softmax_attention(call):
 
 
 def _staged(plan, buffer):
-    return Stage(plan, buffer)
+    return StagedWriter(plan, buffer)
 
 
 def _direct(plan, buffer):
-    return Direct(buffer)
+    return DirectWriter(buffer)
 
 
 PATHS = {

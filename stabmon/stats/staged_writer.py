@@ -1,8 +1,8 @@
-"""What hooks measure in a pass, kept small until it is added to the buffer for all layers together.
+"""The writer of plain steps: measures of a pass are staged, and added to the buffer for all layers together.
 
 A launch costs more than the few numbers it moves, on a GPU as on a CPU. So a hook takes one norm, or one copy of
-sampled rows, and ``fold`` does the rest for all layers at once: when a module is called again before the step is over,
-and at the step's end. What shapes decide is counted on the host.
+sampled rows, and ``add_staged`` does the rest for all layers at once: when a module is called again before the step is
+over, and at the step's end. What shapes decide is counted on the host.
 """
 
 import weakref
@@ -56,10 +56,10 @@ class _Sampled(NamedTuple):
 _Pending = TypeVar("_Pending", _Measured, _Sampled)
 
 
-class Stage:
+class StagedWriter:
     """Notes what hooks measure and brings it to ``buffer`` [plan.width] with few operations.
 
-    It does what ``Direct`` does, later. Between two folds each slot is written once.
+    It does what ``DirectWriter`` does, later. Between two of its calls each slot is written once.
     """
 
     def __init__(self, plan: Plan, buffer: Tensor) -> None:
@@ -117,7 +117,7 @@ class Stage:
         self._counts[slots["counts"].start + 1] += samples * elements
         self._counts[slots["keys"].start] = max(self._counts[slots["keys"].start], keys)
 
-    def fold(self) -> None:
+    def add_staged(self) -> None:
         """Add what was noted to the buffer."""
         if self._taken:
             self.buffer[self._sums].addcmul_(self._norms, self._norms)
@@ -133,7 +133,7 @@ class Stage:
 
     def flush(self) -> None:
         """Add everything to the buffer, what was counted too: it is whole now."""
-        self.fold()
+        self.add_staged()
         counts = self._counts.tobytes()
         if counts != self._counted[0]:
             self._counted = (counts, torch.tensor(self._counts, device=self.buffer.device))
@@ -148,7 +148,7 @@ class Stage:
 
     def _take(self, start: int) -> None:
         if start in self._taken:
-            self.fold()
+            self.add_staged()
         self._taken.add(start)
 
     def _statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What hooks add to the device buffer at once: for graphs, which replay device work and no Python."""
+"""The writer of graphs, which replay device work and no Python: measures are added to the device buffer at once."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from stabmon.stats.rows import row_statistics
 from stabmon.stats.slots import Slots
 
 
-class Direct:
+class DirectWriter:
     """Writes to ``buffer`` [plan.width] with device operations alone: no synchronisation, nothing that grows as n²."""
 
     def __init__(self, buffer: Tensor) -> None:

@@ -11,8 +11,8 @@ from stabmon.kernels.observe import Call
 from stabmon.kernels.reference import sigmoid_attention
 from stabmon.records import Attention
 from stabmon.stats import Plan, finalise
-from stabmon.stats.direct import Direct
-from stabmon.stats.stage import Stage
+from stabmon.stats.direct_writer import DirectWriter
+from stabmon.stats.staged_writer import StagedWriter
 
 ALL, EVERY_ROW = slice(None), AuxRequest(rows=100, offset=0.5)
 
@@ -42,10 +42,10 @@ def _call(seed, heads, key_heads, *, length=7, dtype=torch.float32, bias=None, c
 def _rows(plan, feed):
     """Return the row that ``feed`` makes by each way into the buffer."""
     buffers = [torch.tensor(plan.initial) for _ in range(2)]
-    stage = Stage(plan, buffers[0])
+    stage = StagedWriter(plan, buffers[0])
     feed(stage)
     stage.flush()
-    feed(Direct(buffers[1]))
+    feed(DirectWriter(buffers[1]))
     return [finalise(buffer.numpy(), plan) for buffer in buffers]
 
 
@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite_stay_with_their_layer(bad):
 def test_a_step_that_is_settled_leaves_nothing_for_the_next():
     plan = _plan(2)
     buffer = torch.tensor(plan.initial)
-    stage = Stage(plan, buffer)
+    stage = StagedWriter(plan, buffer)
     rows = []
     for _ in range(2):
         stage.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
