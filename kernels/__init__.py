@@ -3,6 +3,15 @@
 from . import observe
 from .api import sigmoid_attention
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+from .problem import Backend
 from .varlen import sigmoid_attention_varlen
 
-__all__ = ["STATISTICS", "AuxOutput", "AuxRequest", "observe", "sigmoid_attention", "sigmoid_attention_varlen"]
+__all__ = [
+    "STATISTICS",
+    "AuxOutput",
+    "AuxRequest",
+    "Backend",
+    "observe",
+    "sigmoid_attention",
+    "sigmoid_attention_varlen",
+]

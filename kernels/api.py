@@ -1,13 +1,12 @@
 """The public function on sequences of one padded length, [B, H, N, D]; ``varlen`` holds the one on packed sequences."""
 
-from typing import overload
+from typing import Unpack, overload
 
 from torch import Tensor
 
-from . import dispatch, launch, validation
+from . import dispatch, validation
 from .auxiliary import AuxOutput, AuxRequest
-from .options import Lengths, Options
-from .problem import Form
+from .options import Lengths, Options, complete, spelled_out
 
 
 @overload
@@ -16,17 +15,9 @@ def sigmoid_attention(
     key: Tensor,
     value: Tensor,
     *,
-    bias: Tensor | float | None = ...,
-    scale: float | None = ...,
-    is_causal: bool = ...,
-    window: int | None = ...,
-    alibi_slopes: Tensor | None = ...,
     key_lengths: Tensor | None = ...,
-    enable_gqa: bool = ...,
-    deterministic: bool | None = ...,
     return_aux: None = ...,
-    backend: launch.Backend = ...,
-    form: Form = ...,
+    **options: Unpack[Options],
 ) -> Tensor: ...
 @overload
 def sigmoid_attention(
@@ -34,34 +25,19 @@ def sigmoid_attention(
     key: Tensor,
     value: Tensor,
     *,
-    bias: Tensor | float | None = ...,
-    scale: float | None = ...,
-    is_causal: bool = ...,
-    window: int | None = ...,
-    alibi_slopes: Tensor | None = ...,
     key_lengths: Tensor | None = ...,
-    enable_gqa: bool = ...,
-    deterministic: bool | None = ...,
     return_aux: AuxRequest,
-    backend: launch.Backend = ...,
-    form: Form = ...,
+    **options: Unpack[Options],
 ) -> tuple[Tensor, AuxOutput]: ...
+@spelled_out
 def sigmoid_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     *,
-    bias: Tensor | float | None = None,
-    scale: float | None = None,
-    is_causal: bool = False,
-    window: int | None = None,
-    alibi_slopes: Tensor | None = None,
     key_lengths: Tensor | None = None,
-    enable_gqa: bool = False,
-    deterministic: bool | None = None,
     return_aux: AuxRequest | None = None,
-    backend: launch.Backend = "auto",
-    form: Form = "auto",
+    **options: Unpack[Options],
 ) -> Tensor | tuple[Tensor, AuxOutput]:
     """Compute sigmoid attention, out = sigmoid(scale·q kᵀ + b) v over each row's valid keys.
 
@@ -87,7 +63,7 @@ def sigmoid_attention(
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
             bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, what
-            ``hopper.launch.refusal`` lets through), or "auto": hopper where it can,
+            ``hopper/requirements.py`` lets through), or "auto": hopper where it can,
             else triton, else eager.
         form: how a fused forward computes sigmoid: "accurate", "tanh" (one special-function operation, loses small
             weights), or "auto": tanh only where type and bias keep its error within the bound under Numerics. Which one
@@ -107,9 +83,6 @@ def sigmoid_attention(
 
     References: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431.
     """
-    options = Options(
-        bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
-    )
     validation.check_tensors(query, key, value)
-    output, aux = dispatch.attend(query, key, value, options, Lengths(key_lengths))
+    output, aux = dispatch.attend(query, key, value, complete(options), Lengths(key_lengths), return_aux)
     return output if aux is None else (output, aux)

@@ -1,4 +1,4 @@
-"""What the kernel can tell about a call besides its output."""
+"""Extra outputs of a call: statistics of logits and weights over sampled rows."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,11 +22,13 @@ STATISTICS = (
 
 OFFSET_STEPS = 65536
 """``AuxRequest.offset`` is rounded down to this fraction, so that every backend samples the same rows."""
-
+DEAD = 0.01
+"""A weight below DEAD / n is dead: a hundredth of what a row of n equal weights that sums to one would have."""
 
 Measure = Callable[[Problem], Callable[[Tensor], Tensor]]
-"""How a forward has statistics measured: called before its launch, on the problem as its kernel reads it; what that
-returns is called right after the launch, on the parts of Σ out² [B, H, parts] float32, and returns the statistics."""
+"""Measures statistics beside a forward: called before its launch, on the problem as its kernel reads it; what that
+returns is called right after the launch, on partial sums of Σ out² [B, H, parts] float32, and returns the statistics.
+"""
 
 
 class AuxRequest(NamedTuple):

@@ -1,4 +1,4 @@
-"""From a call's arguments to its output: defaults, autocast, the choice of a backend, the observer, the statistics."""
+"""The steps of a call: defaults, autocast, choice of a backend, observer, output, statistics."""
 
 import math
 from collections.abc import Hashable
@@ -6,68 +6,69 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from . import launch, observe, ops, reference, validation
+from . import choice, observe, ops, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
+from .eager import reference
 from .options import Lengths, Options
-from .problem import Problem, Traits
+from .problem import Chosen, Problem, Traits
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths
+    query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths, return_aux: AuxRequest | None
 ) -> tuple[Tensor, AuxOutput | None]:
     """Return the output [B, H, N_q, D] of a call on floating tensors of one device, and the statistics it asks for.
 
-    Calls that look alike are checked, and given to a backend, once.
+    Calls of one signature are checked, and given to a backend, once.
     """
     query, key, value = _autocast(query, key, value)
     validation.check_switches(options)
-    looks = _looks(query, key, value, options, lengths)
-    chosen = memoize(looks, lambda: _choose(query, key, value, options, lengths))
-    validation.check_request(options.return_aux)
+    signed = _signature(query, key, value, options, lengths)
+    chosen = memoize(signed, lambda: _choose(query, key, value, options, lengths))
+    validation.check_request(return_aux)
     problem = _complete(query, key, value, options, lengths)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
-    output, seen, asked = _attend(problem, chosen, observed, options.return_aux)
+    output, seen, asked = _attend(problem, chosen, observed, return_aux)
     if observer is not None:
-        observer.record(observe.call_of(problem, output, seen))
+        observer.record(observe.Call(problem, output, seen))
     return output, asked
 
 
-def _looks(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
+def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
     """Return all that the checks and the choice of a backend depend on: neither a bias's value nor a tensor's.
 
     The type of the window is there because True equals 1 and is refused.
     """
     return (
-        "decision", signature(query), signature(key), signature(value), _look(options.bias),
-        _look(options.alibi_slopes),
-        options.scale, type(options.window), options.window, options.enable_gqa, options.backend, options.form,
-        _look(lengths.key_lengths), lengths.query_starts is None,
+        "decision", signature(query), signature(key), signature(value), _signed(options["bias"]),
+        _signed(options["alibi_slopes"]),
+        options["scale"], type(options["window"]), options["window"], options["enable_gqa"],
+        options["backend"], options["form"], _signed(lengths.key_lengths), lengths.query_starts is None,
     )  # fmt: skip
 
 
-def _look(given: object) -> Hashable:
+def _signed(given: object) -> Hashable:
     return signature(given) if isinstance(given, Tensor) else (type(given),)
 
 
-def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> launch.Chosen:
-    """Check a call and choose who answers it."""
-    validation.check_shapes(query, key, value, options.enable_gqa)
+def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Chosen:
+    """Check a call and choose its backend."""
+    validation.check_shapes(query, key, value, options["enable_gqa"])
     validation.check_key_lengths(lengths.key_lengths, query)
     validation.check_options(query, key, value, options)
     traits = Traits(
         query.device,
         query.dtype,
         query.size(3),
-        options.alibi_slopes is not None,
+        options["alibi_slopes"] is not None,
         _scale(query, options),
-        options.window is not None,
+        options["window"] is not None,
         lengths.key_lengths is not None,
         lengths.query_starts is not None,
     )
-    validation.check_backend(options.backend, traits)
-    return launch.choose(options.backend, traits)
+    choice.check(options["backend"], traits)
+    return choice.choose(options["backend"], traits)
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,7 +82,7 @@ def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
 def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Problem:
     """Fill in every default."""
     bias = _bias(query, key, options, lengths)
-    slopes = options.alibi_slopes
+    slopes = options["alibi_slopes"]
     return Problem(
         query,
         key,
@@ -90,32 +91,32 @@ def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengt
         0.0 if isinstance(bias, Tensor) else bias,
         None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
         _scale(query, options),
-        options.is_causal,
-        options.window,
+        options["is_causal"],
+        options["window"],
         *lengths,
         _is_deterministic(options),
-        options.form,
+        options["form"],
     )
 
 
 def _scale(query: Tensor, options: Options) -> float:
-    return 1.0 / math.sqrt(query.size(3)) if options.scale is None else options.scale
+    return 1.0 / math.sqrt(query.size(3)) if options["scale"] is None else options["scale"]
 
 
 def _is_deterministic(options: Options) -> bool:
-    given = options.deterministic
+    given = options["deterministic"]
     return torch.are_deterministic_algorithms_enabled() if given is None else given
 
 
 def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Tensor | float:
     """Return the bias: the caller's, or −log of the most keys that a row of each sequence may see."""
-    if isinstance(options.bias, Tensor):
-        return options.bias.to(_working_type(query)).contiguous()
-    if options.bias is not None:
-        return options.bias
+    if isinstance(options["bias"], Tensor):
+        return options["bias"].to(_working_type(query)).contiguous()
+    if options["bias"] is not None:
+        return options["bias"]
     most = lengths.max_k or key.size(2)
-    if options.window is not None:
-        most = min(most, options.window if options.is_causal else 2 * options.window - 1)
+    if options["window"] is not None:
+        most = min(most, options["window"] if options["is_causal"] else 2 * options["window"] - 1)
     keys = lengths.keys()
     return -math.log(most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
 
@@ -125,7 +126,7 @@ def _working_type(query: Tensor) -> torch.dtype:
 
 
 def _attend(
-    problem: Problem, backend: launch.Chosen, observed: AuxRequest | None, asked: AuxRequest | None
+    problem: Problem, backend: Chosen, observed: AuxRequest | None, asked: AuxRequest | None
 ) -> tuple[Tensor, AuxOutput | None, AuxOutput | None]:
     """Return the output and the statistics of both requests; equal requests share one result.
 
@@ -135,7 +136,7 @@ def _attend(
     if first is None:
         return _run(problem, backend, None)[0], None, None
     output, statistics = _run(problem, backend, _sample(problem, first))
-    aux = AuxOutput(statistics, backend, launch.form_of(problem, backend))
+    aux = AuxOutput(statistics, backend, choice.form_of(problem, backend))
     if asked is None or observed is None or asked == observed:
         return output, aux if observed else None, aux if asked else None
     sums = statistics[..., 0].contiguous()
@@ -146,7 +147,7 @@ def _sample(problem: Problem, request: AuxRequest) -> ops.Sample:
     return request.rows, request.offset, problem.batch if request.sequences is None else request.sequences
 
 
-def _run(problem: Problem, backend: launch.Chosen, sample: ops.Sample | None) -> tuple[Tensor, Tensor]:
+def _run(problem: Problem, backend: Chosen, sample: ops.Sample | None) -> tuple[Tensor, Tensor]:
     """Return output and statistics; nobody reads the latter where no sample is asked for."""
     if backend != "eager":
         return ops.attend(problem, sample, backend)
@@ -156,7 +157,7 @@ def _run(problem: Problem, backend: launch.Chosen, sample: ops.Sample | None) ->
     return output, _measure(problem, backend, reference.output_square_sum(problem, output), sample)
 
 
-def _measure(problem: Problem, backend: launch.Chosen, sums: Tensor, sample: ops.Sample) -> Tensor:
+def _measure(problem: Problem, backend: Chosen, sums: Tensor, sample: ops.Sample) -> Tensor:
     """Return the statistics of a sample, given Σ out² [B, H]."""
     if backend != "eager":
         return ops.row_statistics(problem, sums, sample)

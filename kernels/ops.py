@@ -2,7 +2,7 @@
 """The fused backends as PyTorch operators: traced whole by torch.compile, with autograd; only their inputs are kept.
 
 stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row_statistics take the fields of a
-``Problem``, spelled in ``problem.SCHEMA``. Kernels, and with them triton, are imported when an operator first runs.
+``Problem``. Kernels, and with them triton, are imported when an operator first runs.
 ``torch.library.Library`` and not ``custom_op``, whose layers between autograd and a kernel take several times as long
 as launching it.
 """
@@ -18,11 +18,22 @@ from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
 
 from . import flops
-from .problem import FIELDS, SCHEMA, Problem
+from .problem import FIELDS, Problem
 
 Sample = tuple[int, float, int]
 """Which rows to measure, as the operators take it: rows, offset, sequences."""
 
+_TYPES = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    float: "float",
+    bool: "bool",
+    int: "SymInt",
+    int | None: "SymInt?",
+    str: "str",
+}
+SCHEMA = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Problem.__annotations__.items())
+"""``Problem`` as an operator's arguments."""
 _LIBRARY = torch.library.Library("stabmon", "DEF")
 _BELOW = torch._C._after_autograd_keyset
 _REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView) - DispatchKeySet(DispatchKey.BackendSelect)
@@ -62,12 +73,12 @@ def _operator(
 @cache
 def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
     """Return a function of the kernels, "forward" or "backward", by backend."""
-    from . import backward, forward
-    from .hopper import launch as hopper
+    from .hopper import backward_launch, forward_launch
+    from .triton import backward, forward
 
     if name == "forward":
-        return {"triton": forward.forward, "hopper": hopper.forward}
-    return {"triton": backward.backward, "hopper": hopper.backward}
+        return {"triton": forward.forward, "hopper": forward_launch.forward}
+    return {"triton": backward.backward, "hopper": backward_launch.backward}
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -75,7 +86,7 @@ def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     problem, (rows, offset, sequences, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output, measure = torch.empty_like(problem.query), None
     if rows >= 0:
-        from .statistics_launch import begin
+        from .triton.statistics_launch import begin
 
         measure = partial(begin, rows=rows, offset=offset, sequences=sequences, early=True)
     return output, _runs("forward")[backend](problem, output, measure)
@@ -108,7 +119,7 @@ def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor,
 
 def _compute_statistics(*arguments: Any) -> Tensor:
     """Return the statistics [B, H, 9] float32 of ``Problem``'s fields, sums and a ``Sample``."""
-    from .statistics_launch import row_statistics
+    from .triton.statistics_launch import row_statistics
 
     return row_statistics(Problem(*arguments[:FIELDS]), *arguments[FIELDS:])
 
@@ -139,7 +150,7 @@ row_statistics_op = _operator(
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
 """Where ``Problem`` has tensors."""
-_NOTHING = (None,) * (FIELDS + 4 - 4)
+_NOTHING = (None,) * FIELDS
 """The gradients of what has none: all arguments but query, key, value and bias."""
 
 

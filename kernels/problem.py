@@ -1,7 +1,4 @@
-"""A checked call with every default filled in: what backends, operators and launchers are handed.
-
-``SCHEMA`` spells the same fields for ``torch.library``, which wants plain arguments; it stands nowhere else.
-"""
+"""A checked call with every default filled in: what backends, operators and launchers take."""
 
 from collections.abc import Hashable
 from typing import Literal, NamedTuple
@@ -11,6 +8,8 @@ from torch import Tensor
 
 from .cache import layout
 
+Backend = Literal["auto", "eager", "triton", "hopper"]
+Chosen = Literal["eager", "triton", "hopper"]
 Form = Literal["auto", "tanh", "accurate"]
 """How a fused forward computes sigmoid: by decision from type and bias, or forced."""
 
@@ -42,11 +41,11 @@ class Problem(NamedTuple):
     query: Tensor
     key: Tensor
     value: Tensor
-    bias: Tensor | None
-    bias_value: float
-    alibi_slopes: Tensor | None
-    scale: float
-    is_causal: bool
+    bias: Tensor | None = None
+    bias_value: float = 0.0
+    alibi_slopes: Tensor | None = None
+    scale: float = 1.0
+    is_causal: bool = False
     window: int | None = None
     key_lengths: Tensor | None = None
     query_starts: Tensor | None = None
@@ -58,7 +57,7 @@ class Problem(NamedTuple):
 
     @property
     def batch(self) -> int:
-        """How many sequences there are."""
+        """The number of sequences."""
         return self.query.size(0) if self.query_starts is None else self.query_starts.size(0) - 1
 
     @property
@@ -78,7 +77,7 @@ class Problem(NamedTuple):
 
     @property
     def any_bias(self) -> Tensor | float:
-        """The bias as the caller thinks of it: a tensor or a number."""
+        """The bias, a tensor or a number."""
         return self.bias_value if self.bias is None else self.bias
 
     @property
@@ -92,11 +91,16 @@ class Problem(NamedTuple):
             self.deterministic, self.form,
         )  # fmt: skip
 
+    def sequences(self, read: slice) -> "Problem":
+        """Return the problem of the sequences ``read`` alone; not for packed ones."""
+        bias, lengths = self.bias, self.key_lengths
+        return self._replace(
+            query=self.query[read],
+            key=self.key[read],
+            value=self.value[read],
+            bias=bias if bias is None or bias.dim() == 1 else bias[read],
+            key_lengths=None if lengths is None else lengths[read],
+        )
 
-SCHEMA = (
-    "Tensor query, Tensor key, Tensor value, Tensor? bias, float bias_value, Tensor? alibi_slopes, float scale, "
-    "bool is_causal, SymInt? window, Tensor? key_lengths, Tensor? query_starts, Tensor? key_starts, SymInt max_q, "
-    "SymInt max_k, bool deterministic, str form"
-)
-"""``Problem`` as an operator's arguments."""
+
 FIELDS = len(Problem._fields)

@@ -1,4 +1,4 @@
-"""Which releases of Triton the kernels are written for, and which one is installed."""
+"""Releases of Triton that the kernels are written for, and the installed one."""
 
 import importlib.metadata
 
@@ -25,5 +25,10 @@ def name(release: Release | None) -> str:
 
 
 def is_older(release: Release) -> bool:
-    """Say whether ``release`` is older than the oldest that is supported."""
+    """Return whether ``release`` is older than the oldest that is supported."""
     return release < SUPPORTED[0]
+
+
+def is_supported() -> bool:
+    """Return whether the installed release is one under which every kernel compiles."""
+    return INSTALLED is not None and SUPPORTED[0] <= INSTALLED <= SUPPORTED[1]

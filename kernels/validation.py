@@ -1,4 +1,4 @@
-"""What a call of ``sigmoid_attention`` must look like, and what it is told when it does not."""
+"""Checks of the arguments of a call; the message of an error says what was expected and what was given."""
 
 from collections.abc import Sequence
 from types import NoneType
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .auxiliary import AuxRequest
-from .launch import Backend, refusal
 from .options import Options
-from .problem import Form, Traits
+from .problem import Backend, Form
 
 
 def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -> None:
@@ -20,16 +19,16 @@ def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -
         TypeError: an argument of the wrong type, or tensors whose dtypes differ.
         ValueError: shapes, strides, devices or names that do not fit.
     """
-    _check_name("backend", options.backend, get_args(Backend))
-    _check_name("form", options.form, get_args(Form))
+    _check_name("backend", options["backend"], get_args(Backend))
+    _check_name("form", options["form"], get_args(Form))
     for name, tensor in (("key", key), ("value", value)):
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have dtype {query.dtype} to match query, got {tensor.dtype}")
     _check_strides(query, key, value)
-    _check_per_head("bias", options.bias, query)
-    _check_per_head("alibi_slopes", options.alibi_slopes, query)
-    _check_window(options.window)
-    _check_scale(options.scale)
+    _check_per_head("bias", options["bias"], query)
+    _check_per_head("alibi_slopes", options["alibi_slopes"], query)
+    _check_window(options["window"])
+    _check_scale(options["scale"])
 
 
 def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
@@ -120,12 +119,12 @@ def check_switches(options: Options) -> None:
     Raises:
         TypeError: one of ``options`` is something else.
     """
-    if not isinstance(options.is_causal, bool):
-        raise TypeError(f"is_causal must be True or False, got {options.is_causal!r}")
-    if not isinstance(options.enable_gqa, bool):
-        raise TypeError(f"enable_gqa must be True or False, got {options.enable_gqa!r}")
-    if not isinstance(options.deterministic, (bool, NoneType)):
-        raise TypeError(f"deterministic must be True, False or None, got {options.deterministic!r}")
+    if not isinstance(options["is_causal"], bool):
+        raise TypeError(f"is_causal must be True or False, got {options['is_causal']!r}")
+    if not isinstance(options["enable_gqa"], bool):
+        raise TypeError(f"enable_gqa must be True or False, got {options['enable_gqa']!r}")
+    if not isinstance(options["deterministic"], (bool, NoneType)):
+        raise TypeError(f"deterministic must be True, False or None, got {options['deterministic']!r}")
 
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H, N, D]") -> None:
@@ -182,21 +181,3 @@ def _check_per_head(name: str, given: Tensor | float | None, query: Tensor) -> N
         raise TypeError(f"{name} must be of a floating type, got {given.dtype}")
     if given.device != query.device:
         raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
-
-
-def check_backend(backend: str, traits: Traits) -> None:
-    """Say why the backend that is asked for cannot take a call of these ``traits``.
-
-    Raises:
-        RuntimeError: the machine cannot run it.
-        ValueError: it does not take such arguments.
-    """
-    if backend not in ("triton", "hopper"):
-        return
-    from .hopper import launch as hopper
-
-    reason = refusal(traits) if backend == "triton" else hopper.refusal(traits)
-    if reason is None:
-        return
-    kind = RuntimeError if reason.of_machine else ValueError
-    raise kind(f"{reason.text}; pass backend='eager' or 'auto'")

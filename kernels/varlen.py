@@ -1,13 +1,12 @@
 """The public function on packed sequences of several lengths, [T, H, D], one after the other without padding."""
 
-from typing import overload
+from typing import Unpack, overload
 
 from torch import Tensor
 
-from . import dispatch, launch, validation
+from . import dispatch, validation
 from .auxiliary import AuxOutput, AuxRequest
-from .options import Lengths, Options
-from .problem import Form
+from .options import Lengths, Options, complete, spelled_out
 
 
 @overload
@@ -20,16 +19,8 @@ def sigmoid_attention_varlen(
     max_seqlen_q: int,
     max_seqlen_k: int,
     *,
-    bias: Tensor | float | None = ...,
-    scale: float | None = ...,
-    is_causal: bool = ...,
-    window: int | None = ...,
-    alibi_slopes: Tensor | None = ...,
-    enable_gqa: bool = ...,
-    deterministic: bool | None = ...,
     return_aux: None = ...,
-    backend: launch.Backend = ...,
-    form: Form = ...,
+    **options: Unpack[Options],
 ) -> Tensor: ...
 @overload
 def sigmoid_attention_varlen(
@@ -41,17 +32,10 @@ def sigmoid_attention_varlen(
     max_seqlen_q: int,
     max_seqlen_k: int,
     *,
-    bias: Tensor | float | None = ...,
-    scale: float | None = ...,
-    is_causal: bool = ...,
-    window: int | None = ...,
-    alibi_slopes: Tensor | None = ...,
-    enable_gqa: bool = ...,
-    deterministic: bool | None = ...,
     return_aux: AuxRequest,
-    backend: launch.Backend = ...,
-    form: Form = ...,
+    **options: Unpack[Options],
 ) -> tuple[Tensor, AuxOutput]: ...
+@spelled_out
 def sigmoid_attention_varlen(
     query: Tensor,
     key: Tensor,
@@ -61,16 +45,8 @@ def sigmoid_attention_varlen(
     max_seqlen_q: int,
     max_seqlen_k: int,
     *,
-    bias: Tensor | float | None = None,
-    scale: float | None = None,
-    is_causal: bool = False,
-    window: int | None = None,
-    alibi_slopes: Tensor | None = None,
-    enable_gqa: bool = False,
-    deterministic: bool | None = None,
     return_aux: AuxRequest | None = None,
-    backend: launch.Backend = "auto",
-    form: Form = "auto",
+    **options: Unpack[Options],
 ) -> Tensor | tuple[Tensor, AuxOutput]:
     """Compute sigmoid attention within each of B packed sequences, as ``sigmoid_attention`` would on each alone.
 
@@ -101,14 +77,11 @@ def sigmoid_attention_varlen(
         TypeError, ValueError: the arguments do not fit together; the message says which and how.
         RuntimeError: the machine cannot run the backend that was asked for.
     """
-    options = Options(
-        bias, scale, is_causal, window, alibi_slopes, enable_gqa, deterministic, return_aux, backend, form
-    )
     validation.check_tensors(query, key, value, "[T, H, D]")
     validation.check_packed(query, key, value)
     validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     lengths = Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    output, aux = dispatch.attend(query, key, value, options, lengths)
+    output, aux = dispatch.attend(query, key, value, complete(options), lengths, return_aux)
     output = output[0].transpose(0, 1)
     return output if aux is None else (output, aux)

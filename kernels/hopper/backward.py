@@ -25,7 +25,7 @@ from . import compat, schedule
 from .barriers import await_empty, await_full, barriers
 from .gradients import logit_gradient, rounded, seen, weights
 from .schedule import SLAB, WARPS
-from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
+from .weights import BY_HEAD, EX2, TANH, TANH_FACTOR
 
 
 @gluon.jit
@@ -216,7 +216,7 @@ def _consume(
                 else:
                     state = _steps(
                         state, dQ, rings, signals, first, unmasked, stop, turn, pair, reach,
-                        c_scale, head_bias * factor, W, shape, modes, EXACT,
+                        c_scale, head_bias * factor, W, shape, modes, EX2,
                     )  # fmt: skip
             else:
                 if HAS_BIAS:

@@ -20,7 +20,7 @@ from . import compat, schedule
 from .barriers import await_empty, await_full, barriers
 from .gradients import logit_gradient, seen, weights
 from .schedule import SLAB
-from .weights import BY_HEAD, EXACT, TANH, TANH_FACTOR
+from .weights import BY_HEAD, EX2, TANH, TANH_FACTOR
 
 
 @gluon.jit
@@ -154,7 +154,7 @@ def _consume(
             else:
                 dq = _keys(
                     dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach,
-                    c_scale, b * factor, shape, EXACT, GAIN,
+                    c_scale, b * factor, shape, EX2, GAIN,
                 )  # fmt: skip
         else:
             if HAS_BIAS:

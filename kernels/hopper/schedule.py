@@ -8,10 +8,9 @@ first key, so that a causal slab meets the diagonal within one key tile; what li
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-SLAB = gl.constexpr(64)
-"""Query rows of one consumer: the rows of one wgmma."""
-WARPS = gl.constexpr(4)
-"""Of a consumer."""
+from . import sizes
+
+SLAB, WARPS = gl.constexpr(sizes.SLAB), gl.constexpr(sizes.WARPS)
 
 
 @gluon.jit

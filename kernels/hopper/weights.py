@@ -3,10 +3,11 @@
 ``$1, $2`` are two products s = q·k, ``$3`` is factor·scale and ``$5`` factor·b; x = s·$3 + $5 is factor·(scale·s + b).
 """
 
-import math
 import struct
 
 from triton.experimental.gluon import language as gl
+
+from .. import sigmoid_forms
 
 _GAINS = {"bf16x2": 4.0, "f16x2": 2.0**15}
 """Powers of two. float16: keeps weights below 6e-5 from being subnormal. bfloat16: keeps ``MAGIC`` from a NaN."""
@@ -49,11 +50,10 @@ fma.rn.ftz.f32 r, r, u, r;
 cvt.rn.relu.{pair}.f32 $0, r, y0; }}"""
 
 
-MIXED, TANH, EXACT, BY_HEAD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
-"""The forms: exact to the rounding of the weights (the forward's) or of float32 (the backward's), or fast where the
-bias keeps weights large, or whichever of them its bias lets a head take."""
-TANH_FACTOR = gl.constexpr(-math.log(2) / 2)
-"""The factor of TANH over that of MIXED."""
+EX2, TANH = gl.constexpr(sigmoid_forms.EX2), gl.constexpr(sigmoid_forms.TANH)
+MIXED, BY_HEAD = gl.constexpr(sigmoid_forms.MIXED), gl.constexpr(sigmoid_forms.BY_HEAD)
+TANH_FACTOR = gl.constexpr(sigmoid_forms.factor(sigmoid_forms.TANH) / sigmoid_forms.factor(sigmoid_forms.MIXED))
+"""The factor of TANH over that of MIXED and EX2."""
 OUTPUTS = gl.constexpr("=r,f,f,f,f,f,f")
 TANH_BF16, TANH_FP16 = gl.constexpr(tanh("bf16x2")), gl.constexpr(tanh("f16x2"))
 MIXED_BF16, MIXED_FP16 = gl.constexpr(mixed("bf16x2")), gl.constexpr(mixed("f16x2"))

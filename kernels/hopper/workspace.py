@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launcher import Launcher
+from ..launching.launcher import Launcher
 
 ELEMENTS = 2048
 """Numbers that one program rounds, of one pair (b, h): rows are found without a division for each."""

@@ -59,14 +59,14 @@ def _kernels(
 ) -> tuple[dict[str, Any], str]:
     import torch
 
-    from stabmon.kernels import bench as kernels
+    from stabmon.kernels.bench import benchmark
 
     if not torch.cuda.is_available():
         raise typer.BadParameter(
             "the kernels are timed on a CUDA device, this machine has none; --overhead runs anywhere"
         )
     try:
-        return kernels.answer(cells, backend.value, rounds, host, output)
+        return benchmark.answer(cells, backend.value, rounds, host, output)
     except (ValueError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -85,16 +85,19 @@ class SigmoidObserver(Hook):
         Raises:
             ModelError: the call has another number of heads than the module said when the monitor attached.
         """
-        heads = call.query.size(1)
+        problem = call.problem
+        heads = problem.query.size(1)
         if heads != self.slots.heads:
             raise ModelError(f"has {heads} heads, expected {self.slots.heads}; pass heads={{{self.name!r}: {heads}}}")
-        detached = call._replace(query=call.query.detach(), key=call.key.detach(), output=call.output.detach())
-        self.measure(detached, self.recording.request(call.query.size(0)))
+        detached = problem._replace(query=problem.query.detach(), key=problem.key.detach())
+        self.measure(
+            call._replace(problem=detached, output=call.output.detach()), self.recording.request(problem.query.size(0))
+        )
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
         """Write what is wanted of ``call``; ``stabmon.preflight`` wants more."""
         if call.aux is None:
-            read, request = self.recording.reading(call.query.size(0))
+            read, request = self.recording.reading(call.problem.query.size(0))
         else:
             read = slice(None)
         self.recording.writer.call(self.slots, call, read, request)

@@ -17,12 +17,12 @@ class SoftmaxObserver(SigmoidObserver):
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
         """Write the statistics of sampled rows: on the CPU of the sequences that take turns, on a GPU of all."""
-        batch, _, queries, width = call.query.shape
+        batch, _, queries, width = call.problem.query.shape
         read = slice(None)
-        if call.query.device.type == "cpu":
+        if call.problem.query.device.type == "cpu":
             read, request = self.recording.reading(batch)
-        part = call.sequences(read)
+        part = call.problem.sequences(read)
         statistics = with_output(call.output, row_statistics(part, request))
         writer = self.recording.writer
         writer.statistics(self.slots, statistics, spread(part.query, request), spread(part.key, request))
-        writer.counts(self.slots, batch, queries * width, call.key.size(2))
+        writer.counts(self.slots, batch, queries * width, call.problem.key.size(2))

@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stabmon.kernels import sigmoid_attention
+from stabmon.kernels import Backend, sigmoid_attention
 from stabmon.nn.self_attention import Position, SelfAttention
 
-Backend = Literal["auto", "eager", "triton"]
 Bias = float | Literal["length", "learnable"]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stabmon.kernels import observe
+from stabmon.kernels.problem import Problem
 from stabmon.nn.self_attention import SelfAttention
 
 
@@ -26,8 +27,8 @@ class SoftmaxAttention(SelfAttention):
         observer = observe.current()
         if observer is not None:
             scale, slopes = 1 / math.sqrt(self.head_dim), self.alibi_slopes
-            call = observe.Call(query, key, value, 0.0, scale, self.is_causal, slopes, output, None, None, lengths)
-            observer.record(call)
+            problem = Problem(query, key, value, None, 0.0, slopes, scale, self.is_causal, None, lengths)
+            observer.record(observe.Call(problem, output))
         return output
 
     def _mask(self, query: Tensor, lengths: Tensor | None) -> Tensor | None:

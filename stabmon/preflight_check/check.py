@@ -147,8 +147,8 @@ class _TwinObserver(SigmoidObserver):
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
         super().measure(call, request)
-        self.recording.buffer[self.slots["twin_square_sum"]].add_(softmax_square_sum(call))
-        self.recording.buffer[self.slots["best_bias"]].copy_(best_bias(call, request.rows))
+        self.recording.buffer[self.slots["twin_square_sum"]].add_(softmax_square_sum(call.problem))
+        self.recording.buffer[self.slots["best_bias"]].copy_(best_bias(call.problem, request.rows))
 
 
 def _softmax_is_its_own_twin(recording: Recording) -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stabmon.kernels.observe import Call
+from stabmon.kernels.problem import Problem
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian_report import JacobianBound
@@ -85,23 +85,23 @@ def jacobian_bound(layer: str, module: SelfAttention, x: Tensor) -> JacobianBoun
     )
 
 
-def call_of(module: SelfAttention, x: Tensor) -> Call:
-    """Return the call that ``module`` makes of the input ``x`` [B, N, width]; its output is not worked out."""
+def problem_of(module: SelfAttention, x: Tensor) -> Problem:
+    """Return the problem that ``module`` solves for the input ``x`` [B, N, width]."""
     query, key, value = module.project(x)
-    bias = module.bias.detach() if isinstance(module, SigmoidAttention) else 0.0
+    bias = module.bias.detach() if isinstance(module, SigmoidAttention) else None
     scale = 1 / math.sqrt(module.head_dim)
-    return Call(query, key, value, bias, scale, module.is_causal, module.alibi_slopes, query, None)
+    return Problem(query, key, value, bias, 0.0, module.alibi_slopes, scale, module.is_causal)
 
 
 def _largest_weights(module: SelfAttention, x: Tensor) -> _Weights:
-    call = call_of(module, x)
-    batch, heads, length, _ = call.query.shape
-    bias = call.bias[:, None, None] if isinstance(call.bias, Tensor) else call.bias
+    problem = problem_of(module, x)
+    batch, heads, length, _ = problem.query.shape
+    bias = problem.any_bias[:, None, None] if isinstance(problem.any_bias, Tensor) else problem.any_bias
     size = x.new_zeros(3, heads, dtype=torch.float64)
     columns = x.new_zeros(batch, heads, length, dtype=torch.float64)
     rows = max(1, CHUNK // (batch * heads * length))
     for positions in torch.split(torch.arange(length, device=x.device), rows):
-        z = masked_logits(call, positions).double()  # [B, H, R, N]
+        z = masked_logits(problem, positions).double()  # [B, H, R, N]
         weight, soft = torch.sigmoid(z + bias), z.softmax(-1)
         found = [part.amax((0, 2, 3)) for part in (weight, weight * (1 - weight), soft)]
         size = torch.maximum(size, torch.stack(found))

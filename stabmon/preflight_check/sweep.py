@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from stabmon.errors import ConfigError
-from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import sampled_rows
+from stabmon.kernels.eager.reference import sampled_rows
+from stabmon.kernels.problem import Problem
 from stabmon.nn import SigmoidAttention
-from stabmon.preflight_check.jacobian import call_of
+from stabmon.preflight_check.jacobian import problem_of
 from stabmon.preflight_check.sweep_report import LengthStart
 from stabmon.preflight_check.twin import best_bias, masked_logits
 
@@ -56,9 +56,9 @@ def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int
 
 def _at(layer: str, module: SigmoidAttention, x: Tensor, length: int) -> LengthStart:
     with torch.no_grad():
-        call = call_of(module, _of_length(x, length))
-        mass, ratio = _rows(call)
-        best = best_bias(call, ROWS)
+        problem = problem_of(module, _of_length(x, length))
+        mass, ratio = _rows(problem)
+        best = best_bias(problem, ROWS)
     return LengthStart(
         layer=layer,
         length=length,
@@ -76,10 +76,12 @@ def _of_length(x: Tensor, length: int) -> Tensor:
     return tokens.repeat(math.ceil(length / tokens.size(0)), 1)[None, :length]
 
 
-def _rows(call: Call) -> tuple[Tensor, Tensor]:
+def _rows(problem: Problem) -> tuple[Tensor, Tensor]:
     """Return the mean row mass and the twin ratio of each head, [H], over sampled rows."""
-    z = masked_logits(call, sampled_rows(call.query.size(2), ROWS, 0.5, call.query.device))
-    weights = torch.sigmoid(z + call.bias[:, None, None] if isinstance(call.bias, Tensor) else z + call.bias)
-    value = call.value.float()
+    z = masked_logits(problem, sampled_rows(problem.query.size(2), ROWS, 0.5, problem.query.device))
+    weights = torch.sigmoid(
+        z + problem.any_bias[:, None, None] if isinstance(problem.any_bias, Tensor) else z + problem.any_bias
+    )
+    value = problem.value.float()
     ours, twin = (part.matmul(value).square().sum((0, 2, 3)) for part in (weights, z.softmax(-1)))
     return weights.sum(-1).mean((0, 2)), (ours / twin).sqrt()

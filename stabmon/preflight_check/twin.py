@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from stabmon.kernels import reference
-from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import sampled_rows
+from stabmon.kernels.eager import reference
+from stabmon.kernels.eager.reference import sampled_rows
+from stabmon.kernels.problem import Problem
 
 CHUNK = 2**22
 """Logits that are held in memory at once."""
@@ -15,29 +15,29 @@ HALVINGS = 26
 """Steps of the bisection: a bracket of 20 ends below 1e-6."""
 
 
-def softmax_square_sum(call: Call) -> Tensor:
-    """Return Σ out² over batch, sequence and head dim, [H], of softmax(z) v with ``call``'s mask, scale and ALiBi.
+def softmax_square_sum(problem: Problem) -> Tensor:
+    """Return Σ out² over batch, sequence and head dim, [H], of softmax(z) v with ``problem``'s mask, scale and ALiBi.
 
     Rows are worked out in chunks, so memory grows with the length and not with its square. A row without a key gives 0.
     """
-    batch, heads, queries, _ = call.query.shape
-    group = heads // call.value.size(1)
-    value = (call.value if group == 1 else call.value.repeat_interleave(group, dim=1)).float()
-    rows = max(1, CHUNK // (batch * heads * call.key.size(2)))
-    total = torch.zeros(heads, device=call.query.device)
-    for positions in torch.split(torch.arange(queries, device=call.query.device), rows):
-        weights = torch.nan_to_num(masked_logits(call, positions).softmax(-1), nan=0.0)  # a row without a key
+    batch, heads, queries, _ = problem.query.shape
+    group = heads // problem.value.size(1)
+    value = (problem.value if group == 1 else problem.value.repeat_interleave(group, dim=1)).float()
+    rows = max(1, CHUNK // (batch * heads * problem.key.size(2)))
+    total = torch.zeros(heads, device=problem.query.device)
+    for positions in torch.split(torch.arange(queries, device=problem.query.device), rows):
+        weights = torch.nan_to_num(masked_logits(problem, positions).softmax(-1), nan=0.0)  # a row without a key
         total += weights.matmul(value).square().sum((0, 2, 3))
     return total
 
 
-def best_bias(call: Call, rows: int) -> Tensor:
+def best_bias(problem: Problem, rows: int) -> Tensor:
     """Return the bias [H] float32 at which the mean row mass over ``rows`` evenly spaced queries a sequence is 1.
 
     NaN where the logits are not finite, and where rows see too few keys for a root to exist.
     """
-    positions = sampled_rows(call.query.size(2), rows, 0.5, call.query.device)
-    z = masked_logits(call, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
+    positions = sampled_rows(problem.query.size(2), rows, 0.5, problem.query.device)
+    z = masked_logits(problem, positions).transpose(0, 1).flatten(1, 2)  # [H, B·R, N_k]
     return torch.stack([_root(head[(head != -torch.inf).any(-1)]) for head in z])
 
 
@@ -62,6 +62,6 @@ def _root(z: Tensor) -> Tensor:
     return torch.where(found.isfinite(), found, nothing)
 
 
-def masked_logits(call: Call, rows: Tensor) -> Tensor:
+def masked_logits(problem: Problem, rows: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] float32 of the queries ``rows`` [R], -inf where a key is not valid."""
-    return reference.masked_logits(call.problem, rows).float()
+    return reference.masked_logits(problem, rows).float()

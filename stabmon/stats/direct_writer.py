@@ -28,14 +28,14 @@ class DirectWriter:
 
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         """Add one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
-        query, key = call.query[read], call.key[read]
+        query, key = call.problem.query[read], call.problem.key[read]
         if call.aux is not None:
             statistics = call.aux.statistics
         else:
-            statistics = with_output(call.output, row_statistics(call.sequences(read), request))
-        set_bias(self.buffer, slots, call.bias)
+            statistics = with_output(call.output, row_statistics(call.problem.sequences(read), request))
+        set_bias(self.buffer, slots, call.problem.any_bias)
         self.statistics(slots, statistics, spread(query, request), spread(key, request))
-        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
+        self.counts(slots, call.problem.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Add the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""

@@ -1,4 +1,4 @@
-"""The sampled-row statistics of ``kernels.reference.row_statistics`` in a fraction of its time, for the CPU.
+"""The sampled-row statistics of ``kernels.eager.reference.row_statistics`` in a fraction of its time, for the CPU.
 
 What it does otherwise: rows are taken out first and measured later, those of all layers at once as if they were heads;
 what depends on shapes alone is made once; the mask is added and multiplied, not selected, and comparisons write floats
@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stabmon.kernels import AuxRequest, reference
-from stabmon.kernels.auxiliary import OFFSET_STEPS
-from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import DEAD, logits, sampled_rows
+from stabmon.kernels import AuxRequest
+from stabmon.kernels.auxiliary import DEAD, OFFSET_STEPS
+from stabmon.kernels.eager import reference
+from stabmon.kernels.eager.reference import logits, sampled_rows
+from stabmon.kernels.problem import Problem
 
 
 class Rows(NamedTuple):
@@ -56,22 +57,22 @@ class _Sample(NamedTuple):
     hidden: int
 
 
-def plain(call: Call) -> bool:
-    """Return whether ``call`` has nothing that only the reference knows."""
-    return call.window is None and call.key_lengths is None and call.query_starts is None
+def plain(problem: Problem) -> bool:
+    """Return whether ``problem`` has nothing that only the reference knows."""
+    return problem.window is None and problem.key_lengths is None and problem.query_starts is None
 
 
-def row_statistics(call: Call, request: AuxRequest) -> Tensor:
+def row_statistics(problem: Problem, request: AuxRequest) -> Tensor:
     """Return ``kernels.STATISTICS`` but the output's, [B, H, 8] float32."""
-    return measure(take(call, request)) if plain(call) else reference.row_statistics(call.problem, *request)
+    return measure(take(problem, request)) if plain(problem) else reference.row_statistics(problem, *request)
 
 
-def take(call: Call, request: AuxRequest) -> Rows:
+def take(problem: Problem, request: AuxRequest) -> Rows:
     """Return the rows of ``request``; the keys are the call's own, not a copy."""
-    sample = _sample_of(call.query, call.key, call.query.size(2), call.is_causal, request)
-    query = call.query.index_select(2, sample.rows)
-    rest = (call.bias, call.scale, call.is_causal, call.alibi_slopes)
-    return Rows(query, call.key, *rest, call.query.size(2), request)
+    sample = _sample_of(problem.query, problem.key, problem.query.size(2), problem.is_causal, request)
+    query = problem.query.index_select(2, sample.rows)
+    rest = (problem.any_bias, problem.scale, problem.is_causal, problem.alibi_slopes)
+    return Rows(query, problem.key, *rest, problem.query.size(2), request)
 
 
 def join(parts: Sequence[Rows]) -> Rows:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
-from stabmon.kernels.reference import row_columns, sampled_rows
+from stabmon.kernels.eager.reference import row_columns, sampled_rows
 from stabmon.stats.measured import spread
 from stabmon.stats.slots import Slots
 from stabmon.stats.writer import Writer

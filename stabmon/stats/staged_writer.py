@@ -98,13 +98,13 @@ class StagedWriter:
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         """Note one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
         self._take(slots["statistics"].start)
-        set_bias(self.buffer, slots, call.bias)
+        set_bias(self.buffer, slots, call.problem.any_bias)
         if call.aux is not None:
-            query, key = spread(call.query, request), spread(call.key, request)
+            query, key = spread(call.problem.query, request), spread(call.problem.key, request)
             self._statistics(slots, call.aux.statistics, query, key)
         else:
             self._rows(slots, call, read, request)
-        self.counts(slots, call.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
+        self.counts(slots, call.problem.query.size(0), call.output[0, 0].numel(), call.problem.n_k)
 
     def statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         """Note the kernel's ``statistics`` [B, H, 9] and the norms of ``query`` and ``key``, tokens [B, H, N, D]."""
@@ -162,7 +162,7 @@ class StagedWriter:
             self._counts[slots["counts"].start + count] += tokens.size(0) * tokens.size(2)
 
     def _rows(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
-        part = call.sequences(read)
+        part = call.problem.sequences(read)
         if plain(part):
             rows = take(part, request)._replace(bias=self.buffer[slots["bias"]])
             self._sampled.append(_Sampled(slots, rows._replace(key=rows.key.clone()), output_squares(call.output)))

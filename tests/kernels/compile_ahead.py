@@ -20,8 +20,9 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import CUDABackend
 
-from stabmon.kernels import backward, forward, launch, statistics_launch
+from stabmon.kernels import device
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.triton import backward, forward, statistics_launch
 from tests.kernels.absent_device import compile_only
 
 
@@ -88,8 +89,8 @@ def problem(
 def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, Any], Any]]:
     compiled: list[Any] = []
     compile_only(capability, compiled)
-    launch.capability = lambda device: capability
-    launch.on_device = lambda device: True
+    device.capability = lambda _: capability
+    device.on_device = lambda _: True
     for shape, kernels in SHAPES[capability]:
         for name in kernels:
             compiled.clear()
@@ -143,8 +144,8 @@ def report(name, shape, kernel) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    device = (int(sys.argv[1]), int(sys.argv[2]))
-    if device != (9, 0):
+    target = (int(sys.argv[1]), int(sys.argv[2]))
+    if target != (9, 0):
         CUDABackend.make_cubin = lambda *_: b""
-    for found in compile_for(device):
+    for found in compile_for(target):
         print(json.dumps(report(*found)), flush=True)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from stabmon.kernels.launcher import Launcher
+from stabmon.kernels.launching.launcher import Launcher
 from tests.kernels.absent_device import Device
 
 

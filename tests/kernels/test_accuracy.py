@@ -6,7 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from stabmon.kernels import accuracy, descriptors, launch, sigmoid_attention
+from stabmon.kernels import device, sigmoid_attention
+from stabmon.kernels.bench import accuracy
+from stabmon.kernels.launching import descriptors
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 NAMES = {FP32: "fp32", FP16: "fp16", BF16: "bf16"}
@@ -69,7 +71,7 @@ INTERPRETED = [
 ]
 
 
-@pytest.mark.skipif(not launch.interpreted(), reason="the interpreter is for machines without a CUDA device")
+@pytest.mark.skipif(not device.interpreted(), reason="the interpreter is for machines without a CUDA device")
 @pytest.mark.parametrize("descriptors_fit", [False, True], ids=["pointers", "descriptors"])
 @pytest.mark.parametrize("shape", INTERPRETED)
 def test_interpreted_kernels_are_as_exact_as_their_types_allow(shape, descriptors_fit, monkeypatch, poisoned):
@@ -150,7 +152,7 @@ def test_strided_views_are_exact(view, dtype, poisoned):
     check(viewed(make(257, 300, 64, dtype, causal=True, device="cuda"), view))
 
 
-@pytest.mark.skipif(not launch.interpreted(), reason="the interpreter is for machines without a CUDA device")
+@pytest.mark.skipif(not device.interpreted(), reason="the interpreter is for machines without a CUDA device")
 @pytest.mark.parametrize("view", VIEWS)
 def test_strided_views_are_exact_in_the_interpreter(view, poisoned):
     check(viewed(make(33, 40, 16, FP32, causal=True), view))

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import accuracy, launch, sigmoid_attention
+from stabmon.kernels import device, sigmoid_attention
+from stabmon.kernels.bench import accuracy
 
 GPU = torch.cuda.is_available()
 DEVICE, HALF = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float16)
-BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not (GPU or launch.interpreted()), reason="no"))]
+BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not (GPU or device.interpreted()), reason="no"))]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, HALF], ids=["fp32", "half"])
 
 

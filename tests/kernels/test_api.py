@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stabmon import kernels
-from stabmon.kernels import AuxRequest, launch, sigmoid_attention
+from stabmon.kernels import AuxRequest, device, sigmoid_attention
 
-BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not launch.interpreted(), reason="interpreter"))]
+BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not device.interpreted(), reason="interpreter"))]
 
 
 def draw(heads=2, length=20, dim=16, dtype=torch.float32):

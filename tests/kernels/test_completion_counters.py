@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stabmon.kernels import completion_counters
+from stabmon.kernels.launching import completion_counters
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from stabmon.kernels import launch, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels import device, sigmoid_attention, sigmoid_attention_varlen
 
-BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not launch.interpreted(), reason="interpreter"))]
+BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not device.interpreted(), reason="interpreter"))]
 
 
 def count(call, *tensors):
@@ -38,7 +38,7 @@ def test_packed_sequences_count_their_own_pairs_alone(backend):
     assert counter.get_total_flops() == 4 * 2 * 16 * pairs
 
 
-@pytest.mark.skipif(not launch.interpreted(), reason="interpreter")
+@pytest.mark.skipif(not device.interpreted(), reason="interpreter")
 def test_backends_count_the_same_forward():
     tensors = [torch.randn(2, 4, 8, 16) for _ in range(3)]
     counts = set()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, cache, dispatch, forward, sigmoid_attention, sigmoid_attention_varlen
-from stabmon.kernels.launcher import Launcher
+from stabmon.kernels import AuxRequest, cache, dispatch, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels.launching.launcher import Launcher
+from stabmon.kernels.triton import forward
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SCRIPT = Path(__file__).with_name("repeated_launches.py")
@@ -109,8 +110,8 @@ def test_no_more_results_are_kept_than_a_bound(monkeypatch):
 
 def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
     prepared = []
-    prepare = forward._ready
-    monkeypatch.setattr(forward, "_ready", lambda *given: (prepared.append(given), prepare(*given))[1])
+    prepare = forward._prepare
+    monkeypatch.setattr(forward, "_prepare", lambda *given: (prepared.append(given), prepare(*given))[1])
     for _ in range(2):
         query, key, value = (torch.randn(1, 2, 8, 17, device=DEVICE)[..., 1:] for _ in range(3))
         output = sigmoid_attention(query, key, value, backend="triton")

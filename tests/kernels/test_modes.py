@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from stabmon.kernels import AuxRequest, dispatch, launch, ops, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels import AuxRequest, choice, device, dispatch, ops, sigmoid_attention, sigmoid_attention_varlen
 from stabmon.kernels.problem import Problem
 
 GPU = torch.cuda.is_available()
 DEVICE, HALF = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float16)
-fused = pytest.mark.skipif(not (GPU or launch.interpreted()), reason="needs a CUDA device or Triton's interpreter")
+fused = pytest.mark.skipif(not (GPU or device.interpreted()), reason="needs a CUDA device or Triton's interpreter")
 BACKENDS = ["eager", pytest.param("triton", marks=fused)]
 
 
@@ -125,14 +125,14 @@ def of(bias, form="auto", dtype=torch.bfloat16):
 
 @pytest.mark.parametrize("backend", ["triton", "hopper"])
 def test_the_form_is_told_and_can_be_forced(backend, monkeypatch):
-    monkeypatch.setattr(launch, "on_device", lambda device: True)
+    monkeypatch.setattr(device, "on_device", lambda device: True)
     low, learnable = -math.log(131072), torch.zeros(2)
-    told = [launch.form_of(of(bias), backend) for bias in (-4.0, low, learnable)]
+    told = [choice.form_of(of(bias), backend) for bias in (-4.0, low, learnable)]
     assert told == ["tanh", "accurate", "by head" if backend == "hopper" else "accurate"]
-    assert {launch.form_of(of(bias, "tanh"), backend) for bias in (-4.0, low, learnable)} == {"tanh"}
-    assert {launch.form_of(of(bias, "accurate"), backend) for bias in (-4.0, low, learnable)} == {"accurate"}
-    assert launch.form_of(of(-4.0, dtype=torch.float32), "triton") == "accurate"
-    assert launch.form_of(of(-4.0), "eager") == "accurate"
+    assert {choice.form_of(of(bias, "tanh"), backend) for bias in (-4.0, low, learnable)} == {"tanh"}
+    assert {choice.form_of(of(bias, "accurate"), backend) for bias in (-4.0, low, learnable)} == {"accurate"}
+    assert choice.form_of(of(-4.0, dtype=torch.float32), "triton") == "accurate"
+    assert choice.form_of(of(-4.0), "eager") == "accurate"
 
 
 @pytest.mark.gpu

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from stabmon.kernels import AuxRequest, launch, ops, sigmoid_attention
+from stabmon.kernels import AuxRequest, device, ops, sigmoid_attention
 from stabmon.kernels.problem import Problem
 
 pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and not launch.interpreted(), reason="needs a CUDA device or Triton's interpreter"
+    not torch.cuda.is_available() and not device.interpreted(), reason="needs a CUDA device or Triton's interpreter"
 )
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, cache, dispatch, launch, observe, ops, sigmoid_attention
+from stabmon.kernels import AuxRequest, cache, device, dispatch, observe, ops, sigmoid_attention
 
 GPU = torch.cuda.is_available()
 DEVICE, HALF = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
-pytestmark = pytest.mark.skipif(not GPU and not launch.interpreted(), reason="needs a CUDA device or the interpreter")
+pytestmark = pytest.mark.skipif(not GPU and not device.interpreted(), reason="needs a CUDA device or the interpreter")
 NEWEST = GPU and torch.cuda.get_device_capability() == (9, 0)
 hopper = pytest.param("hopper", marks=pytest.mark.skipif(not NEWEST, reason="needs capability 9.0"))
 BACKENDS = ["triton", hopper]

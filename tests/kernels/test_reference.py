@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, reference, sigmoid_attention
+from stabmon.kernels import STATISTICS, AuxRequest, sigmoid_attention
+from stabmon.kernels.eager import reference
 from stabmon.kernels.problem import Problem
 
 

@@ -4,12 +4,13 @@ import random
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, completion_counters, launch, sigmoid_attention
+from stabmon.kernels import STATISTICS, AuxRequest, device, sigmoid_attention
+from stabmon.kernels.launching import completion_counters
 from stabmon.kernels.problem import Problem
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and not launch.interpreted(), reason="needs a CUDA device or Triton's interpreter"
+    not torch.cuda.is_available() and not device.interpreted(), reason="needs a CUDA device or Triton's interpreter"
 )
 SHAPES = [
     pytest.param({"n_q": 37, "n_k": 100, "dim": 16, "rows": 7}, id="N37x100"),
@@ -117,7 +118,7 @@ def test_the_order_in_which_programs_arrive_changes_no_bit(monkeypatch):
 
 
 def test_counters_are_zero_again_and_parts_of_the_outputs_sums_are_added(monkeypatch):
-    from stabmon.kernels.statistics_launch import begin
+    from stabmon.kernels.triton.statistics_launch import begin
 
     counted = torch.zeros(64, dtype=torch.int32, device=DEVICE)
     monkeypatch.setattr(completion_counters, "counters", lambda device, number: counted)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, launch, releases, sigmoid_attention
-from stabmon.kernels.hopper import launch as hopper
+from stabmon.kernels import AuxRequest, choice, device, releases, sigmoid_attention
+from stabmon.kernels.hopper import requirements as hopper
 from stabmon.kernels.problem import Traits
+from stabmon.kernels.triton import requirements as triton
 
 
 def tensor(*shape, dtype=torch.float32):
@@ -92,25 +93,25 @@ def test_triton_on_request_says_why_it_cannot(given, kind, message, monkeypatch)
 )
 def test_a_triton_that_is_missing_or_too_old_is_said_and_left_to_eager(found, message, monkeypatch):
     monkeypatch.setattr(releases, "INSTALLED", found)
-    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
+    monkeypatch.setattr(device, "capability", lambda device: (8, 0))
     with pytest.raises(RuntimeError, match=message):
         sigmoid_attention(tensor(), tensor(), tensor(), backend="triton")
-    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
 
 
 def test_a_newer_triton_is_tried(monkeypatch):
     monkeypatch.setattr(releases, "INSTALLED", (9, 0))
-    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
-    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+    monkeypatch.setattr(device, "capability", lambda device: (8, 0))
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
 
 
 @pytest.mark.parametrize("name", ["window", "key_lengths", "packed", "alibi"])
 def test_what_hopper_refuses_auto_gives_to_triton(name, monkeypatch):
-    monkeypatch.setattr(launch, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(device, "capability", lambda device: (9, 0))
     traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, **{name: True})
     reason = hopper.refusal(traits)
     assert reason is None or (f"does not take {name}" in reason.text and not reason.of_machine)
-    assert launch.choose("auto", traits) == ("triton" if reason else "hopper")
+    assert choice.choose("auto", traits) == ("triton" if reason else "hopper")
 
 
 def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
@@ -121,16 +122,16 @@ def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
 
 
 def test_auto_takes_what_triton_cannot():
-    assert launch.choose("auto", Traits(torch.device("cpu"), torch.float32, 64)) == "eager"
+    assert choice.choose("auto", Traits(torch.device("cpu"), torch.float32, 64)) == "eager"
     given = tensor(2, 4, 8, 20)
     assert sigmoid_attention(given, given, given).shape == (2, 4, 8, 20)
 
 
 def test_an_old_device_is_named_with_its_capability(monkeypatch):
-    monkeypatch.setattr(launch, "capability", lambda device: (7, 5))
-    refusal = launch.refusal(Traits(torch.device("cuda", 0), torch.float16, 64))
+    monkeypatch.setattr(device, "capability", lambda device: (7, 5))
+    refusal = triton.refusal(Traits(torch.device("cuda", 0), torch.float16, 64))
     assert refusal == ("backend='triton' needs CUDA capability 8.0 or newer, cuda:0 has 7.5", True)
-    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
-    monkeypatch.setattr(launch, "capability", lambda device: (8, 0))
-    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
-    assert launch.choose("auto", Traits(torch.device("cuda", 0), torch.float64, 64)) == "eager"
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
+    monkeypatch.setattr(device, "capability", lambda device: (8, 0))
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float64, 64)) == "eager"

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, launch, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels import STATISTICS, AuxRequest, device, sigmoid_attention, sigmoid_attention_varlen
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 QUERIES, KEYS = [5, 0, 33, 20], [5, 7, 40, 0]
-BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not (GPU or launch.interpreted()), reason="no"))]
+BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not (GPU or device.interpreted()), reason="no"))]
 
 
 def starts(lengths):

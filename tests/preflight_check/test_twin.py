@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stabmon.kernels.observe import Call
+from stabmon.kernels.problem import Problem
 from stabmon.preflight_check import twin
 
 
@@ -14,7 +14,7 @@ def _call(queries=10, keys=10, heads=4, kv_heads=4, causal=False, slopes=None, g
     generator = torch.Generator().manual_seed(0)
     query = gain * torch.randn(3, heads, queries, 8, generator=generator)
     key, value = torch.randn(2, 3, kv_heads, keys, 8, generator=generator)
-    return Call(query, key, value, 0.0, 8**-0.5, causal, slopes, query, None)
+    return Problem(query, key, value, None, 0.0, slopes, 8**-0.5, causal)
 
 
 def _mask(call, slopes=None):

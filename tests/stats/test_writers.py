@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from stabmon.kernels import AuxRequest
+from stabmon.kernels.eager.reference import sigmoid_attention
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import sigmoid_attention
+from stabmon.kernels.problem import Problem
 from stabmon.records import Attention
 from stabmon.stats import Plan, finalise
 from stabmon.stats.direct_writer import DirectWriter
@@ -34,9 +35,9 @@ def _call(seed, heads, key_heads, *, length=7, dtype=torch.float32, bias=None, c
     query, key, value = (
         torch.randn(3, count, length, 8, generator=generator).to(dtype) for count in (heads, key_heads, key_heads)
     )
-    given = -math.log(length) if bias is None else bias
-    call = Call(query, key, value, given, 8**-0.5, causal, slopes, query, None)
-    return call._replace(output=sigmoid_attention(call.problem))
+    level = -math.log(length) if bias is None else 0.0
+    problem = Problem(query, key, value, bias, level, slopes, 8**-0.5, causal)
+    return Call(problem, sigmoid_attention(problem))
 
 
 def _rows(plan, feed):

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import triton
 
-from stabmon.kernels.hopper import backward_launch, launch
+from stabmon.kernels.hopper import backward_launch, forward_launch, launch
+from stabmon.kernels.hopper.requirements import DTYPES
 from stabmon.kernels.problem import Problem
 from tests.kernels.absent_device import compile_only
 from tests.kernels.hopper import machine_code
@@ -60,13 +61,13 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
         tensor = torch.zeros(1, 4, 256, dim, dtype=dtype)
         problem = Problem(tensor, tensor, tensor, bias, level, None, 0.1, is_causal)
         shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "level": level, "tensor": bias is not None}
-        yield shape | launch.TABLE[dim]._asdict(), problem
+        yield shape | forward_launch.TABLE[dim]._asdict(), problem
 
 
 def every_call(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
     """Yield calls that differ in what a kernel is compiled for: type, mask, bias, form of sigmoid, repeating or not."""
     kinds = {"tanh": (None, 0.0), "exact": (None, -20.0), "by head": (torch.zeros(4), 0.0)}
-    for dtype, is_causal, kind, deterministic in product(launch.DTYPES, (False, True), kinds, (False, True)):
+    for dtype, is_causal, kind, deterministic in product(DTYPES, (False, True), kinds, (False, True)):
         tensor, (bias, level) = torch.zeros(1, 4, 256, dim, dtype=dtype), kinds[kind]
         shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "kind": kind, "deterministic": deterministic}
         yield shape, Problem(tensor, tensor, tensor, bias, level, None, 0.1, is_causal, deterministic=deterministic)
@@ -114,7 +115,7 @@ def compile_all(dim: int, compiled: list[Any]) -> None:
         grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
         for wanted in (False, True):
             if not problem.deterministic:
-                launch.forward(problem, grads[0], (lambda _: lambda parts: parts) if wanted else None)
+                forward_launch.forward(problem, grads[0], (lambda _: lambda parts: parts) if wanted else None)
             if not wanted or problem.bias is not None:
                 backward_launch.backward(problem, problem.query, grads, wanted)
             for kernel in compiled:
@@ -131,7 +132,7 @@ def main(dim: int, extent: str = "") -> None:
     brief = extent == "brief"
     first = 1 if brief else 0
     for shape, problem in list(calls(dim))[first : 2 if brief else None]:
-        launch.forward(problem, torch.empty_like(problem.query), lambda _: lambda parts: parts)
+        forward_launch.forward(problem, torch.empty_like(problem.query), lambda _: lambda parts: parts)
         kernel = compiled.pop()
         print(json.dumps({"kernel": kernel.name, "wanted": True} | shape | facts(kernel)), flush=True)
     for shape, problem in list(backward_calls(dim))[first:]:

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from stabmon.kernels import launch as backends
-from stabmon.kernels import sigmoid_attention
-from stabmon.kernels.hopper import launch
+from stabmon.kernels import choice, device, releases, sigmoid_attention
+from stabmon.kernels.hopper import requirements
 from stabmon.kernels.problem import Traits
 
 
@@ -26,7 +25,7 @@ def test_asked_for_by_name_it_says_why_it_cannot():
     ids=["taken", "alibi", "fp32", "switched-off"],
 )
 def test_auto_gives_it_what_it_takes(in_auto, alibi, dtype, chosen, monkeypatch):
-    monkeypatch.setattr(launch, "IN_AUTO", in_auto)
-    monkeypatch.setattr(launch, "RELEASE", (3, 6))
-    monkeypatch.setattr(backends, "capability", lambda device: (9, 0))
-    assert backends.choose("auto", Traits(torch.device("cuda", 0), dtype, 64, alibi, 0.1)) == chosen
+    monkeypatch.setattr(requirements, "IN_AUTO", in_auto)
+    monkeypatch.setattr(releases, "INSTALLED", (3, 6))
+    monkeypatch.setattr(device, "capability", lambda _: (9, 0))
+    assert choice.choose("auto", Traits(torch.device("cuda", 0), dtype, 64, alibi, 0.1)) == chosen

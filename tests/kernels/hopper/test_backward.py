@@ -6,10 +6,11 @@ from itertools import product
 import pytest
 import torch
 
-from stabmon.kernels import accuracy
+from stabmon.kernels.bench import accuracy
 from stabmon.kernels.hopper import backward_launch, workspace
-from stabmon.kernels.hopper.backward_launch import BY_HEAD, EXACT, TANH, Launch
+from stabmon.kernels.hopper.backward_launch import BackwardConfig
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.sigmoid_forms import BY_HEAD, EX2, TANH
 
 from .conftest import FOLDER
 
@@ -20,7 +21,7 @@ SHAPES = [(n_q, n_k, 64) for n_q, n_k in LENGTHS] + [(100, 257, 128), (257, 100,
 
 @pytest.fixture(scope="session")
 def backwards(simulation):
-    return {name: simulation.load(FOLDER, name) for name in ("backward", "query")}
+    return {name: simulation.load(FOLDER, name) for name in ("backward", "backward_dq")}
 
 
 def _round(tensors, factor):
@@ -33,13 +34,13 @@ def differentiate(simulated, backwards, monkeypatch):
     """Return the launcher with a simulated device under it; gradients come poisoned first."""
     monkeypatch.setattr(workspace, "rounding", lambda _: _round)
 
-    def run(call, deterministic=False, processors=2, form=None, keys=None, queries=None, **modules):
+    def run(call, deterministic=False, processors=2, form=None, dkdv=None, dq=None, **modules):
         per_head = call.bias if isinstance(call.bias, torch.Tensor) else None
         number = 0.0 if per_head is not None else call.bias
         problem = Problem(*call[:3], per_head, number, None, call.scale, call.is_causal, deterministic=deterministic)
         simulated(backwards | modules, processors)
         grads = tuple(torch.empty_like(x) for x in call[:3])
-        bias = backward_launch.backward(problem, call.grad, grads, per_head is not None, form, keys, queries)
+        bias = backward_launch.backward(problem, call.grad, grads, per_head is not None, form, dkdv, dq)
         return dict(zip(accuracy.NAMES[1:], (*grads, bias) if per_head is not None else grads, strict=False))
 
     return run
@@ -67,12 +68,12 @@ def check(call, found, allowed=1.1):
 @pytest.mark.parametrize(("n_q", "n_k", "dim"), SHAPES, ids=[f"{q}x{k}-D{d}" for q, k, d in SHAPES])
 def test_every_length_is_as_exact_as_rounding_allows(differentiate, n_q, n_k, dim, is_causal, deterministic):
     call = case(n_q=n_q, n_k=n_k, dim=dim, is_causal=is_causal)
-    check(call, differentiate(call, deterministic, form=EXACT))
+    check(call, differentiate(call, deterministic, form=EX2))
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("form", [EXACT, TANH, BY_HEAD], ids=["exact", "tanh", "by-head"])
+@pytest.mark.parametrize("form", [EX2, TANH, BY_HEAD], ids=["exact", "tanh", "by-head"])
 def test_every_form_serves_both_types_and_a_bias_for_each_head(differentiate, dtype, form, deterministic):
     bias = torch.tensor([-5.0, -4.0, 0.0, 1.0])
     call = case(dtype, n_q=150, heads=4, key_heads=2, dim=80, bias=bias, is_causal=True)
@@ -83,13 +84,13 @@ def test_every_form_serves_both_types_and_a_bias_for_each_head(differentiate, dt
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_logits_of_a_hundred_neither_overflow_nor_vanish(differentiate, dtype, deterministic):
     call = case(dtype, bias=0.0, is_causal=True, size=40.0)
-    check(call, differentiate(call, deterministic, form=EXACT), 1.3)
+    check(call, differentiate(call, deterministic, form=EX2), 1.3)
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
 def test_each_head_takes_the_form_that_its_bias_allows(differentiate, deterministic):
     call = case(heads=3, key_heads=3, bias=torch.tensor([-12.0, -9.0, 12.0]))
-    found, fast, accurate = (differentiate(call, deterministic, form=form) for form in (BY_HEAD, TANH, EXACT))
+    found, fast, accurate = (differentiate(call, deterministic, form=form) for form in (BY_HEAD, TANH, EX2))
     for head, wanted in enumerate((accurate, fast, accurate)):
         for name in ("query", "key", "value"):
             torch.testing.assert_close(found[name][:, head], wanted[name][:, head], rtol=1e-2, atol=1e-9)
@@ -124,7 +125,7 @@ def test_grid_and_rings_do_not_change_a_bit_of_the_split_form(differentiate, is_
     call = case(heads=3, key_heads=3, n_q=333, n_k=300, is_causal=is_causal)
     expected = differentiate(call, True)
     for processors, stages in ((1, 4), (5, 2), (132, 4)):
-        plans = Launch(128, stages, 240), Launch(64, stages, 240)
+        plans = BackwardConfig(128, stages, 240), BackwardConfig(64, stages, 240)
         found = differentiate(call, True, processors, None, *plans)
         check(call, found)
         assert torch.equal(found["key"], expected["key"])
@@ -170,4 +171,4 @@ def test_the_simulation_sees(simulation, differentiate, altered, old, new, monke
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call, broken = case(n_q=600, n_k=600), altered(old, new, "backward")
     with pytest.raises((AssertionError, TimeoutError)):
-        check(call, differentiate(call, processors=1, form=EXACT, backward=broken))
+        check(call, differentiate(call, processors=1, form=EX2, backward=broken))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from stabmon.kernels.hopper import launch
+from stabmon.kernels.hopper.sizes import SLAB
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 SPILLS = 4
 """Accesses to the stack that a loop over tiles may have at head dims to 64 with a learnable bias; no other has any."""
 STACK = {64: 24, 128: 8}
-"""Bytes of stack that the key kernel may use, by head dim; of those compiled here no other backward has any."""
+"""Bytes of stack that the kernel for dK and dV may use, by head dim; no other backward compiled here has any."""
 THREAD_INDEX = 8
-"""Bytes of stack in which Triton 3.9 keeps a thread's index from the entry to the first turn of one forward."""
+"""Bytes of stack in which Triton 3.9 keeps a thread's index from the entry to the first work item of one forward."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_every_kernel_compiles_without_a_gpu(dim, compilers):
         assert kernel["register_moves"] > 0, kernel
         assert kernel["unguarded"] == 0, kernel
         assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"
-        assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
+        assert kernel["forgetful"] == 0, f"a work item begins at the wrong buffer of the rings: {kernel}"
     check_forward([kernel for kernel in kernels if kernel["kernel"] == "forward_kernel"], dim)
     backward = [kernel for kernel in kernels if kernel["kernel"] != "forward_kernel"]
     assert [kernel["kernel"] for kernel in backward] == ["bwd_dkdv_kernel"] * 3 + ["bwd_dq_kernel"]
@@ -75,5 +75,5 @@ def check_forward(kernels, dim):
         assert kernel["stack"] <= allowed, f"registers spill: {kernel}"
         if kernel["overlapped"]:
             assert kernel["beside"] >= kernel["block_k"] // 2, f"products are waited for too early: {kernel}"
-        rows = 3 * launch.SLAB * kernel["consumers"] + 2 * kernel["stages"] * kernel["block_k"]
+        rows = 3 * SLAB * kernel["consumers"] + 2 * kernel["stages"] * kernel["block_k"]
         assert 2 * dim * rows <= kernel["shared"] <= 227 * 1024

@@ -6,9 +6,11 @@ from itertools import product
 import pytest
 import torch
 
-from stabmon.kernels import accuracy
-from stabmon.kernels.hopper import launch
+from stabmon.kernels.bench import accuracy
+from stabmon.kernels.hopper.forward_launch import TABLE, ForwardConfig, forward
+from stabmon.kernels.hopper.launch import programs
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.sigmoid_forms import BY_HEAD, MIXED, TANH
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 LENGTHS = [(1, 1), (63, 63), (100, 100), (257, 257), (1, 300), (100, 257), (257, 100), (130, 1000), (600, 600)]
@@ -23,14 +25,14 @@ def tensors(dtype, heads=2, key_heads=1, n_q=100, n_k=100, dim=64, size=1.0):
 def attend(simulated, kernels):
     """Return the launcher with a simulated device under it; output and sums come poisoned first."""
 
-    def run(call, form=launch.MIXED, processors=2, plan=None, sums=True, module=kernels):
+    def run(call, form=MIXED, processors=2, config=None, sums=True, module=kernels):
         per_head = call.bias if isinstance(call.bias, torch.Tensor) else None
         number = 0.0 if per_head is not None else call.bias
         problem = Problem(*call[:3], per_head, number, None, call.scale, call.is_causal)
         simulated({"forward": module}, processors)
         output = torch.empty_like(call.query)
         measure = (lambda _: lambda parts: parts.sum(-1)) if sums else None
-        return output, launch.forward(problem, output, measure, form, plan)
+        return output, forward(problem, output, measure, form, config)
 
     return run
 
@@ -57,7 +59,7 @@ def test_every_length_is_as_exact_as_rounding_allows(attend, n_q, n_k, dim, is_c
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH, launch.BY_HEAD], ids=["mixed", "tanh", "by-head"])
+@pytest.mark.parametrize("form", [MIXED, TANH, BY_HEAD], ids=["mixed", "tanh", "by-head"])
 def test_every_form_serves_both_types_and_a_bias_for_each_head(attend, dtype, form):
     call = case(*tensors(dtype, heads=4, key_heads=2, dim=80), torch.tensor([-5.0, -4.0, 0.0, 1.0]), is_causal=True)
     check(call, attend(call, form)[0])
@@ -74,7 +76,7 @@ def test_small_weights_survive_in_float16(attend):
     check(call, attend(call)[0])
 
 
-@pytest.mark.parametrize("form", [launch.MIXED, launch.TANH], ids=["mixed", "tanh"])
+@pytest.mark.parametrize("form", [MIXED, TANH], ids=["mixed", "tanh"])
 def test_a_negative_scale_masks_the_same_keys(attend, form):
     query, key, value = tensors(torch.bfloat16)
     call = case(query, key, value, is_causal=True)
@@ -104,11 +106,11 @@ def test_what_tma_cannot_read_is_copied(attend):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_grid_and_rings_do_not_change_a_bit(attend, is_causal):
     call = case(*tensors(torch.bfloat16, heads=3, n_q=333, n_k=300), is_causal=is_causal)
-    expected, _ = attend(call, plan=launch.Launch(4, 128, 4, 112, False))
+    expected, _ = attend(call, config=ForwardConfig(4, 128, 4, 112, False))
     tried = ((1, 2, 2, True), (5, 4, 2, False), (132, 2, 2, True), (2, 4, 4, False), (5, 8, 4, False))
     for processors, stages, consumers, overlapped in tried:
-        plan = launch.Launch(consumers, 128, stages, 112, overlapped)
-        output, _ = attend(call, processors=processors, plan=plan, sums=False)
+        config = ForwardConfig(consumers, 128, stages, 112, overlapped)
+        output, _ = attend(call, processors=processors, config=config, sums=False)
         assert torch.equal(output, expected)
 
 
@@ -124,10 +126,10 @@ def test_a_nan_stays_in_its_row(attend):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_every_tile_is_computed_once(simulation, kernels, is_causal):
     for pairs, query_tiles, processors, late in product((1, 2, 7), (1, 2, 5, 8), (1, 3, 16), (0, 1, 2)):
-        programs = launch.programs(pairs, query_tiles, processors)
+        grid = programs(pairs * query_tiles, processors)
         places = []
-        for index in range(programs):
-            simulation.at(index, programs)
+        for index in range(grid):
+            simulation.at(index, grid)
             turns = kernels.schedule.turns(pairs, query_tiles, is_causal, late)
             assert turns > 0
             places += [kernels.schedule.place(turn, pairs, query_tiles, is_causal, late) for turn in range(turns)]
@@ -186,18 +188,18 @@ OF_A_PLAN = {
         "a wait for keys that never come": ("gl.minimum(i + 1, stop - 1)", "i + 1"),
     },
 }
-PLANS = {True: launch.TABLE[128], False: launch.TABLE[64]}
+CONFIGS = {True: TABLE[128], False: TABLE[64]}
 CHANGES = [
-    pytest.param(PLANS[overlapped], *change, id=f"{'overlapped' if overlapped else 'early'}: {name}")
-    for overlapped in PLANS
+    pytest.param(CONFIGS[overlapped], *change, id=f"{'overlapped' if overlapped else 'early'}: {name}")
+    for overlapped in CONFIGS
     for name, change in (BREAKS | OF_A_PLAN[overlapped]).items()
 ]
 
 
-@pytest.mark.parametrize(("plan", "old", "new"), CHANGES)
-def test_the_simulation_sees(simulation, attend, altered, plan, old, new, monkeypatch):
+@pytest.mark.parametrize(("config", "old", "new"), CHANGES)
+def test_the_simulation_sees(simulation, attend, altered, config, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
     broken = altered(old, new)
     with pytest.raises((AssertionError, TimeoutError)):
-        check(call, attend(call, processors=1, plan=plan, module=broken)[0])
+        check(call, attend(call, processors=1, config=config, module=broken)[0])

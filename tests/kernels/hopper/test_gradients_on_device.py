@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import accuracy, sigmoid_attention
+from stabmon.kernels import sigmoid_attention
+from stabmon.kernels.bench import accuracy
 
 pytestmark = [
     pytest.mark.gpu,

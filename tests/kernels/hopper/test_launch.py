@@ -3,9 +3,11 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import launch as backends
-from stabmon.kernels.hopper import backward_launch, launch
+from stabmon.kernels import device, releases
+from stabmon.kernels.hopper import backward_launch, launch, requirements
+from stabmon.kernels.hopper.sigmoid import backward_form, forward_form
 from stabmon.kernels.problem import Problem, Traits
+from stabmon.kernels.sigmoid_forms import BY_HEAD, EX2, MIXED, TANH
 
 
 def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal=False):
@@ -16,16 +18,16 @@ def problem(dtype=torch.bfloat16, bias=None, level=-8.0, n_q=8, n_k=8, is_causal
 @pytest.mark.parametrize(
     ("call", "form"),
     [
-        (problem(level=-math.log(16384)), launch.TANH),
-        (problem(level=-math.log(32768)), launch.MIXED),
-        (problem(torch.float16, level=-math.log(1024)), launch.TANH),
-        (problem(torch.float16, level=-math.log(2048)), launch.MIXED),
-        (problem(bias=torch.zeros(2)), launch.BY_HEAD),
+        (problem(level=-math.log(16384)), TANH),
+        (problem(level=-math.log(32768)), MIXED),
+        (problem(torch.float16, level=-math.log(1024)), TANH),
+        (problem(torch.float16, level=-math.log(2048)), MIXED),
+        (problem(bias=torch.zeros(2)), BY_HEAD),
     ],
     ids=["bf16-16384", "bf16-32768", "fp16-1024", "fp16-2048", "tensor"],
 )
 def test_the_fast_sigmoid_is_used_only_where_it_is_known_to_be_exact_enough(call, form):
-    assert launch.sigmoid_form(call) == form
+    assert forward_form(call) == form
 
 
 @pytest.mark.parametrize(("n_q", "n_k"), [(100, 100), (63, 100), (100, 63), (1, 1000), (257, 100)])
@@ -41,17 +43,17 @@ DEVICE = torch.device("cuda", 0)
 
 @pytest.fixture
 def an_h100(monkeypatch):
-    monkeypatch.setattr(backends, "capability", lambda device: (9, 0))
-    monkeypatch.setattr(launch, "RELEASE", (3, 6))
-    monkeypatch.setattr(launch, "IN_AUTO", True)
+    monkeypatch.setattr(device, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(releases, "INSTALLED", (3, 6))
+    monkeypatch.setattr(requirements, "IN_AUTO", True)
 
 
 @pytest.mark.usefixtures("an_h100")
 @pytest.mark.parametrize("dim", [40, 64, 80, 96, 128])
-@pytest.mark.parametrize("dtype", launch.DTYPES, ids=["fp16", "bf16"])
+@pytest.mark.parametrize("dtype", requirements.DTYPES, ids=["fp16", "bf16"])
 def test_it_takes_what_it_was_made_for(dtype, dim):
-    assert launch.refusal(Traits(DEVICE, dtype, dim, False, 0.1)) is None
-    assert launch.preferred(Traits(DEVICE, dtype, dim, False, 0.1))
+    assert requirements.refusal(Traits(DEVICE, dtype, dim, False, 0.1)) is None
+    assert requirements.preferred(Traits(DEVICE, dtype, dim, False, 0.1))
 
 
 @pytest.mark.usefixtures("an_h100")
@@ -69,14 +71,14 @@ def test_it_takes_what_it_was_made_for(dtype, dim):
     ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
 )
 def test_it_says_why_it_cannot(call, reason):
-    assert reason in launch.refusal(Traits(*call)).text
-    assert not launch.preferred(Traits(*call))
+    assert reason in requirements.refusal(Traits(*call)).text
+    assert not requirements.preferred(Traits(*call))
 
 
 @pytest.mark.usefixtures("an_h100")
 def test_it_says_which_device_it_needs(monkeypatch):
-    monkeypatch.setattr(backends, "capability", lambda device: (8, 0))
-    refusal = launch.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    monkeypatch.setattr(device, "capability", lambda device: (8, 0))
+    refusal = requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert refusal.of_machine
     assert "cuda:0 has 8.0" in refusal.text
 
@@ -84,43 +86,43 @@ def test_it_says_which_device_it_needs(monkeypatch):
 @pytest.mark.usefixtures("an_h100")
 @pytest.mark.parametrize("release", [None, (3, 5), (3, 10), (4, 0)], ids=str)
 def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, monkeypatch, caplog):
-    monkeypatch.setattr(launch, "RELEASE", release)
-    launch._report_release.cache_clear()
-    assert "knows triton 3.6 to 3.9" in launch.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1)).text
-    assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
-    assert not launch.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    monkeypatch.setattr(releases, "INSTALLED", release)
+    requirements._warn_of_release.cache_clear()
+    assert "knows triton 3.6 to 3.9" in requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1)).text
+    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert caplog.text.count("backend='auto' uses 'triton'") == 1
 
 
 def test_small_problems_get_small_grids():
-    assert launch.programs(4, 5, 132) == 20
-    assert launch.programs(64, 64, 132) == 132
+    assert launch.programs(4 * 5, 132) == 20
+    assert launch.programs(64 * 64, 132) == 132
 
 
 @pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
 def test_a_backward_launch_fits_the_multiprocessor(dim):
-    keys, queries = backward_launch.KEYS[dim], backward_launch.QUERIES[dim]
-    assert keys.block * dim == 2 * 64 * 64, "each of two consumers adds a part [64, 64] to dQ in a step"
-    held, outputs, slopes, part = 4 * 64 * dim, 2 * 64 * dim, 2 * 128 * keys.block, 2 * 2 * 64 * 64
-    assert 2 * (2 * keys.stages * keys.block * dim + held + outputs + slopes + part) + 2048 <= 227 * 1024
-    assert 2 * (2 * queries.stages * queries.block * dim + held + outputs) + 2048 <= 227 * 1024
-    for plan in (keys, queries):
-        assert 128 * (2 * plan.registers + 24) <= 65536
-        assert plan.stages & (plan.stages - 1) == 0
+    dkdv, dq = backward_launch.DKDV[dim], backward_launch.DQ[dim]
+    assert dkdv.block * dim == 2 * 64 * 64, "each of two consumers adds a part [64, 64] to dQ in a step"
+    held, outputs, slopes, part = 4 * 64 * dim, 2 * 64 * dim, 2 * 128 * dkdv.block, 2 * 2 * 64 * 64
+    assert 2 * (2 * dkdv.stages * dkdv.block * dim + held + outputs + slopes + part) + 2048 <= 227 * 1024
+    assert 2 * (2 * dq.stages * dq.block * dim + held + outputs) + 2048 <= 227 * 1024
+    for config in (dkdv, dq):
+        assert 128 * (2 * config.registers + 24) <= 65536
+        assert config.stages & (config.stages - 1) == 0
 
 
 @pytest.mark.parametrize(
     ("call", "form"),
     [
-        (problem(level=-math.log(16384)), backward_launch.TANH),
-        (problem(level=-math.log(32768)), backward_launch.EXACT),
-        (problem(level=math.log(32768)), backward_launch.EXACT),
-        (problem(torch.float16, level=-math.log(2048)), backward_launch.EXACT),
-        (problem(bias=torch.zeros(2)), backward_launch.BY_HEAD),
-        (problem(bias=torch.zeros(2))._replace(form="accurate"), backward_launch.EXACT),
-        (problem(level=-20.0)._replace(form="tanh"), backward_launch.TANH),
+        (problem(level=-math.log(16384)), TANH),
+        (problem(level=-math.log(32768)), EX2),
+        (problem(level=math.log(32768)), EX2),
+        (problem(torch.float16, level=-math.log(2048)), EX2),
+        (problem(bias=torch.zeros(2)), BY_HEAD),
+        (problem(bias=torch.zeros(2))._replace(form="accurate"), EX2),
+        (problem(level=-20.0)._replace(form="tanh"), TANH),
     ],
     ids=["bf16-16384", "bf16-32768", "ones", "fp16-2048", "tensor", "forced-accurate", "forced-tanh"],
 )
 def test_the_backward_takes_the_fast_sigmoid_where_neither_end_is_lost(call, form):
-    assert backward_launch.sigmoid_form(call) == form
+    assert backward_form(call) == form

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, accuracy, sigmoid_attention
-from stabmon.kernels.hopper import launch
+from stabmon.kernels import AuxRequest, sigmoid_attention
+from stabmon.kernels.bench import accuracy
+from stabmon.kernels.hopper.sigmoid import forward_form
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.sigmoid_forms import TANH
 
 pytestmark = [
     pytest.mark.gpu,
@@ -69,7 +71,7 @@ def test_logits_of_a_hundred_neither_overflow_nor_vanish(dtype, is_causal, bias)
 def test_the_fast_form_keeps_its_promise(length, dim):
     call = case(1024, length, dim, torch.bfloat16, False, heads=2)
     problem = Problem(*call[:3], None, call.bias, None, call.scale, False)
-    assert launch.sigmoid_form(problem) == launch.TANH
+    assert forward_form(problem) == TANH
     check(call, run(call))
 
 

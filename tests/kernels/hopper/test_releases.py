@@ -63,4 +63,4 @@ def test_every_kernel_compiles(folder, dim, tmp_path):
         assert kernel["stack"] <= (0 if measured else STACK), f"registers spill: {kernel}"
         assert kernel["unguarded"] == 0, kernel
         assert kernel["undefined"] == [], f"the assembler lost a descriptor: {kernel}"
-        assert kernel["forgetful"] == 0, f"a turn begins at the wrong place of the rings: {kernel}"
+        assert kernel["forgetful"] == 0, f"a work item begins at the wrong buffer of the rings: {kernel}"

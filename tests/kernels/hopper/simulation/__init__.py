@@ -53,7 +53,7 @@ def _jit(function: Callable[..., Any] | None = None, **_: Any) -> Any:
 
 def load(folder: Path, name: str) -> ModuleType:
     """Return module ``name`` of the package at ``folder``, written for Gluon, so that its kernels run here."""
-    package = ModuleType(f"simulated_{abs(hash(folder))}")
+    package = ModuleType(f"stabmon.kernels.simulated_{abs(hash(folder))}")  # its parent is the real one
     package.__path__ = [str(folder)]
     with _stand_ins():
         sys.modules[package.__name__] = package

@@ -1,16 +1,18 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Which keys a tile of queries sees, and which queries see a tile of keys: what to visit, what to mask.
+"""Visibility: the keys that a tile of queries sees, the queries that see a tile of keys, and the mask.
 
-``RULES`` says what a kernel is compiled for: the sum of CAUSAL, WINDOW, LENGTHS and PACKED, the numbers of launch.py.
-i' is a query's place among the keys; a key j is valid if j < limit, j <= i' (CAUSAL), and j > i' − window (WINDOW and
-CAUSAL) or |i' − j| < window (WINDOW alone). Tiles are visited in three stretches between four edges: masked, clear and
+``RULES`` is what a kernel is compiled for: the sum of CAUSAL, WINDOW, LENGTHS and PACKED.
+i' is a query's position among the keys; a key j is valid if j < limit, j <= i' (CAUSAL), and j > i' − window (WINDOW
+and CAUSAL) or |i' − j| < window (WINDOW alone). Tiles are visited in three ranges between four edges: masked, clear and
 masked again; nothing outside them is visited.
 """
 
 import triton
 import triton.language as tl
 
-CAUSAL, WINDOW, LENGTHS, PACKED = tl.constexpr(1), tl.constexpr(2), tl.constexpr(4), tl.constexpr(8)
+from . import launch
+
+CAUSAL, WINDOW, LENGTHS, PACKED = map(tl.constexpr, (launch.CAUSAL, launch.WINDOW, launch.LENGTHS, launch.PACKED))
 
 
 @triton.jit
@@ -41,7 +43,7 @@ def begin(x, first, s_n, RULES: tl.constexpr):
 
 @triton.jit
 def keys_of(row, limit, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RULES: tl.constexpr):
-    """Return the edges of the keys that queries at places row .. row + BLOCK_Q see."""
+    """Return the edges of the keys that queries at positions row .. row + BLOCK_Q see."""
     start, clear, stop = 0, limit, limit
     masked = 0
     if CAUSAL & RULES:
@@ -76,7 +78,7 @@ def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_
         clear = tl.maximum(0, tl.minimum(n_q, column + window - offset)) // BLOCK_Q * BLOCK_Q
         clear = tl.maximum(clear, start)
         masked = tl.minimum(masked, clear)
-    if LENGTHS & RULES:  # a tile of padding is seen by nobody
+    if LENGTHS & RULES:  # no query sees a tile of padding
         seen = column < limit
         masked, clear, stop = tl.where(seen, masked, start), tl.where(seen, clear, start), tl.where(seen, stop, start)
     return start, masked, clear, stop
@@ -84,7 +86,7 @@ def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_
 
 @triton.jit
 def apply_mask(p, rows, columns, limit, window, RULES: tl.constexpr):
-    """Return ``p`` where the key ``columns`` is valid for the query at place ``rows``, else 0."""
+    """Return ``p`` where the key ``columns`` is valid for the query at position ``rows``, else 0."""
     if CAUSAL & RULES:
         p = tl.where(columns <= rows, p, 0.0)
     if WINDOW & RULES:

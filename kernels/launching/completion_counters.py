@@ -1,4 +1,4 @@
-"""Counters by which a kernel's programs find out who comes last: zeros that whoever comes last sets to zero again.
+"""Atomic counters of a kernel's finished programs: zeros, which the last program sets to zero again.
 
 So they need no launch of their own. A counter must not be shared by kernels that may run at the same time: each stream
 has its own, and so has each call that a CUDA graph captures, as graphs may be replayed on any stream.

@@ -1,21 +1,23 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""What every kernel does with a tile: load it, store it, find its place, turn logits into weights.
+"""Tiles: loads, stores, the tile of a program, weights from logits.
 
 Shapes: a tensor is [B, H, N, D]; a tile is [BLOCK, D_PAD], D_PAD the power of two that holds D. A tensor comes as a TMA
-descriptor of block [1, 1, BLOCK, D_PAD], or as a pointer with strides, rows
-aligned to 16 bytes. Both load 0 and store nothing outside [N, D].
+descriptor of block [1, 1, BLOCK, D_PAD], or as a pointer with strides, rows aligned to 16 bytes. Both load 0 and store
+nothing outside [N, D].
 """
 
 import triton
 import triton.language as tl
 
-PLAIN, EX2, TANH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+from .. import sigmoid_forms
+
+EX2, TANH = tl.constexpr(sigmoid_forms.EX2), tl.constexpr(sigmoid_forms.TANH)
 RCP = tl.constexpr("rcp.approx.ftz.f32 $0, $1;")
 TANH_APPROX = tl.constexpr("tanh.approx.f32 $0, $1;")
 
 
 @triton.jit
-def place(tile, tiles, pairs, together, LONGEST_LAST: tl.constexpr):
+def tile_of_program(tile, tiles, pairs, together, LONGEST_LAST: tl.constexpr):
     """Return (pair, tile) of a program: ``together`` pairs (b, h) share the cache, longest tiles come first."""
     group = tile // (together * tiles)
     rest = tile % (together * tiles)
@@ -105,12 +107,7 @@ def shifted(s, rows, columns, c_scale, shift, slope, ALIBI: tl.constexpr):
 
 @triton.jit
 def weight(x, FORM: tl.constexpr, GAIN: tl.constexpr):
-    """Return GAIN·sigmoid(y) of x = factor·y, factor 1/2 for TANH and −log2(e) for the others; float32.
-
-    TANH: GAIN/2 + GAIN/2·tanh(y/2), one special-function op, loses weights below 2^-11.
-    EX2: 1 / (1/GAIN + 2^x/GAIN) by the two approximate special functions, relative error below 4e-7.
-    PLAIN: the same with a full division and without overflow, for float32 and for the interpreter.
-    """
+    """Return GAIN·sigmoid(y) of x = factor·y in float32; FORM is TANH, EX2 or PLAIN of ``sigmoid_forms``."""
     if FORM == TANH:
         t = tl.inline_asm_elementwise(TANH_APPROX, "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
         return t * (0.5 * GAIN) + 0.5 * GAIN

@@ -1,9 +1,9 @@
-"""Times launches that the table could hold, beside cuDNN in the same run.
+"""Timings of hopper configurations that the table could hold, beside cuDNN in the same run.
 
-``python -m stabmon.kernels.hopper.tune [--json]``.
+``python -m stabmon.kernels.bench.tune [--json]``.
 
 A launch whose output is wrong is reported as such and not timed. What is fastest goes by hand into ``TABLE`` of
-launch.py.
+hopper/forward_launch.py.
 """
 
 import argparse
@@ -17,21 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from .. import accuracy
+from ..hopper.forward_launch import ForwardConfig, forward
 from ..problem import Problem
-from ..speed import GRID, Cell, cell_name, softmax
-from ..timing import ROUNDS, medians
-from .launch import MIXED, TANH, Launch, forward
+from ..sigmoid_forms import MIXED, TANH
+from . import accuracy
+from .speed import GRID, Cell, cell_name, softmax
+from .timing import ROUNDS, medians
 
 CANDIDATES = {
     64: (
-        Launch(4, 64, 4, 112, False),
-        Launch(4, 64, 8, 112, False),
-        Launch(2, 128, 4, 240, True),
+        ForwardConfig(4, 64, 4, 112, False),
+        ForwardConfig(4, 64, 8, 112, False),
+        ForwardConfig(2, 128, 4, 240, True),
     ),
     128: (
-        Launch(2, 128, 2, 240, True),
-        Launch(2, 64, 4, 240, True),
+        ForwardConfig(2, 128, 2, 240, True),
+        ForwardConfig(2, 64, 4, 240, True),
     ),
 }
 """Launches that compile without spills in their loops, by padded head dim."""
@@ -41,7 +42,7 @@ FORMS = {"tanh": TANH, "mixed": MIXED}
 def tune(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """Return one row a cell, form and launch: TFLOP/s, cuDNN's in the same cell, error over the rounding floor.
 
-    rounds: how many turns each has.
+    rounds: how often each is timed.
 
     Raises:
         RuntimeError: there is no CUDA device.
@@ -49,9 +50,9 @@ def tune(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         raise RuntimeError("tune needs a CUDA device of capability 9.0, this machine has none")
     errors = {
-        (dim, causal, form, plan): _error(dim, causal, FORMS[form], plan)
-        for dim, plans in CANDIDATES.items()
-        for plan in plans
+        (dim, causal, form, config): _error(dim, causal, FORMS[form], config)
+        for dim, configs in CANDIDATES.items()
+        for config in configs
         for causal in (False, True)
         for form in FORMS
     }
@@ -68,10 +69,10 @@ def _rows(cell: Cell, errors: dict[Any, float], rounds: int) -> list[dict[str, A
     ours = {str(at): partial(forward, problem, output, None, FORMS[at[1]], at[0]) for at in right}
     speeds = {name: round(cell.flops / time / 1e9, 1) for name, time in medians({"cudnn": peer} | ours, rounds).items()}
     rows = []
-    for plan, form in tried:
-        error = round(errors[cell.dim, cell.is_causal, form, plan], 3)
-        row = {**cell._asdict(), "form": form, **plan._asdict(), "error": error, "cudnn": speeds["cudnn"]}
-        rows.append(row | {"speed": speeds[str((plan, form))]} if (plan, form) in right else row)
+    for config, form in tried:
+        error = round(errors[cell.dim, cell.is_causal, form, config], 3)
+        row = {**cell._asdict(), "form": form, **config._asdict(), "error": error, "cudnn": speeds["cudnn"]}
+        rows.append(row | {"speed": speeds[str((config, form))]} if (config, form) in right else row)
     return rows
 
 
@@ -79,13 +80,13 @@ def _problem(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> Prob
     return Problem(query, key, value, None, -math.log(key.size(2)), None, query.size(3) ** -0.5, is_causal)
 
 
-def _error(dim: int, is_causal: bool, form: int, plan: Launch) -> float:
+def _error(dim: int, is_causal: bool, form: int, config: ForwardConfig) -> float:
     """Return the error over the rounding floor at a length that no tile divides."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 4, 1000, dim, device="cuda").bfloat16() for _ in range(3))
     case = accuracy.Case(query, key, value, -math.log(1000), torch.zeros_like(query), is_causal)
     output = torch.full_like(query, torch.nan)
-    forward(_problem(query, key, value, is_causal), output, None, form, plan)
+    forward(_problem(query, key, value, is_causal), output, None, form, config)
     exact, floor = accuracy.exact(case)["output"], accuracy.floor(case)["output"]
     return float((output.double() - exact).norm() / (floor - exact).norm())
 
@@ -94,15 +95,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return ``rows`` as lines to read."""
     lines = []
     for row in rows:
-        plan = f"{row['consumers']} x {row['block_k']} x {row['stages']}{' overlapped' if row['overlapped'] else ''}"
+        config = f"{row['consumers']} x {row['block_k']} x {row['stages']}{' overlapped' if row['overlapped'] else ''}"
         speed = f"{row['speed']:.0f}, cuDNN x{row['speed'] / row['cudnn']:.3f}" if "speed" in row else "wrong"
-        lines.append(f"{cell_name(row):<22}{row['form']:<7}{plan:<28}error {row['error']:<7}{speed}")
+        lines.append(f"{cell_name(row):<22}{row['form']:<7}{config:<28}error {row['error']:<7}{speed}")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``tune`` from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.hopper.tune", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.bench.tune", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     options = parser.parse_args(arguments)
     try:

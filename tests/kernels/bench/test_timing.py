@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from stabmon.kernels import host, timing
+from stabmon.kernels.bench import host, timing
 
 
 class Drifting:

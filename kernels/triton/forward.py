@@ -12,11 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import descriptors, launch, tiles, visible
-from .auxiliary import Measure
-from .cache import layout, memoize
-from .launcher import Launcher
-from .problem import Problem
+from .. import device
+from ..auxiliary import Measure
+from ..cache import layout, memoize
+from ..launching import descriptors
+from ..launching.launcher import Launcher
+from ..problem import Problem
+from . import launch, tiles, visible
 
 
 @triton.jit
@@ -56,7 +58,7 @@ def forward_kernel(
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
-    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
+    pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
@@ -89,10 +91,10 @@ def forward_kernel(
         tl.store(sums + pair * query_tiles + tile, tl.sum(o32 * o32))
 
 
-class _Ready(NamedTuple):
-    """What is the same for all calls that look alike. sums: the shape of the parts of Σ out²."""
+class _Prepared(NamedTuple):
+    """What is the same for all calls of one signature. sums: the shape of the partial sums of Σ out²."""
 
-    plan: launch.Plan
+    config: launch.LaunchConfig
     sums: tuple[int, ...]
     launcher: Launcher
 
@@ -105,28 +107,28 @@ def forward(problem: Problem, output: Tensor, measure: Measure | None) -> Tensor
     with_sums = measure is not None
     key = "forward", problem.layout, layout(output), with_sums, launch.sigmoid_form(problem, "forward")
     aligned = descriptors.is_aligned
-    ready = memoize(key, lambda: _ready(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
-    if ready is None:
+    prepared = memoize(key, lambda: _prepare(problem, output, with_sums) if all(map(aligned, problem[:3])) else None)
+    if prepared is None:
         return forward(descriptors.readable(problem, descriptors.aligned), output, measure)
     query, finish = problem.query, None if measure is None else measure(problem)
-    sums = torch.empty(ready.sums, dtype=torch.float32, device=query.device)
+    sums = torch.empty(prepared.sums, dtype=torch.float32, device=query.device)
     tensors = (query, problem.key, problem.value, output, *descriptors.per_sequence(problem), sums)
-    ready.launcher(tensors, *ready.plan.constants(problem))
+    prepared.launcher(tensors, *prepared.config.factors(problem))
     return sums if finish is None else finish(sums)
 
 
-def _ready(problem: Problem, output: Tensor, with_sums: bool) -> _Ready:
+def _prepare(problem: Problem, output: Tensor, with_sums: bool) -> _Prepared:
     query, key, value = problem[:3]
-    plan = launch.forward_plan(problem, output)
-    batch, heads, bq, bk = problem.batch, query.size(1), plan.block_q, plan.block_k
+    config = launch.forward_config(problem, output)
+    batch, heads, bq, bk = problem.batch, query.size(1), config.block_q, config.block_k
     query_tiles = triton.cdiv(problem.n_q, bq)
     numbers = (
-        *descriptors.strides(plan.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
+        *descriptors.strides(config.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
         heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, batch * heads, query_tiles,
         launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq), pointers=6)
-    early = with_sums and launch.overlaps(query.device)
-    constants = {"SUMS": with_sums, "EARLY": early, **plan.switches(problem)}
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq), pointers=6)
+    early = with_sums and device.overlaps(query.device)
+    constants = {"SUMS": with_sums, "EARLY": early, **config.constants(problem)}
     launcher = Launcher(forward_kernel, (batch * heads * query_tiles,), operands, numbers, constants)
-    return _Ready(plan, (batch, heads, query_tiles) if with_sums else (0,), launcher)
+    return _Prepared(config, (batch, heads, query_tiles) if with_sums else (0,), launcher)

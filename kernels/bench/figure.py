@@ -1,4 +1,4 @@
-"""Results of the benchmark as a figure, beside their tables: ``python -m stabmon.kernels.figure bench.json``.
+"""Results of the benchmark as a figure, beside their tables: ``python -m stabmon.kernels.bench.figure bench.json``.
 
 The file holds one result a backend, by name, as ``bench --output`` keeps them. Prints the tables of ``tables.py`` and
 writes the figure, an SVG, beside the file.

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-call"
-"""How the statistics kernels are launched: after a forward, which they need not wait for, or alone.
+"""Launch of the statistics kernels: after a forward, which they need not wait for, or alone.
 
 After a forward of capability 9.0 or newer they are launched so that they may begin while it runs (programmatic
 dependent launch): it says at its start that they may, and they wait for its end before they read what it writes. All
 else that they read was complete before the forward began, as that is launched as usual. Alone they are launched as
-usual: nobody knows when the kernel before them, which may compute their queries, lets others begin.
+usual: it is unknown when the kernel before them, which may compute their queries, lets others begin.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,21 @@ import torch
 import triton
 from torch import Tensor
 
-from . import completion_counters, descriptors, launch
-from .auxiliary import OFFSET_STEPS
-from .cache import memoize
-from .launcher import Launcher
-from .problem import Problem
-from .reference import DEAD
+from .. import device
+from ..auxiliary import DEAD, OFFSET_STEPS
+from ..cache import memoize
+from ..launching import completion_counters, descriptors
+from ..launching.launcher import Launcher
+from ..problem import Problem
+from . import launch
 from .statistics import statistics_kernel, sums_kernel
 
 WIDE = 2**15
 """Rows or sequences from which on the arithmetic of strata needs 64 bits."""
 
 
-class _Ready(NamedTuple):
-    """What is the same for all calls that look alike. partial: the shape of the parts that programs leave the last."""
+class _Prepared(NamedTuple):
+    """What is the same for all calls of one signature. partial: the shape of the partial sums."""
 
     partial: tuple[int, ...]
     launcher: Launcher
@@ -43,7 +44,7 @@ def row_statistics(problem: Problem, sums: Tensor, rows: int, offset: float, seq
 
 
 def begin(problem: Problem, rows: int, offset: float, sequences: int, early: bool) -> Callable[[Tensor], Tensor]:
-    """Take the memory that statistics need, and return what launches their kernel on parts of Σ out² [B, H, parts].
+    """Take the memory that statistics need, and return a function that launches their kernel on partial sums of Σ out².
 
     problem: queries and keys with aligned rows. rows: 0 for the outputs' sums alone. early: the caller launches the
     forward of ``problem``, and nothing else, between this call and that of what it returns. So the kernel may begin
@@ -51,7 +52,7 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
     caller has given up, copies for instance, and the forward still reads.
     """
     query = problem.query
-    batch, heads, early = problem.batch, query.size(1), early and launch.overlaps(query.device)
+    batch, heads, early = problem.batch, query.size(1), early and device.overlaps(query.device)
     measured = torch.empty((batch, heads, 9), dtype=torch.float32, device=query.device)
     if rows == 0:
         add = memoize(("output sums", batch, heads, query.device, early), lambda: _adder(batch * heads, early))
@@ -61,14 +62,14 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
             return measured
 
         return total
-    ready = memoize(
-        ("statistics", problem.layout, rows, sequences, early), lambda: _ready(problem, rows, sequences, early)
+    prepared = memoize(
+        ("statistics", problem.layout, rows, sequences, early), lambda: _prepare(problem, rows, sequences, early)
     )
-    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
-    arrived = completion_counters.counters(query.device, ready.partial[0])
+    partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
+    arrived = completion_counters.counters(query.device, prepared.partial[0])
 
     def measure(sums: Tensor) -> Tensor:
-        ready.launcher(
+        prepared.launcher(
             (query, problem.key, *descriptors.per_sequence(problem), sums, partial, arrived, measured),
             int(offset * OFFSET_STEPS), float(problem.scale), float(problem.bias_value), DEAD, _parts(sums),
         )  # fmt: skip
@@ -89,25 +90,25 @@ def _timing(early: bool) -> dict[str, bool]:
     return {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
 
-def _ready(problem: Problem, rows: int, sequences: int, early: bool) -> _Ready:
+def _prepare(problem: Problem, rows: int, sequences: int, early: bool) -> _Prepared:
     query, key = problem.query, problem.key
     batch, heads = problem.batch, query.size(1)
     count, sequences = min(rows, problem.n_q), min(sequences, batch)
-    plan = launch.statistics_plan(problem, count)
-    split_keys = launch.split_keys(plan)
-    row_tiles, splits = max(1, triton.cdiv(count, plan.block_q)), max(1, triton.cdiv(problem.n_k, split_keys))
+    config = launch.statistics_config(problem, count)
+    split_keys = launch.split_keys(config)
+    row_tiles, splits = max(1, triton.cdiv(count, config.block_q)), max(1, triton.cdiv(problem.n_k, split_keys))
     numbers = (
         *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem), heads, heads // key.size(1),
         problem.n_q, problem.n_k, problem.reach, batch, sequences, count, splits,
     )  # fmt: skip
     constants = {
-        "D": query.size(3), "D_PAD": plan.d_pad, "BLOCK_Q": plan.block_q, "BLOCK_K": plan.block_k, "SPLIT": split_keys,
-        "STEPS": OFFSET_STEPS, "FORM": plan.form, "RULES": launch.rules(problem), "HAS_BIAS": problem.bias is not None,
-        "ALIBI": problem.alibi_slopes is not None, "WIDE": max(count, sequences) >= WIDE, **plan.options,
-        **_timing(early),
+        "D": query.size(3), "D_PAD": config.d_pad, "BLOCK_Q": config.block_q, "BLOCK_K": config.block_k,
+        "SPLIT": split_keys, "STEPS": OFFSET_STEPS, "FORM": config.form, "RULES": launch.rules(problem),
+        "HAS_BIAS": problem.bias is not None, "ALIBI": problem.alibi_slopes is not None,
+        "WIDE": max(count, sequences) >= WIDE, **config.options, **_timing(early),
     }  # fmt: skip
     grid = (sequences * heads, row_tiles, splits)
-    return _Ready(
+    return _Prepared(
         (sequences * heads, row_tiles * splits, 8),
         Launcher(statistics_kernel, grid, [None] * 11, numbers, constants),
     )

@@ -1,12 +1,12 @@
-"""How a kernel is handed its tensors: as TMA descriptors where hardware and strides allow it, else as pointers."""
+"""Tensors as kernels take them: TMA descriptors where hardware and strides allow it, else pointers."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ..problem import Problem
 from .launcher import Describe
-from .problem import Problem
 
 TMA_CAPABILITY = (9, 0)
 ALIGNMENT = 16
@@ -14,7 +14,7 @@ ALIGNMENT = 16
 
 
 def fit(capability: tuple[int, int], tensors: tuple[Tensor, ...]) -> bool:
-    """Say whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
+    """Return whether TMA can carry all ``tensors``: 16-bit types, aligned to 16 bytes, no broadcast dimension."""
     return capability >= TMA_CAPABILITY and all(
         tensor.dtype != torch.float32 and is_aligned(tensor) and min(steps(tensor)) > 0 for tensor in tensors
     )
@@ -29,7 +29,7 @@ def aligned(tensor: Tensor) -> Tensor:
 
 
 def is_aligned(tensor: Tensor) -> bool:
-    """Say whether all rows start at multiples of 16 bytes."""
+    """Return whether all rows start at multiples of 16 bytes."""
     size = tensor.element_size()
     return tensor.data_ptr() % ALIGNMENT == 0 and all(step * size % ALIGNMENT == 0 for step in steps(tensor)[:3])
 
@@ -64,7 +64,7 @@ def strides(tma: bool, tensors: tuple[Tensor, ...]) -> list[int]:
 
 
 def per_sequence(problem: Problem) -> tuple[Tensor | None, ...]:
-    """Return what a kernel reads one number of a head or sequence from: bias, slopes, lengths, starts."""
+    """Return the tensors that hold one number a head or sequence: bias, slopes, lengths, starts."""
     return problem.bias, problem.alibi_slopes, problem.key_lengths, problem.query_starts, problem.key_starts
 
 

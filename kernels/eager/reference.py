@@ -10,11 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .auxiliary import OFFSET_STEPS
-from .problem import Problem
-
-DEAD = 0.01
-"""A weight below DEAD / n is dead: a hundredth of what a row of n equal weights that sums to one would have."""
+from ..auxiliary import DEAD, OFFSET_STEPS
+from ..problem import Problem
 
 
 class _Rows(NamedTuple):

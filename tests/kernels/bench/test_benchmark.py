@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from stabmon.cli import app
 from stabmon.cli import bench as command
-from stabmon.kernels import accuracy, bench, figure, launch, published_results, speed, tables, timing
+from stabmon.kernels.bench import accuracy, benchmark, figure, published_results, speed, tables, timing
+from stabmon.kernels.problem import Backend
 
 FOLDER = Path(__file__).parents[2] / "kernels"
 ROW = {
@@ -26,7 +27,7 @@ COST = {"dim": 128, "length": 4096, "is_causal": True, "microseconds": 501.2, "s
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
 def test_without_a_device_it_says_so():
     with pytest.raises(RuntimeError, match="bench needs a CUDA device, this machine has none"):
-        bench.bench()
+        benchmark.bench()
 
 
 def test_cells_count_their_work():
@@ -39,7 +40,7 @@ def test_cells_count_their_work():
 
 def test_ratios_are_averaged_as_products():
     faster = ROW | {"forward": ROW["forward"] | {"fixed": 1760.0}}
-    assert bench._means([ROW, faster])["forward/fixed"] == {"cudnn": 2.2, "flash": 2.933}
+    assert benchmark._means([ROW, faster])["forward/fixed"] == {"cudnn": 2.2, "flash": 2.933}
 
 
 def test_the_table_shows_every_cell_and_mean():
@@ -51,10 +52,10 @@ def test_the_table_shows_every_cell_and_mean():
         "lengths": [{"dim": 64, "length": 4096, "output": 1.03, "query": 1.04}],
         "memory": {"peak": 602_000_000, "tensors": 470_000_000, "workspace": 134_000_000},
         "cells": [ROW],
-        "means": bench._means([ROW]),
+        "means": benchmark._means([ROW]),
         "statistics": [COST],
     }
-    text = bench.table(result)
+    text = benchmark.table(result)
     assert "d 64 full n 2048" in text
     assert "output 1.02" in text
     assert "d 64 n 4096: output 1.03, query 1.04" in text
@@ -87,7 +88,7 @@ def test_the_cost_of_statistics_is_a_table_of_lengths():
 
 def test_means_and_worst_cells_over_cudnn_are_a_table():
     result = {"cells": [ROW, ROW | {"length": 8192, "forward": ROW["forward"] | {"fixed": 360.0}}]}
-    shown = tables.over_cudnn({"auto": result | {"means": bench._means(result["cells"])}}).splitlines()
+    shown = tables.over_cudnn({"auto": result | {"means": benchmark._means(result["cells"])}}).splitlines()
     assert shown[2] == "| auto, number | ×0.99 | ×0.90 (d 64 full 8192) | ×0.55 | ×0.55 (d 64 full 2048) |"
     assert shown[3] == "| auto, tensor [H] | ×0.82 | ×0.82 (d 64 full 2048) | ×0.55 | ×0.55 (d 64 full 2048) |"
 
@@ -107,7 +108,7 @@ def test_the_notes_and_the_figure_show_the_stored_results():
     notes = (Path(__file__).parents[2] / "docs" / "kernels" / "laboratory.md").read_text()
     assert all(table in notes for table in tables.markdown(results))
     assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
-    assert all(bench._means(result["cells"]) == result["means"] for result in results.values())
+    assert all(benchmark._means(result["cells"]) == result["means"] for result in results.values())
 
 
 def test_the_figure_says_which_run_its_file_lacks(tmp_path):
@@ -120,19 +121,19 @@ def test_the_figure_says_which_run_its_file_lacks(tmp_path):
 
 
 def test_no_speed_is_measured_while_a_result_is_wrong(monkeypatch):
-    monkeypatch.setattr(bench, "_random_case", lambda *_: None)
+    monkeypatch.setattr(benchmark, "_random_case", lambda *_: None)
     monkeypatch.setattr(accuracy, "run", lambda *_: {})
     monkeypatch.setattr(accuracy, "ratios", lambda *_: {"output": 1.1, "key": 1.6})
     with pytest.raises(RuntimeError, match=r"at most 1\.5, got \{'key': 1\.6\}; nothing was timed"):
-        bench.check(torch.bfloat16, "cpu")
+        benchmark.check(torch.bfloat16, "cpu")
 
 
 def test_a_run_is_kept_beside_those_of_other_backends(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     for backend, device in (("auto", "old"), ("triton", "a GPU"), ("auto", "new")):
-        monkeypatch.setattr(bench, "bench", lambda device=device, **given: given | {"device": device})
-        monkeypatch.setattr(bench, "table", lambda result: result["device"])
-        found, text = bench.answer(None, backend, 7, False, path)
+        monkeypatch.setattr(benchmark, "bench", lambda device=device, **given: given | {"device": device})
+        monkeypatch.setattr(benchmark, "table", lambda result: result["device"])
+        found, text = benchmark.answer(None, backend, 7, False, path)
         assert (found, text) == ({"backend": backend, "rounds": 7, "device": device}, device)
     kept = json.loads(path.read_text())
     assert {name: result["device"] for name, result in kept.items()} == {"auto": "new", "triton": "a GPU"}
@@ -140,9 +141,9 @@ def test_a_run_is_kept_beside_those_of_other_backends(tmp_path, monkeypatch):
 
 def test_only_the_named_cells_run(monkeypatch):
     ran = []
-    monkeypatch.setattr(bench, "bench", lambda *cells, **_: ran.extend(cells))
-    monkeypatch.setattr(bench, "table", str)
-    bench.answer("d128-causal-2048,d64-full-8192", "auto", 1, False, None)
+    monkeypatch.setattr(benchmark, "bench", lambda *cells, **_: ran.extend(cells))
+    monkeypatch.setattr(benchmark, "table", str)
+    benchmark.answer("d128-causal-2048,d64-full-8192", "auto", 1, False, None)
     cells = [speed.Cell(128, 2048, True), speed.Cell(64, 8192, False)]
     assert ran == [cells, cells]
 
@@ -159,14 +160,14 @@ def test_only_the_named_cells_run(monkeypatch):
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, error, capsys):
     with pytest.raises(SystemExit):
-        bench.main(arguments)
+        benchmark.main(arguments)
     assert error in capsys.readouterr().err
 
 
 def test_the_command_line_offers_what_the_module_does(monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(bench, "answer", lambda *arguments: given.append(arguments) or ({}, "as text"))
+    monkeypatch.setattr(benchmark, "answer", lambda *arguments: given.append(arguments) or ({}, "as text"))
     into = tmp_path / "results.json"
     done = CliRunner().invoke(app, ["bench", "--backend", "triton", "--rounds", "5", "--output", str(into)])
     assert done.output.strip() == "as text"
@@ -177,17 +178,17 @@ def test_the_command_line_offers_what_the_module_does(monkeypatch, tmp_path):
         ("d64-full-2048", "auto", timing.ROUNDS, False, None),
         (None, "auto", timing.ROUNDS, True, None),
     ]
-    assert {choice.value for choice in command.Backend} == set(get_args(launch.Backend))
+    assert {choice.value for choice in command.Backend} == set(get_args(Backend))
 
 
 @pytest.mark.gpu
 def test_one_cell_runs():
     cells = [speed.Cell(64, 2048, True)]
-    result = bench.bench(cells, cells, rounds=2)
+    result = benchmark.bench(cells, cells, rounds=2)
     assert result["cells"][0]["forward"]["fixed"] > 0
     assert result["statistics"][0]["microseconds"] > 0
     assert max(result["accuracy"].values()) <= accuracy.ALLOWED
-    assert {at["length"] for at in result["lengths"]} == set(bench.LENGTHS)
+    assert {at["length"] for at in result["lengths"]} == set(benchmark.LENGTHS)
     held = result["memory"]
     assert held["peak"] <= held["tensors"] + held["workspace"] + 2**21
 

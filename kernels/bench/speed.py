@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from .auxiliary import AuxRequest
+from ..auxiliary import AuxRequest
 from .timing import Calls, medians
 
 TOKENS, WIDTH = 16384, 2048

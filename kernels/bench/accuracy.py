@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import reference
-from .api import sigmoid_attention
+from ..api import sigmoid_attention
+from ..eager import reference
 
 NAMES = ("output", "query", "key", "value", "bias")
 ALLOWED = 1.5

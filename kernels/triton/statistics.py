@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""The kernels that add the parts of the outputs' sums, and measure logits and weights over sampled query rows.
+"""The statistics kernels: sums of outputs, and measures of logits and weights over sampled query rows.
 
 Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B, H, sum_parts], out [B, H, 9] float32;
 partial [S·H, row_tiles, splits, 8] float32, columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z;
@@ -46,8 +46,8 @@ def _add(
     sums, q, k, column, rows, lowest, limit, threshold, scale, shift, slope,
     RULES: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
-    """Add what the rows see of keys k, which begin at ``column``, to ``sums``, each [BLOCK_Q]."""
-    mass, total, squares, saturated, pale, largest = sums
+    """Add the measures over keys k, which begin at ``column``, to ``sums``, each [BLOCK_Q]."""
+    mass, total, squares, saturated, dead_weights, largest = sums
     columns = column + tl.arange(0, k.shape[0])[None, :]
     valid = columns < limit[:, None]
     if visible.WINDOW & RULES:
@@ -61,14 +61,14 @@ def _add(
     total += tl.sum(known, 1)
     squares += tl.sum(known * known, 1)
     saturated += tl.sum((valid & (y > 0)).to(tl.float32), 1)
-    pale += tl.sum((valid & (w < threshold[:, None])).to(tl.float32), 1)
+    dead_weights += tl.sum((valid & (w < threshold[:, None])).to(tl.float32), 1)
     largest = tl.maximum(largest, tl.max(tl.where(valid, z, float("-inf")), 1))
-    return mass, total, squares, saturated, pale, largest
+    return mass, total, squares, saturated, dead_weights, largest
 
 
 @triton.jit
 def _finish(partial, out, parts, BLOCK: tl.constexpr):
-    """Add ``parts`` parts of a head in their order and store all of its row of ``out`` but the first column."""
+    """Add ``parts`` partial sums of a head in their order and store all of its row of ``out`` but the first column."""
     columns = tl.arange(0, 8)
     total = tl.zeros([BLOCK, 8], tl.float32)
     largest = tl.full([BLOCK, 8], float("-inf"), tl.float32)
@@ -84,7 +84,7 @@ def _finish(partial, out, parts, BLOCK: tl.constexpr):
 
 @triton.jit
 def _total(sums, out, row, parts, BLOCK: tl.constexpr):
-    """Add ``parts`` parts of an output's sum and store the first column of ``row`` of ``out``."""
+    """Add ``parts`` partial sums of an output and store the first column of ``row`` of ``out``."""
     total = tl.zeros([BLOCK], tl.float32)
     for first in tl.range(0, parts, BLOCK, num_stages=1):
         index = first + tl.arange(0, BLOCK)
@@ -100,14 +100,14 @@ def _blank(out, row):
 
 
 @triton.jit
-def _deal(
-    sums, out, turn, turns, heads, batch, sequences, parts, offset_steps, STEPS: tl.constexpr, BLOCK: tl.constexpr
+def _distribute(
+    sums, out, program, programs, heads, batch, sequences, parts, offset_steps, STEPS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Store the first column of every ``turns``-th row of ``out``, and the others where no sequence is sampled.
+    """Store the first column of every ``programs``-th row of ``out``, and the others where no sequence is sampled.
 
     Sequence b can only be the s-th or the one after it that is sampled.
     """
-    for number in range(turn, batch * heads, turns):
+    for number in range(program, batch * heads, programs):
         row = tl.full([], 0, tl.int64) + number
         _total(sums, out, row, parts, BLOCK)
         b = row // heads
@@ -144,9 +144,10 @@ def statistics_kernel(
 ):  # fmt: skip
     """Measure BLOCK_Q sampled rows against SPLIT keys; grid (S·H, row_tiles, splits).
 
-    Who comes last of a head adds its parts, in their order and not in that of arrival. Rows of sequences that are not
-    sampled, and the outputs' sums, are dealt out to the programs, the last one first: those that wait for the forward
-    take no place from those that measure. One at least waits, so the grid does not end before the forward.
+    The last program of a head (atomic counter) reduces its partial sums, in their order and not in that of arrival.
+    Rows of sequences that are not sampled, and the outputs' sums, are distributed over the programs, the last one
+    first: those that wait for the forward delay none that measure. One at least waits, so the grid does not end before
+    the forward.
     """
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     integer: tl.constexpr = tl.int64 if WIDE else tl.int32
@@ -192,7 +193,7 @@ def statistics_kernel(
             column = tl.multiple_of(column, BLOCK_K)
             k = tiles.load(K, b, kv_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
             seen = _add(seen, q, k, column, rows, lowest, limit, threshold, scale, shift, slope, RULES, ALIBI, FORM)
-    mass, total, squares, saturated, pale, largest = seen
+    mass, total, squares, saturated, dead_weights, largest = seen
     pairs_seen = tl.maximum(0, tl.minimum(limit, first + SPLIT) - tl.maximum(lowest, first)).to(tl.float32)
     rows_seen = tl.where(split == 0, 1.0, 0.0) * (limit > lowest).to(tl.float32)
     parts = tl.num_programs(1) * splits
@@ -204,7 +205,7 @@ def statistics_kernel(
     tl.store(part + 3, tl.sum(squares))
     tl.store(part + 4, tl.sum(pairs_seen))
     tl.store(part + 5, tl.sum(saturated))
-    tl.store(part + 6, tl.sum(pale))
+    tl.store(part + 6, tl.sum(dead_weights))
     # A maximum passes over NaN; the sum does not.
     unknown = (total_logit != total_logit) & (largest_logit < float("inf"))
     tl.store(part + 7, tl.where(unknown, total_logit, largest_logit))
@@ -212,9 +213,9 @@ def statistics_kernel(
     if tl.atomic_add(arrived + pair, 1, sem="acq_rel", scope="gpu") == parts - 1:
         tl.store(arrived + pair, 0)
         _finish(partial + pair.to(tl.int64) * parts * 8, out + (sequence * heads + h) * 9, parts, 128)
-    turns = tl.num_programs(0) * parts
-    turn = turns - 1 - ((split * tl.num_programs(1) + row_tile) * tl.num_programs(0) + pair)
-    if turn < batch * heads:
+    programs = tl.num_programs(0) * parts
+    program = programs - 1 - ((split * tl.num_programs(1) + row_tile) * tl.num_programs(0) + pair)
+    if program < batch * heads:
         if EARLY:
             tl.extra.cuda.gdc_wait()
-        _deal(sums, out, turn, turns, heads, batch, sequences, sum_parts, offset_steps, STEPS, 128)
+        _distribute(sums, out, program, programs, heads, batch, sequences, sum_parts, offset_steps, STEPS, 128)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import launch
-from .api import sigmoid_attention
-from .problem import Traits
+from .. import choice
+from ..api import sigmoid_attention
+from ..problem import Backend, Traits
 from .speed import PEERS, softmax
 from .timing import host_medians, machine
 
@@ -35,10 +35,10 @@ def host(rounds: int) -> dict[str, Any]:
     return {**machine(), "microseconds": times}
 
 
-def _backends(query: Tensor) -> tuple[launch.Backend, ...]:
+def _backends(query: Tensor) -> tuple[Backend, ...]:
     """Return the fused backends of this device; ``auto`` among them, which has to choose."""
     traits = Traits(query.device, query.dtype, query.size(3))
-    return ("auto", "hopper", "triton") if launch.choose("auto", traits) == "hopper" else ("auto", "triton")
+    return ("auto", "hopper", "triton") if choice.choose("auto", traits) == "hopper" else ("auto", "triton")
 
 
 def _calls(ways: dict[str, Callable[..., Tensor]], tensors: list[Tensor]) -> dict[str, dict[str, Callable[[], object]]]:

@@ -13,10 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import descriptors, launch, tiles, visible
-from .cache import layout, memoize
-from .launcher import Launcher
-from .problem import Problem
+from ..cache import layout, memoize
+from ..launching import descriptors
+from ..launching.launcher import Launcher
+from ..problem import Problem
+from . import launch, tiles, visible
 
 
 @triton.jit
@@ -30,7 +31,7 @@ def _logit_gradient(p, dp, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr):
 
 
 @triton.jit
-def _accumulate_query(
+def _accumulate_dq(
     dq, db, q, do, K, V, b, h, start, stop, row, n_k, limit, window, shift, slope,
     k_b, k_h, k_n, v_b, v_h, v_n, c_scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -66,7 +67,7 @@ def bwd_dq_kernel(
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """dQ[i] = scale·Σ_j dS[i, j] k_j and dB[tile] = Σ_ij dS[i, j]; grid (B·H·query_tiles,), walks like the forward."""
-    pair, tile = tiles.place(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
+    pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
@@ -81,18 +82,18 @@ def bwd_dq_kernel(
     db = tl.zeros([BLOCK_Q], tl.float32)
     edges = visible.keys_of(row, limit, window, BLOCK_Q, BLOCK_K, RULES)
     if visible.WINDOW & RULES:
-        dq, db = _accumulate_query(
+        dq, db = _accumulate_dq(
             dq, db, q, do, K, V, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
             k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
             RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
-    dq, db = _accumulate_query(
+    dq, db = _accumulate_dq(
         dq, db, q, do, K, V, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
         k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
         0, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
     )  # fmt: skip
     if (visible.CAUSAL | visible.WINDOW | visible.LENGTHS) & RULES:
-        dq, db = _accumulate_query(
+        dq, db = _accumulate_dq(
             dq, db, q, do, K, V, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
             k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
             RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
@@ -104,7 +105,7 @@ def bwd_dq_kernel(
 
 
 @triton.jit
-def _accumulate_key(
+def _accumulate_dkdv(
     dk, dv, k, v, Q, dO, b, h, start, stop, column, offset, n_q, limit, window, shift, slope,
     q_b, q_h, q_n, o_b, o_h, o_n, c_scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -142,7 +143,7 @@ def bwd_dkdv_kernel(
 
     The query heads that share a key head are summed here, in float32. Padding keys are computed and stored as 0.
     """
-    pair, tile = tiles.place(tl.program_id(0), key_tiles, pairs, together, False)
+    pair, tile = tiles.tile_of_program(tl.program_id(0), key_tiles, pairs, together, False)
     sequence, key_head = pair // key_heads, pair % key_heads
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(sequence, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, dO = visible.begin(Q, first_q, q_n, RULES), visible.begin(dO, first_q, o_n, RULES)
@@ -160,18 +161,18 @@ def bwd_dkdv_kernel(
         h = key_head * group + member
         shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
         if MASK:
-            dk, dv = _accumulate_key(
+            dk, dv = _accumulate_dkdv(
                 dk, dv, k, v, Q, dO, b, h, edges[0], edges[1], column, offset, n_q, limit, window, shift, slope,
                 q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
                 MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
             )  # fmt: skip
-        dk, dv = _accumulate_key(
+        dk, dv = _accumulate_dkdv(
             dk, dv, k, v, Q, dO, b, h, edges[1], edges[2], column, offset, n_q, limit, window, shift, slope,
             q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
             0, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
         if visible.WINDOW & RULES:
-            dk, dv = _accumulate_key(
+            dk, dv = _accumulate_dkdv(
                 dk, dv, k, v, Q, dO, b, h, edges[2], edges[3], column, offset, n_q, limit, window, shift, slope,
                 q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
                 MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
@@ -184,16 +185,16 @@ def bwd_dkdv_kernel(
     tiles.store(dV, (dv * (1.0 / GAIN)).to(k.dtype), b, key_head, column, n_k, gv_b, gv_h, gv_n, BLOCK_K, D, D_PAD, TMA)
 
 
-class _Ready(NamedTuple):
-    """What is the same for all calls that look alike. plan: of the logits, the same for both kernels but for tiles.
+class _Prepared(NamedTuple):
+    """What is the same for all calls of one signature. config: of the logits, the same for both kernels but for tiles.
 
-    partial: the shape of the parts of the bias's gradient.
+    partial: the shape of the partial sums of the bias's gradient.
     """
 
-    plan: launch.Plan
+    config: launch.LaunchConfig
     partial: tuple[int, ...]
-    query: Launcher
-    key: Launcher
+    dq: Launcher
+    dkdv: Launcher
 
 
 def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
@@ -206,60 +207,65 @@ def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor
     layouts = layout(grad), layout(grad_query), layout(grad_key), layout(grad_value)
     key = "backward", problem.layout, layouts, bias_gradient
     aligned = descriptors.is_aligned
-    ready = memoize(
-        key, lambda: _ready(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
+    prepared = memoize(
+        key, lambda: _prepare(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
     )
-    if ready is None:
+    if prepared is None:
         copied = descriptors.readable(problem, descriptors.aligned)
         return backward(copied, descriptors.aligned(grad), grads, bias_gradient)
     query, given = problem.query, (problem.query, problem.key, problem.value, grad)
-    factors, per_sequence = (*ready.plan.constants(problem), float(problem.scale)), descriptors.per_sequence(problem)
-    partial = torch.empty(ready.partial, dtype=torch.float32, device=query.device)
-    ready.query((*given, grad_query, *per_sequence, partial), *factors)
-    ready.key((*given, grad_key, grad_value, *per_sequence), *factors)
+    factors, per_sequence = (*prepared.config.factors(problem), float(problem.scale)), descriptors.per_sequence(problem)
+    partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
+    prepared.dq((*given, grad_query, *per_sequence, partial), *factors)
+    prepared.dkdv((*given, grad_key, grad_value, *per_sequence), *factors)
     return partial.sum((0, 2)) if bias_gradient else partial
 
 
-def _ready(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> _Ready:
-    plan = launch.query_plan(problem, grad, grads[0])
+def _prepare(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> _Prepared:
+    config = launch.dq_config(problem, grad, grads[0])
     batch, heads = problem.batch, problem.query.size(1)
-    query_tiles = triton.cdiv(problem.n_q, plan.block_q)
-    return _Ready(
-        plan,
+    query_tiles = triton.cdiv(problem.n_q, config.block_q)
+    return _Prepared(
+        config,
         (batch, heads, query_tiles) if bias_gradient else (0,),
-        _query_launcher(problem, grad, grads[0], bias_gradient, plan, query_tiles),
-        _key_launcher(problem, grad, grads[1], grads[2]),
+        _dq_launcher(problem, grad, grads[0], bias_gradient, config, query_tiles),
+        _dkdv_launcher(problem, grad, grads[1], grads[2]),
     )
 
 
-def _query_launcher(
-    problem: Problem, grad: Tensor, grad_query: Tensor, bias_gradient: bool, plan: launch.Plan, query_tiles: int
+def _dq_launcher(
+    problem: Problem,
+    grad: Tensor,
+    grad_query: Tensor,
+    bias_gradient: bool,
+    config: launch.LaunchConfig,
+    query_tiles: int,
 ) -> Launcher:
-    """Return the kernel that writes ``grad_query`` [B, H, N_q, D] and the parts of the bias's gradient."""
+    """Return the kernel that writes ``grad_query`` [B, H, N_q, D] and the partial sums of the bias's gradient."""
     query, key, value = problem[:3]
-    heads, pairs, bq, bk = query.size(1), problem.batch * query.size(1), plan.block_q, plan.block_k
+    heads, pairs, bq, bk = query.size(1), problem.batch * query.size(1), config.block_q, config.block_k
     numbers = (
-        *descriptors.strides(plan.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
+        *descriptors.strides(config.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
         heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, pairs, query_tiles,
         launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bq), pointers=6)
-    constants = {"BIAS_GRADIENT": bias_gradient, "GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bq), pointers=6)
+    constants = {"BIAS_GRADIENT": bias_gradient, "GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}
     return Launcher(bwd_dq_kernel, (pairs * query_tiles,), operands, numbers, constants)
 
 
-def _key_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Launcher:
+def _dkdv_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Launcher:
     """Return the kernel that writes ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
     query, key, value = problem[:3]
-    plan = launch.key_plan(problem, grad, grad_key, grad_value)
-    heads, pairs, bq, bk = key.size(1), problem.batch * key.size(1), plan.block_q, plan.block_k
+    config = launch.dkdv_config(problem, grad, grad_key, grad_value)
+    heads, pairs, bq, bk = key.size(1), problem.batch * key.size(1), config.block_q, config.block_k
     key_tiles = triton.cdiv(problem.n_k, bk)
     tensors = (query, key, value, grad, grad_key, grad_value)
     numbers = (
-        *descriptors.strides(plan.tma, tensors), *descriptors.bias_strides(problem), heads, query.size(1) // heads,
+        *descriptors.strides(config.tma, tensors), *descriptors.bias_strides(problem), heads, query.size(1) // heads,
         problem.n_q, problem.n_k, problem.reach, pairs, key_tiles,
         launch.heads_together(query, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(plan.tma, plan.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)
-    constants = {"GRADIENT_GAIN": plan.gradient_gain, **plan.switches(problem)}
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)
+    constants = {"GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}
     return Launcher(bwd_dkdv_kernel, (pairs * key_tiles,), operands, numbers, constants)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import releases
+from .. import releases
 
 Describe = Callable[[Tensor], Any]
 """Builds the TMA descriptor of a tensor."""
@@ -40,7 +40,7 @@ class Launcher:
         self._kernel, self._grid, self._operands, self._numbers = kernel, grid, operands, numbers
         self._constants = constants
         self._blocks = (*grid, 1, 1)[:3]
-        self._pointers = tuple(place for place, describe in enumerate(operands) if describe is None)
+        self._pointers = tuple(index for index, describe in enumerate(operands) if describe is None)
         self._templates: list[tuple[int, type, dict[str, Any]]] = []
         self._rest: tuple[Any, ...] = ()
         self._compiled: dict[tuple[Any, ...], Any] = {}
@@ -60,18 +60,18 @@ class Launcher:
 
     def _launch(self, tensors: Sequence[Tensor | None], factors: tuple[float, ...]) -> None:
         specialised = tuple([
-            None if (tensor := tensors[place]) is None else (tensor.dtype, tensor.data_ptr() % 16 == 0)
-            for place in self._pointers
+            None if (tensor := tensors[index]) is None else (tensor.dtype, tensor.data_ptr() % 16 == 0)
+            for index in self._pointers
         ])  # fmt: skip
         compiled = self._compiled.get(specialised)
         if compiled is None or self._kernel.pre_run_hooks:
             self._launch_by_name(specialised, tensors, factors)
             return
         operands: list[Any] = list(tensors)
-        for place, kind, fields in self._templates:
+        for index, kind, fields in self._templates:
             descriptor: Any = object.__new__(kind)
-            descriptor.__dict__.update(fields, base=tensors[place])
-            operands[place] = descriptor
+            descriptor.__dict__.update(fields, base=tensors[index])
+            operands[index] = descriptor
         compiled[self._blocks](*operands, *self._numbers, *factors, *self._rest)
 
     def _launch_by_name(
@@ -83,8 +83,8 @@ class Launcher:
         if not _is_known(compiled):
             return
         self._templates = [
-            (place, type(operands[place]), {k: v for k, v in vars(operands[place]).items() if k != "base"})
-            for place, describe in enumerate(self._operands) if describe is not None
+            (index, type(operands[index]), {k: v for k, v in vars(operands[index]).items() if k != "base"})
+            for index, describe in enumerate(self._operands) if describe is not None
         ]  # fmt: skip
         given = len(operands) + len(self._numbers) + len(factors)
         self._rest = tuple(self._constants[name] for name in [*self._kernel.signature.parameters][given:])
@@ -92,9 +92,8 @@ class Launcher:
 
 
 def _is_known(compiled: object) -> bool:
-    """Say whether a launch returned a compiled kernel of a release whose ways are known; the interpreter has none."""
-    release = releases.INSTALLED
-    if release is None or not releases.SUPPORTED[0] <= release <= releases.SUPPORTED[1]:
+    """Return whether a launch gave a compiled kernel of a supported release; the interpreter gives none."""
+    if not releases.is_supported():
         return False
     from triton.compiler import CompiledKernel
 

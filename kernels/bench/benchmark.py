@@ -15,9 +15,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from ..api import sigmoid_attention
+from ..problem import Backend
 from . import accuracy, host
-from .api import sigmoid_attention
-from .launch import Backend
 from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cell_name, cost_of_statistics, speeds
 from .timing import ROUNDS, machine
 
@@ -228,7 +228,3 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     print(json.dumps(result) if options.json else text)
-
-
-if __name__ == "__main__":
-    main()

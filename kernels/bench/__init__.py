@@ -1,0 +1,1 @@
+"""The benchmark: accuracy against float64, speed beside torch's softmax attention, cost of statistics, host time."""

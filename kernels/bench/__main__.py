@@ -1,0 +1,5 @@
+"""``python -m stabmon.kernels.bench``."""
+
+from .benchmark import main
+
+main()

@@ -1,0 +1,44 @@
+"""CUDA devices as the backends see them: capability, interpreter, and refusals of calls."""
+
+import os
+from typing import NamedTuple
+
+import torch
+
+INTERPRETER = (8, 0)
+"""The capability that Triton's interpreter counts as."""
+OVERLAPPING = (9, 0)
+"""The first capability with programmatic dependent launch."""
+
+
+class Refusal(NamedTuple):
+    """The reason why a backend cannot take a call; ``of_machine``: a limit of the machine, not of the arguments."""
+
+    text: str
+    of_machine: bool
+
+
+def interpreted() -> bool:
+    """Return whether Triton kernels run in its interpreter, on CPU tensors (TRITON_INTERPRET=1)."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def on_device(device: torch.device) -> bool:
+    """Return whether kernels are compiled for ``device``, not interpreted."""
+    return device.type == "cuda"
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """Return the device's CUDA capability.
+
+    Read from the device's properties, which torch.compile knows to be constant; get_device_capability it does not know.
+    """
+    if device.type != "cuda":
+        return INTERPRETER
+    properties = torch.cuda.get_device_properties(device)
+    return properties.major, properties.minor
+
+
+def overlaps(device: torch.device) -> bool:
+    """Return whether a kernel may let the next one of its stream begin early (programmatic dependent launch)."""
+    return on_device(device) and capability(device) >= OVERLAPPING

@@ -1,0 +1,35 @@
+"""The calls that the triton backend takes."""
+
+import torch
+
+from .. import device, releases
+from ..device import Refusal
+from ..problem import Traits
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+OLDEST = (8, 0)
+"""The oldest CUDA capability."""
+
+
+def refusal(traits: Traits) -> Refusal | None:
+    """Return why the triton backend cannot take such a call, or None when it can."""
+    if releases.INSTALLED is None:
+        return Refusal("triton is not installed, backend='triton' needs it", True)
+    if releases.is_older(releases.INSTALLED):
+        oldest, found = releases.name(releases.SUPPORTED[0]), releases.name(releases.INSTALLED)
+        return Refusal(f"backend='triton' needs triton {oldest} or newer, found {found}", True)
+    if traits.dtype not in DTYPES:
+        return Refusal(f"backend='triton' takes float16, bfloat16 and float32, got {traits.dtype}", False)
+    if traits.head_dim % 8 or not 16 <= traits.head_dim <= 256:
+        return Refusal(f"backend='triton' takes head dims 16 to 256 in multiples of 8, got {traits.head_dim}", False)
+    if traits.device.type == "cuda":
+        major, minor = device.capability(traits.device)
+        if (major, minor) >= OLDEST:
+            return None
+        text = f"backend='triton' needs CUDA capability 8.0 or newer, {traits.device} has {major}.{minor}"
+        return Refusal(text, True)
+    if not device.interpreted():
+        return Refusal(f"no CUDA device for backend='triton', tensors are on {traits.device}", True)
+    if traits.dtype == torch.bfloat16:
+        return Refusal("Triton's interpreter cannot multiply bfloat16", True)
+    return None
