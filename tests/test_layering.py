@@ -62,7 +62,8 @@ def _imports(path: Path, *, inside_functions: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             found.add(module)
-            found.update(f"{module}.{alias.name}" for alias in node.names)
+            dot = "" if module.endswith(".") else "."
+            found.update(f"{module}{dot}{alias.name}" for alias in node.names)
     return found
 
 
@@ -115,3 +116,93 @@ def test_no_file_of_the_project_names_a_path_of_a_machine() -> None:
             continue
         text = path.read_text()
         assert not [word for word in banned if word in text], name
+
+
+def _modules() -> dict[str, Path]:
+    """Return the files of stabmon, the kernels and the server by the name that they are imported by."""
+    paths = [*(ROOT / "stabmon").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "server").rglob("*.py")]
+    found = {}
+    for path in paths:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts if parts[0] == "stabmon" else ("stabmon", *parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _edges(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
+    """Return the modules of the project that a module imports; inside functions too where it belongs to the kernels.
+
+    ``from package import module`` is an import of the module, not of what the package's ``__init__`` gathers.
+    """
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    names = set()
+    for imported in _imports(path, inside_functions=name.startswith("stabmon.kernels")):
+        bare = imported.lstrip(".")
+        parents = package.split(".")[: len(package.split(".")) - (len(imported) - len(bare)) + 1]
+        names.add(".".join([*parents, bare]).strip(".") if imported.startswith(".") else imported)
+    gathered = {found.rpartition(".")[0] for found in names if found in modules}
+    attributes = {found.rpartition(".")[0] for found in names if found not in modules}
+    return {found for found in names if found in modules and (found not in gathered or found in attributes)} - {name}
+
+
+def _circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or through others."""
+    reached: dict[str, set[str]] = {}
+    for start in edges:
+        seen: set[str] = set()
+        pending = [start]
+        while pending:
+            for target in edges[pending.pop()] - seen:
+                seen.add(target)
+                pending.append(target)
+        reached[start] = seen
+    groups = {tuple(sorted(b for b in reached[a] if a in reached[b])) for a in edges if a in reached[a]}
+    return [list(group) for group in sorted(groups)]
+
+
+def _graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports."""
+    modules = _modules()
+    return {name: _edges(name, path, modules) for name, path in modules.items()}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert _circles(_graph()) == []
+
+
+def test_a_circle_through_three_modules_is_found() -> None:
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+KERNEL_LAYERS = (
+    (
+        "releases",
+        "cache",
+        "device",
+        "sigmoid_forms",
+        "problem",
+        "options",
+        "auxiliary",
+        "observe",
+        "validation",
+        "flops",
+    ),
+    ("launching",),
+    ("eager", "triton", "hopper"),
+    ("choice", "ops"),
+    ("dispatch",),
+    ("api", "varlen"),
+    ("bench",),
+)
+"""The parts of the kernels from the bottom up: contract, launching, backends, choice, call, public functions, bench."""
+
+
+def test_the_kernels_import_only_downwards_and_no_backend_another() -> None:
+    level = {part: at for at, parts in enumerate(KERNEL_LAYERS) for part in parts}
+    for name, targets in _graph().items():
+        if not name.startswith("stabmon.kernels."):
+            continue
+        part = name.split(".")[2]
+        for target in (found.split(".")[2] for found in targets if found.startswith("stabmon.kernels.")):
+            same_backend_or_contract = level[target] == level[part] and (level[part] != 2 or target == part)
+            assert level[target] < level[part] or same_backend_or_contract, (name, target)
