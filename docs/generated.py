@@ -18,7 +18,7 @@ from stabmon.rules import RuleDocument
 from stabmon.server import live, routes
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ("kernels/bench.svg", "server/page.png")
+PICTURES = ("kernels/bench/bench.svg", "server/page.png")
 """Shown on a page by their names."""
 CODES = [rule.code for rule in rules.catalogue()]
 

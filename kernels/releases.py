@@ -17,6 +17,8 @@ def _installed() -> Release | None:
 
 
 INSTALLED = _installed()
+OLDEST_TORCH: Release = (2, 10)
+"""The first release of torch that comes with a supported Triton."""
 
 
 def name(release: Release | None) -> str:

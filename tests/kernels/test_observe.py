@@ -57,11 +57,11 @@ def test_a_call_is_recorded_as_it_was_computed(watching):
     output = sigmoid_attention(query, key, value, is_causal=True)
     (call,) = recorder.calls
     assert recorder.asked == 1
-    assert call.query is query
+    assert call.problem.query is query
     assert call.output is output
-    assert call.bias == pytest.approx(-2.4849, abs=1e-4)
-    assert call.scale == 0.25
-    assert call.is_causal
+    assert call.problem.bias_value == pytest.approx(-2.4849, abs=1e-4)
+    assert call.problem.scale == 0.25
+    assert call.problem.is_causal
     assert call.aux.statistics[0, 0, 2] == 3
 
 
@@ -69,7 +69,7 @@ def test_a_call_is_recorded_without_statistics_too(watching):
     recorder = watching(Recorder())
     sigmoid_attention(*draw(), bias=torch.zeros(2))
     assert recorder.calls[0].aux is None
-    assert torch.equal(recorder.calls[0].bias, torch.zeros(2))
+    assert torch.equal(recorder.calls[0].problem.bias, torch.zeros(2))
 
 
 def test_the_users_request_and_the_observers_do_not_mix(watching):

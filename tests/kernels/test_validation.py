@@ -1,3 +1,7 @@
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -97,6 +101,24 @@ def test_a_triton_that_is_missing_or_too_old_is_said_and_left_to_eager(found, me
     with pytest.raises(RuntimeError, match=message):
         sigmoid_attention(tensor(), tensor(), tensor(), backend="triton")
     assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
+
+
+def test_the_package_asks_for_the_oldest_releases_that_the_kernels_support():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    asked = {found[1]: found[2] for text in project["dependencies"] if (found := re.match(r"(\w+)>=([\d.]+)", text))}
+    assert asked["triton"] == releases.name(releases.SUPPORTED[0])
+    assert asked["torch"] == releases.name(releases.OLDEST_TORCH)
+
+
+def test_auto_on_a_gpu_logs_once_why_it_uses_eager(monkeypatch, caplog):
+    monkeypatch.setattr(device, "capability", lambda device: (7, 5))
+    for dim in (64, 64, 20):
+        assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, dim)) == "eager"
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == len(set(messages)) == 2
+    assert "backend='auto' uses 'eager'" in messages[0]
+    assert messages[0].endswith("needs CUDA capability 8.0 or newer, cuda:0 has 7.5")
+    assert messages[1].endswith("takes head dims 16 to 256 in multiples of 8, got 20")
 
 
 def test_a_newer_triton_is_tried(monkeypatch):

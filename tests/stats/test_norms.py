@@ -10,8 +10,9 @@ from torch import nn
 from stabmon.hooks import Recording
 from stabmon.hooks.softmax import SoftmaxObserver
 from stabmon.kernels import AuxOutput, AuxRequest
+from stabmon.kernels.eager.reference import sampled_rows, sigmoid_attention
 from stabmon.kernels.observe import Call
-from stabmon.kernels.reference import sampled_rows, sigmoid_attention
+from stabmon.kernels.problem import Problem
 from stabmon.nn import SigmoidAttention
 from stabmon.preflight_check.check import measure
 from stabmon.records import Attention
@@ -38,13 +39,13 @@ def call():
     generator = torch.Generator().manual_seed(0)
     growing = torch.linspace(0.1, 3, LENGTH)[:, None]  # which tokens are taken must matter
     query, key, value = torch.randn(3, BATCH, HEADS, LENGTH, WIDTH // HEADS, generator=generator)
-    call = Call(query * growing, key * growing.flip(0), value, -1.0, 8**-0.5, True, None, query, None)
-    return call._replace(output=sigmoid_attention(call.problem))
+    problem = Problem(query * growing, key * growing.flip(0), value, None, -1.0, None, 8**-0.5, True)
+    return Call(problem, sigmoid_attention(problem))
 
 
 def _with_statistics(call):
     """Return ``call`` as a kernel that works out statistics shows it."""
-    statistics = with_output(call.output, row_statistics(call, REQUEST))
+    statistics = with_output(call.output, row_statistics(call.problem, REQUEST))
     return call._replace(aux=AuxOutput(statistics, "triton", "tanh"))
 
 
@@ -65,7 +66,7 @@ def _multihead_attention(call):
     """Measure nn.MultiheadAttention whose projections give the queries and keys of ``call``."""
     module = nn.MultiheadAttention(WIDTH, HEADS, bias=False, batch_first=True)
     module.in_proj_weight.data.copy_(torch.eye(WIDTH).repeat(3, 1))
-    inputs = tuple(part.transpose(1, 2).flatten(2) for part in call[:3])
+    inputs = tuple(part.transpose(1, 2).flatten(2) for part in call.problem[:3])
     plan = _plan("softmax")
     buffer = torch.tensor(plan.initial)
     add_softmax(DirectWriter(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
@@ -92,7 +93,7 @@ def _direct(plan, buffer):
 PATHS = {
     "staged": _by(_staged, lambda call: call),
     "staged-kernel": _by(_staged, _with_statistics),
-    "staged-window": _by(_staged, lambda call: call._replace(window=LENGTH)),
+    "staged-window": _by(_staged, lambda call: call._replace(problem=call.problem._replace(window=LENGTH))),
     "direct": _by(_direct, lambda call: call),
     "direct-kernel": _by(_direct, _with_statistics),
     "multihead-attention": _multihead_attention,
@@ -104,7 +105,7 @@ PATHS = {
 def test_norms_are_those_of_the_same_tokens_on_every_path(path, call):
     plan, buffer = PATHS[path](call)
     row = finalise(buffer.numpy(), plan)
-    for metric, tokens in (("query_norm", call.query), ("key_norm", call.key)):
+    for metric, tokens in (("query_norm", call.problem.query), ("key_norm", call.problem.key)):
         expected = tokens[:, :, TOKENS].double().square().sum(-1).mean((0, 2)).sqrt()
         np.testing.assert_allclose(row[plan.columns[metric]], expected, rtol=1e-6, err_msg=metric)
 

@@ -12,7 +12,8 @@ from stabmon.cli import bench as command
 from stabmon.kernels.bench import accuracy, benchmark, figure, published_results, speed, tables, timing
 from stabmon.kernels.problem import Backend
 
-FOLDER = Path(__file__).parents[2] / "kernels"
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "kernels" / "bench"
 ROW = {
     "dim": 64,
     "length": 2048,
@@ -105,7 +106,7 @@ def test_peers_that_were_timed_apart_are_compared_cell_by_cell_and_by_way_of_cud
 
 def test_the_notes_and_the_figure_show_the_stored_results():
     results = json.loads((FOLDER / "bench.json").read_text())
-    notes = (Path(__file__).parents[2] / "docs" / "kernels" / "laboratory.md").read_text()
+    notes = (ROOT / "docs" / "kernels" / "laboratory.md").read_text()
     assert all(table in notes for table in tables.markdown(results))
     assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
     assert all(benchmark._means(result["cells"]) == result["means"] for result in results.values())
