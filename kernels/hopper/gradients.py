@@ -29,7 +29,7 @@ EXACT_PTX, TANH_PTX = gl.constexpr(_EXACT), gl.constexpr(_TANH)
 
 @gluon.jit
 def weights(s, c_scale, shift, FORM: gl.constexpr):
-    """Return the weights of products s, float32; that of a product of −∞ times the scale is 0."""
+    """Return the weights of products s, float32."""
     asm: gl.constexpr = TANH_PTX if FORM == TANH else EXACT_PTX
     return gl.inline_asm_elementwise(asm, OUTPUTS, [s, c_scale, shift], dtype=gl.float32, is_pure=True, pack=2)
 
