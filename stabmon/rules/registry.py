@@ -148,6 +148,19 @@ def collected() -> Iterator[dict[str, Rule]]:
         _own.reset(token)
 
 
+@contextmanager
+def only(*rules: Rule) -> Iterator[None]:
+    """Let ``rules`` be the whole catalogue in this block; rules that are registered in it are gone after it."""
+    before = dict(_RULES)
+    try:
+        _RULES.clear()
+        _RULES.update({rule.code: rule for rule in rules})
+        yield
+    finally:
+        _RULES.clear()
+        _RULES.update(before)
+
+
 def catalogue(own: Sequence[Rule] = ()) -> tuple[Rule, ...]:
     """Return every registered rule, and a user's ``own``, in the order of the codes.
 

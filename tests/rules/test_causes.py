@@ -11,15 +11,15 @@ SECTIONS = "\n".join(f"{section}: words." for section in registry.SECTIONS)
 
 
 @pytest.fixture
-def rules(monkeypatch):
+def rules():
     """Register rules that flag a metric above 1: ``code=(metric, severity, symptom_of, confirmations)``."""
-    monkeypatch.setattr(registry, "_RULES", {})
 
     def register(**wanted):
         for code, (metric, severity, symptom_of, confirmations) in wanted.items():
             _register(code, metric, severity, symptom_of, confirmations)
 
-    return register
+    with registry.only():
+        yield register
 
 
 def _register(code, metric, severity, symptom_of, confirmations):

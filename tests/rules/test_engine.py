@@ -34,8 +34,9 @@ def starving(written, masses):
 
 
 @pytest.fixture
-def own_rules(monkeypatch):
-    monkeypatch.setattr(registry, "_RULES", {})
+def own_rules():
+    with registry.only():
+        yield
 
 
 def test_a_finding_opens_only_when_enough_samples_agree(written):

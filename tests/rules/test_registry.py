@@ -18,8 +18,9 @@ def register(code="ATT900", name="a-name", doc=f"Flag it.\n\n{SECTIONS}\n"):
 
 
 @pytest.fixture(autouse=True)
-def _own_copy(monkeypatch):
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+def _own_copy():
+    with registry.only(*catalogue()):
+        yield
 
 
 def test_the_rules_that_stabmon_promises_are_there_in_order():
