@@ -37,12 +37,14 @@ def test_the_readme_has_at_most_150_lines() -> None:
     assert len(README.splitlines()) <= 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snippet", _snippets())
 def test_every_python_snippet_runs(snippet: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_table_of_the_evaluation_is_that_of_the_stored_result() -> None:
     stored = report.read(ROOT / "configs" / "evaluation.json")
     assert report.markdown(stored.of("held-out")).strip() in (ROOT / "docs" / "evaluation.md").read_text()

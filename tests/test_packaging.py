@@ -38,6 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_every_tracked_file_of_the_package(wheel: set[str]) -> None:
     linked = {f"stabmon/{name}" for name in tracked(*LINKED)}
     expected = (set(tracked("stabmon")) - {f"stabmon/{folder}" for folder in LINKED}) | linked

@@ -67,6 +67,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         assert port in stabmon("serve", tmp_path, "--port", port, code=2)
 
 
+@pytest.mark.slow
 def test_preflight_flags_the_naive_run_and_passes_the_fixed_one() -> None:
     report = json.loads(stabmon("preflight", "naive", "--json", code=1))
     assert {finding["code"] for finding in report["findings"]} >= {"ATT001"}
@@ -94,6 +95,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_demo_prints_one_json_object_with_both_runs(demo: tuple[Path, dict[str, dict[str, object]]]) -> None:
     _, report = demo
     assert set(report) == {"naive", "fixed"}
@@ -104,6 +106,7 @@ def test_the_demo_prints_one_json_object_with_both_runs(demo: tuple[Path, dict[s
     assert report["naive"]["bias"] == 0.0
 
 
+@pytest.mark.slow
 def test_both_runs_of_the_demo_lie_in_the_folder_with_store_and_events(
     demo: tuple[Path, dict[str, dict[str, object]]],
 ) -> None:
@@ -114,6 +117,7 @@ def test_both_runs_of_the_demo_lie_in_the_folder_with_store_and_events(
         assert list(path.glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_findings_of_the_naive_run_are_errors_and_those_of_the_fixed_one_are_not(
     demo: tuple[Path, dict[str, dict[str, object]]],
 ) -> None:
@@ -124,6 +128,7 @@ def test_findings_of_the_naive_run_are_errors_and_those_of_the_fixed_one_are_not
     ]
 
 
+@pytest.mark.slow
 def test_a_second_demo_in_the_same_folder_takes_fresh_names(demo: tuple[Path, dict[str, dict[str, object]]]) -> None:
     from stabmon.store import fresh_name
 

@@ -18,6 +18,8 @@ from stabmon.fixes.record import FixKind
 from stabmon.rules import Limits
 from stabmon.store import open_run
 
+pytestmark = pytest.mark.slow
+
 MATRIX = """
 seeds: [0]
 bases:

@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from stabmon import Schedule, watch
 from stabmon.errors import WatchError
 
+pytestmark = pytest.mark.slow
+
 
 def _train(model, run, loss, quiet, kept, schedule, steps=4):
     kept.rows.clear()

@@ -48,6 +48,7 @@ def _process(rank, store, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="needs gloo")
 def test_two_ranks_record_averaged_gradients_once_and_train_the_same(tmp_path):
     multiprocessing.spawn(_process, (tmp_path / "rendezvous", tmp_path / "runs"), nprocs=2)

@@ -148,6 +148,7 @@ def test_a_failure_in_a_hook_is_reported_once_and_training_goes_on(tiny, quiet, 
     assert kept.of("residual_in", step=2).min() > 0
 
 
+@pytest.mark.slow
 def test_a_monitor_that_was_never_closed_ends_its_run_when_the_program_ends(tmp_path):
     script = f"""
 import torch

@@ -261,6 +261,7 @@ for step in range(200):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "state", "code"),
     [

@@ -53,6 +53,7 @@ def test_a_run_with_a_trigger_is_not_resumed(tmp_path):
         RunWriter.create(tmp_path / "lm", damaged_runs.INFO, damaged_runs.LAYOUT, resume=True)
 
 
+@pytest.mark.slow
 def test_all_damaged_runs_together_are_listed_in_little_memory(tmp_path):
     for name in damaged_runs.DAMAGED:
         damaged_runs.make(tmp_path / name.replace(" ", "_"), name)

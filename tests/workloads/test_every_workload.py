@@ -26,6 +26,7 @@ def config(workload: str, model: dict | None = None, **options: object) -> RunCo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_watching_changes_no_bit_and_records_every_layer(workload: str, attention: str, tmp_path: Path) -> None:
@@ -125,6 +126,7 @@ def test_a_run_that_ends_above_its_start_has_diverged() -> None:
     assert training.train(config("language", learning_rate=3.0, clip=None), watch=False).diverged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", configuration.documented())
 def test_every_configuration_that_ships_trains(name: str) -> None:
     small = {"training.steps": 2, "training.batch": 1, "model.layers": 2, "model.context": 64}

@@ -46,6 +46,7 @@ def test_validation_is_the_unseen_end() -> None:
     assert (train.tolist(), valid.tolist()) == (list(range(90)), list(range(90, 100)))
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_real_text_and_the_same_in_another_process() -> None:
     here = text.standard_library().train
     assert len(here) > 2**20

@@ -6,7 +6,7 @@ import pytest
 
 from stabmon.records import RunState
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_the_first_screen_says_whether_it_is_healthy_where_and_since_when(tab, page):

@@ -7,7 +7,7 @@ import yaml
 
 from stabmon.formatting import number
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TABLE = yaml.safe_load((Path(__file__).parents[2] / "numbers.yaml").read_text())
 WRITE = """async (rows) => {
