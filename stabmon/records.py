@@ -85,12 +85,19 @@ class ModelMap(Record):
 
 
 class RunState(StrEnum):
-    """How a run stands; ``STALE`` is what a reader says of a running run whose heartbeat is old."""
+    """How a run stands.
+
+    A writer stores the first three; the others are what a reader says of a run that is stored as running.
+    """
 
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
+    """It was closed because of an exception."""
     STALE = "stale"
+    """Its process lives, as far as is known, but no step has ended for ten minutes, or the heartbeat is late."""
+    CRASHED = "crashed"
+    """Its process has ended without closing it: it was killed, or left by ``os._exit``."""
 
 
 class RunInfo(Record):
@@ -114,11 +121,17 @@ class Heartbeat(Record):
     step: int
     """Latest sampled step; -1 before the first."""
     time: float
-    """Seconds since the epoch at the writer."""
+    """Seconds since the epoch at the writer, while the training goes on; it stands still where no step ends."""
     samples: int = 0
     dropped: int = 0
-    """Samples lost because the queue was full or the disk refused them."""
+    """Samples that are lost: the queue was full, the disk refused them, or they could not be made."""
     overhead: float | None = None
     """Seconds that stabmon took on the training thread, over seconds of training; None before the first step."""
     interval: float = 10.0
     """Longest pause between heartbeats that is normal for this run, in seconds."""
+
+    @property
+    def words(self) -> str:
+        """The state in words, with what was lost: "finished, 12 of 150 samples lost"."""
+        lost = f", {self.dropped:,} of {self.samples + self.dropped:,} samples lost" if self.dropped else ""
+        return f"{self.state}{lost}"

@@ -12,10 +12,12 @@ from sqlalchemy.pool import StaticPool
 
 from stabmon.errors import StoreError
 from stabmon.store.integrity import check_tables, damaged
+from stabmon.store.reason import reason
 
 FILE = "run.sqlite"
 """Name of the file in a run's folder."""
 
+OPENING = "opening it"
 _PATIENCE = 5.0
 """Seconds that a reader waits for a lock, which in WAL mode is only held while a crashed writer's log is recovered."""
 
@@ -38,27 +40,26 @@ def in_our_words(file: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise StoreError(_message(file, doing, str(error.orig))) from error
+        raise StoreError(_message(file, doing, error.orig or error)) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([error.title, *(str(part) for part in first["loc"])])
         raise damaged(file, f"{where}: {first['msg']}") from error
     except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise StoreError(_message(file, doing, str(error))) from error
+        raise StoreError(_message(file, doing, error)) from error
 
 
-def _message(file: Path, doing: str, reason: str) -> str:
-    if not file.exists():
-        return f"{file} is gone ({reason}): the folder was deleted or moved while {doing}"
-    if "not a database" in reason:
+def _message(file: Path, doing: str, error: BaseException) -> str:
+    why, said = reason(file, error), str(error)
+    if "not a database" in said and doing == OPENING:
         return f"{file} is not a stabmon run: it is no SQLite file; expected a file that stabmon.watch wrote"
-    if "full" in reason:
-        return f"{file}: {doing} failed, the disk is full ({reason}): free some space"
-    if any(word in reason for word in ("malformed", "too big", "unsupported file format", "Could not decode")):
-        return str(damaged(file, reason))
-    if reason == "interrupted":
+    if why == said and not file.exists():
+        return f"{file} is gone ({said}): it was deleted or moved while {doing}"
+    if any(word in said for word in ("malformed", "too big", "unsupported file format", "Could not decode")):
+        return str(damaged(file, said))
+    if said == "interrupted":
         return str(damaged(file, f"{doing} took more than {_WORK} million instructions of the database"))
-    return f"{file}: {doing} failed ({reason})"
+    return f"{file}: {doing} failed: {why}" + ("" if why == said else f" ({said})")
 
 
 def _connection(connect: Callable[[], sqlite3.Connection]) -> Connection:
@@ -100,7 +101,7 @@ def for_reading(file: Path) -> Connection:
     Raises:
         StoreError: the file is missing, foreign, written by a newer stabmon, or cannot be opened.
     """
-    with in_our_words(file, "opening it"):
+    with in_our_words(file, OPENING):
         _look(file)
         connection = _connection(lambda: _read_only(file))
         try:

@@ -16,8 +16,9 @@ from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Layout, Series
 from stabmon.store import integrity, schema
 from stabmon.store.column_selection import ColumnSelection, select_columns
-from stabmon.store.connect import disconnect, file_of, for_reading, in_our_words
+from stabmon.store.connect import OPENING, disconnect, file_of, for_reading, in_our_words
 from stabmon.store.live import New, after
+from stabmon.store.owner import holder
 from stabmon.store.window import Window, read_window
 
 STALE_AFTER = 3
@@ -49,7 +50,7 @@ class RunReader:
         self._lock = threading.Lock()
         self._connection = for_reading(file)
         try:
-            with in_our_words(file, "opening it"):
+            with in_our_words(file, OPENING):
                 self._identity = file.stat().st_ino
             with self._snapshot("reading what the run is") as connection:
                 integrity.check_lines(connection, file)
@@ -95,12 +96,17 @@ class RunReader:
                 yield self._connection
 
     def heartbeat(self) -> Heartbeat:
-        """Return how the run stands; a running one whose writer has been silent for three intervals is ``STALE``."""
+        """Return how the run stands; whether a run that is stored as running does run is seen by its lock and age."""
         with self._snapshot("reading the heartbeat") as connection:
             row = connection.execute(select(schema.heartbeat)).one()
             beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})
-        silent = clock.time() - beat.time > STALE_AFTER * beat.interval
-        return beat.model_copy(update={"state": RunState.STALE}) if beat.state is RunState.RUNNING and silent else beat
+        return beat.model_copy(update={"state": self._seen(beat)}) if beat.state is RunState.RUNNING else beat
+
+    def _seen(self, beat: Heartbeat) -> RunState:
+        """Return the state of a run that is stored as running."""
+        if holder(self.path) == "":
+            return RunState.CRASHED
+        return RunState.STALE if clock.time() - beat.time > STALE_AFTER * beat.interval else RunState.RUNNING
 
     def findings(self) -> list[Finding]:
         """Return all findings, in the order in which they opened."""

@@ -1,5 +1,6 @@
 """The runs of a directory, each in one line."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -10,7 +11,7 @@ from stabmon.errors import StoreError
 from stabmon.findings.digest import counts
 from stabmon.names import natural_key
 from stabmon.records import Record, RunState, Severity
-from stabmon.store.connect import FILE
+from stabmon.store.connect import FILE, in_our_words
 from stabmon.store.reader import open_run
 
 
@@ -77,7 +78,18 @@ def _summary(folder: Path) -> RunSummary | None:
 
 
 def fresh_name(directory: Path | str, name: str) -> str:
-    """Return ``name``, or ``name-2``, ``name-3``, ... where ``directory`` already holds something of that name."""
-    taken = Path(directory)
-    candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(candidate for candidate in candidates if not (taken / candidate).exists())
+    """Return ``name``, or ``name-2``, ``name-3``, ... whichever is free in ``directory``, and make its folder.
+
+    Making the folder is what takes the name: of several processes that start at once, each gets its own.
+
+    Raises:
+        StoreError: the folder cannot be made.
+    """
+    with in_our_words(Path(directory) / name, "creating the run"):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            chosen = name if number == 1 else f"{name}-{number}"
+            with suppress(FileExistsError):
+                (Path(directory) / chosen).mkdir()
+                return chosen
+    raise AssertionError  # the numbers do not end

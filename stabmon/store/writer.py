@@ -1,7 +1,8 @@
 """The one writer of a run: a row a sampled step, folded every 128 samples, each call one transaction."""
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stabmon.store import schema
 from stabmon.store.connect import FILE, disconnect, for_reading, for_writing, in_our_words
 from stabmon.store.fold import Sample, fold_of, pieces
 from stabmon.store.owner import Owner
+from stabmon.store.watched_file import Happened, WatchedFile
 
 
 class RunWriter:
@@ -24,9 +26,9 @@ class RunWriter:
     its caller keeps.
     """
 
-    def __init__(self, connection: Connection, file: Path, layout: Layout, owner: Owner) -> None:
+    def __init__(self, connection: Connection, file: Path, layout: Layout, owner: Owner, watched: WatchedFile) -> None:
         self.file = file
-        self._owner = owner
+        self._owner, self._watched = owner, watched
         self.layout = layout
         self._connection = connection
         self._pieces = pieces(layout)
@@ -48,39 +50,26 @@ class RunWriter:
                 it cannot be written.
         """
         file = Path(folder) / FILE
-        if file.exists() and file.stat().st_size:
-            if not resume:
-                raise StoreError(
-                    f"the run {info.name!r} exists already at {folder}: give another name, pass resume=True to go on "
-                    "with it, or delete the folder"
-                )
-            return cls._reopened(file, layout)
-        with in_our_words(file, "creating the run"):
+        with in_our_words(file, "resuming the run" if resume else "creating the run"), ExitStack() as undo:
             file.parent.mkdir(parents=True, exist_ok=True)
-            return cls._opened(file, layout, lambda writer: writer._begin(info))
-
-    @classmethod
-    def _reopened(cls, file: Path, layout: Layout) -> "RunWriter":
-        disconnect(for_reading(file))  # its checks: foreign, newer
-        with in_our_words(file, "resuming the run"):
-            return cls._opened(file, layout, cls._take_up)
-
-    @classmethod
-    def _opened(cls, file: Path, layout: Layout, prepare: Callable[["RunWriter"], None]) -> "RunWriter":
-        owner = Owner(file.parent)
-        try:
-            writer = cls(for_writing(file), file, layout, owner)
-        except BaseException:
-            owner.release()
-            raise
-        try:
-            with writer._connection.begin():
-                prepare(writer)
-        except BaseException:
-            disconnect(writer._connection)
-            owner.release()
-            raise
-        return writer
+            _refuse_existing(file, info, resume=resume)
+            owner = Owner(file.parent)
+            undo.callback(owner.release)
+            there = _refuse_existing(file, info, resume=resume)
+            if there:
+                disconnect(for_reading(file))  # its checks: foreign, newer
+            watched = WatchedFile(file)
+            undo.callback(watched.close)
+            connection = for_writing(file)
+            undo.callback(disconnect, connection)
+            writer = cls(connection, file, layout, owner, watched)
+            with connection.begin():
+                if there:
+                    writer._take_up()
+                else:
+                    writer._begin(info)
+            undo.pop_all()
+            return writer
 
     def _begin(self, info: RunInfo) -> None:
         schema.metadata.create_all(self._connection)
@@ -164,29 +153,49 @@ class RunWriter:
         """Write how the run stands; ``samples`` is counted here, over all attempts.
 
         Raises:
-            StoreError: it was not written, or the run's file is no longer there.
+            StoreError: it was not written.
         """
-        if not self.file.exists():
-            raise StoreError(f"{self.file} is gone: the folder was deleted or moved while the run was being written")
         with in_our_words(self.file, "writing the heartbeat"), self._connection.begin():
             now = beat.model_dump() | {"samples": self._sequence}
             self._connection.execute(update(schema.heartbeat), now)
 
-    def close(self, state: RunState) -> None:
+    def what_happened(self) -> Happened | None:
+        """Return what became of the run's file while it was written, or None while it is where readers look for it."""
+        return self._watched.look()
+
+    def close(self, state: RunState, dropped: int | None = None) -> None:
         """Write the final ``state`` and close the file, whose log is merged into it where no reader is in the way.
+
+        dropped: samples of the run that are lost, where it is more than the last heartbeat said.
 
         Raises:
             StoreError: the state was not written; the file is closed all the same.
         """
+        last: dict[str, object] = {"state": state, "time": clock.time()}
+        ended = False
         try:
             with in_our_words(self.file, "closing the run"), self._connection.begin():
-                self._connection.execute(update(schema.heartbeat), {"state": state, "time": clock.time()})
+                now = last if dropped is None else last | {"dropped": dropped}
+                self._connection.execute(update(schema.heartbeat), now)
+            ended = True
         finally:
             disconnect(self._connection)
-            self._owner.release()
+            self._watched.close()
+            self._owner.release(ended=ended)
 
     def _add(self, table: Table, **columns: object) -> None:
         self._connection.execute(insert(table), {"run": schema.RUN, **columns})
+
+
+def _refuse_existing(file: Path, info: RunInfo, *, resume: bool) -> bool:
+    """Return whether there is a run to go on with; raise where there is one that must not be written over."""
+    there = file.exists() and file.stat().st_size > 0
+    if there and not resume:
+        raise StoreError(
+            f"the run {info.name!r} exists already at {file.parent}: give another name, pass resume=True to go on "
+            "with it, or delete the folder"
+        )
+    return there
 
 
 def _difference(stored: Layout, wanted: Layout) -> str:

@@ -58,7 +58,7 @@ def test_a_folder_that_disappears_is_an_error_that_names_the_reason(write, odd_r
     with open_run(tmp_path / "lm") as run:
         shutil.rmtree(tmp_path / "lm")
         for ask in (run.heartbeat, run.findings, lambda: run.read("loss"), lambda: run.after(0), lambda: run.sizes):
-            with pytest.raises(StoreError, match=r"is gone .*: the folder was deleted or moved"):
+            with pytest.raises(StoreError, match=r"is gone .*: it was deleted or moved while"):
                 ask()
 
 

@@ -2,6 +2,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
+from concurrent import futures
 from contextlib import closing, contextmanager
 from datetime import datetime
 from importlib import import_module
@@ -11,7 +13,7 @@ import pytest
 
 from stabmon.errors import StoreError
 from stabmon.records import RunState, Severity
-from stabmon.store import FILE, RunWriter, runs
+from stabmon.store import FILE, RunWriter, fresh_name, runs
 
 
 def test_runs_are_listed_newest_first_with_their_findings(tmp_path, info, layout, make_finding):
@@ -117,3 +119,17 @@ def test_a_run_of_the_year_one_hides_no_other(tmp_path, info, layout):
     for name, created in (("good", info.created), ("odd", datetime(1, 1, 1))):
         RunWriter.create(tmp_path / name, info.model_copy(update={"created": created}), layout).close(RunState.FINISHED)
     assert [run.name for run in runs(tmp_path)] == ["good", "odd"]
+
+
+def test_processes_that_start_at_once_get_names_of_their_own(tmp_path):
+    go = threading.Event()
+    with futures.ThreadPoolExecutor(8) as pool:
+        children = [pool.submit(lambda: (go.wait(), fresh_name(tmp_path / "runs", "lm"))[1]) for _ in range(8)]
+        go.set()
+    assert sorted(child.result() for child in children) == ["lm", *(f"lm-{number}" for number in range(2, 9))]
+
+
+def test_a_name_in_what_is_no_folder_is_said_plainly(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"creating the run failed: .*file is a file and not a folder"):
+        fresh_name(tmp_path / "file", "lm")

@@ -1,12 +1,14 @@
 import contextlib
 import json
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from stabmon.errors import StoreError
-from stabmon.records import Heartbeat, RunState
+from stabmon.records import RunState
 from stabmon.series import Layout
 from stabmon.store import FILE, RunWriter, open_run, schema
 
@@ -134,12 +136,35 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_reason(tmp_path
         RunWriter.create(tmp_path / "file" / "lm", info, layout)
 
 
-def test_a_run_that_is_deleted_while_it_is_written_is_reported_by_the_heartbeat(write, odd_rows, tmp_path):
+def test_what_became_of_the_file_is_seen(write, odd_rows, tmp_path):
+    folder, writer = tmp_path / "lm", write(odd_rows(1))
+    assert writer.what_happened() is None
+    folder.rename(tmp_path / "moved")
+    assert writer.what_happened() == (
+        f"{folder / FILE} was moved while the run was written to {tmp_path}/moved/{FILE}",
+        True,
+    )
+    (tmp_path / "moved").rename(folder)
+    assert writer.what_happened() is None
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_text("hello " * 9999)
+    assert writer.what_happened() == (f"{folder / FILE} was overwritten while the run was written", False)
+    (folder / FILE).write_bytes(content)
+    (folder / FILE).unlink()
+    assert writer.what_happened() == (f"{folder / FILE} was deleted while the run was written", False)
+    (folder / FILE).write_text("")
+    assert writer.what_happened().text.endswith("and another file is at its place")
+
+
+def test_the_file_is_recognised_without_giving_up_the_locks_on_it(write, odd_rows, tmp_path):
+    """Closing a descriptor of a file gives up a process's locks on it: another process would delete the log."""
     writer = write(odd_rows(1))
-    for file in (tmp_path / "lm").iterdir():
-        file.unlink()
-    with pytest.raises(StoreError, match="the folder was deleted or moved while the run was being written"):
-        writer.heartbeat(Heartbeat(state=RunState.RUNNING, step=0, time=0.0))
+    writer.what_happened()
+    script = f"import sqlite3; sqlite3.connect({str(tmp_path / 'lm' / FILE)!r}).execute('SELECT * FROM run').fetchall()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "lm" / f"{FILE}-wal").stat().st_size > 0
+    write(odd_rows(3), 1, writer).close(RunState.FINISHED)
+    assert len(losses(tmp_path / "lm")) == 4
 
 
 def test_no_number_of_a_series_is_a_column_of_its_own():

@@ -1,0 +1,69 @@
+"""Why a run's file could not be used, found by looking at the disk: SQLite says "unable to open" of ten causes."""
+
+import errno
+import os
+from pathlib import Path
+
+_BY_NUMBER = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "the file has reached the largest size that this process may write (`ulimit -f`)",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is missing",
+    errno.EPERM: "permission is missing",
+    errno.EMFILE: "this process has too many files open (`ulimit -n` raises the limit)",
+    errno.ENFILE: "this machine has too many files open",
+    errno.EIO: "the disk does not answer as it should",
+    errno.ESTALE: "the network file system lost the folder",
+}
+
+
+def reason(file: Path, error: BaseException) -> str:
+    """Return in one clause why ``error`` came of using ``file``."""
+    said = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if "malformed" in said or "not a database" in said:
+        return "it is damaged: it holds something else than what was written"
+    if "locked" in said:
+        return "another process has locked it"
+    if number == errno.ENOSPC or "full" in said:
+        return _full(file)
+    if number in _BY_NUMBER:
+        return _BY_NUMBER[number]
+    return _of_path(file) or said
+
+
+def _full(file: Path) -> str:
+    """Tell a disk without room from one without inodes."""
+    try:
+        disk = os.statvfs(next(folder for folder in file.parents if folder.exists()))
+    except (OSError, StopIteration):
+        return "the disk is full: free some space"
+    if disk.f_files and not disk.f_favail and disk.f_bavail:
+        return "the disk has no inodes left: delete some files"
+    return "the disk is full: free some space"
+
+
+def _of_path(file: Path) -> str | None:
+    """Return what is wrong with the path itself or with this process, or None where nothing is."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+        file.stat()
+    except NotADirectoryError:
+        wrong = next((folder for folder in file.parents if folder.exists() and not folder.is_dir()), file.parent)
+        return f"{wrong} is a file and not a folder"
+    except FileNotFoundError:
+        return None if _may_write(file.parent) else _no_permission(file.parent)
+    except OSError as error:
+        return _BY_NUMBER.get(error.errno or 0)
+    return None if _may_write(file) and _may_write(file.parent) else _no_permission(file)
+
+
+def _may_write(path: Path) -> bool:
+    return not path.exists() or os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _no_permission(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return _BY_NUMBER[errno.EROFS]
+    return f"permission is missing to write {path}"
