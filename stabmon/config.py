@@ -4,19 +4,20 @@ No torch is imported here, so ``stabmon serve`` and the rules can read a configu
 """
 
 import math
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from stabmon import yaml_file
 from stabmon.config_messages import explain
 from stabmon.errors import ConfigError
 from stabmon.names import RUN_NAME
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**24)]
+"""A number of things that a machine could hold; steps have no such limit."""
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 MATRIX = "evaluation.yaml"
 """The file among those that ship which holds many runs: the matrix of ``stabmon evaluate``."""
@@ -31,7 +32,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The transformer: the same settings in every workload."""
 
-    layers: Count
+    layers: Annotated[int, Field(ge=1, le=1000)]
     """Number of blocks."""
     width: Count
     """Channels of the residual stream; a multiple of heads."""
@@ -81,7 +82,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """AdamW (.9, .95) with linear warm-up, then a cosine to a tenth of the peak at the last step."""
 
-    steps: Count
+    steps: Annotated[int, Field(ge=1)]
     """Optimizer steps."""
     batch: Count
     """Sequences a step."""
@@ -158,17 +159,8 @@ def load(path: str | Path) -> RunConfig:
         ConfigError: no such file, no YAML, an unknown key or a value of another type; the message names file and key.
     """
     shipped = documented()
-    file = Path(path) if Path(path).exists() else shipped.get(str(path), Path(path))
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the configuration {file}: {error}; give a YAML file or one of {', '.join(shipped)}"
-        ) from error
-    try:
-        values = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    file = Path(path) if os.path.exists(path) else shipped.get(str(path), Path(path))
+    values = yaml_file.read(file, "the configuration", f"give a YAML file or one of {', '.join(shipped)}")
     return _validated(values, str(file))
 
 
@@ -198,13 +190,3 @@ def _validated(values: Any, source: str) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig, source)) from error
-
-
-class Loader(yaml.SafeLoader):
-    """YAML as people write it: YAML 1.1 reads ``1e-3`` as text, because it has no dot; people mean a number."""
-
-
-Loader.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)

@@ -1,6 +1,7 @@
 """Error messages for a configuration: file, dotted key, expected and given value, and the nearest known key."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def _line(root: type[BaseModel], key: str, details: Sequence[Mapping[str, Any]])
     value = first["input"]
     expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
     guess = _nearest(value, _choices(details)) if isinstance(value, str) else ""
-    return f"{key} must be {expected}, got {value!r} of type {type(value).__name__}{guess}{about}"
+    return f"{key} must be {expected}, got {_short(value)} of type {type(value).__name__}{guess}{about}"
 
 
 def _unknown(root: type[BaseModel], key: str, owner: type[BaseModel]) -> str:
@@ -94,3 +95,9 @@ def _expected(detail: Mapping[str, Any]) -> str:
 def _choices(details: Sequence[Mapping[str, Any]]) -> list[str]:
     listed = [detail["ctx"]["expected"] for detail in details if detail["type"] == _LITERAL]
     return [choice.strip("' ") for text in listed for choice in text.replace(" or ", ",").split(",")]
+
+
+def _short(value: Any) -> str:
+    """Return ``repr`` of ``value``, cut where it is long."""
+    text = reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

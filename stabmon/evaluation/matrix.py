@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from stabmon import config as configuration
+from stabmon import yaml_file
 from stabmon.config import RunConfig, Section
 from stabmon.config_messages import explain
 from stabmon.errors import ConfigError
@@ -77,10 +77,7 @@ def load(path: Path) -> Matrix:
     Raises:
         ConfigError: no such file, no YAML, or an unknown or wrong key, which is named.
     """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=configuration.Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the matrix {path}: {error}") from error
+    values = yaml_file.read(path, "the matrix")
     try:
         return Matrix.model_validate(values)
     except ValidationError as error:

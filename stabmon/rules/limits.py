@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
+from stabmon import yaml_file
 from stabmon.errors import ConfigError
 from stabmon.records import Record
 from stabmon.rules.thresholds import (
@@ -126,12 +126,7 @@ def read(path: str | Path) -> Limits:
     Raises:
         ConfigError: the file cannot be read, or holds something else than limits.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the limits {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    values = yaml_file.read(path, "the limits")
     if values is None:
         return Limits()
     if not isinstance(values, Mapping):
@@ -222,7 +217,7 @@ def _wrong(name: str, value: Any) -> ConfigError:
     family, _, field = name.partition(".")
     fields = type(families()[family]).model_fields if family in families() else {}
     whole = "whole " if field in fields and fields[field].annotation is int else ""
-    return ConfigError(f"{name} must be a positive {whole}number, got {value!r}")
+    return ConfigError(f"{name} must be a positive {whole}number, got {value!r:.200}")
 
 
 def _codes(value: Any) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """Every threshold of every rule: one model per family, each field with its meaning, unit and source.
 
-All are positive numbers; ``inf`` switches an upper limit off. How they are read and changed stands in ``limits``.
+All are positive numbers; ``inf`` switches an upper limit (``..._max``) off, and is no other limit. ``limits`` reads and
+changes them.
 """
 
+import math
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from stabmon.records import Record
 
@@ -15,7 +17,19 @@ def limit(default: float, *, unit: str, source: str) -> Any:
     return Field(default, gt=0, json_schema_extra={"unit": unit, "source": source})
 
 
-class AttentionLimits(Record):
+class Thresholds(Record):
+    """The thresholds of a family: numbers, which a truth value is not, although Python takes it for 0 or 1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_limit(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        if isinstance(value, bool) or (value in (math.inf, "inf", "Infinity") and not name.endswith("_max")):
+            raise ValueError(f"{name} must be a number")
+        return value
+
+
+class AttentionLimits(Thresholds):
     """Limits of the attention rules, ATT."""
 
     twin_ratio_max: float = limit(10, unit="1", source="measured: 0.5 to 1.7 with b = -log n, 8 to 700 with b = 0")
@@ -120,7 +134,7 @@ class AttentionLimits(Record):
     """Consecutive samples before a silent or uneven layer is told."""
 
 
-class ResidualLimits(Record):
+class ResidualLimits(Thresholds):
     """Limits of the residual-stream rules, RES."""
 
     branch_ratio_max: float = limit(
@@ -155,7 +169,7 @@ class ResidualLimits(Record):
     """Branch ratio at the start from which a deep model's branches are not small."""
 
 
-class SpikeLimits(Record):
+class SpikeLimits(Thresholds):
     """What counts as a spike against the recent past of a series."""
 
     deviations_max: float = limit(6, unit="robust standard deviations", source="OLMo-core: mean + 6σ of the last 128")
@@ -228,7 +242,7 @@ class LossLimits(SpikeLimits):
     """Share of its start above which a loss has not fallen."""
 
 
-class NumericLimits(Record):
+class NumericLimits(Thresholds):
     """Limits of the numeric rules, NUM: a number is finite or it is not, so there is little to set."""
 
     scaler_samples_max: int = limit(
@@ -243,7 +257,7 @@ class NumericLimits(Record):
     """Rms of a block's output in an fp16 run."""
 
 
-class ConfigurationLimits(Record):
+class ConfigurationLimits(Thresholds):
     """Limits of the configuration rules, CFG."""
 
     bias_length_factor_max: float = limit(
@@ -258,7 +272,7 @@ class ConfigurationLimits(Record):
     """How many steps count as the start of a run."""
 
 
-class UpdateLimits(Record):
+class UpdateLimits(Thresholds):
     """Limits of the rules about the updates of the weights, UPD."""
 
     stream_jump_max: float = limit(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabmon.config import ModelConfig, RunConfig
+from stabmon.errors import ConfigError
 from stabmon.nn import RMSNorm
 from stabmon.workloads.blocks import blocks
 from stabmon.workloads.text import standard_library
@@ -97,11 +98,11 @@ def windows(text: Tensor, batch: int, context: int, generator: torch.Generator) 
     """Return inputs and targets [batch, context] int64: windows of ``text`` at random places, targets one byte later.
 
     Raises:
-        ValueError: the text is shorter than one window.
+        ConfigError: the text is shorter than one window.
     """
     last = len(text) - context - 1
     if last < 0:
-        raise ValueError(f"a window needs {context + 1} bytes of text, got {len(text)}; lower model.context")
+        raise ConfigError(f"a window needs {context + 1} bytes of text, got {len(text)}; make model.context smaller")
     starts = torch.randint(last + 1, (batch, 1), generator=generator)
     taken = text[starts + torch.arange(context + 1)].long()
     return taken[:, :-1].contiguous(), taken[:, 1:].contiguous()

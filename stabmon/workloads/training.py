@@ -1,5 +1,6 @@
 """A real training loop over a ``RunConfig``, with the monitor attached or without it: the same bits either way."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -66,9 +67,31 @@ def as_json(result: TrainingResult) -> str:
 
 def build(config: RunConfig, device: str | torch.device = "cpu") -> nn.Module:
     """Return the model of ``config``; the seed alone decides its weights, and the global random state is left alone."""
+    _check_memory(config, torch.device(device))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.training.seed)
         return workload(config).build(config.model).to(device)
+
+
+def _check_memory(config: RunConfig, device: torch.device) -> None:
+    """Refuse a model whose weights alone do not fit: the system would end the process without a word.
+
+    Raises:
+        ConfigError: they take more than the device's memory.
+    """
+    model = config.model
+    weights = 4 * model.layers * model.width**2  # of the attentions alone
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if 4 * weights > memory:
+        raise ConfigError(
+            f"{config.name} has {weights:,} weights or more, which take {4 * weights / 2**30:,.0f} GiB; {device} has "
+            f"{memory / 2**30:,.0f} GiB: make model.width or model.layers smaller"
+        )
 
 
 def batches(config: RunConfig, device: str | torch.device = "cpu") -> Iterator[Batch]:
@@ -88,6 +111,8 @@ def validate(config: RunConfig, model: nn.Module, length: int, device: str | tor
             losses = [task.loss(model, batch.to(device)) for batch in task.validation(config, length)]
     finally:
         model.train(was)
+    if not losses:
+        raise ConfigError(f"training.evaluate_length: there is no data of length {length}; make it shorter")
     return torch.stack(losses).mean().item()
 
 
@@ -105,8 +130,11 @@ def pick_device(wanted: str | None = None) -> str:
     """
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        if device.type == "meta" or (device.type == "cpu" and device.index):
+            raise RuntimeError("it holds no numbers" if device.type == "meta" else "there is one cpu, and no second")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}; try cpu") from error
     return name
 

@@ -47,3 +47,18 @@ def test_infinity_switches_an_upper_limit_off():
 
 def test_no_limits_are_the_defaults():
     assert Limits.from_mapping({}) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("att.row_mass_max", True),
+        ("att.first_steps", True),
+        ("att.row_mass_min", math.inf),
+        ("att.row_mass_min", "inf"),
+    ],
+)
+def test_a_truth_value_is_no_limit_and_neither_is_infinity_below(name, value):
+    for mapping in ({name: value}, {f"layers.0/{name}": value}):
+        with pytest.raises(ConfigError, match=f"{name} must be a positive (whole )?number, got {value!r}"):
+            Limits.from_mapping(mapping)
