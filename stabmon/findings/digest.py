@@ -27,7 +27,7 @@ class Group(NamedTuple):
     """The findings of one rule at one severity, open or cleared: its layers, and how often it opened."""
 
     findings: tuple[Finding, ...]
-    """In the one order, so the first stands for all."""
+    """In order; the first is shown for all."""
     symptoms: tuple[Group, ...] = ()
     """Groups of the findings that follow from these."""
 
@@ -128,7 +128,7 @@ def _rank(finding: Finding) -> tuple[object, ...]:
 def grouped(findings: Iterable[Finding]) -> list[Group]:
     """Group findings by rule, and what follows from them under them; a group ranks as the first of all its findings.
 
-    A symptom whose cause is not among ``findings`` stands for itself.
+    A symptom whose cause is not among ``findings`` has a group of its own.
     """
     ordered = in_order(findings)
     known = {finding.key for finding in ordered}

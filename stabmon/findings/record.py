@@ -1,14 +1,14 @@
-"""A finding as data: one event of a run, the numbers it was read from, and the fixes to try. No torch."""
+"""A finding as data: what a rule flagged in a run, the numbers behind it, and the fixes to try. No torch."""
 
 from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, Record, Severity
 
 Key = tuple[str, str | None, int]
-"""What tells one event from another within a run: code of the rule, layer, and the step at which it opened."""
+"""Identifies a finding within a run: code of the rule, layer, and the step at which it opened."""
 
 
-class Cell(Record):
-    """One number of one series: what a finding was read from."""
+class Reading(Record):
+    """One number of one series, as evidence of a finding."""
 
     metric: str
     layer: str | None
@@ -18,7 +18,7 @@ class Cell(Record):
 
 
 class Finding(Record):
-    """One event: a rule saw something, from the step at which it opened to the one at which it cleared."""
+    """What one rule flagged in one place, from the step at which it opened to the step at which it cleared."""
 
     code: str
     name: str
@@ -26,30 +26,30 @@ class Finding(Record):
     evidence: Evidence
     layer: str | None
     head: int | None
-    """The worst head, or None where the rule speaks of a layer or of the run."""
+    """The worst head, or None where the finding is about a layer or the run."""
     metric: str
     value: float
-    """The worst value seen so far."""
+    """The worst value so far."""
     limit: float
     message: str
     """One sentence with the numbers filled in."""
     cause: str
     opened: int
-    """First step at which the rule saw it."""
+    """First step at which the rule flagged it."""
     peak: int
     """Step of ``value``."""
     last: int
-    """Latest step at which the rule saw it."""
+    """Latest step at which the rule flagged it."""
     cleared: int | None = None
     """First step at which it was over; None while it is open."""
-    cells: tuple[Cell, ...] = ()
-    """The numbers it was read from."""
+    cells: tuple[Reading, ...] = ()
+    """The numbers behind it."""
     fixes: tuple[Fix, ...] = ()
     """What to try, best first."""
     confidence: float = 1.0
-    """How sure it is, from 0 to 1: it rises with the distance from the limit and with the samples that agree."""
+    """From 0 to 1; it rises with the distance from the limit and with the number of samples that agree."""
     follows: Key | None = None
-    """Key of the finding whose symptom this one is; None for a finding that stands for itself."""
+    """Key of the finding that this one is a symptom of; None where it has no cause."""
     lead: int | None = None
     """Steps from its opening to that of the first finding about the loss that follows it; None while there is none."""
 
@@ -66,5 +66,5 @@ class Finding(Record):
 
     @property
     def key(self) -> Key:
-        """What tells this event from others of the run."""
+        """Identifies this finding within its run."""
         return (self.code, self.layer, self.opened)

@@ -1,4 +1,4 @@
-"""Rules: pure functions of a run's series that say what is wrong, where, since when, and what mends it. No torch."""
+"""Rules: pure functions of a run's series that flag what is wrong, where, since when, and how to fix it. No torch."""
 
 from stabmon.rules import (
     attention,

@@ -1,4 +1,4 @@
-"""Rules about attention that changes for the worse as a run goes on, ATT: queries, keys, logits, weights, norm."""
+"""Rules about attention that deteriorates during a run, ATT: queries, keys, logits, weights, norm."""
 
 import math
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from stabmon.findings import Cell
+from stabmon.findings import Reading
 from stabmon.formatting import number
 from stabmon.records import Attention, Evidence, Severity
 from stabmon.rules import suggested_fixes
+from stabmon.rules.families import AttentionLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
-from stabmon.rules.thresholds import AttentionLimits
 from stabmon.rules.view import HOLD, Hit, Limit, Run
 from stabmon.series import Spot
 
@@ -25,25 +25,25 @@ from stabmon.series import Spot
     symptom_of=("UPD001", "UPD002", "ATT008"),
 )
 def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
-    """Flag logits that grow as the run goes on, until the bias no longer keeps the rows small.
+    """Flag logits that grow during the run, until the bias no longer keeps the row mass small.
 
-    What it checks: the logits' standard deviation against ``limits.logit_std_max`` (``limits.logit_std_error`` makes
-        it an error), where the row mass has passed ``limits.grown_row_mass_min`` as well; or the largest logit
-        against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
+    What it checks: the logits' standard deviation against ``limits.logit_std_max`` (an error from
+        ``limits.logit_std_error``), where the row mass has passed ``limits.grown_row_mass_min`` as well; or the largest
+        logit against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
         row. It is information with QK norm, which bounds the logits; while the branch ratio, where it is recorded, is
         under ``limits.grown_branch_ratio_min``; and with softmax up to ``limits.softmax_harmful_logit_min``.
-    Why it matters: -log n fixes the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8 at s
-        = 2 and 116 at s = 4 (n = 4096), and a logit of log n alone gives weight 0.5, so limits known from softmax
-        come far too late.
-    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate. Where
-        the blocks norm the stream itself, pre-norm comes first; in images under ALiBi, learned positions.
-    When the fix is wrong: where the rows are too heavy from the first step: that is the bias (ATT001). Putting QK
-        norm into a model that has trained changes what it has learnt, so start again with it. Attention also sharpens
-        as it learns: logits of standard deviation 7 and rows that sum to 60 did no harm while what the layer adds
-        stayed in proportion to the stream.
-    References: Wortsman et al., arXiv 2309.14322 (QK norm, also for pointwise attention); Kimi K2, arXiv 2507.20534
-        (QK clip at 100); measured at learning rate 6e-3: final loss 1.83 with QK norm, 2.35 without.
+    Why it matters: -log n is right at the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8
+        at s = 2 and 116 at s = 4 (n = 4096), and a single logit of log n has weight 0.5, so limits known from softmax
+        are reached far too late.
+    Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate. In
+        post-norm blocks pre-norm comes first; for images with ALiBi, learned positions.
+    When the fix is wrong: where the row mass is too large from the first step: the bias is the cause (ATT001). QK norm
+        in a trained model changes what it has learnt, so start again with it. Attention also sharpens as it learns:
+        logits of standard deviation 7 and a row mass of 60 were harmless while the attention branch stayed in
+        proportion to the stream.
+    References: Wortsman et al., arXiv 2309.14322 (QK norm, also for pointwise attention); Kimi K2, arXiv 2507.20534 (QK
+        clip at 100); measured at learning rate 6e-3: final loss 1.83 with QK norm, 2.35 without.
     """
     softmax = run.series("logit_max").by_layer(_is_softmax) > 0
     largest = np.where(softmax, limits.softmax_logit_max, limits.logit_max)
@@ -70,14 +70,14 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
 
 
 def _is_harmless(run: Run, attention: Attention, logit: float, limits: AttentionLimits) -> bool:
-    """Return whether growth that allows a logit of this size is known to do no harm, or does none yet."""
+    """Return whether growth that allows a logit of this size is known to be harmless, or is so far."""
     if not suggested_fixes.is_sigmoid(attention):
         return logit < limits.softmax_harmful_logit_min
     return attention.qk_norm or _is_in_proportion(run, attention, limits)
 
 
 def _is_in_proportion(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
-    """Return whether, in one of the last samples, what the layer added was not large beside the stream.
+    """Return whether, in one of the last samples, the branch was not large compared with the stream.
 
     False where the branch ratio is not recorded.
     """
@@ -108,7 +108,7 @@ def _light_layers(run: Run, limits: AttentionLimits) -> set[str | None]:
 
 def _explain_growth(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "attention_norm")
-    cause = "queries and keys have grown or aligned, and the bias was set for the logits of the start"
+    cause = "queries and keys have grown or aligned, and the bias fits the logits of the start"
     return Explanation(message, cause, _cells(run, hit, "logit_std", "logit_max", "row_mass", "query_norm", "key_norm"))
 
 
@@ -126,18 +126,18 @@ def _since_start(run: Run, hit: Hit) -> str:
     symptom_of=("UPD001", "UPD002", "ATT001", "ATT003", "ATT008"),
 )
 def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
-    """Flag attention whose weights become large as the run goes on.
+    """Flag attention whose weights become large during the run.
 
     What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
         row. It is information with QK norm, which bounds the logits, and while the branch ratio, where it is recorded,
         is under ``limits.grown_branch_ratio_min``.
-    Why it matters: a sigmoid near one has almost no slope, so such a pair of tokens no longer learns, and with a
-        tenth of n weights near one the row sums to n/10.
-    Suggested fix: the bias, where it is learnable and has left -log n; else QK norm, hybrid norm from n = 4096 on, a
-        lower learning rate.
-    When the fix is wrong: for short sequences (n of 20 or less), where a tenth of a row is one or two keys, as
-        softmax also has.
+    Why it matters: a sigmoid near one has almost no gradient, so the weight of such a pair of tokens no longer changes,
+        and with a tenth of n weights near one the row sums to n/10.
+    Suggested fix: the bias, where it is learnable and has moved away from -log n; else QK norm, hybrid norm from n =
+        4096 on, a lower learning rate.
+    When the fix is wrong: for short sequences (n of 20 or less), where a tenth of a row is one or two keys, which
+        softmax concentrates on as well.
     References: measured: 0.5 of the weights with b = 0, under 0.001 with b = -log n; Amazon SageMaker Debugger's rule
         for saturated activations.
     """
@@ -157,9 +157,7 @@ def _explain_saturated(run: Run, hit: Hit, attention: Attention) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_mean", "logit_std")
     excess = suggested_fixes.bias_excess(run, attention)
     rose = excess is not None and excess > suggested_fixes.SAME_BIAS
-    cause = (
-        f"the bias is {number(excess or 0)} above -log n" if rose else "the logits have risen to the bias and beyond"
-    )
+    cause = f"the bias is {number(excess or 0)} above -log n" if rose else "the logits have risen above -b"
     return Explanation(message, cause, _cells(run, hit, "saturated_fraction", "logit_mean", "logit_std", "bias"))
 
 
@@ -174,16 +172,16 @@ def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Observa
     """Flag an attention norm that grows far beyond its value at the start of the run.
 
     What it checks: each head's attention norm against ``limits.norm_growth_max`` times its mean over the first five
-        samples, for ``limits.confirmations`` samples in a row. Layers that started starved (``limits.row_mass_min``)
-        are left out. It is information while the branch ratio, where it is recorded, is under
+        samples, for ``limits.confirmations`` samples in a row. Layers that were starved at the start
+        (``limits.row_mass_min``) are left out. It is information while the branch ratio, where it is recorded, is under
         ``limits.grown_branch_ratio_min``.
-    Why it matters: at a high learning rate it grew by four orders of magnitude in every run without QK norm, and
-        eightfold with it; loss and gradient norm did not tell the two apart until the end.
+    Why it matters: at a high learning rate it grew by four orders of magnitude in every run without QK norm, and by a
+        factor of 8 with it; loss and gradient norm did not differ until the end.
     Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
-    When the fix is wrong: where the start was no start, such as zero-initialised values or a resumed run: compare the
-        numbers.
-    References: measured, 8 layers, n = 1024, learning rate 6e-3: 67 to 1e6 without QK norm (loss 2.35), 118 to 1e3
-        with it (1.83).
+    When the fix is wrong: where the first samples are not typical, as with zero-initialised values or a resumed run:
+        compare the numbers.
+    References: measured, 8 layers, n = 1024, learning rate 6e-3: 67 to 1e6 without QK norm (loss 2.35), 118 to 1e3 with
+        it (1.83).
     """
     series = run.series("attention_norm")
     for hit in series.above(limits.norm_growth_max * series.start):
@@ -207,7 +205,7 @@ def _started_starved(run: Run, hit: Hit, limits: AttentionLimits) -> bool:
 
 def _explain_norm_growth(run: Run, hit: Hit) -> Explanation:
     message = over_limit(hit) + _since_start(run, hit) + beside(run, hit.layer, "row_mass", "logit_std")
-    cause = "queries, keys and values grow together, as they do at a learning rate that is too high without QK norm"
+    cause = "queries, keys and values grow together, as at a learning rate that is too high for a model without QK norm"
     return Explanation(
         message, cause, _cells(run, hit, "attention_norm", "row_mass", "logit_std", "query_norm", "key_norm")
     )
@@ -221,22 +219,22 @@ def _explain_norm_growth(run: Run, hit: Hit) -> Explanation:
     symptom_of=("UPD001", "UPD002", "ATT003"),
 )
 def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
-    """Flag queries and keys that grow without a norm to hold them.
+    """Flag queries and keys that grow without QK norm.
 
-    What it checks: the largest logit that a query and a key of these norms can make (query norm times key norm over
+    What it checks: the largest logit that a query and a key of these norms can have (query norm times key norm over
         √head_dim) against ``limits.query_key_max`` (softmax: ``limits.softmax_query_key_max``), where it is also
         ``limits.query_key_growth_min`` times its value at the run's first sample, for ``limits.confirmations`` samples
-        in a row. Layers with QK norm are left out. It is information while the rows, where they are recorded, sum to
-        less than ``limits.grown_row_mass_min`` in every head: large queries and keys then make weights that are small.
-        As in ATT003 it is so too while the branch ratio is under ``limits.grown_branch_ratio_min``, and with softmax
-        up to ``limits.softmax_harmful_logit_min``.
-    Why it matters: logits are bounded by it and follow it, so this is the cause that a wide logit distribution, heavy
-        rows and a growing output have in common. Where logits are large and this is not, queries and keys have aligned
+        in a row. Layers with QK norm are left out. It is information while the row mass, where it is recorded, is less
+        than ``limits.grown_row_mass_min`` in every head: large queries and keys then give small weights. As in ATT003
+        it is also information while the branch ratio is under ``limits.grown_branch_ratio_min``, and with softmax up to
+        ``limits.softmax_harmful_logit_min``.
+    Why it matters: it bounds the logits and they grow with it, so it is the common cause of a wide logit distribution,
+        a large row mass and a growing output. Where logits are large and it is not, queries and keys have aligned
         instead.
     Suggested fix: QK norm; a lower learning rate.
-    When the fix is wrong: where the learning rate itself is too high for every weight (UPD002): QK norm then holds the
-        logits, and the rest of the model still suffers.
-    References: bo-ke/llm-internal-medicine, pull request 48 (norms tell growth from alignment); Wortsman et al.,
+    When the fix is wrong: where the learning rate is too high for every weight (UPD002): QK norm then bounds the
+        logits, and the rest of the model is still affected.
+    References: bo-ke/llm-internal-medicine, pull request 48 (norms distinguish growth from alignment); Wortsman et al.,
         arXiv 2309.14322; measured, 4 layers, n = 128: 4 to 25 in healthy runs, 154 at learning rate 6e-2 (loss 2.57),
         6.1 with QK norm (2.42).
     """
@@ -277,9 +275,9 @@ def _explain_query_key(run: Run, hit: Hit) -> Explanation:
         f"queries and keys of norms that allow a logit of {number(hit.excess * hit.limit)}{hit.where}, "
         f"limit {number(hit.limit)}{beside(run, hit.layer, 'query_norm', 'key_norm', 'logit_max', 'logit_std')}"
     )
-    cause = "nothing holds the size of queries and keys, and the updates make them grow"
+    cause = "the size of queries and keys is not bounded, and the updates make them grow"
     return Explanation(message, cause, _cells(run, hit, "query_norm", "key_norm", "logit_max", "logit_std"))
 
 
-def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Cell, ...]:
+def _cells(run: Run, hit: Hit, *metrics: str) -> tuple[Reading, ...]:
     return run.cells(hit.layer, *dict.fromkeys((hit.metric, *metrics)), head=hit.head)

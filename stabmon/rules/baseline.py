@@ -1,4 +1,4 @@
-"""What is usual for a series of one number a step, so that a spike can be told from its noise."""
+"""Robust baselines of a series of one number a step, to separate a spike from noise."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stabmon.rules.thresholds import SpikeLimits
+from stabmon.rules.families import SpikeLimits
 from stabmon.rules.view import HOLD, Hit, Run
 
 NORMAL = 1.4826

@@ -1,78 +1,78 @@
-"""Which event follows from which: a symptom is kept under its cause, the earliest one that explains it."""
+"""Causes and symptoms: a finding follows from the earliest one that explains it."""
 
 from collections.abc import Iterator
 
 from stabmon.records import Severity
-from stabmon.rules.event import Event
+from stabmon.rules.live_finding import LiveFinding
 
 RECENT = 8
-"""Samples for which an event that is over still counts as a cause, and by which a symptom may be seen before its cause:
-loss spikes follow by 1 to 8 steps (arXiv 2304.13013), and one rule's limit is nearer than another's."""
+"""Samples for which a cleared finding still counts as a cause, and by which a symptom may open before its cause: loss
+spikes follow by 1 to 8 steps (arXiv 2304.13013), and one rule's limit is reached before another's."""
 
 
 class Causes:
-    """The events of one run, and what each follows from."""
+    """The findings of one run, each with its cause."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
-        """All of them, in the order in which they opened."""
+        self.findings: list[LiveFinding] = []
+        """Every finding, in the order of opening."""
 
-    def opened(self, event: Event, samples: int) -> list[Event]:
-        """Take an event that opened at the sample with this number; return the others that changed by it."""
-        self.events = [other for other in self.events if other.key != event.key]
-        event.follows = self._cause_of(event, samples)
-        self.events.append(event)
-        return [*self._led(event), *self._explained(event)]
+    def opened(self, finding: LiveFinding, samples: int) -> list[LiveFinding]:
+        """Take a finding that opened at the sample with this number; return the others that changed by it."""
+        self.findings = [other for other in self.findings if other.key != finding.key]
+        finding.follows = self._cause_of(finding, samples)
+        self.findings.append(finding)
+        return [*self._led(finding), *self._explained(finding)]
 
-    def escalated(self, event: Event, samples: int) -> list[Event]:
-        """Take an event whose severity rose: information may be too light to be its cause."""
-        if event.follows is not None and not _weighs(event.follows, event):
-            event.follows = self._cause_of(event, samples)
-        return self._led(event)
+    def escalated(self, finding: LiveFinding, samples: int) -> list[LiveFinding]:
+        """Take a finding whose severity rose: information may be too light to be its cause."""
+        if finding.follows is not None and not _weighs(finding.follows, finding):
+            finding.follows = self._cause_of(finding, samples)
+        return self._led(finding)
 
-    def _cause_of(self, event: Event, samples: int) -> Event | None:
+    def _cause_of(self, finding: LiveFinding, samples: int) -> LiveFinding | None:
         for other in self._recent(samples):
-            if other is not event and _explains(other, event):
+            if other is not finding and _explains(other, finding):
                 root = other.follows or other
-                if root is not event and _weighs(root, event):
+                if root is not finding and _weighs(root, finding):
                     return root
         return None
 
-    def _recent(self, samples: int) -> Iterator[Event]:
-        return (event for event in self.events if event.ended is None or samples - event.ended < RECENT)
+    def _recent(self, samples: int) -> Iterator[LiveFinding]:
+        return (finding for finding in self.findings if finding.ended is None or samples - finding.ended < RECENT)
 
-    def _explained(self, cause: Event) -> list[Event]:
-        """Put those under ``cause`` that opened shortly before it was seen: limits are crossed one after another."""
+    def _explained(self, cause: LiveFinding) -> list[LiveFinding]:
+        """Let findings that opened shortly before ``cause`` follow from it: limits are crossed one after another."""
         root = cause.follows or cause
-        changed: list[Event] = []
-        for event in self.events:
-            started_first = event.sample < cause.began - RECENT
-            if event in (cause, root) or event.follows is not None or started_first:
+        changed: list[LiveFinding] = []
+        for finding in self.findings:
+            started_first = finding.sample < cause.began - RECENT
+            if finding in (cause, root) or finding.follows is not None or started_first:
                 continue
-            if _explains(cause, event) and _weighs(root, event):
-                for below in [event, *(other for other in self.events if other.follows is event)]:
+            if _explains(cause, finding) and _weighs(root, finding):
+                for below in [finding, *(other for other in self.findings if other.follows is finding)]:
                     below.follows = root
                     below.touch()
                     changed += [below, *self._led(below)]
         return changed
 
-    def _led(self, event: Event) -> list[Event]:
-        """Note by how much the cause of a finding about the loss came before it."""
-        root = event.follows
-        if root is None or root.lead is not None or not event.rule.code.startswith("LOS"):
+    def _led(self, finding: LiveFinding) -> list[LiveFinding]:
+        """Note the steps by which the cause of a finding about the loss came before it."""
+        root = finding.follows
+        if root is None or root.lead is not None or not finding.rule.code.startswith("LOS"):
             return []
-        root.lead = event.opened - root.opened
+        root.lead = finding.opened - root.opened
         root.touch()
         return [root]
 
 
-def _explains(cause: Event, event: Event) -> bool:
-    """Return whether ``event`` is a symptom of what ``cause`` says, in the same layer or of the run as a whole."""
-    if cause.rule.code not in event.rule.symptom_of:
+def _explains(cause: LiveFinding, finding: LiveFinding) -> bool:
+    """Return whether ``finding`` is a symptom of ``cause``: in the same layer, or one of them about the whole run."""
+    if cause.rule.code not in finding.rule.symptom_of:
         return False
-    return cause.run_wide or event.run_wide or cause.layer == event.layer
+    return cause.run_wide or finding.run_wide or cause.layer == finding.layer
 
 
-def _weighs(cause: Event, event: Event) -> bool:
-    """Return whether ``cause`` is grave enough: information explains information only."""
-    return cause.severity is not Severity.INFO or event.severity is Severity.INFO
+def _weighs(cause: LiveFinding, finding: LiveFinding) -> bool:
+    """Return whether ``cause`` is severe enough: information explains information only."""
+    return cause.severity is not Severity.INFO or finding.severity is Severity.INFO

@@ -1,4 +1,4 @@
-"""Rules about how a run was set up, CFG: what arithmetic says before anything goes wrong."""
+"""Rules about a run's configuration, CFG: arithmetic checks before anything goes wrong."""
 
 import math
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from stabmon.fixes import row_mass
 from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.families import ConfigurationLimits
 from stabmon.rules.registry import Explanation, Observation, rule
-from stabmon.rules.thresholds import ConfigurationLimits
 from stabmon.rules.view import HOLD, Hit, Run
 
 
@@ -23,20 +23,20 @@ from stabmon.rules.view import HOLD, Hit, Run
     symptom_of=("ATT001", "ATT002"),
 )
 def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Observation]:
-    """Flag a bias that was set for another sequence length.
+    """Flag a bias that fits another sequence length.
 
     What it checks: in the first ``limits.first_steps`` steps, whether exp(b)·n is within a factor of
-        ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where
-        that is more; under ALiBi what its slopes leave of that, median over heads. Learnable biases are left out, and
-        so are layers with LayerScale, and a bias too large under ALiBi, which may do without one (ATT001 judges
-        those). A bias that is too negative is information without a causal mask: whether it does harm there, ATT002
-        says later.
+        ``limits.bias_length_factor_max`` of 1; n is the number of keys seen, or the longest training length where that
+        is more; under ALiBi the number of them that its slopes leave visible, median over heads. Learnable biases and
+        layers with LayerScale are left out, and so is a bias too large under ALiBi, which may need none (ATT001 covers
+        those). A bias that is too negative is information without a causal mask: ATT002 reports it later where it is
+        harmful.
     Why it matters: exp(b)·n is the row mass for logits near zero. With b = -3 at n = 1024 a model ended at 2.08 instead
         of 1.64 nats.
-    Suggested fix: b = -log n for the length that is used. Where lengths vary, the longest. Under ALiBi the bias at
-        which rows were measured to sum to one; in images learned positions in its place.
-    When the fix is wrong: where b was chosen on purpose and the measured row mass is near one: the mass counts,
-        silence this rule.
+    Suggested fix: b = -log n for the length in use; where lengths vary, for the longest. Under ALiBi the measured bias
+        at which rows sum to one; for images learned positions in place of ALiBi.
+    When the fix is wrong: where b was chosen deliberately and the measured row mass is near one: the row mass decides,
+        so ignore this rule.
     References: arXiv 2409.04431 (b = -log n for the longest training length); arXiv 2108.12409 (the slopes of ALiBi,
         which leave 32 keys of 256 with four heads); measured: final loss 2.08 at exp(b)·n = 51, 1.84 at 0.018, 1.64 at
         1; rows under ALiBi with -log n sum to 0.002 to 0.18 at n = 2048.
@@ -57,20 +57,20 @@ def bias_length_mismatch(run: Run, limits: ConfigurationLimits) -> Iterator[Obse
 
 @rule("CFG002", "exceeds-training-length", severity=Severity.WARNING, evidence=Evidence.LITERATURE)
 def exceeds_training_length(run: Run, limits: ConfigurationLimits) -> Iterator[Observation]:
-    """Flag sequences longer than the model was made for, in training or in the evaluation that is to follow.
+    """Flag sequences longer than the model's training length, in training or in the planned evaluation.
 
     What it checks: at any step, whether there are more keys than the longest training length that the model states; at
-        the first sample, whether the run's configuration names an evaluation that is longer by more than
+        the first sample, whether the evaluation in the run's configuration is longer by more than
         ``limits.longer_factor_max``, for sigmoid attention whose bias does not follow the length.
-    Why it matters: a row's sum grows with the number of its keys, and b stays. A model evaluated at twice its training
-        length with a fixed b went from 3.19 to 7.46 nats, at 8 times to 14.5; softmax to 6.28.
-    Suggested fix: train at the length of the evaluation, with the bias of that length. Where that costs too much and
-        the positions are RoPE (not in images), ALiBi, with the bias at which its rows sum to one; where the trained
-        weights must stay, b = -log n for the longer length, set where the longer sequences are used.
-    When the fix is wrong: where the longer rows were measured and sum to one, as ALiBi can make them.
+    Why it matters: the row mass grows with the number of keys, and b does not change. A model evaluated at twice its
+        training length with a fixed b went from 3.19 to 7.46 nats, at 8 times to 14.5; softmax to 6.28.
+    Suggested fix: train at the length of the evaluation, with the bias for that length. Where that is too expensive and
+        positions are RoPE (not for images), ALiBi, with the bias at which its rows sum to one; where the trained
+        weights must stay, b = -log n for the longer length, set only where longer sequences are used.
+    When the fix is wrong: where the longer rows were measured to sum to one, as can be the case with ALiBi.
     References: arXiv 2501.13428 (loss at 1 to 8 times the training length); ALiBi for longer input, arXiv 2108.12409;
-        measured, evaluated at four times a training length of 128: 2.77 with RoPE and -log 128, 2.70 with RoPE and
-        -log 512, 2.26 with ALiBi, and 2.26 with RoPE trained at 512, which took ten times as long.
+        measured, evaluated at four times a training length of 128: 2.77 with RoPE and -log 128, 2.70 with RoPE and -log
+        512, 2.26 with ALiBi, and 2.26 with RoPE trained at 512, which took ten times as long to train.
     """
     longer = run.series("keys")
     stated = longer.by_layer(_stated)
@@ -91,7 +91,7 @@ def exceeds_training_length(run: Run, limits: ConfigurationLimits) -> Iterator[O
 
 
 def _evaluated_length(run: Run, layer: str | None) -> float:
-    """Return the length of the evaluation that is to follow; NaN for a layer whose bias follows the length."""
+    """Return the length of the planned evaluation; NaN for a layer whose bias follows the length."""
     attention, length = run.attention(layer), run_config.evaluate_length(run)
     return math.nan if length is None or attention is None or attention.bias is None else length
 
@@ -114,7 +114,7 @@ def _other_length(run: Run, limits: ConfigurationLimits) -> list[Hit]:
 
 
 def _counted(run: Run, layer: str | None) -> float:
-    """Return the stated length of a layer that the rule judges, 0 if it states none, NaN for one that it does not."""
+    """Return the stated length of a layer, 0 where it states none; NaN where the rule does not apply."""
     attention = run.attention(layer)
     if attention is None or attention.bias == "learnable" or attention.position == "alibi" or attention.layer_scale:
         return math.nan
@@ -122,7 +122,7 @@ def _counted(run: Run, layer: str | None) -> float:
 
 
 def _left_by_alibi(run: Run, layer: str | None) -> float:
-    """Return how many keys ALiBi leaves a row of the stated length; NaN for a layer without, or that is not judged."""
+    """Return the number of keys that ALiBi leaves visible at the stated length; NaN where the rule does not apply."""
     attention = run.attention(layer)
     if attention is None or attention.position != "alibi" or not attention.max_length:
         return math.nan
@@ -145,7 +145,7 @@ def _explain_other(run: Run, hit: Hit) -> Explanation:
     )
     cause = f"this bias is -log n for n = {number(math.exp(min(-hit.value, 700.0)))}"
     if not math.isnan(left):
-        cause = f"{cause}, and of {number(_length(run, hit))} keys ALiBi leaves a row {number(left)}"
+        cause = f"{cause}, and of {number(_length(run, hit))} keys ALiBi leaves {number(left)} visible"
     return Explanation(message, cause, run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head))
 
 
@@ -156,5 +156,5 @@ def _length(run: Run, hit: Hit) -> float:
 
 def _explain_longer(run: Run, hit: Hit) -> Explanation:
     message = f"{number(hit.value)} keys in a row, where the model states a longest length of {number(hit.limit)}"
-    cause = "a bias set for shorter rows lets longer ones sum to more than one"
+    cause = "with a bias for shorter rows, longer ones sum to more than one"
     return Explanation(message, cause, run.cells(hit.layer, "keys", "bias", "row_mass"))

@@ -1,4 +1,4 @@
-"""From observations to events: a finding opens, grows, clears, and may open again.
+"""From observations to findings: a finding opens, grows, clears, and may open again.
 
 The engine is fed one sample at a time, live and in a replay alike, so both end with the same findings.
 """
@@ -16,9 +16,9 @@ from stabmon.findings import Finding
 from stabmon.names import natural_key
 from stabmon.records import RunInfo
 from stabmon.rules.causes import Causes
-from stabmon.rules.event import Event
 from stabmon.rules.judge import Change, Judge
 from stabmon.rules.limits import Limits
+from stabmon.rules.live_finding import LiveFinding
 from stabmon.rules.registry import Rule, catalogue, find
 from stabmon.rules.view import Run
 from stabmon.series import Floats, Layout
@@ -26,6 +26,8 @@ from stabmon.series import Floats, Layout
 if TYPE_CHECKING:
     from stabmon.store import RunReader
 
+NON_FINITE = "NUM001"
+"""The rule that reports values that are not finite; where it runs, other rules leave them to it."""
 AT_ONCE = 1024
 """Samples of a stored run that are held in memory together."""
 logger = logging.getLogger("stabmon")
@@ -34,8 +36,8 @@ logger = logging.getLogger("stabmon")
 class Engine:
     """Runs every rule on each sample and keeps the run's findings.
 
-    ignore: codes (or names) of rules that are not to speak, beside those of ``limits``.
-    rules: a user's own rules, as ``stabmon.rules.load`` reads them, beside the catalogue.
+    ignore: codes (or names) of rules that are not run, in addition to those of ``limits``.
+    rules: a user's own rules, as ``stabmon.rules.load`` reads them, in addition to the catalogue.
 
     Raises:
         ConfigError: ``ignore`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.
@@ -51,12 +53,12 @@ class Engine:
     ) -> None:
         limits = limits or Limits()
         known = catalogue(rules)
-        silent = {find(code, known).code for code in (*limits.ignore, *ignore)}
-        speaking = [rule for rule in known if rule.code not in silent]
+        ignored = {find(code, known).code for code in (*limits.ignore, *ignore)}
+        active = [rule for rule in known if rule.code not in ignored]
         layers = sorted({column.layer for column in layout.columns if column.layer}, key=natural_key)
         _check_patterns(limits, layers)
-        says_non_finite = "NUM001" not in silent
-        self._judges = [Judge(rule, limits, layers, says_non_finite=says_non_finite) for rule in _in_order(speaking)]
+        finite_only = any(rule.code == NON_FINITE for rule in active)
+        self._judges = [Judge(rule, limits, layers, leaves_non_finite=finite_only) for rule in _in_order(active)]
         self._run = Run(info, layout)
         self._causes = Causes()
         self.failures: dict[str, str] = {}
@@ -64,16 +66,16 @@ class Engine:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Every event so far, in the order in which they opened."""
-        return tuple(event.finding for event in self._causes.events)
+        """Every finding so far, in the order in which they opened."""
+        return tuple(finding.record for finding in self._causes.findings)
 
     def observe(self, step: int, values: Floats) -> list[Finding]:
         """Take the sample of ``step``, one row of the layout, float32 [width]; return what opened, grew or cleared."""
         self._run.add(step, values)
-        changed: list[Event] = []
+        changed: list[LiveFinding] = []
         for judge in tuple(self._judges):
             try:
-                with np.errstate(all="ignore"):  # NaN, infinities and what they make are facts here, and no news
+                with np.errstate(all="ignore"):  # NaN, infinities and what they make are data here, not warnings
                     changed += self._judged(judge)
             except (
                 Exception
@@ -82,10 +84,10 @@ class Engine:
                 logger.exception("rule %s failed at step %d and is switched off for this run", code, step)
                 self._judges.remove(judge)
                 self.failures[code] = f"{type(error).__name__}: {error} (at step {step})"
-        return [event.finding for event in dict.fromkeys(changed)]
+        return [finding.record for finding in dict.fromkeys(changed)]
 
     def catch_up(self, reader: "RunReader") -> None:
-        """Take all samples of a stored run, so that baselines and open events are those of the run that goes on.
+        """Take all samples of a stored run, so that baselines and open findings are those of the run that goes on.
 
         Raises:
             StoreError: the run cannot be read.
@@ -97,20 +99,20 @@ class Engine:
                 self.observe(int(step), row)
             more = len(steps) > 0
 
-    def _judged(self, judge: Judge) -> list[Event]:
-        changed: list[Event] = []
-        for event, change in judge.look(self._run):
-            others: list[Event] = []
+    def _judged(self, judge: Judge) -> list[LiveFinding]:
+        changed: list[LiveFinding] = []
+        for finding, change in judge.look(self._run):
+            others: list[LiveFinding] = []
             if change is Change.OPENED:
-                others = self._causes.opened(event, self._run.samples)
+                others = self._causes.opened(finding, self._run.samples)
             elif change is Change.ESCALATED:
-                others = self._causes.escalated(event, self._run.samples)
-            changed += [event, *others]
+                others = self._causes.escalated(finding, self._run.samples)
+            changed += [finding, *others]
         return changed
 
 
 def _in_order(rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rules in the order of the codes, but each after those whose symptoms it may describe."""
+    """Return the rules in the order of the codes, but each after its possible causes."""
     waiting, placed = sorted(rules, key=lambda rule: rule.code), []
     while waiting:
         codes = {rule.code for rule in waiting}

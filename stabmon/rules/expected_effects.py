@@ -1,4 +1,4 @@
-"""What the fixes of a finding need beside them and are expected to do, from the numbers of the run at that step."""
+"""Completion of a finding's fixes: QK norm where the learning rate requires it, and the expected effect of each."""
 
 from collections.abc import Iterable
 
@@ -29,12 +29,12 @@ _OF_RUN = ("learning_rate", "total_gradient_norm")
 
 
 def with_effects(fixes: Iterable[Fix], run: Run) -> tuple[Fix, ...]:
-    """Return ``fixes``, each with what belongs to it, the metric it moves, its newest value, and where it should go."""
-    return tuple(_promised(_complete(run, fix), run) for fix in fixes)
+    """Return ``fixes``, each completed and with its expected effect: metric, newest value and expected value."""
+    return tuple(_with_expected(_complete(run, fix), run) for fix in fixes)
 
 
 def _complete(run: Run, fix: Fix) -> Fix:
-    """Return ``fix``, with QK norm beside it where the learning rate asks for that whatever else is mended."""
+    """Return ``fix``, together with QK norm where the learning rate requires that whatever else is fixed."""
     is_whole = fix.kind.of_training
     attentions = [
         one for one in run.info.model.attentions if (is_whole or fix.module == one.module) and not one.qk_norm
@@ -51,7 +51,7 @@ def _complete(run: Run, fix: Fix) -> Fix:
     return suggest.together(fix, norm)
 
 
-def _promised(fix: Fix, run: Run) -> Fix:
+def _with_expected(fix: Fix, run: Run) -> Fix:
     attention = next((one for one in run.info.model.attentions if one.module == fix.module), None)
     values = {metric: run.value(metric, None) for metric in _OF_RUN}
     if attention is not None:

@@ -1,24 +1,24 @@
-"""One rule at work on one run: what it has open, what waits to be confirmed, and which limits hold where."""
+"""One rule applied to one run: its open findings, those that await confirmation, and the limits of each layer."""
 
 import math
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, NamedTuple
 
-from stabmon.rules.event import Event
 from stabmon.rules.expected_effects import with_effects
 from stabmon.rules.limits import Limits
+from stabmon.rules.live_finding import LiveFinding
 from stabmon.rules.registry import Observation, Rule, limits_of
 from stabmon.rules.view import Run
 
 QUIET = 3
-"""Consecutive measured samples without a observation after which an event is over."""
+"""Consecutive measured samples without an observation after which a finding is over."""
 GROWN = 1.25
-"""How much worse an open event must get before it is told again."""
+"""Factor by which an open finding must get worse before it is reported again."""
 
 
 class Change(Enum):
-    """What happened to an event."""
+    """What happened to a finding."""
 
     OPENED = "opened"
     ESCALATED = "escalated"
@@ -27,9 +27,9 @@ class Change(Enum):
 
 
 class Changed(NamedTuple):
-    """An event, and what happened to it at this sample."""
+    """A finding, and what happened to it at this sample."""
 
-    event: Event
+    finding: LiveFinding
     change: Change
 
 
@@ -41,30 +41,30 @@ class _Pending(NamedTuple):
 
 
 class Judge:
-    """Asks ``rule`` about each sample of a run.
+    """Applies ``rule`` to each sample of a run.
 
     layers: every layer that the run has series of, for limits that hold for some of them only.
-    says_non_finite: another rule speaks of values that are not finite, so this one opens nothing on them.
+    leaves_non_finite: another rule reports values that are not finite, so this one opens nothing on them.
     """
 
-    def __init__(self, rule: Rule, limits: Limits, layers: Iterable[str], *, says_non_finite: bool) -> None:
+    def __init__(self, rule: Rule, limits: Limits, layers: Iterable[str], *, leaves_non_finite: bool) -> None:
         self.rule = rule
-        self._leaves_non_finite = says_non_finite and not rule.judges_non_finite
-        self._ways = _ways(rule, limits, layers)
-        self._open: dict[str | None, Event] = {}
+        self._leaves_non_finite = leaves_non_finite and not rule.judges_non_finite
+        self._limits = _limits_by_layer(rule, limits, layers)
+        self._open: dict[str | None, LiveFinding] = {}
         self._pending: dict[str | None, _Pending] = {}
 
     def look(self, run: Run) -> Iterator[Changed]:
-        """Yield the events that opened, grew or cleared at the newest sample of ``run``."""
+        """Yield the findings that opened, grew or cleared at the newest sample of ``run``."""
         seen: set[str | None] = set()
-        for observation in self._sightings(run):
+        for observation in self._observations(run):
             place = None if observation.one_for_the_run else observation.hit.layer
             seen.add(place)
-            event = self._open.get(place)
-            if event is not None:
-                change = _goes_on(event, observation, run)
+            finding = self._open.get(place)
+            if finding is not None:
+                change = _goes_on(finding, observation, run)
                 if change is not None:
-                    yield Changed(event, change)
+                    yield Changed(finding, change)
             elif self._may_open(observation):
                 before = self._pending.get(place, _Pending(0, run.samples))
                 self._pending[place] = before._replace(samples=before.samples + 1)
@@ -77,11 +77,11 @@ class Judge:
         if self._open:
             yield from self._cleared(seen, run)
 
-    def _sightings(self, run: Run) -> Iterator[Observation]:
-        if len(self._ways) == 1:
-            yield from self.rule.check(run, self._ways[0][0])
+    def _observations(self, run: Run) -> Iterator[Observation]:
+        if len(self._limits) == 1:
+            yield from self.rule.check(run, self._limits[0][0])
             return
-        for limits, layers in self._ways:
+        for limits, layers in self._limits:
             for observation in self.rule.check(run, limits):
                 if (observation.hit.layer or "") in layers:
                     yield observation
@@ -91,9 +91,9 @@ class Judge:
             return False
         return math.isfinite(observation.hit.value) or not self._leaves_non_finite
 
-    def _opened(self, place: str | None, observation: Observation, run: Run) -> Event:
+    def _opened(self, place: str | None, observation: Observation, run: Run) -> LiveFinding:
         pending = self._pending.pop(place)
-        event = Event(
+        finding = LiveFinding(
             rule=self.rule,
             layer=observation.hit.layer,
             run_wide=observation.one_for_the_run or observation.hit.layer is None,
@@ -107,53 +107,53 @@ class Judge:
             agreeing=pending.samples,
             reported_excess=observation.hit.excess,
         )
-        event.adopt(observation, run.step)
-        event.fixes = with_effects(observation.fixes(), run)
-        event.recorded()  # what a rule tells wrongly is its own failure, before anyone else knows of the event
-        self._open[place] = event
-        return event
+        finding.adopt(observation, run.step)
+        finding.fixes = with_effects(observation.fixes(), run)
+        finding.recorded()  # a rule that gives something wrong fails here, before the finding is kept
+        self._open[place] = finding
+        return finding
 
     def _cleared(self, seen: set[str | None], run: Run) -> Iterator[Changed]:
         for place in [place for place in self._open if place not in seen]:
-            event = self._open[place]
-            if not run.was_measured(event.worst.hit.metric, event.layer):
+            finding = self._open[place]
+            if not run.was_measured(finding.worst.hit.metric, finding.layer):
                 continue
-            if event.quiet == 0:
-                event.quiet_since = run.step
-            event.quiet += 1
-            if event.quiet >= QUIET:
-                event.cleared, event.ended = event.quiet_since, run.samples
-                event.touch()
+            if finding.quiet == 0:
+                finding.quiet_since = run.step
+            finding.quiet += 1
+            if finding.quiet >= QUIET:
+                finding.cleared, finding.ended = finding.quiet_since, run.samples
+                finding.touch()
                 del self._open[place]
-                yield Changed(event, Change.CLEARED)
+                yield Changed(finding, Change.CLEARED)
 
 
-def _goes_on(event: Event, observation: Observation, run: Run) -> Change | None:
-    """Take a observation of an open event; return what must be told of it, if anything."""
-    excess, severity = observation.hit.excess, observation.severity or event.rule.severity
-    event.last, event.quiet = run.step, 0
-    event.agreeing += excess > 1
-    event.touch()
-    escalated = severity.rank > event.severity.rank and observation.opens
+def _goes_on(finding: LiveFinding, observation: Observation, run: Run) -> Change | None:
+    """Take an observation of an open finding; return the change to report, if any."""
+    excess, severity = observation.hit.excess, observation.severity or finding.rule.severity
+    finding.last, finding.quiet = run.step, 0
+    finding.agreeing += excess > 1
+    finding.touch()
+    escalated = severity.rank > finding.severity.rank and observation.opens
     if escalated:
-        event.severity, event.fixes = severity, with_effects(observation.fixes(), run)
-    if excess > event.worst.hit.excess:
-        event.adopt(observation, run.step)
-    if not escalated and excess <= event.reported_excess * GROWN:
+        finding.severity, finding.fixes = severity, with_effects(observation.fixes(), run)
+    if excess > finding.worst.hit.excess:
+        finding.adopt(observation, run.step)
+    if not escalated and excess <= finding.reported_excess * GROWN:
         return None
-    event.reported_excess = max(excess, event.reported_excess)
+    finding.reported_excess = max(excess, finding.reported_excess)
     return Change.ESCALATED if escalated else Change.GREW
 
 
-def _ways(rule: Rule, limits: Limits, layers: Iterable[str]) -> list[tuple[Any, frozenset[str]]]:
-    """Return each set of limits that the rule goes by, with the layers it holds for ("": the run's own series)."""
-    ways: list[tuple[Any, set[str]]] = [(limits_of(rule, limits.of_layer("")), {""})]
+def _limits_by_layer(rule: Rule, limits: Limits, layers: Iterable[str]) -> list[tuple[Any, frozenset[str]]]:
+    """Return each set of limits with the layers that it applies to ("": the series of the run as a whole)."""
+    sets: list[tuple[Any, set[str]]] = [(limits_of(rule, limits.of_layer("")), {""})]
     for layer in layers:
         own = limits_of(rule, limits.of_layer(layer))
-        for known, where in ways:
+        for known, where in sets:
             if known == own:
                 where.add(layer)
                 break
         else:
-            ways.append((own, {layer}))
-    return [(known, frozenset(where)) for known, where in ways]
+            sets.append((own, {layer}))
+    return [(known, frozenset(where)) for known, where in sets]

@@ -1,7 +1,7 @@
-"""What the rules of a run go by: thresholds, exceptions for some layers, and rules that are not to speak.
+"""Limits of the rules in a run: one value each, exceptions for some layers, and rules that are ignored.
 
-``Limits.from_mapping``, ``read`` (a YAML file) and ``set_`` (``att.row_mass_max=6``) take what a user wrote; the
-thresholds themselves, each with its meaning, unit and source, stand in ``stabmon.rules.thresholds``.
+``Limits.from_mapping``, ``read`` (a YAML file) and ``set_`` (``att.row_mass_max=6``) read what a user wrote; the
+limits themselves, each with its meaning, unit and source, are declared in ``stabmon.rules.families``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from stabmon import yaml_file
 from stabmon.errors import ConfigError
 from stabmon.records import Record
-from stabmon.rules.thresholds import (
+from stabmon.rules.families import (
     AttentionLimits,
     ConfigurationLimits,
     GradientLimits,
@@ -30,7 +30,7 @@ _EXAMPLE = "write att.row_mass_max: 6, or for some layers layers.0/att.row_mass_
 
 
 class LimitDocument(Record):
-    """One threshold as the command line, the page and the documentation print it."""
+    """One limit as the command line, the page and the documentation print it."""
 
     name: str
     """Family and field: ``att.row_mass_max``, the name that ``Limits.from_mapping`` reads."""
@@ -41,7 +41,7 @@ class LimitDocument(Record):
 
 
 class Limits(Record):
-    """All thresholds, by family, with the exceptions."""
+    """All limits, by family, with the exceptions."""
 
     att: AttentionLimits = AttentionLimits()
     """Attention."""
@@ -58,9 +58,9 @@ class Limits(Record):
     cfg: ConfigurationLimits = ConfigurationLimits()
     """Configuration."""
     layers: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """Thresholds of some layers: shell pattern of layer names -> name -> value; of patterns that fit, the last wins."""
+    """Limits of some layers: shell pattern of layer names -> name -> value; of patterns that fit, the last wins."""
     ignore: tuple[str, ...] = ()
-    """Codes or names of rules that are not to speak."""
+    """Codes or names of rules that are not run."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "Limits":
@@ -108,7 +108,7 @@ class Limits(Record):
 
     @property
     def differences(self) -> dict[str, Any]:
-        """What is not the default, as ``from_mapping`` reads it."""
+        """The limits that differ from the defaults, as ``from_mapping`` reads them."""
         default = Limits()
         found: dict[str, Any] = {}
         for name in _documents():
@@ -152,12 +152,12 @@ def set_(limits: Limits, *assignments: str) -> Limits:
 
 
 def documents() -> tuple[LimitDocument, ...]:
-    """Return every threshold with its default, unit, source and meaning."""
+    """Return every limit with its default, unit, source and meaning."""
     return tuple(_documents().values())
 
 
 def families() -> dict[str, Any]:
-    """Return the model of each family's thresholds by the family's name."""
+    """Return the model of each family's limits by the family's name."""
     return {name: field.default for name, field in Limits.model_fields.items() if isinstance(field.default, Record)}
 
 

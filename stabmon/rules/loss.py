@@ -11,9 +11,9 @@ from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import suggested_fixes
 from stabmon.rules.baseline import NORMAL, Spike, log_spike, median, spike
+from stabmon.rules.families import GradientLimits, LossLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside
-from stabmon.rules.thresholds import GradientLimits, LossLimits
 from stabmon.rules.view import HOLD, Hit, Run
 
 CAUSES = (
@@ -27,15 +27,13 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a loss far above its recent past.
 
     What it checks: the loss against the median of the last ``limits.window`` samples plus ``limits.deviations_max``
-        robust standard deviations (1.4826 times the median absolute deviation, at least ``limits.spread_floor`` of
-        the median), once there are ``limits.samples_min``. A spike is a warning when it lasts
-        ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window; an isolated one
-        is information.
-    Why it matters: a loss that does not come back within a few steps has diverged, and what it costs grows with every
-        step.
-    Suggested fix: for an isolated one clipping, where nothing clips. Else go back to a checkpoint before it, with a
-        lower learning rate or a longer warm-up. If a finding about attention opened earlier, its fix comes first: the
-        loss shows an attention gone wrong late or never.
+        robust standard deviations (1.4826 times the median absolute deviation, at least ``limits.spread_floor`` of the
+        median), once there are ``limits.samples_min``. A spike is a warning when it lasts ``limits.confirmations``
+        samples or is one of more than ``limits.isolated_max`` in the window; an isolated one is information.
+    Why it matters: a loss that does not recover within a few steps is a divergence, and its cost grows with every step.
+    Suggested fix: for an isolated one clipping, where gradients are not clipped. Else go back to a checkpoint before
+        it, with a lower learning rate or a longer warm-up. If a finding about attention opened earlier, its fix comes
+        first: the loss shows problems of attention late or never.
     When the fix is wrong: for a single bad batch, or a data set whose loss is heavy-tailed (small batches,
         reinforcement learning): raise the number of deviations.
     References: OLMo-core (mean + 6σ of the last 128 steps; here with median and deviation from it, which a spike does
@@ -50,7 +48,7 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
 def _fixes(run: Run, found: Spike) -> tuple[Fix, ...]:
     if found.isolated:
         return suggested_fixes.if_unclipped(run)
-    return suggested_fixes.slower("the loss has stayed above its recent past")
+    return suggested_fixes.slower("the loss has stayed above its recent median")
 
 
 def _explain(run: Run, found: Spike) -> Explanation:
@@ -59,7 +57,7 @@ def _explain(run: Run, found: Spike) -> Explanation:
         f"{number(found.deviations)} robust standard deviations above the usual {number(found.usual)}"
         f"{beside(run, None, 'total_gradient_norm', 'learning_rate')}"
     )
-    cause = "one step stands out, and the steps before it do not" if found.isolated else "the loss does not come back"
+    cause = "one step only: those before it are as usual" if found.isolated else "the loss does not recover"
     return Explanation(message, cause, run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
 
 
@@ -71,20 +69,20 @@ def _explain(run: Run, found: Spike) -> Explanation:
     symptom_of=(*CAUSES, "LOS001", "NUM002"),
 )
 def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
-    """Flag a loss that has risen from its best and does not come back.
+    """Flag a loss that has risen from its best value and does not recover.
 
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
         such median of the last ``limits.window`` samples before them; the rise must also be
-        ``limits.rise_of_learnt_min`` of what had been learnt since the start, because a loss near zero rises by a
-        fifth of itself at any batch, and ``limits.deviations_max`` standard errors of a median (1.25 robust standard
-        deviations of the losses at the best, over the root of their number).
-    Why it matters: such a run hardly ever returns by itself, and every further step is lost.
-    Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding came before
-        it, its fix comes first.
+        ``limits.rise_of_learnt_min`` of the fall from the start to the best, because a loss near zero varies by a fifth
+        from batch to batch, and ``limits.deviations_max`` standard errors of a median (1.25 robust standard deviations
+        of the losses at the best, over the root of their number).
+    Why it matters: such a run rarely recovers by itself, and every further step is wasted.
+    Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding opened
+        earlier, its fix comes first.
     When the fix is wrong: where the data or the loss changed at that step: a new stage of a curriculum, longer
         sequences, a warm restart of the rate.
-    References: Wortsman et al., arXiv 2309.14322 (divergence after logit growth); measured: losses of healthy runs
-        vary by a tenth from sample to sample, medians of 16 by 3 %.
+    References: Wortsman et al., arXiv 2309.14322 (divergence after logit growth); measured: losses of healthy runs vary
+        by a tenth from sample to sample, medians of 16 by 3 %.
     """
     series, lasting = run.series("loss"), limits.lasting
     past = series.past(lasting - 1 + limits.window)[:, 0] if series.spots else np.empty(0)
@@ -113,13 +111,17 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
 
 
 def _slower(run: Run) -> tuple[Fix, ...]:
-    return suggested_fixes.calmer(run, "the loss has risen and does not come back")
+    return suggested_fixes.calmer(run, "the loss has risen and does not recover")
 
 
 def _explain_rise(run: Run, hit: Hit, best: float) -> Explanation:
     others = beside(run, None, "total_gradient_norm", "learning_rate")
     message = f"median loss {number(hit.value)}, limit {number(hit.limit)}, best {number(best)}{others}"
-    return Explanation(message, "the run has diverged", run.cells(None, "loss", "total_gradient_norm", "learning_rate"))
+    return Explanation(
+        message,
+        "the loss rises from its best value and does not recover",
+        run.cells(None, "loss", "total_gradient_norm", "learning_rate"),
+    )
 
 
 @rule(
@@ -130,14 +132,14 @@ def _explain_rise(run: Run, hit: Hit, best: float) -> Explanation:
     symptom_of=(*CAUSES, "GRD004", "LOS002"),
 )
 def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Observation]:
-    """Flag a run that has not begun to learn.
+    """Flag a run whose loss has not fallen since the start.
 
     What it checks: once ``limits.plateau_samples`` samples were taken, the median loss of the last ``limits.lasting``
         against ``limits.plateau_share_min`` of its mean at the run's start.
-    Why it matters: every model that learns at all halves its loss, or nearly, in as many steps; one that does not has a
-        rate that is far too low or too high, gradients that do not arrive, or targets that do not belong to its inputs.
-    Suggested fix: with small gradients (GRD004) what made them small; else a higher learning rate.
-    When the fix is wrong: for a model that starts trained: fine-tuning moves a loss by little. Silence it there.
+    Why it matters: every healthy run at least nearly halves its loss in as many steps; otherwise the learning rate is
+        far too low or too high, gradients do not reach the weights, or the targets do not match the inputs.
+    Suggested fix: with small gradients (GRD004) remove their cause; else a higher learning rate.
+    When the fix is wrong: for a pretrained model: fine-tuning changes the loss little. Ignore the rule there.
     References: measured: 0.03 to 0.55 of the start after 160 steps in healthy language, vision and speech runs.
     """
     series = run.series("loss")
@@ -159,22 +161,21 @@ def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Observation]:
 def _explain_stuck(run: Run, hit: Hit, start: float) -> Explanation:
     others = beside(run, None, "learning_rate", "total_gradient_norm")
     message = f"median loss {number(hit.value)} after {run.samples} samples, {number(start)} at the start{others}"
-    return Explanation(message, "what the optimizer does has no effect", run.cells(None, "loss", "learning_rate"))
+    return Explanation(message, "the optimizer's updates have no effect", run.cells(None, "loss", "learning_rate"))
 
 
 @rule("LOS004", "bad-batch", severity=Severity.INFO, evidence=Evidence.MEASURED)
 def bad_batch(run: Run, limits: LossLimits) -> Iterator[Observation]:
-    """Flag a single step whose loss and gradient both stand out.
+    """Flag a single step whose loss and gradient are both spikes.
 
     What it checks: whether the loss and the total gradient norm are spikes at the same sample, each isolated (as LOS001
         and GRD001 have it), with the limits of the loss.
-    Why it matters: a corrupt record, a wrong target or an empty sequence shows so: in one batch, in both numbers, out
-        of nothing. The model is not at fault, and clipping keeps the harm small.
-    Suggested fix: look at the data of that step; clip gradients where nothing does.
-    When the fix is wrong: where it does not stay alone: LOS001 and GRD001 then stand for themselves as warnings.
-    References: the detector that writes down bad batches in issue 391 of marin-community/levanter; measured: a batch of
-        noise made the loss 7.8 instead of 2.7 and the gradient norm 2.6 instead of 0.5, and left no trace five steps
-        later.
+    Why it matters: a corrupt record, a wrong target or an empty sequence looks like this: one batch, both numbers, no
+        earlier sign. The model is not the cause, and clipping limits the damage.
+    Suggested fix: look at the data of that step; clip gradients where they are not clipped.
+    When the fix is wrong: where more spikes follow: LOS001 and GRD001 are then warnings of their own.
+    References: the detector that logs bad batches in issue 391 of marin-community/levanter; measured: a batch of noise
+        made the loss 7.8 instead of 2.7 and the gradient norm 2.6 instead of 0.5, and had no effect five steps later.
     """
     found = spike(run, "loss", limits, limits.spread_floor)
     if found is None or not found.isolated or found.hit.excess <= 1:

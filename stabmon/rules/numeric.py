@@ -1,19 +1,19 @@
-"""Rules about numbers that are not numbers, NUM."""
+"""Rules about values that are not finite, NUM."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from stabmon.findings import Cell
+from stabmon.findings import Reading
 from stabmon.formatting import number
 from stabmon.metrics import DataPath, on_path
 from stabmon.names import natural_key
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.families import NumericLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
-from stabmon.rules.thresholds import NumericLimits
 from stabmon.rules.view import Hit, Run
 from stabmon.series import Spot
 
@@ -30,14 +30,13 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     """Flag the first NaN or infinity of a run's forward pass, in the order of the data's path.
 
     What it checks: whether any recorded number but a gradient's is NaN or infinite. The layers are taken in order, and
-        within a layer input, queries and keys, logits, weights, output; then the loss. One event stands for all that
+        within a layer input, queries and keys, logits, weights, output; then the loss. One finding covers all that
         follow from it, gradients too.
-    Why it matters: after one NaN in a forward pass every weight is NaN one step later, and the run is lost from there
-        on.
+    Why it matters: after one NaN in a forward pass every weight is NaN one step later, and the run is lost.
     Suggested fix: go back to a checkpoint before the step. In fp16, bf16; where the logits were growing, QK norm; where
         they were not, a lower learning rate.
-    When the fix is wrong: where one bad batch holds the NaN: look at the data of that step first.
-    References: the questions that led to it: issue 8035 of deepspeedai/DeepSpeed and issue 165 of
+    When the fix is wrong: where the NaN is in one bad batch: look at the data of that step first.
+    References: questions behind it: issue 8035 of deepspeedai/DeepSpeed and issue 165 of
         bitsandbytes-foundation/bitsandbytes, where people look for the first NaN layer by hand.
     """
     if not run.any_not_finite:
@@ -57,17 +56,17 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     judges_non_finite=True,
 )
 def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observation]:
-    """Flag gradients that overflow although the forward pass was finite.
+    """Flag gradients that overflow although the forward pass is finite.
 
     What it checks: whether a gradient norm is NaN or infinite while every other recorded number is finite. It is
-        information at first, because a GradScaler in search of its scale makes gradients infinite on purpose; after
-        ``limits.scaler_samples_max`` samples in a row it is a warning. A step that a GradScaler refuses is no step of
-        the optimizer: it is seen only where ``Monitor.skipped`` is called for it.
-    Why it matters: a GradScaler skips each such step, so the run stands still while it looks busy; without one, every
-        weight is NaN one step later.
+        information at first, because a GradScaler that adjusts its scale makes gradients infinite by design; after
+        ``limits.scaler_samples_max`` samples in a row it is a warning. A step that a GradScaler skips is no step of the
+        optimizer: it is recorded only where ``Monitor.skipped`` is called for it.
+    Why it matters: a GradScaler skips each such step, so the run makes no progress although it computes; without one,
+        every weight is NaN one step later.
     Suggested fix: bf16, whose range is that of fp32; in fp16 a smaller loss scale.
-    When the fix is wrong: in the first steps of an fp16 run, and once every few thousand steps: there it is the
-        GradScaler's own way.
+    When the fix is wrong: in the first steps of an fp16 run, and once every few thousand steps: that is the normal
+        operation of a GradScaler.
     References: torch.amp.GradScaler (starts at 65536, halves at each overflow); issue 8035 of deepspeedai/DeepSpeed.
     """
     if not run.any_not_finite:
@@ -84,13 +83,13 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observatio
     "NUM003", "near-fp16-limit", severity=Severity.WARNING, evidence=Evidence.MEASURED, symptom_of=("ATT001", "UPD002")
 )
 def near_fp16_limit(run: Run, limits: NumericLimits) -> Iterator[Observation]:
-    """Flag an fp16 run whose residual stream comes near fp16's largest number.
+    """Flag an fp16 run whose residual stream is near the largest number of fp16.
 
-    What it checks: in runs whose configuration states fp16, the rms of each block's output against
+    What it checks: in runs with fp16 in their configuration, the rms of each block's output against
         ``limits.fp16_rms_max``.
-    Why it matters: fp16 ends at 65504. Single channels of a stream reach 30 times its rms, so the next growth is an
-        infinity in the forward pass, which a GradScaler does not mend.
-    Suggested fix: bf16; where the stream grew since the start, what made it grow.
+    Why it matters: the largest number of fp16 is 65504. Single channels of a stream reach 30 times its rms, so further
+        growth gives an infinity in the forward pass, which a GradScaler does not correct.
+    Suggested fix: bf16; where the stream has grown since the start, remove the cause of the growth.
     When the fix is wrong: where the stream is kept in fp32, as torch's autocast does between its matrix products.
     References: by arithmetic; measured: streams of 2,000 to 30,000 rms at learning rates too high for the model.
     """
@@ -108,20 +107,20 @@ def _explain_near(run: Run, hit: Hit) -> Explanation:
     )
 
 
-def _hit(first: Cell) -> Hit:
+def _hit(first: Reading) -> Hit:
     return Hit(first.metric, first.layer, first.head, first.value, np.inf, np.inf, 1, 1)
 
 
-def _cells(run: Run, metric: str) -> list[Cell]:
+def _cells(run: Run, metric: str) -> list[Reading]:
     series = run.series(metric)
     return [series.cell(column) for column in series.not_finite()]
 
 
-def _is_gradient(cell: Cell) -> bool:
+def _is_gradient(cell: Reading) -> bool:
     return on_path(cell.metric)[0] is DataPath.GRADIENT
 
 
-def _path(cell: Cell) -> tuple[object, ...]:
+def _path(cell: Reading) -> tuple[object, ...]:
     layer, place = natural_key(cell.layer or ""), on_path(cell.metric)
     if _is_gradient(cell):
         back = tuple((-kind, -number, text) for kind, number, text in layer)
@@ -131,16 +130,16 @@ def _path(cell: Cell) -> tuple[object, ...]:
     return (0, layer, place, cell.head or 0)
 
 
-def _column(run: Run, cell: Cell) -> int:
+def _column(run: Run, cell: Reading) -> int:
     return run.series(cell.metric).spots.index(Spot(cell.layer, cell.head))
 
 
-def _lasts(run: Run, first: Cell, samples: int) -> bool:
+def _lasts(run: Run, first: Reading, samples: int) -> bool:
     past = run.series(first.metric).past(samples)[:, _column(run, first)]
     return len(past) == samples and not np.isfinite(past).any()
 
 
-def _explain(run: Run, found: list[Cell]) -> Explanation:
+def _explain(run: Run, found: list[Reading]) -> Explanation:
     first = found[0]
     where = "" if first.layer is None else f" of {first.layer}"
     where += "" if first.head is None else f" head {first.head}"
@@ -149,15 +148,15 @@ def _explain(run: Run, found: list[Cell]) -> Explanation:
     return Explanation(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
 
 
-def _cause(run: Run, first: Cell) -> str:
+def _cause(run: Run, first: Reading) -> str:
     if _is_gradient(first):
-        return "the forward pass was finite: the backward pass overflowed, or a GradScaler is looking for its scale"
+        return "the forward pass was finite: the backward pass overflowed, or a GradScaler is adjusting its scale"
     if first.layer is None:
         return "the layers were finite: the loss itself, its targets or the output projection overflowed"
     return f"{first.layer} is the first place on the data's path where a number was not finite"
 
 
-def _before(run: Run, first: Cell) -> tuple[Cell, ...]:
+def _before(run: Run, first: Reading) -> tuple[Reading, ...]:
     """Return the last finite value of the same cell, where the sample before had one."""
     column, past = _column(run, first), run.series(first.metric).past(1)
     if not len(past) or not np.isfinite(past[-1, column]):

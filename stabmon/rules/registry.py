@@ -1,7 +1,7 @@
-"""What a rule is, and the list of them.
+"""The rules and their registration.
 
-A rule is a function of a ``Run`` and its family's limits that yields a ``Observation`` for each place where it sees
-something now. Its docstring holds the sections that the command line, the page and the README print.
+A rule is a function of a ``Run`` and its family's limits that yields an ``Observation`` for each place where it applies
+at this sample. Its docstring holds the sections that the command line, the page and the documentation print.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from stabmon.errors import ConfigError
-from stabmon.findings import Cell
+from stabmon.findings import Reading
 from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, Record, Severity
 from stabmon.rules.limits import LimitDocument, Limits, documents, families
@@ -34,31 +34,31 @@ SECTIONS = ("What it checks", "Why it matters", "Suggested fix", "When the fix i
 
 
 class Explanation(NamedTuple):
-    """What a finding says: one sentence with the numbers, the cause in a line, and the numbers as evidence."""
+    """Text of a finding: one sentence with the numbers, the cause in a line, and the numbers as evidence."""
 
     message: str
     cause: str
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a rule sees at this sample in one place.
+    """One place that a rule flags at this sample.
 
-    Words and fixes are functions, so that they cost nothing while a known event merely goes on.
+    Text and fixes are functions, so that they cost nothing while a finding stays open.
     """
 
     hit: Hit
     explain: Callable[[], Explanation]
     fixes: Callable[[], tuple[Fix, ...]] = tuple
     opens: bool = True
-    """False: it may only keep an open event from clearing."""
+    """False: it may only keep an open finding from clearing."""
     confirmations: int = 1
-    """Consecutive samples that must agree before an event opens."""
+    """Consecutive samples that must agree before a finding opens."""
     severity: Severity | None = None
     """None: the rule's own."""
     one_for_the_run: bool = False
-    """True: events are told apart by rule alone; the layer names the first place."""
+    """True: the rule has one finding for the whole run; the layer names the first place."""
 
 
 Check = Callable[[Run, Any], Iterable[Observation]]
@@ -80,7 +80,7 @@ class Rule:
     judges_non_finite: bool
     """It may open on a NaN or an infinity; other rules leave those to NUM001."""
     limits: tuple[LimitDocument, ...]
-    """The thresholds that "What it checks" and the other sections name."""
+    """The limits that "What it checks" and the other sections name."""
 
 
 class RuleDocument(Record):
@@ -103,7 +103,7 @@ class RuleDocument(Record):
 
 _RULES: dict[str, Rule] = {}
 _own: ContextVar[dict[str, Rule] | None] = ContextVar("_own", default=None)
-"""Where ``rule`` puts what it registers, while a user's file is read."""
+"""The registry that ``rule`` adds to while a user's file is read."""
 
 
 def rule(

@@ -1,4 +1,4 @@
-"""The same rules over a stored run."""
+"""Re-evaluation of the rules on a stored run."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -20,10 +20,9 @@ def replay(
 ) -> tuple[Finding, ...]:
     """Feed a stored run to a new engine, sample by sample, and return its findings: those of the live run, bit for bit.
 
-    limits: None for those that the run went by when it was recorded; ``Limits.from_mapping(reader.info.limits)`` are
-        the same, to be changed.
-    ignore: codes or names of rules that are not to speak.
-    rules: a user's own rules, beside the catalogue.
+    limits: None for those of the recorded run, which ``Limits.from_mapping(reader.info.limits)`` returns.
+    ignore: codes or names of rules that are not run.
+    rules: a user's own rules, in addition to the catalogue.
 
     Raises:
         ConfigError: ``ignore`` names a rule, or ``limits`` layers, that do not exist; a rule's code is taken.

@@ -8,9 +8,9 @@ import numpy as np
 from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
+from stabmon.rules.families import ResidualLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
-from stabmon.rules.thresholds import ResidualLimits
 from stabmon.rules.view import Hit, Run
 
 
@@ -22,21 +22,21 @@ from stabmon.rules.view import Hit, Run
     symptom_of=("UPD001", "ATT001"),
 )
 def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
-    """Flag an attention branch that drowns the residual stream it is added to.
+    """Flag an attention branch far larger than the residual stream it is added to.
 
     What it checks: the branch ratio, rms of the branch as added over rms of the stream, within the first
         ``limits.first_steps`` steps against ``limits.branch_ratio_max`` (with hybrid norm
         ``limits.hybrid_branch_ratio_max``). The first block's stream is the bare embedding, so its ratio is the
         largest: 2.1 to 3.8 in healthy pre-norm runs, 49 in a healthy run with hybrid norm, whose branch has unit rms
-        whatever the embedding's is, and 103 or more when b was wrong.
-    Why it matters: what the block was given is lost under what it adds, so later layers see attention output only.
-    Suggested fix: LayerScale with a small initial gain. Where the bias is the cause, ATT001 says so, and this rule
-        keeps quiet.
-    When the fix is wrong: for a ratio that is learnt (it is not flagged); and while the rows are too heavy:
-        LayerScale 1e-2 at b = 0 brought the ratio from 1073 to 11 and the loss from 2.19 to 2.14, where the right
-        bias brings 1.64. With hybrid norm, scale the embedding or the norm's gain instead.
-    References: LayerScale, arXiv 2103.17239; initial gain 1e-4 in the vision runs of arXiv 2409.04431; ratios
-        measured on 8 layers, n = 1024.
+        whatever the embedding's rms is, and 103 or more when b was wrong.
+    Why it matters: the input of the block is negligible in its output, so later layers see attention output only.
+    Suggested fix: LayerScale with a small initial gain. Where the bias is the cause, ATT001 reports that, and this
+        finding is listed under it.
+    When the fix is wrong: for a ratio that is learnt (it is not flagged); and while the row mass is too large:
+        LayerScale 1e-2 at b = 0 brought the ratio from 1073 to 11 and the loss from 2.19 to 2.14, where the right bias
+        gives 1.64. With hybrid norm, scale the embedding or the norm's gain instead.
+    References: LayerScale, arXiv 2103.17239; initial gain 1e-4 in the vision runs of arXiv 2409.04431; ratios measured
+        on 8 layers, n = 1024.
     """
     series = run.series("branch_ratio")
     hybrid = series.by_layer(_is_hybrid) > 0
@@ -63,16 +63,15 @@ def _explain(run: Run, hit: Hit) -> Explanation:
 
 @rule("RES002", "feed-forward-dominates", severity=Severity.WARNING, evidence=Evidence.MEASURED)
 def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
-    """Flag a block whose stream grows at the start by more than its attention explains.
+    """Flag a block whose stream grows more at the start than its attention branch explains.
 
     What it checks: within the first ``limits.first_steps`` steps, the block growth over √(1 + branch ratio²), which is
-        what an attention branch that is independent of the stream makes of it, against
-        ``limits.feed_forward_growth_max``.
-    Why it matters: what is left is the feed-forward branch. It then drowns the stream as a bad bias does, and every
-        finding about attention norms would blame the wrong half of the block.
-    Suggested fix: a smaller initial gain of the feed-forward output (by 1/√(2·blocks) as GPT-2 has it), or
-        LayerScale on it. It is changed by hand.
-    When the fix is wrong: where the first block is meant to replace the embedding.
+        the growth by an attention branch independent of the stream, against ``limits.feed_forward_growth_max``.
+    Why it matters: the rest comes from the feed-forward branch, which is then far larger than the stream, and findings
+        about attention norms would have the wrong cause.
+    Suggested fix: a smaller initial gain of the feed-forward output (by 1/√(2·blocks) as GPT-2 has it), or LayerScale
+        on it. This is changed by hand.
+    When the fix is wrong: where the first block is designed to replace the embedding.
     References: GPT-2's initialisation; LayerScale, arXiv 2103.17239; measured at step 0: 1.0 to 1.4 over language,
         vision and speech models, with hybrid norm and with b = 0 too.
     """
@@ -96,12 +95,12 @@ def _explain_feed_forward(run: Run, hit: Hit) -> Explanation:
 
 @rule("RES003", "post-norm-start", severity=Severity.INFO, evidence=Evidence.LITERATURE)
 def post_norm_start(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
-    """Flag blocks that norm the residual stream itself.
+    """Flag blocks that normalise the residual stream itself (post-norm).
 
     What it checks: at the run's first sample, whether the rms of every block's output is within
-        ``limits.post_norm_tolerance`` of 1, which only a norm on the stream makes it.
-    Why it matters: with post-norm the gradient passes a norm in every block, so deep models need a warm-up and a lower
-        rate, and sigmoid attention with it was hard to train on speech.
+        ``limits.post_norm_tolerance`` of 1, which only post-norm gives.
+    Why it matters: with post-norm the gradient passes through a norm in every block, so deep models need a warm-up and
+        a lower learning rate, and sigmoid attention with it was hard to train on speech.
     Suggested fix: pre-norm, x + f(norm(x)); else a warm-up.
     When the fix is wrong: for shallow models with a warm-up, which train as well: 2.41 with either in 4 layers, and
         0.06 with post-norm to 0.14 in speech. The finding is information.
@@ -126,7 +125,7 @@ def _explain_post_norm(run: Run, hit: Hit, away: float) -> Explanation:
     blocks = len(run.series("residual_out").spots)
     message = f"the rms of the stream after each of {blocks} blocks is 1 to within {number(away)} at the first step"
     return Explanation(
-        message, "each block norms the stream itself: norm(x + f(x))", run.cells(hit.layer, "residual_out")
+        message, "each block normalises the stream itself: norm(x + f(x))", run.cells(hit.layer, "residual_out")
     )
 
 
@@ -136,13 +135,13 @@ def deep_without_layer_scale(run: Run, limits: ResidualLimits) -> Iterator[Obser
 
     What it checks: at the run's first sample, in vision runs (as their configuration states) with at least
         ``limits.deep_layers_min`` blocks and no LayerScale, the branch ratio against ``limits.deep_branch_ratio_min``.
-        The first such block is named.
+        The finding names the first such block.
     Why it matters: vision transformers with sigmoid attention were trained with LayerScale at 1e-4: without it they
-        were worse, and did not diverge, so that no curve says so.
-    Suggested fix: LayerScale with the first gain for this depth (0.1 up to 18 blocks, 1e-5 up to 24, then 1e-6).
-    When the fix is wrong: for short trainings: with it 12 and 4 layers of ours had learnt less after 160 steps, 1.09
-        instead of 0.45. The finding is information.
-    References: arXiv 2103.17239 (first gains by depth); that vision needed it is remembered from arXiv 2409.04431.
+        ended worse without diverging, so that no curve shows it.
+    Suggested fix: LayerScale with the initial gain for this depth (0.1 up to 18 blocks, 1e-5 up to 24, then 1e-6).
+    When the fix is wrong: for short trainings: models of 12 and 4 layers had learnt less with it after 160 steps, 1.09
+        instead of 0.45 nats. The finding is information.
+    References: arXiv 2103.17239 (initial gains by depth); that vision needed it is remembered from arXiv 2409.04431.
     """
     series = run.series("branch_ratio")
     deep = len(series.spots) >= limits.deep_layers_min and run_config.workload(run) == "vision"
@@ -159,4 +158,4 @@ def deep_without_layer_scale(run: Run, limits: ResidualLimits) -> Iterator[Obser
 def _explain_deep(run: Run, hit: Hit) -> Explanation:
     blocks = len(run.series("branch_ratio").spots)
     message = f"{over_limit(hit)}, in a vision model of {blocks} blocks without LayerScale"
-    return Explanation(message, "no branch starts small", run.cells(hit.layer, "branch_ratio"))
+    return Explanation(message, "no branch is small at the start", run.cells(hit.layer, "branch_ratio"))

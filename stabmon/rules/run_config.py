@@ -1,4 +1,4 @@
-"""What the configuration that is kept with a run says of its training, where it says it."""
+"""Training settings from the configuration that is stored with a run, each None where it is not stated."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def steps(run: Run) -> float | None:
 
 
 def reach(run: Run) -> float | None:
-    """Return how far a single weight can come in the whole run: Adam moves it by at most the learning rate a step."""
+    """Return the largest distance that Adam can move a weight in the whole run: the learning rate times the steps."""
     rate, planned = learning_rate(run), steps(run)
     return None if rate is None or planned is None else rate * planned
 

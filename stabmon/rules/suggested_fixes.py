@@ -13,7 +13,7 @@ from stabmon.fixes import row_mass, suggest
 from stabmon.fixes.record import Fix
 from stabmon.records import Attention
 from stabmon.rules import run_config
-from stabmon.rules.thresholds import ResidualLimits
+from stabmon.rules.families import ResidualLimits
 from stabmon.rules.view import Run
 
 HYBRID_LENGTH = 4096

@@ -1,4 +1,4 @@
-"""Rules about the size of the weights' updates, UPD, as the residual stream shows it."""
+"""Rules about the size of the weights' updates, UPD, measured by the residual stream."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,24 +9,24 @@ from stabmon.fixes.record import Fix
 from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import suggested_fixes
+from stabmon.rules.families import UpdateLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
-from stabmon.rules.thresholds import UpdateLimits
 from stabmon.rules.view import Hit, Run
 
 
 @rule("UPD001", "missing-warm-up", severity=Severity.WARNING, evidence=Evidence.MEASURED)
 def missing_warm_up(run: Run, limits: UpdateLimits) -> Iterator[Observation]:
-    """Flag first steps at the full learning rate that throw the residual stream off.
+    """Flag first steps at the full learning rate after which the residual stream jumps.
 
     What it checks: within the first ``limits.first_steps`` steps, the rms of each block's output against
         ``limits.stream_jump_max`` times that of the step before and ``limits.jumped_stream_min``, where the first step
-        had at least ``limits.full_rate_share`` of the largest learning rate so far. It goes on while the stream stays
-        that far above its first value, within ``limits.early_steps`` steps.
-    Why it matters: Adam's first steps have the size of the learning rate whatever the gradient is, so weights that
-        were drawn small are written over before anything is known of the data.
+        had at least ``limits.full_rate_share`` of the largest learning rate so far. The finding stays open while the
+        stream is that far above its first value, within ``limits.early_steps`` steps.
+    Why it matters: Adam's first steps have the size of the learning rate whatever the gradient is, so small initial
+        weights are overwritten before the model has seen much data.
     Suggested fix: a linear warm-up over some hundred steps; then a lower learning rate.
-    When the fix is wrong: where weights are loaded and the optimizer's state is not: there a short warm-up is enough.
+    When the fix is wrong: where weights are loaded without the optimizer's state: a short warm-up is enough there.
     References: Xiong et al., arXiv 2002.04745 (why warm-up); the 5,000 steps of the runs behind arXiv 2409.04431;
         measured, 4 layers, n = 128: without warm-up 2.51 instead of 2.30 at learning rate 2e-2, 2.70 at 6e-2.
     """
@@ -81,14 +81,14 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Observati
     """Flag a residual stream that grows many times over in the first steps.
 
     What it checks: within the first ``limits.early_steps`` steps, the rms of each block's output against
-        ``limits.stream_growth_max`` times its first value and ``limits.grown_stream_min``, for
-        ``limits.confirmations`` samples in a row. It is information up to ``limits.harmful_stream_growth_min`` times.
-    Why it matters: Adam moves each weight by about the learning rate a step. At a rate that is too high for the
-        weights' own size the stream grows a thousandfold within twenty steps, the norms then shrink every later update
-        by as much, and the run goes on at a higher loss with smaller gradients, which look healthy.
-    Suggested fix: pre-norm, where the stream itself is normed; QK norm where it is missing, which lets a higher rate
-        stand; else a lower learning rate.
-    When the fix is wrong: where logits grew first, ATT003 names the cause and this finding stands under it.
+        ``limits.stream_growth_max`` times its first value and ``limits.grown_stream_min``, for ``limits.confirmations``
+        samples in a row. It is information up to ``limits.harmful_stream_growth_min`` times.
+    Why it matters: Adam moves each weight by about the learning rate a step. At a rate that is too high for the size of
+        the weights the stream grows a thousandfold within twenty steps, the norms then reduce every later update by as
+        much, and the run continues at a higher loss with smaller gradients, which look healthy.
+    Suggested fix: pre-norm in place of post-norm; QK norm where it is missing, which allows a higher rate; else a lower
+        learning rate.
+    When the fix is wrong: where logits grew first: ATT003 is the cause, and this finding is listed under it.
     References: arXiv 2410.16682 (all linear outputs grow each step at a high rate); measured, 4 layers, n = 128: 2.57
         at learning rate 6e-2 with a stream 1,024 times its start, 2.30 at 2e-2 with 20 times.
     """
@@ -112,5 +112,5 @@ def learning_rate_too_high(run: Run, limits: UpdateLimits) -> Iterator[Observati
 def _explain_growth(run: Run, hit: Hit) -> Explanation:
     others = ("attention_norm", "query_norm", "logit_std")
     message = over_limit(hit) + beside(run, hit.layer, *others) + beside(run, None, "learning_rate")
-    cause = "each update is large beside the weights, so what the blocks add to the stream grows from step to step"
+    cause = "each update is large compared with the weights, so the branches grow from step to step"
     return Explanation(message, cause, run.cells(hit.layer, "residual_out", *others) + run.cells(None, "learning_rate"))

@@ -42,7 +42,7 @@ def _run(path: Path) -> None:
         raise ConfigError(f"cannot read the rules {path}: there is no such file; give a Python file")
     try:
         runpy.run_path(str(path))
-    except Exception as error:  # the file is the user's own: any error in it is told with its line
+    except Exception as error:  # the file is the user's own: any error in it is reported with its line
         raise ConfigError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
 
 

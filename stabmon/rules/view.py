@@ -1,6 +1,6 @@
-"""What a rule sees: the model's map, the newest sample, the run's start, and its recent past.
+"""The input of the rules: the model's map, the newest sample, the run's start, and its recent past.
 
-Comparisons with a limit are made here and nowhere else, because they decide what a non-number means: NaN and
+Comparisons with a limit are made here only, because they decide how a value that is not finite counts: NaN and
 ``MISSING`` are never over a limit, +Inf is above every one. A column counts as over while it is past ``HOLD`` of the
 limit, so that an open finding does not flicker; it opens one only past the whole limit.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stabmon.findings import Cell
+from stabmon.findings import Reading
 from stabmon.records import Attention, RunInfo
 from stabmon.series import Floats, Layout, Spot, is_missing
 
@@ -42,7 +42,7 @@ class Hit(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Say which heads are over the limit: "all 4 heads", "head 2 of 4", "3 of 4 heads", or "" without heads."""
+        """The heads over the limit, as text: "all 4 heads", "head 2 of 4", "3 of 4 heads", or "" without heads."""
         if self.head is None:
             return ""
         if self.heads <= 1:
@@ -166,7 +166,7 @@ class MetricView:
         return np.where(absent, np.float32(np.nan), self._run.row[at])
 
     def by_layer(self, fact: Callable[["Run", str | None], float]) -> npt.NDArray[np.float64]:
-        """Return ``fact(run, layer)`` of each column's layer, [columns]; asked once, so it must not change in a run."""
+        """Return ``fact(run, layer)`` of each column's layer, [columns]; evaluated once a run."""
         if fact not in self._facts:
             self._facts[fact] = np.array([fact(self._run, spot.layer) for spot in self.spots], dtype=np.float64)
         return self._facts[fact]
@@ -175,10 +175,10 @@ class MetricView:
         """Return the columns that were measured and are NaN or infinite."""
         return [int(i) for i in np.flatnonzero(self._run.not_finite[self._at])]
 
-    def cell(self, column: int) -> Cell:
+    def cell(self, column: int) -> Reading:
         """Return one column's newest value as evidence."""
         layer, head = self.spots[column]
-        return Cell(metric=self.metric, layer=layer, head=head, step=self._run.step, value=float(self.now[column]))
+        return Reading(metric=self.metric, layer=layer, head=head, step=self._run.step, value=float(self.now[column]))
 
 
 class Run:
@@ -273,7 +273,7 @@ class Run:
         values = values[np.isfinite(values)]
         return float(np.median(values)) if values.size else None
 
-    def cells(self, layer: str | None, *metrics: str, head: int | None = None) -> tuple[Cell, ...]:
+    def cells(self, layer: str | None, *metrics: str, head: int | None = None) -> tuple[Reading, ...]:
         """Return the newest values of ``metrics`` in ``layer`` as evidence: of ``head``, or of the only column."""
         found = []
         for metric in metrics:
@@ -281,7 +281,7 @@ class Run:
             at = head if head is not None and values.size > 1 else 0
             if at < values.size and not np.isnan(values[at]):
                 named = at if values.size > 1 else None
-                found.append(Cell(metric=metric, layer=layer, head=named, step=self.step, value=float(values[at])))
+                found.append(Reading(metric=metric, layer=layer, head=named, step=self.step, value=float(values[at])))
         return tuple(found)
 
 

@@ -44,7 +44,7 @@ class ConsoleSink:
                 self._print(symptom)
 
     def close(self, state: RunState) -> None:
-        """Say how many lines were held back, if any."""
+        """Print the number of lines that were held back, if any."""
         held = {code: lines - LINES_A_RULE for code, lines in self._lines.items() if lines > LINES_A_RULE}
         if held:
             more = ", ".join(f"{count} more of {code}" for code, count in held.items())

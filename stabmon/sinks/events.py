@@ -38,7 +38,7 @@ class EventFile:
         self._write([Event(wall_time=clock.time(), file_version="brain.Event:2")])
 
     def add(self, step: int, time: float, values: Iterable[Summary.Value], *, restart: bool = False) -> None:
-        """Write ``values`` for ``step``; ``restart`` first tells readers to forget what they have from this step on."""
+        """Write ``values`` for ``step``; ``restart`` makes readers first discard what they have from this step on."""
         events = [Event(wall_time=time, step=step, summary=Summary(value=values))]
         if restart:
             events.insert(0, Event(wall_time=time, step=step, session_log=SessionLog(status=SessionLog.START)))

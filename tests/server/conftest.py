@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stabmon.findings import Cell, Finding
+from stabmon.findings import Finding, Reading
 from stabmon.fixes.record import Effect, Fix, FixKind, Safety
 from stabmon.records import Attention, Evidence, Heartbeat, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Floats, Layout
@@ -115,8 +115,8 @@ def findings() -> list[Finding]:
                 peak=2,
                 last=STEPS - 1,
                 cells=(
-                    Cell(metric="attention_norm", layer=layer, head=index % HEADS, step=0, value=value),
-                    Cell(metric="row_mass", layer=layer, head=index % HEADS, step=0, value=128.0),
+                    Reading(metric="attention_norm", layer=layer, head=index % HEADS, step=0, value=value),
+                    Reading(metric="row_mass", layer=layer, head=index % HEADS, step=0, value=128.0),
                 ),
                 fixes=(bias,),
             )

@@ -1,24 +1,24 @@
-"""One event while it changes, and the record of how it stands."""
+"""A finding while the run goes on, and the record of its present state."""
 
 from dataclasses import dataclass, field
 
-from stabmon.findings import Cell, Finding, Key
+from stabmon.findings import Finding, Key, Reading
 from stabmon.fixes.record import Fix
 from stabmon.records import Severity
 from stabmon.rules.registry import Observation, Rule
 
 AGREEING = 8
-"""Samples beyond which more of them make an event no surer."""
+"""Samples beyond which more of them make a finding no surer."""
 
 
 @dataclass(slots=True, eq=False)
-class Event:
-    """One event, from the sample at which it opened to the one at which it cleared."""
+class LiveFinding:
+    """One finding, from the sample at which it opened to the one at which it cleared."""
 
     rule: Rule
     layer: str | None
     run_wide: bool
-    """It speaks of the run as a whole, and its layer names the first place only."""
+    """It is about the run as a whole; its layer names the first place only."""
     opened: int
     sample: int
     """Number of the sample at which it opened, from 1."""
@@ -32,28 +32,28 @@ class Event:
     """Samples over the limit so far."""
     message: str = ""
     cause: str = ""
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[Reading, ...] = ()
     fixes: tuple[Fix, ...] = ()
     reported_excess: float = 0.0
-    """How far over the limit it was when it was last told."""
+    """How far over the limit it was when it was last reported."""
     quiet: int = 0
     quiet_since: int = 0
     cleared: int | None = None
     ended: int | None = None
     """Number of the sample at which it was found to be over."""
-    follows: "Event | None" = None
-    """The event whose symptom this one is; never one that follows another itself."""
+    follows: "LiveFinding | None" = None
+    """The finding whose symptom this one is; never one that follows another itself."""
     lead: int | None = None
     _record: Finding | None = field(default=None, repr=False)
 
     @property
     def key(self) -> Key:
-        """What tells it from other events of the run."""
+        """The key that no other finding of the run has."""
         return (self.rule.code, self.layer, self.opened)
 
     @property
     def confidence(self) -> float:
-        """How sure it is: odds of (times over the limit) x (samples that agree, at most ``AGREEING``) to 1."""
+        """The confidence as odds of (times over the limit) x (samples that agree, at most ``AGREEING``) to 1."""
         odds = self.worst.hit.excess * min(self.agreeing, AGREEING)
         return 1.0 if odds == float("inf") else odds / (1 + odds)
 
@@ -64,12 +64,12 @@ class Event:
         self.touch()
 
     def touch(self) -> None:
-        """Note that the record must be made anew."""
+        """Discard the record, which is out of date."""
         self._record = None
 
     @property
-    def finding(self) -> Finding:
-        """The record of how it stands."""
+    def record(self) -> Finding:
+        """The record of its present state."""
         if self._record is None:
             self._record = self.recorded()
         return self._record
@@ -78,7 +78,7 @@ class Event:
         """Make the record.
 
         Raises:
-            ValidationError: the rule told something else than words, numbers, cells and fixes.
+            ValidationError: the rule gave something else than text, numbers, readings and fixes.
         """
         hit = self.worst.hit
         return Finding(

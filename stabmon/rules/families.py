@@ -1,4 +1,4 @@
-"""Every threshold of every rule: one model per family, each field with its meaning, unit and source.
+"""Every limit of every rule: one model per family, each field with its meaning, unit and source.
 
 All are positive numbers; ``inf`` switches an upper limit (``..._max``) off, and is no other limit. ``limits`` reads and
 changes them.
@@ -13,7 +13,7 @@ from stabmon.records import Record
 
 
 def limit(default: float, *, unit: str, source: str) -> Any:
-    """Declare a threshold: a positive number with its unit and where the number comes from."""
+    """Declare a limit: a positive number with its unit and where the number comes from."""
     return Field(default, gt=0, json_schema_extra={"unit": unit, "source": source})
 
 
@@ -54,7 +54,7 @@ class AttentionLimits(Thresholds):
     starved_heads_min: float = limit(
         0.5, unit="1", source="stabmon's choice: with ALiBi and -log n its flat heads are not starved"
     )
-    """Share of a layer's heads that must be starved before the layer is called so."""
+    """Share of a layer's heads that must be starved before the layer is flagged."""
     starved_samples: int = limit(
         40,
         unit="samples",
@@ -66,11 +66,11 @@ class AttentionLimits(Thresholds):
         unit="1",
         source="measured by then: 2.6 to 10 in vision runs that ended well, 0.00002 to 0.15 in those that did not",
     )
-    """Row mass of one head by which a model has attention again, although its other layers starve."""
+    """Row mass of one head from which a model has attention again, although other layers are starved."""
     learnt_share_max: float = limit(
         0.25,
         unit="1",
-        source="measured: speech encoders with silent attention were at 0.01 to 0.07 of their start by sample 40 and "
+        source="measured: speech encoders with inactive attention were at 0.01 to 0.07 of their start by sample 40 and "
         "ended as well as any; language and vision at 0.5 to 0.9, and ended worse",
     )
     """Share of its start to which a loss falls where the task hardly needs attention."""
@@ -128,10 +128,10 @@ class AttentionLimits(Thresholds):
         10, unit="1", source="measured: 1 to 7 in healthy runs at usual rates, 17 to 200 in failed ones"
     )
     """Growth of that bound over the run's first sample."""
-    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 requires three steps")
     """Consecutive samples that must agree before a finding opens after the first step."""
-    lasting: int = limit(10, unit="samples", source="stabmon's choice: heads fall silent for single batches")
-    """Consecutive samples before a silent or uneven layer is told."""
+    lasting: int = limit(10, unit="samples", source="stabmon's choice: heads become inactive for single batches")
+    """Consecutive samples before a dead or uneven layer is flagged."""
 
 
 class ResidualLimits(Thresholds):
@@ -148,7 +148,9 @@ class ResidualLimits(Thresholds):
     )
     """The same with hybrid norm, whose branch has unit rms whatever the embedding's scale is."""
     first_steps: int = limit(
-        3, unit="steps", source="measured: block 0 of a run that QK norm had mended learnt its way to a ratio of 63"
+        3,
+        unit="steps",
+        source="measured: block 0 of a run that was healthy with QK norm reached a ratio of 63 by learning",
     )
     """How many steps count as the start of a run, whose ratios show the model's design and not what was learnt."""
     feed_forward_growth_max: float = limit(
@@ -158,7 +160,7 @@ class ResidualLimits(Thresholds):
     post_norm_tolerance: float = limit(
         0.005, unit="1", source="measured at step 0: under 0.0001 with post-norm, 0.02 to 0.3 in some block without"
     )
-    """Distance from 1 of the rms of every block's output, at the start, that tells a norm on the stream itself."""
+    """Distance from 1 of the rms of every block's output, at the start, up to which the stream itself is normed."""
     deep_layers_min: int = limit(
         12, unit="layers", source="arXiv 2103.17239: LayerScale helps from 12 layers on and is needed from 24"
     )
@@ -178,7 +180,7 @@ class SpikeLimits(Thresholds):
     """Length of the recent past."""
     samples_min: int = limit(32, unit="samples", source="stabmon's choice: a quarter of the window")
     """How much past there must be before anything is called a spike."""
-    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 requires three steps")
     """Consecutive samples above the limit that make a spike more than isolated."""
     isolated_max: int = limit(5, unit="spikes", source="arXiv 2409.04431 as remembered: 2 to 5 isolated spikes a run")
     """Spikes within the window that still count as isolated."""
@@ -202,7 +204,7 @@ class GradientLimits(SpikeLimits):
     clipped_share_max: float = limit(
         0.98, unit="1", source="measured: 0.03 to 0.15 in healthy language runs, 1 where the learning rate was 1e-5"
     )
-    """Share of the last half window that was over the clipping threshold."""
+    """Share of the last half window that was above the clipping norm."""
     element_min: float = limit(
         1e-7, unit="1", source="10 times Adam's usual eps of 1e-8; Wortsman et al., arXiv 2309.14322, section 3.4"
     )
@@ -309,6 +311,6 @@ class UpdateLimits(Thresholds):
     early_steps: int = limit(
         300, unit="steps", source="measured: a rate that is too high shows within 20 steps; in long runs streams grow"
     )
-    """Steps in which growth of the stream is laid at the learning rate's door."""
-    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 asks for three steps")
+    """Steps in which growth of the stream is attributed to the learning rate."""
+    confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 requires three steps")
     """Consecutive samples that must agree before a finding opens."""
