@@ -64,7 +64,7 @@ def index() -> FileResponse:
 
 
 async def plotly(request: Request) -> Response:
-    """Send Plotly's browser bundle, from its Python wheel; a browser that has it already is told so."""
+    """Send Plotly's browser bundle, from its Python wheel; a browser that has it already gets a 304."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
         raise HTTPException(500, "the page draws with the plotly package, which is not installed: pip install plotly")
@@ -86,7 +86,7 @@ def http_problem(request: Request, error: Exception) -> JSONResponse:
 def query_problem(request: Request, error: Exception) -> JSONResponse:
     """Answer a query that does not fit its declaration, in one sentence a parameter."""
     assert isinstance(error, RequestValidationError)
-    said = [
+    problems = [
         f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}, got {item.get('input')!r}" for item in error.errors()
     ]
-    return problem(422, "; ".join(said))
+    return problem(422, "; ".join(problems))

@@ -1,4 +1,4 @@
-"""Opening a run of the served folder by name, with an error that tells which runs there are."""
+"""Opening a run of the served folder by name, with an error that lists the runs there are."""
 
 import os
 from collections.abc import Iterator

@@ -35,8 +35,8 @@ POLL = 0.5
 """Seconds between two looks at the run."""
 BATCH = 1000
 """Most samples that one look sends."""
-SILENCE = 5.0
-"""Longest silence on an open stream, in seconds; a comment breaks it, so that a lost client is noticed."""
+KEEP_ALIVE = 5.0
+"""Seconds without an event after which an open stream sends a comment, so that a lost client is noticed."""
 
 
 class Follower:
@@ -106,13 +106,13 @@ def without_rewinds(new: New) -> Iterator[New]:
 
 async def stream(follow: Follower, stopping: asyncio.Event) -> AsyncIterator[str]:
     """Yield events until the run ends or is deleted, the server stops, or the client leaves."""
-    spoken = time.monotonic()
+    sent = time.monotonic()
     try:
         yield "retry: 1000\n\n"
         while not (stopping.is_set() or follow.ended):
             events = await to_thread.run_sync(follow.look)
-            if events or time.monotonic() - spoken > SILENCE:
-                spoken = time.monotonic()
+            if events or time.monotonic() - sent > KEEP_ALIVE:
+                sent = time.monotonic()
                 yield "".join(events) or ": still here\n\n"
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), POLL)

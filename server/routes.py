@@ -64,7 +64,7 @@ class MetricInfo(Record):
 
 
 class RunDetail(Record):
-    """One run: what it is, how it stands, what it records."""
+    """One run: what it is, its present state, what it records."""
 
     name: str
     info: RunInfo
@@ -151,7 +151,7 @@ def heatmap(
 
 @router.get("/rules")
 def catalogue() -> tuple[RuleDocument, ...]:
-    """List every rule with its documentation and thresholds."""
+    """List every rule with its documentation and limits."""
     return tuple(rules.document(rule.code) for rule in rules.catalogue())
 
 
@@ -169,7 +169,7 @@ def plot(code: str) -> Response:
 
 
 def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> Digest:
-    """Return what ``found`` comes to in a run that stands as ``beat`` says."""
+    """Return the digest of ``found`` in a run whose heartbeat is ``beat``."""
     layers = len(reader.info.model.attentions)
     return words_of(found, layers=layers, state=beat.state, started=beat.step >= 0)
 

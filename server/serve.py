@@ -1,4 +1,4 @@
-"""``stabmon serve``: bind first, say clearly what is wrong, end at once when told to."""
+"""``stabmon serve``: bind first, report clearly what is wrong, end at once on a signal."""
 
 import errno
 import logging
@@ -27,7 +27,7 @@ class ServeError(StabmonError, RuntimeError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which tells live streams to end, and its starter the address once it answers."""
+    """uvicorn that ends live streams when it stops, and reports its address once it answers."""
 
     def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
         quiet = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
         self.stopping, self.ready = app.state.stopping, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer, then say so."""
+        """Start to answer, then report the address."""
         await super().startup(sockets)
         self.ready()
 
@@ -117,7 +117,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def refusal(host: str, port: int, error: OSError) -> str:
-    """Say why ``host:port`` could not be bound, and what to do."""
+    """Return why ``host:port`` could not be bound, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use; choose another with --port {port + 1}, or --port 0 for any free one"
     if error.errno == errno.EACCES:

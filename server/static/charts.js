@@ -12,7 +12,7 @@ import { labels, spot, unit, words } from "./text.js";
 const LOSS = "loss";
 const GRADIENT = "total_gradient_norm";
 
-/** The metric to show when the address names none: the gravest finding's, else the glossary's first. */
+/** The metric to show when the address names none: the first finding's, else the glossary's first. */
 export function defaultMetric(session) {
   const layered = session.detail.metrics.filter((metric) => metric.place !== "run");
   const found = session.findings.find((finding) => layered.some((metric) => metric.name === finding.metric));

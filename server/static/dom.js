@@ -34,7 +34,7 @@ const PATHS = {
   open: "M6 3.5 10.5 8 6 12.5",
 };
 
-/** An icon of 16 by 16 in the colour of the text; it is decoration, a word stands beside it or labels it. */
+/** An icon of 16 by 16 in the colour of the text; it is decoration, a word next to it or a label names it. */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");

@@ -4,7 +4,7 @@ import { isDark, token } from "./colours.js";
 import { join, margins, pixelOf, rowAt, stepAt } from "./axis.js";
 
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false, scrollZoom: false };
-/** Plotly comes last, so that the words stand before the charts are drawn. */
+/** Plotly comes last, so that text appears before the charts are drawn. */
 const loaded = new Promise((done) => addEventListener("DOMContentLoaded", done));
 const touch = matchMedia("(pointer: coarse)");
 

@@ -1,4 +1,4 @@
-// The run list: what there is, how each run stands, and which are laid over one another.
+// The run list: what there is, the state of each run, and which are laid over one another.
 import { h, icon } from "./dom.js";
 import { plural } from "./text.js";
 

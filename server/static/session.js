@@ -7,10 +7,10 @@ const ENDED = new Set(["finished", "failed"]);
 const GROWTH = 2000;
 
 export class Session {
-  /** told: {points(), status(), findings(), lost(), back(), gone(message)}. */
-  constructor(run, told = {}) {
+  /** handlers: {points(), status(), findings(), lost(), back(), gone(message)}. */
+  constructor(run, handlers = {}) {
     this.run = run;
-    this.told = told;
+    this.handlers = handlers;
     this.kept = new Map();
     this.abort = new AbortController();
   }
@@ -70,14 +70,14 @@ export class Session {
       status: ({ heartbeat, age }) => {
         this.detail = { ...this.detail, heartbeat, sampled: heartbeat.samples };
         this.beatAt = performance.now() - 1000 * age;
-        this.told.status?.();
+        this.handlers.status?.();
       },
       findings: (found) => this.adopt("findings", found),
       digest: (found) => this.adopt("digest", found),
-      end: () => this.told.status?.(),
-      gone: ({ detail }) => this.told.gone?.(detail),
-      lost: () => this.told.lost?.(),
-      back: () => this.told.back?.(),
+      end: () => this.handlers.status?.(),
+      gone: ({ detail }) => this.handlers.gone?.(detail),
+      lost: () => this.handlers.lost?.(),
+      back: () => this.handlers.back?.(),
     });
   }
 
@@ -85,7 +85,7 @@ export class Session {
   adopt(what, found) {
     if (JSON.stringify(found) === JSON.stringify(this[what])) return;
     this[what] = found;
-    this.told.findings?.();
+    this.handlers.findings?.();
   }
 
   take(found) {
@@ -98,7 +98,7 @@ export class Session {
       large ||= grown.steps.length > (series.base ?? series.steps.length) + GROWTH;
     }
     if (large) this.kept.clear();
-    this.told.points?.();
+    this.handlers.points?.();
   }
 
   close() {

@@ -42,7 +42,7 @@ export function change(patch, { replace = false } = {}) {
   const silent = replace || quick || Object.keys(patch).every((key) => QUIET.has(key));
   if (!silent || quick) lastPush = { keys, time: performance.now() };
   history[silent ? "replaceState" : "pushState"](null, "", address(next));
-  tell(before);
+  notify(before);
 }
 
 /** Call listener(state, before) after every change, Back and Forward included. */
@@ -50,7 +50,7 @@ export function onChange(listener) {
   listeners.add(listener);
 }
 
-function tell(before) {
+function notify(before) {
   listeners.forEach((listener) => listener(state, before));
 }
 
@@ -58,5 +58,5 @@ addEventListener("popstate", () => {
   const before = state;
   state = parse();
   lastPush = { keys: "", time: 0 };
-  tell(before);
+  notify(before);
 });

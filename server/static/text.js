@@ -38,7 +38,7 @@ export function spot({ layer, head }) {
   return head === null || head === undefined ? layer : `${layer} · head ${head}`;
 }
 
-/** A name that fits a narrow axis: its end tells layers apart, so the beginning goes. */
+/** A name that fits a narrow axis: its end distinguishes layers, so the beginning is cut. */
 export const shortened = (name, length = 11) => (name.length > length ? `…${name.slice(1 - length)}` : name);
 
 /** Names without the path they share, but for its last part: model.decoder.layers.3 is layers.3. */

@@ -1,4 +1,4 @@
-"""Findings as every place shows them: one order, one grouping, one wording.
+"""The digest of findings: their order, groups and wording wherever they are shown.
 
 The command line, the console, TensorBoard, preflight, the trial's report, the API and the page all read a ``Digest``.
 """

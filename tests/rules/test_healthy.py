@@ -122,7 +122,7 @@ def test_a_learnable_bias_that_starts_low_is_information(written):
 def test_wide_logits_under_the_right_bias_get_qk_norm_first(written):
     found = run_of(written, **measured(4096, -math.log(4096), 116, 60)).findings()
     assert [fix.kind.value for fix in found[0].fixes] == ["qk_norm", "bias", "hybrid_norm"]
-    assert "logits are wide" in found[0].cause
+    assert "large standard deviation" in found[0].cause
 
 
 def test_vision_gets_layer_scale_after_the_bias(written):
