@@ -17,8 +17,8 @@ def limit(default: float, *, unit: str, source: str) -> Any:
     return Field(default, gt=0, json_schema_extra={"unit": unit, "source": source})
 
 
-class Thresholds(Record):
-    """The thresholds of a family: numbers, which a truth value is not, although Python takes it for 0 or 1."""
+class FamilyLimits(Record):
+    """The limits of a family: numbers; a truth value is refused, although Python takes it for 0 or 1."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -29,7 +29,7 @@ class Thresholds(Record):
         return value
 
 
-class AttentionLimits(Thresholds):
+class AttentionLimits(FamilyLimits):
     """Limits of the attention rules, ATT."""
 
     twin_ratio_max: float = limit(10, unit="1", source="measured: 0.5 to 1.7 with b = -log n, 8 to 700 with b = 0")
@@ -134,7 +134,7 @@ class AttentionLimits(Thresholds):
     """Consecutive samples before a dead or uneven layer is flagged."""
 
 
-class ResidualLimits(Thresholds):
+class ResidualLimits(FamilyLimits):
     """Limits of the residual-stream rules, RES."""
 
     branch_ratio_max: float = limit(
@@ -171,7 +171,7 @@ class ResidualLimits(Thresholds):
     """Branch ratio at the start from which a deep model's branches are not small."""
 
 
-class SpikeLimits(Thresholds):
+class SpikeLimits(FamilyLimits):
     """What counts as a spike against the recent past of a series."""
 
     deviations_max: float = limit(6, unit="robust standard deviations", source="OLMo-core: mean + 6σ of the last 128")
@@ -244,7 +244,7 @@ class LossLimits(SpikeLimits):
     """Share of its start above which a loss has not fallen."""
 
 
-class NumericLimits(Thresholds):
+class NumericLimits(FamilyLimits):
     """Limits of the numeric rules, NUM: a number is finite or it is not, so there is little to set."""
 
     scaler_samples_max: int = limit(
@@ -259,7 +259,7 @@ class NumericLimits(Thresholds):
     """Rms of a block's output in an fp16 run."""
 
 
-class ConfigurationLimits(Thresholds):
+class ConfigurationLimits(FamilyLimits):
     """Limits of the configuration rules, CFG."""
 
     bias_length_factor_max: float = limit(
@@ -274,7 +274,7 @@ class ConfigurationLimits(Thresholds):
     """How many steps count as the start of a run."""
 
 
-class UpdateLimits(Thresholds):
+class UpdateLimits(FamilyLimits):
     """Limits of the rules about the updates of the weights, UPD."""
 
     stream_jump_max: float = limit(

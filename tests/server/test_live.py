@@ -133,7 +133,7 @@ def listen(follow: Follower, *, until: str, stopping: bool = False) -> list[str]
 
 def test_an_idle_stream_sends_comments_and_the_run_is_closed_when_the_client_leaves(runs, monkeypatch):
     monkeypatch.setattr("stabmon.server.live.POLL", 0.01)
-    monkeypatch.setattr("stabmon.server.live.SILENCE", 0.05)
+    monkeypatch.setattr("stabmon.server.live.KEEP_ALIVE", 0.05)
     runs.write(runs.start("quiet"), range(2))
     follow = Follower(runs.directory / "quiet", NEEDS, cursor=2)
     closed = []
