@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from stabmon import __version__
 from stabmon.errors import StoreError
 from stabmon.server import live, routes
-from stabmon.server.auth import TokenGate, problem
+from stabmon.server.auth import Logins, TokenGate, problem, usable
 from stabmon.server.headers import SecurityHeaders
 
 STATIC = Path(__file__).parent / "static"
@@ -30,6 +30,8 @@ An error is `{"detail": "..."}`: what was expected, what came and what to do."""
 
 def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     """Return the service over the runs in ``directory``; with ``token`` every request must carry it.
+
+    ``app.state.logins.issue()`` returns a code that lets one browser in, by ``/?login=CODE``.
 
     The OpenAPI description is at ``/api/v1/openapi.json``. FastAPI's own documentation pages load scripts from
     elsewhere and are left out.
@@ -44,13 +46,14 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     )
     app.state.directory = Path(directory)
     app.state.stopping = asyncio.Event()
+    app.state.logins = Logins()
     app.include_router(routes.router, prefix=API)
     app.include_router(live.router, prefix=API)
     app.add_api_route("/", index, include_in_schema=False)
     app.add_api_route("/static/plotly.min.js", plotly, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=4)
-    app.add_middleware(TokenGate, token=token)
+    app.add_middleware(TokenGate, token=None if token is None else usable(token), logins=app.state.logins)
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(StoreError, store_problem)
     app.add_exception_handler(HTTPException, http_problem)

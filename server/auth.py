@@ -2,17 +2,21 @@
 
 Without a token only requests addressed to this machine by name are answered, so that a web page elsewhere cannot read
 runs by pointing its own host name at 127.0.0.1. With a token every request must carry it: as ``Authorization: Bearer``,
-or once as ``?token=``, which is exchanged for a cookie and removed from the address.
+or once as ``?token=``, which is exchanged for a cookie and removed from the address. The address that is printed holds
+no token but ``?login=``, a code that is exchanged the same way and works once.
 """
 
 import hashlib
 import hmac
-from http.cookies import SimpleCookie
+import secrets
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stabmon.errors import ConfigError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 WEEK = 7 * 24 * 3600
@@ -25,12 +29,45 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
+def usable(token: str) -> str:
+    """Return ``token`` without the white space around it, such as the end of its file's line.
+
+    Raises:
+        ConfigError: nothing is left, or it holds characters that a header cannot.
+    """
+    kept = token.strip()
+    if not kept or not kept.isprintable():
+        problem = "is empty" if not kept else "holds control characters"
+        raise ConfigError(f"the token {problem}; take letters, digits and signs, such as `openssl rand -hex 16` prints")
+    return kept
+
+
+class Logins:
+    """Codes that let one browser in each."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+
+    def issue(self) -> str:
+        """Return a new code."""
+        code = secrets.token_urlsafe(16)
+        self._open.add(code)
+        return code
+
+    def redeem(self, code: str) -> bool:
+        """Return whether ``code`` was issued and not redeemed before."""
+        found = [one for one in self._open if same(code, one)]
+        self._open.difference_update(found)
+        return bool(found)
+
+
 class TokenGate:
     """ASGI middleware that holds the rules of this module."""
 
-    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None = None, logins: Logins | None = None) -> None:
         self.app = app
         self.token = token
+        self.logins = logins or Logins()
         digest = hashlib.sha256((token or "").encode()).hexdigest()
         self.cookie, self.secret = f"stabmon_{digest[:8]}", digest[8:]
 
@@ -49,26 +86,31 @@ class TokenGate:
             return problem(
                 403, f"this server answers to 127.0.0.1 and localhost only, not to {name!r}; start it with a token"
             )
-        if self.knows(headers):
+        if self.knows(scope):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(key == "token" and same(value, self.token) for key, value in query):
-            return self.exchange(scope["path"], [pair for pair in query if pair[0] != "token"])
+            return self.exchange(scope["path"], query)
+        if scope["method"] == "GET" and any(key == "login" and self.logins.redeem(value) for key, value in query):
+            return self.exchange(scope["path"], query)
         return problem(
             401,
-            "this server needs a token: open the address that `stabmon serve` printed, or send it as a bearer header",
+            "this server needs a token: open the address that `stabmon serve` printed, which works once, add "
+            "?token= and the token to it, or send the token as a bearer header",
         )
 
-    def knows(self, headers: Headers) -> bool:
+    def knows(self, scope: Scope) -> bool:
         """Whether the request carries the token or the cookie it was exchanged for."""
-        scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and same(value.strip(), self.token or ""):
+        scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
+        sent = value.strip().encode("latin-1")  # as it came: clients write letters beyond ASCII in either encoding
+        encodings = [(self.token or "").encode(encoding, "replace") for encoding in ("utf-8", "latin-1")]
+        if scheme.lower() == "bearer" and any(hmac.compare_digest(sent, one) for one in encodings):
             return True
-        cookies = SimpleCookie(headers.get("cookie", ""))
-        return self.cookie in cookies and same(cookies[self.cookie].value, self.secret)
+        return same(Request(scope).cookies.get(self.cookie, ""), self.secret)
 
     def exchange(self, path: str, query: list[tuple[str, str]]) -> Response:
-        """Return a redirect to the same page that sets the cookie and leaves the token out of the address."""
+        """Return a redirect to the same page that sets the cookie and leaves token and code out of the address."""
+        query = [pair for pair in query if pair[0] not in ("token", "login")]
         local = "/" + path.lstrip("/")
         response = RedirectResponse(local + ("?" + urlencode(query) if query else ""), status_code=303)
         response.set_cookie(self.cookie, self.secret, max_age=WEEK, httponly=True, samesite="strict")
@@ -77,7 +119,7 @@ class TokenGate:
 
 def same(given: str, expected: str) -> bool:
     """Compare in constant time."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
 def problem(status: int, detail: str) -> JSONResponse:

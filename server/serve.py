@@ -60,26 +60,33 @@ def serve(
 
     Raises:
         ServeError: no such folder, an open address without a token, or a port that cannot be bound.
+        ConfigError: the token is empty or cannot be sent.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise ServeError(
             f"{directory} is not a folder; give the folder that holds the runs, or make it with `stabmon demo`"
         )
-    if host not in LOOPBACK and not token:
+    if host not in LOOPBACK and token is None:
         raise ServeError(
-            f"{host} can be reached from other machines, so it needs a token: add --token SECRET, "
-            "or listen on 127.0.0.1 and reach it through `ssh -L`"
+            f"{host} can be reached from other machines, so it needs a token: put one into a file and add --token-file "
+            "FILE, or set STABMON_TOKEN, or listen on 127.0.0.1 and reach it through `ssh -L`"
         )
+    app = create_app(directory, token=token)
     listener = bind(host, port)
-    address = url(host, listener.getsockname()[1], token)
+
+    def address(view: Mapping[str, str] | None = None) -> str:
+        login = {} if token is None else {"login": app.state.logins.issue()}
+        return url(host, listener.getsockname()[1], login | dict(view or {}))
 
     def ready() -> None:
-        announce(f"stabmon serves {directory} on {address}")
+        announce(f"stabmon serves {directory} on {address()}")
+        if token is not None:
+            announce("The address lets one browser in; for another, write ?token= and the token in place of ?login=")
         if open_browser:
-            webbrowser.open(url(host, listener.getsockname()[1], token, view))
+            webbrowser.open(address(view))
 
-    server = Server(create_app(directory, token=token), ready)
+    server = Server(app, ready)
     logging.getLogger("uvicorn.error").addFilter(lambda record: "timeout graceful shutdown" not in record.getMessage())
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again once it has ended
     try:
@@ -91,10 +98,9 @@ def serve(
         listener.close()
 
 
-def url(host: str, port: int, token: str | None, view: Mapping[str, str] | None = None) -> str:
-    """Return the page's address: a wildcard host is shown as this machine's own, token and ``view`` as a query."""
+def url(host: str, port: int, query: Mapping[str, str]) -> str:
+    """Return the page's address with ``query``: a wildcard host is shown as this machine's own."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    query = ({"token": token} if token else {}) | dict(view or {})
     return f"http://{shown}:{port}/" + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from stabmon.errors import ConfigError
 from stabmon.server.auth import host_name
 
 RUNS = "/api/v1/runs"
@@ -40,6 +41,39 @@ def test_with_a_token_nothing_is_answered_without_it(guarded, path):
 @pytest.mark.parametrize("header", ["Bearer wrong", "Basic correct horse", "Bearer", "correct horse", "Bearer corréct"])
 def test_a_wrong_header_is_refused(guarded, header):
     assert guarded.get(RUNS, headers={"Authorization": header.encode()}).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["with space", " around \n", "lettre é", "中文"])
+def test_a_token_fits_whatever_it_is_made_of_as_header_and_in_the_address(token, two_runs, open_client):
+    client = open_client(two_runs.directory, token=token, host="http://192.168.0.7")
+    header = f"Bearer {token.strip()}".encode()
+    assert client.get(RUNS, headers={"Authorization": header}).status_code == 200
+    assert client.get("/", params={"token": token.strip()}, follow_redirects=False).status_code == 303
+    assert client.get(RUNS).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "  \n", "a\nb", "a\x00"])
+def test_a_token_that_is_empty_or_cannot_be_sent_is_refused(token, tmp_path, open_client):
+    with pytest.raises(ConfigError, match=r"the token (is empty|holds control characters)"):
+        open_client(tmp_path, token=token)
+
+
+@pytest.mark.parametrize("cookie", ["a/b=1", "=", ";;=;", "a", '"', "é=ü", "x" * 4000])
+def test_a_cookie_of_another_application_changes_no_answer(cookie, guarded):
+    assert guarded.get(RUNS, headers={"Cookie": cookie.encode()}).status_code == 401
+    allowed = {"Cookie": cookie.encode(), "Authorization": f"Bearer {TOKEN}"}
+    assert guarded.get(RUNS, headers=allowed).status_code == 200
+
+
+def test_a_login_code_lets_one_browser_in_once(guarded):
+    code = guarded.app.state.logins.issue()
+    assert guarded.get("/", params={"login": code + "x"}, follow_redirects=False).status_code == 401
+    assert guarded.head("/", params={"login": code}, follow_redirects=False).status_code == 401
+    response = guarded.get("/", params={"login": code, "run": "naive"}, follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, "/?run=naive")
+    assert guarded.get(RUNS).status_code == 200
+    guarded.cookies.clear()
+    assert guarded.get("/", params={"login": code}, follow_redirects=False).status_code == 401
 
 
 def test_a_bearer_header_is_enough_from_any_host(guarded):

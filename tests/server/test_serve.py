@@ -98,11 +98,28 @@ def test_an_address_of_another_machine_is_an_error_that_says_so():
         bind("192.0.2.1", 0)
 
 
-def test_the_address_holds_the_token_and_can_be_opened():
-    assert url("0.0.0.0", 8420, "a b&c") == "http://127.0.0.1:8420/?token=a%20b%26c"
-    assert url("::1", 80, None) == "http://[::1]:80/"
-    shown = {"run": "naive", "with": "fixed"}
-    assert url("127.0.0.1", 80, "t", shown) == "http://127.0.0.1:80/?token=t&run=naive&with=fixed"
+def test_an_address_can_be_opened():
+    assert url("0.0.0.0", 8420, {"login": "a b&c"}) == "http://127.0.0.1:8420/?login=a%20b%26c"
+    assert url("::1", 80, {}) == "http://[::1]:80/"
+    assert url("127.0.0.1", 80, {"run": "naive", "with": "fixed"}) == "http://127.0.0.1:80/?run=naive&with=fixed"
+
+
+@pytest.mark.parametrize("way", ["file", "environment"])
+def test_the_printed_address_holds_no_token_and_lets_one_browser_in(way, tmp_path):
+    (tmp_path / "token").write_text("correct hörse\n", encoding="utf-8")
+    given = ["--token-file", str(tmp_path / "token")] if way == "file" else []
+    environment = os.environ | ({"STABMON_TOKEN": "correct hörse"} if way == "environment" else {})
+    command = [sys.executable, "-u", "-m", "stabmon", "serve", str(tmp_path), "--port", "0", *given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        address = process.stdout.readline().split()[-1]
+        assert "rse" not in address
+        runs = httpx.URL(address).copy_with(path="/api/v1/runs", query=None)
+        with httpx.Client(follow_redirects=True) as browser:
+            assert browser.get(address).status_code == 200
+            assert browser.get(runs).status_code == 200
+        assert httpx.get(address).status_code == 401
+        assert httpx.get(runs, params={"token": "correct hörse"}, follow_redirects=True).status_code == 200
+        process.terminate()
 
 
 def test_the_server_loads_no_torch():
