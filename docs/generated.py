@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 from stabmon import config as configuration
 from stabmon import rules
 from stabmon.cli import app
+from stabmon.cli.run import EXIT_CODES
 from stabmon.metrics import METRICS
 from stabmon.rules import RuleDocument
 from stabmon.server import live, routes
@@ -59,7 +60,7 @@ def rule_page(one: RuleDocument) -> str:
     }
     plot = f"![A bad and a good run]({one.code}.svg)" if rules.gallery.plot_of(one.code) else ""
     parts = [f"# {one.code} {one.name}", f"{one.title} Severity: {one.severity}; evidence: {one.evidence}.", plot]
-    parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
+    parts += [f"## {title}\n\n{text[:1].upper()}{text[1:]}" for title, text in sections.items()]
     if one.limits:
         limits = [(f"`{x.name}`", f"{x.default:g}", x.unit, x.text, _linked(x.source)) for x in one.limits]
         parts.append("## Limits\n\n" + _table(("limit", "default", "unit", "meaning", "source"), limits))
@@ -90,6 +91,11 @@ def command_list() -> str:
         rows = [(_parameter(one), getattr(one, "help", None) or "") for one in command.params]
         parts.append(f"## stabmon {name}\n\n{command.help}\n\n" + _table(("argument", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def exit_codes() -> str:
+    """Return the exit codes of all commands."""
+    return EXIT_CODES
 
 
 def _parameter(one: Any) -> str:
@@ -127,6 +133,7 @@ TABLES = {
     "metrics": metric_table,
     "commands": command_list,
     "configurations": configuration_table,
+    "exit_codes": exit_codes,
     "routes": route_table,
 }
 """What a page may ask for, by name."""

@@ -66,6 +66,14 @@ def test_every_configuration_that_ships_can_be_read_and_says_what_it_shows(path:
     assert path.read_text().startswith("# ")
 
 
+def test_every_file_of_configs_is_on_the_page_of_configurations(site: Path) -> None:
+    page = (site / "configurations.html").read_text()
+    documented = config.documented()
+    for path in (ROOT / "configs").iterdir():
+        if path.suffix in {".yaml", ".json", ".txt"}:
+            assert f"<code>{path.stem if path.stem in documented else f'configs/{path.name}'}</code>" in page, path
+
+
 def test_links_of_the_readme_are_absolute_and_lead_to_files_of_the_repository() -> None:
     raw = REPOSITORY.replace("github.com", "raw.githubusercontent.com")
     targets = re.findall(r"\]\(([^)#]+)\)", README)

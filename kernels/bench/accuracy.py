@@ -1,4 +1,4 @@
-"""How wrong a backend is, and how wrong nobody can help being: errors against float64 beside the rounding floor.
+"""Error of a backend relative to the unavoidable rounding floor, both measured against float64.
 
 The floor multiplies exactly, in float64, and rounds only what a fused kernel must round: the weights P for the output
 and dV, the logit gradient dS for dQ, dK and the bias, and each result, all to the inputs' type. In float32 every sum is

@@ -1,74 +1,79 @@
-"""Results of the benchmark as a figure, beside their tables: ``python -m stabmon.kernels.bench.figure bench.json``.
+"""Results of the benchmark as a figure, with their tables: ``python -m stabmon.kernels.bench.figure bench.json``.
 
 The file holds one result a backend, by name, as ``bench --output`` keeps them. Prints the tables of ``tables.py`` and
-writes the figure, an SVG, beside the file.
+writes the figure, an SVG drawn by matplotlib, beside the file.
 """
 
+import io
 import json
+import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import tables
 from .tables import Results
 
-WIDTH, HEIGHT, LEFT, TOP, FLOOR = 980, 510, 52, 44, 176
-"""Size of the figure; left edge, top and height of a panel's bars."""
-BAR, GAP = 16, 12
-"""Width of a bar; what lies between cells."""
+GREY = "#808890"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the reader's font
+    "svg.hashsalt": "stabmon",  # the same figure is the same file
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9,
+    "text.color": GREY,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GREY,
+    "grid.alpha": 0.3,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+"""One grey for axes and text that light and dark pages both show."""
 SERIES = {
     "auto": ("auto", "fixed", "#3b6fb6"),
     "triton": ("triton", "fixed", "#8ab0dc"),
     "cuDNN softmax": ("auto", "cudnn", "#c05a2b"),
     "FlashAttention-2 softmax": ("auto", "flash", "#e3b598"),
 }
-"""What is drawn: name, and the backend's result, the column and the colour of its bars."""
-STEP = 200
-"""TFLOP/s between two lines of the scale."""
+"""The bars of a cell: name, and the backend's result, the column and the colour."""
+BAR = 0.2
+"""Width of a bar, in cells."""
 
 
 def figure(results: Results) -> str:
     """Return the text of an SVG file: bars of every cell, forward above backward."""
-    device = results["auto"]["device"]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        "<style>text{font:12px system-ui,sans-serif;fill:#808890}.head{font-weight:600}"
-        ".cell{font-size:11px}.axis{stroke:#808890;stroke-opacity:.35}</style>",
-        f"<title>TFLOP/s of attention on {device}</title>",
-        *_legend(),
-        *_panel(results, "forward", TOP),
-        *_panel(results, "backward", TOP + FLOOR + 70),
-    ]
-    return "\n".join([*parts, "</svg>", ""])
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    title = f"TFLOP/s of attention on {results['auto']['device']}"
+    names = [tables.name(row).rsplit(" ", 1) for row in results["auto"]["cells"]]
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(10.5, 5.6), layout="constrained")
+        for axes, way in zip(drawing.subplots(2, 1, sharex=True), ("forward", "backward"), strict=True):
+            for at, (label, (backend, column, colour)) in enumerate(SERIES.items()):
+                heights = [row[way][column] for row in results[backend]["cells"]]
+                places = [cell + BAR * (at - (len(SERIES) - 1) / 2) for cell in range(len(heights))]
+                axes.bar(places, heights, width=0.9 * BAR, color=colour, label=label)
+            axes.set_title(f"{way}, TFLOP/s", loc="left", fontsize=10, fontweight="bold")
+            axes.set_xticks(range(len(names)), [f"{mask}\n{length}" for mask, length in names])
+            axes.set_xlim(-0.5, len(names) - 0.5)
+        drawing.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=len(SERIES), frameon=False)
+        buffer = io.StringIO()
+        metadata = {"Date": None, "Creator": None, "Title": title}
+        drawing.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    return _shortened(buffer.getvalue())
 
 
-def _legend() -> Iterator[str]:
-    for at, (name, (_, _, colour)) in enumerate(SERIES.items()):
-        x = LEFT + 180 * at
-        yield f'<rect x="{x}" y="8" width="12" height="12" fill="{colour}"/><text x="{x + 18}" y="18">{name}</text>'
-
-
-def _panel(results: Results, way: str, top: float) -> Iterator[str]:
-    """Yield the scale, the bars and the names of the cells of one direction."""
-    cells = {backend: results[backend]["cells"] for backend in ("auto", "triton")}
-    highest = max(max(row[way].values()) for rows in cells.values() for row in rows)
-    scale = FLOOR / (STEP * -(-highest // STEP))
-    bottom = top + FLOOR
-    yield f'<text class="head" x="{LEFT}" y="{top - 6}">{way}, TFLOP/s</text>'
-    for value in range(0, int(highest) + STEP, STEP):
-        y = bottom - value * scale
-        yield f'<line class="axis" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text text-anchor="end" x="{LEFT - 6}" y="{y + 4:.1f}">{value}</text>'
-    for at, row in enumerate(cells["auto"]):
-        left = LEFT + GAP / 2 + at * (len(SERIES) * BAR + GAP)
-        for bar, (backend, column, colour) in enumerate(SERIES.values()):
-            height = cells[backend][at][way][column] * scale
-            x = left + bar * BAR
-            yield f'<rect x="{x}" y="{bottom - height:.1f}" width="{BAR - 2}" height="{height:.1f}" fill="{colour}"/>'
-        middle = left + len(SERIES) * BAR / 2
-        mask, length = tables.name(row).rsplit(" ", 1)
-        yield f'<text class="cell" text-anchor="middle" x="{middle}" y="{bottom + 15}">{mask}</text>'
-        yield f'<text class="cell" text-anchor="middle" x="{middle}" y="{bottom + 30}">{length}</text>'
+def _shortened(svg: str) -> str:
+    """Return ``svg`` with coordinates to a hundredth of a point and each path on one line: half the size."""
+    short = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)
+    return re.sub(r"\s*\n(?=[LMz\"])", " ", short)
 
 
 def main(arguments: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""TFLOP/s of kernels that come without torch, timed apart from ours, and ours over them.
+"""TFLOP/s of published kernels, timed in separate runs, and ours over them.
 
 Forward and backward, medians of ``triton.testing.do_bench`` on one H100 80GB HBM3 (torch 2.11, triton 3.6): bfloat16,
 16384 tokens, width 2048, the shapes and FLOP of ``speed.py``. Another card, another day: figures drift by about 5 %,
-so each is also told over cuDNN's softmax of its own run. FlashSigmoid is the kernel of arXiv 2409.04431;
+so each is also given over cuDNN's softmax of its own run. FlashSigmoid is the kernel of arXiv 2409.04431;
 FlashAttention-4 is softmax, in CuTe, by its path for capability 9.0.
 """
 

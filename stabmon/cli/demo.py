@@ -1,4 +1,4 @@
-"""``stabmon demo``: from a naive model to a flagged, mended and displayed one."""
+"""``stabmon demo``: a naive model is trained, flagged, fixed and displayed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -21,7 +21,7 @@ def map_table(found: ModelMap) -> Table:
             f"{attention.heads} × {attention.head_dim}",
             _bias(attention),
             _position(attention),
-            _knobs(attention),
+            _settings(attention),
         )
     return table
 
@@ -37,6 +37,6 @@ def _position(attention: Attention) -> str:
     return ", ".join(part for part in parts if part) or "-"
 
 
-def _knobs(attention: Attention) -> str:
-    knobs = {"QK norm": attention.qk_norm, "hybrid norm": attention.hybrid_norm, "LayerScale": attention.layer_scale}
-    return ", ".join(name for name, present in knobs.items() if present) or "-"
+def _settings(attention: Attention) -> str:
+    settings = {"QK norm": attention.qk_norm, "hybrid norm": attention.hybrid_norm, "LayerScale": attention.layer_scale}
+    return ", ".join(name for name, present in settings.items() if present) or "-"

@@ -23,10 +23,10 @@ def _own_copy():
         yield
 
 
-def test_the_rules_that_stabmon_promises_are_there_in_order():
+def test_the_first_rules_are_there_and_all_are_in_order():
     codes = [rule.code for rule in catalogue()]
-    promised = {"NUM001", "ATT001", "ATT002", "ATT003", "ATT004", "RES001", "GRD001", "LOS001", "CFG001"}
-    assert promised <= set(codes)
+    first = {"NUM001", "ATT001", "ATT002", "ATT003", "ATT004", "RES001", "GRD001", "LOS001", "CFG001"}
+    assert first <= set(codes)
     assert codes == sorted(codes)
 
 

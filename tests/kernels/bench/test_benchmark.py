@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -71,9 +72,12 @@ def test_the_figure_and_its_table_show_every_cell():
     assert "| d 64 full 2048 | 440 / 220 | 440 / 220 | 330 / 220 | 400 / 400 | 300 / 200 | ×1.10 / ×0.55 |" in (
         tables.speeds(results)
     )
-    drawn = figure.figure(results)
-    heights = [float(rect.get("height")) for rect in ElementTree.fromstring(drawn).findall(".//{*}rect")]
-    forward = heights[len(figure.SERIES) : 2 * len(figure.SERIES)]
+    paths = ElementTree.fromstring(figure.figure(results)).findall(".//{*}path[@clip-path]")
+    forward = []
+    for _, _, colour in figure.SERIES.values():
+        bar = next(path.get("d") for path in paths if f"fill: {colour}" in path.get("style"))
+        heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", bar)]
+        forward.append(max(heights) - min(heights))
     assert [height / forward[0] for height in forward] == pytest.approx([1, 1, 400 / 440, 300 / 440], abs=0.01)
 
 
