@@ -1,5 +1,6 @@
-"""``stabmon rules``: what stabmon looks for, why, and with which limits."""
+"""``stabmon rules``: the catalogue of rules with their reasons and limits."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,20 +16,24 @@ if TYPE_CHECKING:
 
 def rules(
     code: Annotated[str | None, typer.Argument(help="A rule's code or name: ATT001, starved-rows.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with rules of your own; the code in it is run.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the rules, or print one rule with its limits, their sources and what fixes it."""
-    from stabmon.rules import catalogue, document, gallery
+    from stabmon.rules import catalogue, document, gallery, load
 
-    codes = [rule.code for rule in catalogue()] if code is None else [code]
-    documents = [document(each) for each in codes]
+    known = catalogue(load(*rules) if rules else ())
+    codes = [rule.code for rule in known] if code is None else [code]
+    documents = [document(each, known) for each in codes]
     if as_json:
         print_json(documents if code is None else documents[0])
     elif code is None:
         Terminal().print(_list(documents))
     else:
         _print_one(documents[0])
-        if (plot := gallery.plot_of(documents[0].code)) is not None:
+        if (plot := gallery.plot_of(documents[0].code, known)) is not None:
             Terminal().print(f"\nA bad and a good run: {plot}", soft_wrap=True)
 
 

@@ -1,7 +1,8 @@
 """``preflight``: one forward pass, no training, and the model is left as it was."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ from stabmon.series import Floats, Layout, over_heads
 from stabmon.stats import Plan, finalise
 
 if TYPE_CHECKING:
-    from stabmon.rules import Limits
+    from stabmon.rules import Limits, Rule
 
 ROWS = 256
 """Query rows a head over the batch whose logits are read."""
@@ -49,6 +50,7 @@ def preflight(
     *,
     heads: Mapping[str, int] | None = None,
     limits: "Limits | None" = None,
+    rules: "str | Path | Iterable[str | Path | Rule]" = (),
     config: Mapping[str, Any] | None = None,
     lengths: Sequence[int] = (),
     jacobian: bool = False,
@@ -61,7 +63,8 @@ def preflight(
         model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments).
         heads: number of heads by module path, where a module's attributes do not say it.
-        limits: thresholds of the rules.
+        limits: limits of the rules.
+        rules: a user's own rules: Python files that register them, or ``Rule`` objects.
         config: what is known of the run to come, such as its workload; rules order their fixes by it.
         lengths: numbers of tokens at which each of the model's own ``SigmoidAttention`` is looked at too, with the
             inputs it has in ``batch``; see ``stabmon.preflight_check.sweep``.
@@ -71,10 +74,10 @@ def preflight(
         ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
         WatchError: the model was compiled before.
     """
-    from stabmon.rules import Engine
+    from stabmon.rules import Engine, resolve
 
     start = measure(model, batch, heads=heads, config=config)
-    engine = Engine(start.info, start.layout, limits)
+    engine = Engine(start.info, start.layout, limits, rules=resolve(rules))
     engine.observe(0, start.row)
     inputs = _inputs(model, batch, heads) if lengths or jacobian else {}
     sigmoid = [(layer, of, x) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]

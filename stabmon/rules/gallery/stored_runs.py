@@ -1,11 +1,12 @@
 """What a reference plot shows: the same metric of a bad and of a good run, as ``runs.json`` keeps them."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from stabmon.records import Record
-from stabmon.rules.registry import find
+from stabmon.rules.registry import Rule, find
 
 FOLDER = Path(__file__).parent
 
@@ -42,11 +43,13 @@ def reference_runs() -> dict[str, ReferenceRuns]:
     return {one["code"]: ReferenceRuns.model_validate(one) for one in stored}
 
 
-def plot_of(code: str) -> Path | None:
+def plot_of(code: str, known: Sequence[Rule] | None = None) -> Path | None:
     """Return the picture of the rule called ``code``, or None for a rule without one, such as a user's own.
+
+    known: the rules to look among; None for the catalogue.
 
     Raises:
         ConfigError: there is no such rule; the nearest code is named.
     """
-    path = FOLDER / "plots" / f"{find(code).code}.svg"
+    path = FOLDER / "plots" / f"{find(code, known).code}.svg"
     return path if path.is_file() else None
