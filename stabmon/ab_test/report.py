@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.special import stdtrit
 
+from stabmon.divergence import diverged
 from stabmon.findings import Finding
 from stabmon.findings.digest import advice, alarming, in_order
 from stabmon.fixes.record import Applied, Fix
@@ -51,7 +52,7 @@ class Arm(Record):
     final: tuple[float, ...]
     """Mean loss of the last steps, for each seed."""
     diverged: int
-    """Seeds whose final loss is not finite, or above that of the first step."""
+    """Number of seeds that diverged, as ``stabmon.divergence`` defines it."""
     findings: tuple[Finding, ...]
     """What the rules found with the first seed."""
 
@@ -59,9 +60,9 @@ class Arm(Record):
     def of(cls, losses: Sequence[Sequence[float]], findings: Sequence[Finding]) -> "Arm":
         """Return the arm with these losses, for each seed of each step."""
         final = tuple(fmean(seed[-max(1, min(FINAL, len(seed) // 4)) :]) for seed in losses)
-        diverged = sum(not last <= seed[0] for last, seed in zip(final, losses, strict=True))
+        count = sum(diverged(seed, last) for last, seed in zip(final, losses, strict=True))
         rows = tuple(tuple(seed) for seed in losses)
-        return cls(losses=rows, final=final, diverged=diverged, findings=tuple(findings))
+        return cls(losses=rows, final=final, diverged=count, findings=tuple(findings))
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from math import isfinite, log
 from statistics import mean, median
 from typing import Literal
 
+from stabmon.divergence import diverged
 from stabmon.evaluation.outcome import Outcome
 from stabmon.records import Record
 
@@ -128,7 +129,7 @@ def label(run: Outcome, reference: Reference | None) -> Label:
 def _broken(run: Outcome) -> Why | None:
     if not run.finite:
         return "not finite"
-    if run.diverged or run.final_loss > mean(run.losses[:3]):
+    if diverged(run.losses, run.final_loss):
         return "diverged"
     return None
 

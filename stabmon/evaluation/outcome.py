@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 
 from stabmon.config import RunConfig
 from stabmon.records import Record
@@ -17,7 +18,9 @@ WINDOW = 20
 
 
 class Outcome(Record):
-    """One training, and nothing of what stabmon thinks of it."""
+    """One training, without any judgement of stabmon's."""
+
+    model_config = ConfigDict(extra="ignore")  # earlier files hold ``diverged``, which follows from the losses
 
     name: str
     config: dict[str, Any]
@@ -26,8 +29,6 @@ class Outcome(Record):
     """Training loss of each step, nats."""
     validation_loss: float | None
     """Loss of the validation pass after the training, where the configuration asks for one."""
-    diverged: bool
-    """What the training itself said of its end."""
     seconds: float
     device: str
 

@@ -48,7 +48,6 @@ def _keep(job: Job, result: TrainingResult) -> Outcome:
         config=job.config.model_dump(mode="json"),
         losses=result.losses,
         validation_loss=result.validation_loss,
-        diverged=result.diverged,
         seconds=result.seconds,
         device=job.device,
     )

@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stabmon.config import RunConfig, TrainingConfig
+from stabmon.divergence import diverged
 from stabmon.errors import ConfigError
 from stabmon.findings import Finding
 from stabmon.records import Record
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, float], None]
 FINAL = 20
 """Steps whose mean training loss is called the final loss."""
-DIVERGED = 1.1
-"""A final loss of more than this many times the first step's, which is about that of guessing, has diverged."""
 _CUDA_REPORT = 10  # reading a loss makes the host wait for the device
 _LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,7 +49,7 @@ class TrainingResult(Record):
     final_loss: float
     """Mean of the last 20 of them."""
     diverged: bool
-    """Whether the final loss is not finite, or more than 1.1 times the first step's."""
+    """Whether the training ended worse than it began; see ``stabmon.divergence``."""
     validation_loss: float | None
     """Mean validation loss at the configured length after the training, or None where none is configured."""
     seconds: float
@@ -195,7 +194,7 @@ def train(
         losses=losses,
         unit=workload(config).UNIT,
         final_loss=final,
-        diverged=not final <= DIVERGED * losses[0],
+        diverged=diverged(losses, final),
         validation_loss=None if length is None else validate(config, model, length, device),
         seconds=seconds,
         findings=[] if monitor is None else list(monitor.findings),

@@ -11,7 +11,7 @@ from stabmon.records import Evidence, Severity
 
 def outcome(name: str, losses: list[float], **options: object) -> Outcome:
     """Return an outcome of a small run; ``options`` are dotted settings, or fields of the record."""
-    fields = {key: options.pop(key) for key in ("validation_loss", "diverged") if key in options}
+    fields = {key: options.pop(key) for key in ("validation_loss",) if key in options}
     config: dict[str, dict[str, object]] = {
         "model": {"layers": 1, "width": 8, "heads": 2, "context": 16, "bias": "length"},
         "training": {"steps": len(losses), "batch": 2, "learning_rate": 1e-3, "seed": 0},
@@ -20,7 +20,7 @@ def outcome(name: str, losses: list[float], **options: object) -> Outcome:
         section, _, last = key.partition("__")
         config[section][last] = value
     record = {"name": name, "config": {"name": name, **config}, "losses": losses, "seconds": 1.0, "device": "cpu"}
-    return Outcome.model_validate({"validation_loss": None, "diverged": False, **record, **fields})
+    return Outcome.model_validate({"validation_loss": None, **record, **fields})
 
 
 def verdict(
