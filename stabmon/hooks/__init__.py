@@ -1,4 +1,4 @@
-"""What is put on a model while it is watched: forward hooks on attentions, blocks and branches, and gradient hooks."""
+"""The hooks of a watched model: forward hooks on attentions, blocks and branches, and gradient hooks."""
 
 from stabmon.hooks.attach import attach, gradient_norms
 from stabmon.hooks.gradients import GradientNorms

@@ -1,4 +1,4 @@
-"""Put every hook on a model, and take all of them off again."""
+"""Attachment of every hook to a model; the handles returned take them off again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from stabmon.nn import SoftmaxAttention
 from stabmon.stats import Slots
 
 Handle = Any
-"""What torch returns for a hook: it has ``remove``."""
+"""Torch's handle of a hook: it has ``remove``."""
 
 
 def attach(recording: Recording, sites: list[Site], observer: type[SigmoidObserver] = SigmoidObserver) -> list[Handle]:

@@ -13,7 +13,7 @@ from stabmon.stats.softmax import add_softmax
 
 
 class Inert:
-    """What a hook becomes in a copied or unpickled model: the copy is not watched."""
+    """The form of a hook in a copied or unpickled model: the copy is not watched."""
 
     def __call__(self, *_: object) -> None:
         """Do nothing."""
@@ -68,7 +68,7 @@ class SigmoidObserver(Hook):
         self.previous: observe.Observer | None = None
 
     def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
-        """Ask the kernel for statistics of one sequence; on the CPU ``record`` computes them: their time is ours."""
+        """Request statistics of one sequence from a kernel; on the CPU ``record`` computes them: their time is ours."""
         if query.device.type == "cpu" or not self.enabled:
             return None
         wanted = self.recording.request(query.size(0))
@@ -95,7 +95,7 @@ class SigmoidObserver(Hook):
         )
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:
-        """Write what is wanted of ``call``; ``stabmon.preflight`` wants more."""
+        """Write the statistics of ``call``; ``stabmon.preflight`` adds more."""
         if call.aux is None:
             read, request = self.recording.reading(call.problem.query.size(0))
         else:
@@ -139,7 +139,7 @@ class LeaveHook(Hook):
 
 
 class SoftmaxHook(Hook):
-    """The forward hook of an ``nn.MultiheadAttention``: works out sampled rows again from its inputs and weights."""
+    """The forward hook of an ``nn.MultiheadAttention``: computes sampled rows again from its inputs and weights."""
 
     def __init__(self, recording: Recording, name: str, slots: Slots) -> None:
         super().__init__(recording, name)

@@ -11,7 +11,7 @@ from stabmon.hooks.recording import Guarded, Recording
 
 
 class GradientNorms(Guarded):
-    """Works out the norms in a callback that runs when the backward pass is over.
+    """Computes the norms in a callback that runs when the backward pass is over.
 
     A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass
     stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device. ``began`` is
@@ -43,7 +43,7 @@ class GradientNorms(Guarded):
         ]
 
     def note(self, index: int) -> None:
-        """Note that group ``index`` has new gradients, and ask for a callback at the end of this backward pass."""
+        """Note that group ``index`` has new gradients, and request a callback at the end of this backward pass."""
         self._changed.add(index)
         task = torch._C._current_graph_task_id()
         if task != self._task:
@@ -52,7 +52,7 @@ class GradientNorms(Guarded):
             Variable._execution_engine.queue_callback(self._queue_last)
 
     def _queue_last(self) -> None:
-        """Go to the end of the callbacks: DDP's own, which waits for the averaged gradients, must have run."""
+        """Move to the end of the callbacks: DDP's own, which waits for the averaged gradients, must have run."""
         Variable._execution_engine.queue_callback(self._end)
 
     def _end(self) -> None:
@@ -103,7 +103,7 @@ class _Note:
 
 
 def _norms(gradients: list[Tensor]) -> list[Tensor]:
-    """Return the L2 norm of each gradient, float32; those of float64 are worked out in float64."""
+    """Return the L2 norm of each gradient, float32; those of float64 are accumulated in float64."""
     wide = any(gradient.dtype == torch.float64 for gradient in gradients)
     norms: list[Tensor] = list(torch._foreach_norm(gradients, 2, torch.float64 if wide else torch.float32))
     return [norm.float() for norm in norms] if wide else norms

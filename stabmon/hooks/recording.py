@@ -1,4 +1,4 @@
-"""What all hooks of one monitor share: the buffer they write to, and whether this step and this pass count."""
+"""State shared by all hooks of a monitor: the buffer they write to, and whether this step and this pass count."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ class Recording:
     begun: whether a forward pass in training mode has run since the last optimizer step.
     offset: where in its stratum each sampled row lies.
     seconds: time that guarded code took on the training thread.
-    traced: whether torch.compile took hooks into a graph, where their time cannot be told from the model's.
+    traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
     """
 
     def __init__(self, plan: Plan, device: torch.device, rows: int) -> None:

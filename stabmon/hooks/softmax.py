@@ -1,4 +1,4 @@
-"""How stabmon's own softmax attention is seen: through the observer slot, as sigmoid attention is."""
+"""The observer of stabmon's own softmax attention, in the slot that sigmoid attention has too."""
 
 from torch import Tensor
 
@@ -9,10 +9,10 @@ from stabmon.stats.softmax_rows import row_statistics
 
 
 class SoftmaxObserver(SigmoidObserver):
-    """Sits in the observer slot while a ``SoftmaxAttention`` runs; no kernel works its statistics out."""
+    """Sits in the observer slot while a ``SoftmaxAttention`` runs; no kernel computes its statistics."""
 
     def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
-        """Ask for nothing."""
+        """Request nothing."""
         return None
 
     def measure(self, call: observe.Call, request: AuxRequest) -> None:

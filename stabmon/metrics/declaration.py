@@ -14,7 +14,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 class Place(StrEnum):
-    """Where a metric is measured: once a head, a layer or a run."""
+    """The unit of the model that a metric is measured for: each head, each layer, or the run."""
 
     HEAD = "head"
     LAYER = "layer"
@@ -39,9 +39,9 @@ class When(StrEnum):
     PREFLIGHT = "preflight"
     """In the single pass of ``preflight`` alone."""
     OPTIMIZER = "optimizer"
-    """Where ``watch`` was given the optimizer."""
+    """In runs whose optimizer ``watch`` was given."""
     LOGGED = "logged"
-    """Where the user gives it to ``monitor.log``; it has no formula."""
+    """In runs whose user gives it to ``monitor.log``; it has no formula."""
 
 
 class DataPath(IntEnum):
@@ -73,7 +73,7 @@ class Shown(Flag):
 
 
 class Reduction(StrEnum):
-    """How the calls of one step share a raw input; the value it starts a step with is 0, -inf or ``MISSING``."""
+    """The combination of a raw input over the calls of one step; it starts a step at 0, -inf or ``MISSING``."""
 
     ADD = "add"
     MAX = "max"
@@ -81,7 +81,7 @@ class Reduction(StrEnum):
 
 
 class Per(StrEnum):
-    """What has a raw input of its own; a block shares it among its attentions."""
+    """The part of a model that has a raw input of its own; a block's is shared by its attentions."""
 
     HEAD = "head"
     ATTENTION = "attention"
@@ -121,7 +121,8 @@ class Metric(NamedTuple):
     formula: from raw inputs, which its parameters name, to values, float64: one element a head or a layer. For a metric
         of the run, a parameter holds all elements that were measured, [k].
         By default the value is the raw input of the metric's own name.
-    counted: raw inputs that tell whether it was measured: they have changed since the step began. By default all.
+    counted: raw inputs that must have changed since the step began, else the metric is ``MISSING``; for a metric of the
+        run, one of them. By default the formula's inputs.
     unit: "1" for a pure number.
     healthy: the value a healthy run is near, where there is one; the page centres its colours on it.
     where: the attentions that have it.

@@ -1,4 +1,4 @@
-"""From raw sums on the device to one row of series: the plan of slots, what hooks add, and the arithmetic after.
+"""From raw sums on the device to one row of series: the plan of the buffer, its writers, and the arithmetic after.
 
 What is named here needs no torch; what hooks call (``stage``, ``direct``, and the statistics beside them) does.
 """

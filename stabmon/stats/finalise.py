@@ -11,7 +11,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def finalise(raw: Floats, plan: Plan) -> Floats:
-    """Return the row of ``plan.layout`` that ``raw`` [plan.width] stands for; MISSING where nothing was counted."""
+    """Return the row of ``plan.layout`` computed from the buffer ``raw`` [plan.width]; MISSING: not measured."""
     row = np.full(plan.layout.width, MISSING, dtype=np.float32)
     wide = raw.astype(np.float64)
     changed = raw.view(np.uint32) != plan.initial.view(np.uint32)  # bits, because MISSING is a NaN

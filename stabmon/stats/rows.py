@@ -34,13 +34,13 @@ class Rows(NamedTuple):
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What must be equal of rows that are joined."""
+        """The properties that rows must share to be joined."""
         tensors = (self.query.shape, self.key.shape, self.query.dtype, isinstance(self.bias, Tensor))
         return (*tensors, self.scale, self.is_causal, self.alibi_slopes is None, self.length, self.request)
 
 
 class _Sample(NamedTuple):
-    """What the shapes and the place in the strata decide: R query rows over N keys.
+    """Everything that follows from shapes and the place in the strata: R query rows over N keys.
 
     rows: [R] int64. positions: [R] int64, the last key each row sees. mask: [R, N], 0 or -inf. seen: [R, N], 1 or 0.
     dead: [R, 1], the weight below which a key is dead. counted, pairs, hidden: rows with a key, keys they see, keys

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slots:
-    """Where one attention's hooks write: the slice of each raw input by name, ``slots["branch"]``.
+    """The slice of each raw input by name, ``slots["branch"]``, for the hooks of one attention.
 
     What belongs to the block is shared by its attentions. A power is a pair (sum of squares, number of elements).
     """

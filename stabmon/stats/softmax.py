@@ -1,4 +1,4 @@
-"""Statistics of ``nn.MultiheadAttention`` over sampled rows, worked out again from its inputs and weights.
+"""Statistics of ``nn.MultiheadAttention`` over sampled rows, computed again from its inputs and weights.
 
 q is projected for the sampled rows alone, and keys and values not at all: q·(W_k x) = (W_kᵀ q)·x and
 Σ p (W_v x) = W_v Σ p x, so that nothing of the size of a projection is computed twice. Dropout of weights is left out:

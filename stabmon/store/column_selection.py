@@ -18,7 +18,7 @@ class ColumnSelection(NamedTuple):
     columns: npt.NDArray[np.intp]
     """The same columns in a row of the layout."""
     first: int
-    """Where they begin among the metric's columns."""
+    """Index of the first of them among the metric's columns."""
     heads: tuple[int, ...]
     """Number of columns of each layer."""
     spots: list[Spot]

@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What goes into the tables ``fold``, ``chunk`` and ``level``, but for run, attempt and sequence."""
+    """Lines of the tables ``fold``, ``chunk`` and ``level``, without run, attempt and sequence."""
 
     about: dict[str, Any]
     chunks: list[dict[str, Any]]

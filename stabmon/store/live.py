@@ -1,4 +1,4 @@
-"""What is new in a run since a cursor: the count of samples that its reader has seen."""
+"""Samples that are new in a run since a cursor: the count of samples that its reader has seen."""
 
 from typing import NamedTuple
 

@@ -31,7 +31,7 @@ _checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
 
 
 class Sizes(NamedTuple):
-    """How large a run is."""
+    """Size of a run."""
 
     samples: int
     """All samples of all attempts; the cursor of a reader that has seen everything."""

@@ -115,19 +115,25 @@ def test_the_tokens_are_the_sampled_rows():
     assert torch.equal(rows, torch.arange(LENGTH)[TOKENS])
 
 
-def test_preflight_takes_the_norms_of_the_same_tokens():
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_preflight_takes_the_norms_of_the_same_tokens(device):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.attention = SigmoidAttention(WIDTH, HEADS, max_length=1024)
+            self.attention = SigmoidAttention(WIDTH * 2, HEADS, max_length=1024)
 
         def forward(self, x):
             return x + self.attention(x)
 
     torch.manual_seed(0)
-    model, x = Model(), torch.randn(1, 1024, WIDTH)
-    start = measure(model, x)
+    model, x = Model(), torch.randn(1, 1024, WIDTH * 2)
     query, key, _ = copy.deepcopy(model.attention).double().project(x.double())
+    start = measure(model.to(device), x.to(device))
     for metric, tokens in (("query_norm", query), ("key_norm", key)):
         at = start.layout.of_metric(metric)[0].start
         expected = tokens[:, :, 2::4].square().sum(-1).mean((0, 2)).sqrt().detach()  # 256 of 1024 tokens
