@@ -30,15 +30,14 @@ def try_fix(
     from stabmon.cli.progress import training_bar
     from stabmon.workloads import training
 
-    console = Terminal(stderr=as_json)
     loaded, device = configuration.load(config), training.pick_device(device)
     fixes = _fixes(loaded, fix, value, device)
-    with training_bar(console, f"{loaded.name}: {fixes[0].kind}", 2 * seeds * steps) as progress:
+    with training_bar(f"{loaded.name}: {fixes[0].kind}", 2 * seeds * steps) as progress:
         report = trial_of_run(loaded, fixes, steps=steps, seeds=seeds, after=after, device=device, progress=progress)
     if as_json:
         print_json(report)
     else:
-        console.print(report)
+        Terminal().print(report)
 
 
 def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, device: str) -> "tuple[Fix, ...]":

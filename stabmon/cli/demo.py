@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the two runs.")] = Path("runs"),
+    directory: Annotated[Path, typer.Option("--dir", file_okay=False, help="Folder for the two runs.")] = Path("runs"),
     steps: Annotated[int | None, typer.Option(min=20, help="Optimizer steps of each training.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Do not open the page at the end.")] = False,
@@ -37,7 +37,7 @@ def demo(
     for title, stage in zip(("as it is", "with the suggested fix"), stages, strict=True):
         console.rule(f"{stage.name}: {title}")
         console.print(stage.report)
-        with training_bar(console, stage.name, config.training.steps) as progress:
+        with training_bar(stage.name, config.training.steps) as progress:
             runs.append(story.train(stage, config, directory, device, progress))
     report = story.DemoReport(naive=runs[0], fixed=runs[1])
     if as_json:

@@ -22,7 +22,10 @@ def evaluate(
         Path | None, typer.Argument(help="A YAML file of configurations; the one that ships where none is given.")
     ] = None,
     directory: Annotated[
-        Path, typer.Option("--dir", help="Folder for runs and results; finished runs in it are not repeated.")
+        Path,
+        typer.Option(
+            "--dir", file_okay=False, help="Folder for runs and results; finished runs in it are not repeated."
+        ),
     ] = Path("runs/evaluation"),
     subset: Annotated[
         Literal["all", "cpu"], typer.Option(help="cpu: the 30 runs that two cores finish in 15 minutes.")
@@ -45,7 +48,6 @@ def evaluate(
     """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
     from stabmon.evaluation import report as reports
 
-    console = Terminal(stderr=as_json)
     if report is not None:
         _print(reports.read(report), half, as_json)
         return
@@ -58,11 +60,10 @@ def evaluate(
 
     shipped = Path(matrices.__file__).parent.parent / "configs" / MATRIX
     planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
-    with _bars(console) as progress:
-        place = carried_out.Place(directory, pick_device(device), jobs, progress)
-        found = carried_out.evaluate(
-            planned, place, read(limits) if limits else Limits(), tune=tune, apply_fixes=apply_fixes
-        )
+    device, chosen = pick_device(device), read(limits) if limits else Limits()
+    with _bars() as progress:
+        place = carried_out.Place(directory, device, jobs, progress)
+        found = carried_out.evaluate(planned, place, chosen, tune=tune, apply_fixes=apply_fixes)
     _print(found, half, as_json)
 
 
@@ -77,10 +78,10 @@ def _print(found: "Evaluation", half: Half, as_json: bool) -> None:
 
 
 @contextmanager
-def _bars(console: Terminal) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each part of the work while the block runs."""
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each part of the work on standard error while the block runs."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=Terminal(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:

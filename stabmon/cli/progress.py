@@ -9,8 +9,8 @@ from stabmon.terminal import Terminal
 
 
 @contextmanager
-def training_bar(console: Terminal, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Show a bar while the block runs and give it a function that takes the steps done and the loss."""
+def training_bar(name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """Show a bar on standard error while the block runs; yield a function that takes the steps done and the loss."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -18,7 +18,7 @@ def training_bar(console: Terminal, name: str, steps: int) -> Iterator[Callable[
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=Terminal(stderr=True)) as progress:
         task = progress.add_task(name, total=steps, loss=float("nan"))
 
         def step(done: int, loss: float) -> None:

@@ -11,7 +11,7 @@ from stabmon.terminal import Terminal, print_json
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the run.")] = Path("runs"),
+    directory: Annotated[Path, typer.Option("--dir", file_okay=False, help="Folder for the run.")] = Path("runs"),
     name: Annotated[
         str | None, typer.Option(help="Name of the run; the configuration's own where none is given.")
     ] = None,
@@ -35,7 +35,7 @@ def train(
         loaded = configuration.override(loaded, {"training.steps": steps})
     name = fresh_name(directory, name or loaded.name)
     device = training.pick_device(device)
-    with training_bar(console, name, loaded.training.steps) as progress:
+    with training_bar(name, loaded.training.steps) as progress:
         result = training.train(loaded, directory=directory, name=name, device=device, progress=progress)
     if as_json:
         print_json(result.model_dump(exclude={"losses"}))
