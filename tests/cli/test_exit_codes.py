@@ -84,7 +84,6 @@ def output(stdout, *arguments, code="import sys; from stabmon.cli import main; m
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=os.environ | environment,
-        timeout=120,
     )
 
 
