@@ -17,6 +17,10 @@ class WatchError(StabmonError, RuntimeError):
     """A monitor used out of order: watched twice, attached after compiling, used after it was closed."""
 
 
+class ArgumentError(WatchError, ValueError):
+    """An argument of ``watch`` of another kind or range than it describes."""
+
+
 class FixError(StabmonError, RuntimeError):
     """A fix that cannot be applied to this model; the message holds the code to write instead."""
 

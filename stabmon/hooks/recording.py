@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stabmon.failures import Failures
 from stabmon.kernels import AuxRequest
 from stabmon.stats import Plan
 from stabmon.stats.direct_writer import DirectWriter
@@ -16,7 +17,6 @@ from stabmon.stats.writer import Writer
 
 ROWS_A_SEQUENCE = 16
 """Query rows that are read of a sequence, on the CPU, before another sequence is."""
-_log = logging.getLogger("stabmon")
 
 
 class Recording:
@@ -31,7 +31,7 @@ class Recording:
     traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
     """
 
-    def __init__(self, plan: Plan, device: torch.device, rows: int) -> None:
+    def __init__(self, plan: Plan, device: torch.device, rows: int, failures: Failures | None = None) -> None:
         self.plan = plan
         self.initial = torch.tensor(plan.initial, device=device)
         self.buffer = self.initial.clone()
@@ -42,7 +42,7 @@ class Recording:
         self.offset = 0.5
         self.seconds = 0.0
         self.traced = False
-        self.failures: list[str] = []
+        self.failures = Failures() if failures is None else failures
 
     @property
     def writer(self) -> Writer:
@@ -105,8 +105,7 @@ class Recording:
 
     def fail(self, what: str) -> None:
         """Report a failure of stabmon's own; the training goes on without what failed."""
-        self.failures.append(what)
-        _log.error("stabmon stopped recording %s (training goes on)", what)
+        self.failures.add(what, "It is not recorded any more; the training goes on.", level=logging.ERROR)
 
 
 class Guarded:

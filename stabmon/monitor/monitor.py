@@ -1,8 +1,10 @@
 """A ``Monitor`` records each sampled step of a training and takes itself off at the end."""
 
 import atexit
+import contextlib
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -59,7 +61,7 @@ class Monitor:
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
-        atexit.register(self._at_exit)
+        _note(self)
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
@@ -90,13 +92,13 @@ class Monitor:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What stabmon could not record, each once; empty in a good run."""
-        return tuple(self._recording.failures)
+        """What stabmon could not record, store or print, each once; empty in a good run, complete after ``close``."""
+        return self._recording.failures.texts
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the rules found so far; waits for the writer thread, which is milliseconds behind."""
-        self.flush()
+        self._recorder.flush(sinks=False)
         return self._recorder.findings
 
     @property
@@ -175,22 +177,27 @@ class Monitor:
 
     def close(self, *, failed: bool = False) -> None:
         """Take the hooks off, write what is left and end the run; a second call does nothing."""
+        self._end(RunState.FAILED if failed else RunState.FINISHED)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # one that was never made whole
+            self._end(RunState.FINISHED, wait=False)
+
+    def _end(self, state: RunState, *, wait: bool = True) -> None:
         if self._closed:
             return
         self._guarded(self._submit)
         self._overhead = self.overhead
         self._closed = True
-        atexit.unregister(self._at_exit)
         self._recording.active = False
         self._take_off()
         release(self._sites)
         self._sites, self._optimizer, self._gradients = [], None, None
         self._recorder.overhead = self._overhead
-        self._recorder.close(RunState.FAILED if failed else RunState.FINISHED)
-
-    def _at_exit(self) -> None:
-        """Close a monitor that its user forgot to close, before the recorder closes itself."""
-        self.close(failed=hasattr(sys, "last_value"))
+        if wait:
+            self._recorder.close(state)
+        else:
+            self._recorder.close(state, timeout=0)
 
     def _put_on(self) -> None:
         self._handles += attach(self._recording, self._sites)
@@ -224,6 +231,7 @@ class Monitor:
         if recording.active:
             self._seal()
         self._steps += 1
+        self._recorder.moved()
         recording.begun = False
         recording.active = self._schedule.sampled(self._steps)
         recording.offset = self._schedule.offset(self._steps)
@@ -258,6 +266,25 @@ class Monitor:
     def _refuse_closed(self, what: str) -> None:
         if self._closed:
             raise WatchError(f"{what} was called on a monitor that is closed; call watch again")
+
+
+_open: "weakref.WeakSet[Monitor]" = weakref.WeakSet()
+
+
+def _note(monitor: Monitor) -> None:
+    """Let a monitor that its user forgets to close be closed when the program ends, before its recorder closes itself.
+
+    One that its user forgets altogether is closed when it is collected.
+    """
+    if not _open:
+        atexit.unregister(_at_exit)
+        atexit.register(_at_exit)
+    _open.add(monitor)
+
+
+def _at_exit() -> None:
+    for monitor in tuple(_open):
+        monitor.close(failed=hasattr(sys, "last_value"))
 
 
 def _refuse_what_is_no_number(name: str, value: object) -> None:

@@ -1,17 +1,21 @@
 """What a run needs before it starts: a name, a folder, its description, sinks, rules, and the recorder between them."""
 
+import contextlib
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import distributed, nn
 
+from stabmon.failures import Failures
+from stabmon.monitor.config_values import stored
 from stabmon.records import ModelMap, RunInfo
 from stabmon.stats import Plan, finalise
 
@@ -26,7 +30,7 @@ class RunOptions(NamedTuple):
 
     dir: str | Path | None
     name: str | None
-    config: Mapping[str, Any] | None
+    config: object
     sinks: "Sequence[Sink] | None"
     limits: "Limits | str | Path | None"
     rules: "Sequence[str | Path | Rule]"
@@ -42,26 +46,50 @@ class Run(NamedTuple):
     path: Path | None
 
 
-def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions) -> Run:
-    """Start the run of ``model``; prints the map where the console is wanted.
+def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures) -> Run:
+    """Start the run of ``model``; prints the map where the console is wanted. A run that fails here leaves no files.
 
     Raises:
         StoreError: the run's folder cannot be written, or a run of this name exists already.
     """
     from stabmon.recorder import Recorder
-    from stabmon.store import fresh_name
 
     writes = rank() == 0
-    stem = f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
-    name = options.name or fresh_name(options.dir or ".", stem)
-    path = Path(options.dir) / name if options.dir is not None and writes else None
-    limits = _limits(options)
-    info = describe(model, model_map, name, options.config).model_copy(update={"limits": limits.differences})
-    engine = _engine(info, plan, limits, options, path)
-    sinks = _sinks(path, options) if writes else []
+    limits, rules = _limits(options), resolve_rules(options)
+    with new_folder(options, _stem(model), writes=writes) as (name, path):
+        info = describe(model, model_map, name, options.config).model_copy(update={"limits": limits.differences})
+        engine = _engine(info, plan, limits, rules, path if options.resume else None)
+        sinks = _sinks(path, options) if writes else []
+        recorder = Recorder(
+            plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine, failures=failures
+        )
     if options.console and writes:
-        _print_map(model_map)
-    return Run(Recorder(plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine), path)
+        _print_map(model_map, failures)
+    return Run(recorder, path)
+
+
+def _stem(model: nn.Module) -> str:
+    return f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def new_folder(options: RunOptions, stem: str, *, writes: bool) -> Iterator[tuple[str, Path | None]]:
+    """Yield the run's name and folder, or None where no files are written; where the block fails, empty folders go."""
+    from stabmon.store import fresh_name
+
+    if options.dir is None or not writes:
+        yield options.name or stem, None
+        return
+    directory = Path(options.dir)
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    name = options.name or fresh_name(directory, stem)
+    try:
+        yield name, directory / name
+    except BaseException:
+        with contextlib.suppress(OSError):  # what is not empty is another's
+            for folder in (directory / name, *missing):
+                folder.rmdir()
+        raise
 
 
 def _limits(options: RunOptions) -> "Limits":
@@ -75,26 +103,33 @@ def _limits(options: RunOptions) -> "Limits":
     return limits.changed({"ignore": list(options.ignore)}) if options.ignore else limits
 
 
-def _engine(info: RunInfo, plan: Plan, limits: "Limits", options: RunOptions, path: Path | None) -> "Engine":
+def resolve_rules(options: RunOptions) -> "tuple[Rule, ...]":
+    """Return the user's own rules; their files are read, and run, here."""
+    from stabmon.rules import resolve
+
+    return resolve(options.rules)
+
+
+def _engine(info: RunInfo, plan: Plan, limits: "Limits", rules: "tuple[Rule, ...]", resumed: Path | None) -> "Engine":
     """Return the rules; those of a run that goes on have seen what is stored of it, so their baselines go on too."""
-    from stabmon.rules import Engine, resolve
+    from stabmon.rules import Engine
     from stabmon.store import FILE, open_run
 
-    engine = Engine(info, plan.layout, limits, rules=resolve(options.rules))
-    if options.resume and path is not None and (path / FILE).is_file():
-        with open_run(path) as reader:
+    engine = Engine(info, plan.layout, limits, rules=rules)
+    if resumed is not None and (resumed / FILE).is_file():
+        with open_run(resumed) as reader:
             if reader.layout == plan.layout:  # another layout is refused by the store, in its own words
                 engine.catch_up(reader)
     return engine
 
 
-def describe(model: nn.Module, model_map: ModelMap, name: str, config: Mapping[str, Any] | None = None) -> RunInfo:
+def describe(model: nn.Module, model_map: ModelMap, name: str, config: object = None) -> RunInfo:
     """Return the description of a run that starts now."""
     return RunInfo(
         name=name,
         created=datetime.now(UTC),
         model=model_map,
-        config=dict(config or {}),
+        config=stored(config),
         versions=_versions(device_of(model)),
     )
 
@@ -121,12 +156,14 @@ def _sinks(path: Path | None, options: RunOptions) -> list["Sink"]:
     return made + list(options.sinks or ())
 
 
-def _print_map(model_map: ModelMap) -> None:
-    from rich.console import Console
-
+def _print_map(model_map: ModelMap, failures: Failures) -> None:
     from stabmon.monitor.map_table import map_table
+    from stabmon.sinks.terminal import Terminal
 
-    Console(stderr=True).print(map_table(model_map))
+    try:
+        Terminal().print(map_table(model_map))
+    except Exception as error:  # a terminal that has gone must not stop the training
+        failures.report("the map of the model", repr(error), "it is not printed")
 
 
 def _versions(device: torch.device) -> dict[str, str]:

@@ -3,16 +3,19 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from stabmon.discover.find import map_of, sites
-from stabmon.errors import WatchError
+from stabmon.discover.find import Site, map_of, sites
+from stabmon.errors import ArgumentError, WatchError
+from stabmon.failures import Failures
 from stabmon.hooks import Recording
 from stabmon.monitor import new_run
+from stabmon.monitor.arguments import check_model, check_options
+from stabmon.monitor.generators import same_generators
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.watched import claim, refuse_compiled, release
 from stabmon.names import RUN_NAME
@@ -35,7 +38,7 @@ def watch(
     log: Sequence[str] = ("loss",),
     heads: Mapping[str, int] | None = None,
     scaler: GradScaler | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: object = None,
     sinks: "Sequence[Sink] | None" = None,
     limits: "Limits | str | Path | None" = None,
     rules: "Sequence[str | Path | Rule]" = (),
@@ -59,7 +62,7 @@ def watch(
         log: names of the numbers given to ``monitor.log``.
         heads: number of heads by module path, where a module's attributes do not say it.
         scaler: the GradScaler in use: gradient norms are divided by its scale.
-        config: kept with the run.
+        config: kept with the run: a mapping, namespace or dataclass; what JSON has no form for is kept as text.
         sinks: further sinks, beside the store and TensorBoard.
         limits: thresholds of the rules, or a YAML file of them.
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
@@ -70,48 +73,68 @@ def watch(
 
     Raises:
         ModelError: no attention was found, or a head count is unknown.
-        WatchError: the model is watched already or was compiled before, ``log`` names a number that stabmon records, or
-            ``name`` is no name for a folder, ``model`` no model or ``optimizer`` no optimizer.
+        WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
+        ArgumentError: an argument is of another kind or range, or ``optimizer`` is another model's. It is a WatchError
+            and a ValueError. Nothing has been made.
         StoreError: the run cannot be written, or exists already.
         ConfigError: limits, rules or codes that do not exist or cannot be read.
     """
-    _refuse_mistaken(model, optimizer)
-    refuse_compiled(model)
-    if name is not None and not re.match(RUN_NAME, name):
-        raise WatchError(
-            f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
-            "it is the run's folder in dir"
+    with same_generators():
+        check_model(model, optimizer)
+        check_options(
+            schedule=schedule,
+            heads=heads,
+            scaler=scaler,
+            sinks=sinks,
+            ignore=ignore,
+            first_step=first_step,
+            resume=resume,
+            name=name,
         )
-    found = sites(model, heads)
-    model_map = map_of(model, found)
-    plan = Plan(model_map.attentions, _checked(log, model_map), optimizer=optimizer is not None)
-    options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
+        refuse_compiled(model)
+        if name is not None and not (isinstance(name, str) and re.match(RUN_NAME, name)):
+            raise ArgumentError(
+                f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
+                "it is the run's folder in dir"
+            )
+        found = sites(model, heads)
+        options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
+        return _watched(
+            model, optimizer, found, _checked(log, map_of(model, found)), schedule, scaler, first_step, options
+        )
+
+
+def _watched(
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    found: list[Site],
+    log: tuple[str, ...],
+    schedule: Schedule,
+    scaler: GradScaler | None,
+    first_step: int,
+    options: new_run.RunOptions,
+) -> Monitor:
+    """Start the run and put the hooks on."""
+    model_map, failures = map_of(model, found), Failures()
+    plan = Plan(model_map.attentions, log, optimizer=optimizer is not None)
+    recording = Recording(plan, new_run.device_of(model), schedule.rows, failures)
     claim(model, found)
     try:
-        run = new_run.start(model, model_map, plan, options)
-        recording = Recording(plan, new_run.device_of(model), schedule.rows)
-        monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
+        run = new_run.start(model, model_map, plan, options, failures)
     except BaseException:
         release(found)
         raise
+    monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
     monitor.attach(model, optimizer, found, scaler)
     return monitor
 
 
-def _refuse_mistaken(model: object, optimizer: object) -> None:
-    """Raise before anything is written, where ``model`` is no model or ``optimizer`` no optimizer."""
-    if not isinstance(model, nn.Module):
-        raise WatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-        raise WatchError(
-            f"optimizer must be a torch optimizer, got {type(optimizer).__name__}; "
-            "leave it out and call monitor.step() after each step"
-        )
-
-
 def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
     if isinstance(log, str):
-        raise WatchError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
+        raise ArgumentError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
+    for name in log:
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise ArgumentError(f"log must be a sequence of names of printable letters, got {name!r}")
     own = set(Plan(model_map.attentions, optimizer=True, at_start=False).columns)
     if taken := sorted(own & set(log)):
         raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")

@@ -1,36 +1,48 @@
-"""From the training thread to the sinks: one queue, one writer thread, and nothing that can stop a training.
+"""From the training thread to the sinks: queues, threads, and nothing that can stop a training.
 
-The training thread copies a buffer into a slot and goes on. The writer thread makes the row of numbers, hands it to
-every sink, asks the rules, and hands their findings to every sink. A failure of any of them is reported once.
+The training thread copies a buffer into a slot and goes on. The writer thread makes the row of numbers and hands it to
+every sink and to the rules, each of which has a thread of its own (``Lane``), so that one that hangs holds up no other.
+The rules hand their findings to every sink. A failure of any of them is reported once and kept in ``failures``.
 
 After a fork (a DataLoader's worker) the recorder belongs to the parent alone: in the child, every call does nothing.
 """
 
 import atexit
-import logging
+import contextlib
 import os
 import queue
 import sys
 import threading
 import time as clock
+import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVarTuple, Unpack
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from stabmon.errors import StabmonError
+from stabmon.failures import Failures
 from stabmon.findings import Finding
+from stabmon.recorder.lane import CAPACITY, Lane
 from stabmon.recorder.ring import Ring
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
-from stabmon.sinks.protocol import Beating, Sink
+from stabmon.sinks.protocol import Beating, Discarding, Resuming, Sink
 
 BEAT = 2.0
 """Seconds between heartbeats."""
+PAUSE = 600.0
+"""Seconds without the end of a step after which the heartbeat's time stands still: the run is then called stale."""
+HANGING = 30.0
+"""Seconds that one call of a sink or a rule may take before it is reported."""
+SHARE = 10.0
+"""Seconds that one call of a sink or a rule may take while the run is closed, unless the sink says otherwise."""
 
-_Arguments = TypeVarTuple("_Arguments")
-_log = logging.getLogger("stabmon")
+_LAST = 2.0
+"""Seconds that the rules have once more after one that hangs was ended."""
+
+_recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
 
 
 class Rules(Protocol):
@@ -56,7 +68,7 @@ class Recorder:
     width: numbers in a submitted buffer.
     finalise: makes the row of ``layout`` of a buffer [width]; called in the writer thread.
     engine: the rules, or None to record without them.
-    capacity: samples that may wait; more are dropped and counted.
+    capacity: samples that may wait for ``finalise``; more are dropped and counted.
     """
 
     def __init__(
@@ -70,36 +82,52 @@ class Recorder:
         *,
         capacity: int = 256,
         beat: float = BEAT,
+        share: float = SHARE,
+        hanging: float = HANGING,
+        failures: Failures | None = None,
     ) -> None:
         self.dropped = 0
-        """Samples lost because the queue was full or a row could not be made."""
+        """Samples that reached no sink: the queue was full, or a row could not be made."""
         self.samples = 0
         """Rows that were made and handed to the sinks."""
         self.overhead: float | None = None
         """Set by the monitor: seconds that stabmon took on the training thread over seconds of training."""
-        self._finalise, self._engine, self._beat = finalise, engine, beat
+        self.failures = Failures() if failures is None else failures
+        self._finalise, self._engine = finalise, engine
+        self._beat, self._share, self._hanging = beat, share, hanging
         self._width = layout.width
         self._findings: tuple[Finding, ...] = ()
         self._step = -1
+        self._moved = clock.monotonic()
+        self._submitted = 0
         self._ring = Ring(capacity, width)
         self._queue: queue.SimpleQueue[_Sample | threading.Event | RunState] = queue.SimpleQueue()
-        self._reported: set[str] = set()
         self._process = os.getpid()
         self._closed = False
+        self._rules = Lane("rules", self._rules_failed)
         self._sinks = self._started(sinks, info, layout)
         self._thread = threading.Thread(target=self._work, name="stabmon recorder", daemon=True)
+        for lane in (self._rules, *self._sinks):
+            lane.start()
+        self._go_on()
         self._thread.start()
-        atexit.register(self._at_exit)
+        _recorders.add(self)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All findings as they stood when one last changed; ``flush`` first for how they stand now."""
         return self._findings
 
+    def moved(self) -> None:
+        """Note that the training has ended a step, sampled or not."""
+        self._moved = clock.monotonic()
+
     def submit(self, step: int, buffer: torch.Tensor) -> None:
         """Take the numbers of ``step`` from ``buffer`` [width], which is free again at once; never wait or raise."""
         if self._closed or os.getpid() != self._process:
             return
+        self.moved()
+        self._submitted += 1
         try:
             slot = self._ring.put(buffer)
         except Exception as error:  # a failure of stabmon must not stop the training
@@ -107,50 +135,72 @@ class Recorder:
             return
         if slot is None:
             self.dropped += 1
-            advice = f"{self._ring.capacity} samples wait to be written: sample fewer steps, or write to a faster disk"
-            self._report("the queue is full", f"step {step} and perhaps later ones are not recorded", advice)
+            advice = f"{self._ring.capacity} samples wait to be written: sample fewer steps"
+            self.failures.report("the queue is full", f"step {step} and perhaps later ones are not recorded", advice)
             return
         self._queue.put(_Sample(step, clock.time(), slot))
 
-    def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until all that was submitted has reached the sinks; return whether that took less than ``timeout`` s."""
+    def flush(self, timeout: float = 10.0, *, sinks: bool = True) -> bool:
+        """Wait until all that was submitted has reached the rules and, unless told otherwise, the sinks.
+
+        Return whether that took less than ``timeout`` s.
+        """
         if self._closed or os.getpid() != self._process:
             return True
+        deadline = clock.monotonic() + timeout
         reached = threading.Event()
         self._queue.put(reached)
-        return reached.wait(timeout)
+        done = reached.wait(timeout) and self._rules.drained(deadline - clock.monotonic())
+        for lane in self._sinks if sinks else ():
+            done = lane.drained(deadline - clock.monotonic()) and done
+        return done
 
     def close(self, state: RunState = RunState.FINISHED, timeout: float = 60.0) -> None:
-        """Bring everything to the sinks and close them with ``state``; a second call does nothing."""
+        """Bring everything to the sinks and close them with ``state``; a second call does nothing.
+
+        Each sink has its own time for it, all at once, so that one that hangs costs no other its samples. A ``timeout``
+        of 0 waits for nothing; what is left is then done in the background, or when the program ends.
+        """
         if self._closed or os.getpid() != self._process:
             return
         self._closed = True
-        atexit.unregister(self._at_exit)
         self._queue.put(state)
+        if timeout:
+            self.join(timeout)
+
+    def join(self, timeout: float = 60.0) -> None:
+        """Wait until a closed recorder has ended."""
+        if os.getpid() != self._process:
+            return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            waiting = self._queue.qsize()
-            self._report("closing", f"{waiting} samples were not written within {timeout:.0f} s", "they may be lost")
+            left = self._submitted - self.dropped - self.samples
+            what = f"{left} samples were not made within {timeout:.0f} s"
+            self.failures.report("closing", what, "they are lost: the device or stabmon's writer thread hangs")
 
-    def _at_exit(self) -> None:
-        """Close a run that its user forgot to close: as failed when an exception ends the program."""
-        self.close(RunState.FAILED if hasattr(sys, "last_value") else RunState.FINISHED)
-
-    def _started(self, sinks: Sequence[Sink], info: RunInfo, layout: Layout) -> list[Sink]:
+    def _started(self, sinks: Sequence[Sink], info: RunInfo, layout: Layout) -> list["_SinkLane"]:
         """Start each sink; one whose use was wrong stops here, one that merely fails is left out."""
-        started: list[Sink] = []
+        started: list[_SinkLane] = []
         for sink in sinks:
             try:
                 sink.start(info, layout)
-            except StabmonError:
+            except (StabmonError, KeyboardInterrupt):
                 for other in started:
-                    self._try(other, other.close, RunState.FAILED)
+                    other.discard()
                 raise
-            except Exception as error:  # a sink that cannot start must not stop the training
-                self._report(sink.name, str(error) or repr(error), "the run goes on without it")
+            except BaseException as error:  # a sink that cannot start must not stop the training
+                self.failures.report(sink.name, str(error) or repr(error), "the run goes on without it")
                 continue
-            started.append(sink)
+            started.append(_SinkLane(sink, self.failures))
         return started
+
+    def _go_on(self) -> None:
+        """Hand the findings of a run that goes on to the sinks: a kill may have come before they were written."""
+        self._take_findings()
+        if self._findings:
+            for lane in self._sinks:
+                take = lane.sink.resumed if isinstance(lane.sink, Resuming) else lane.sink.findings
+                lane.put(take, list(self._findings))
 
     def _work(self) -> None:
         """Serve the queue until the run is closed; runs in the writer thread."""
@@ -166,91 +216,159 @@ class Recorder:
             if isinstance(item, _Sample):
                 self._record(item)
             elif isinstance(item, threading.Event):
-                self._take_findings()
                 item.set()
             else:
-                self._send_beat()
-                self._tell_how_findings_end()
-                self._close_sinks(item)
+                self._finish(item)
                 return
-
-    def _take_findings(self) -> None:
-        if self._engine is None:
-            return
-        try:
-            self._findings = tuple(self._engine.findings)
-        except Exception as error:  # a finding that cannot be made must not end the thread
-            self._report("findings", repr(error), "they are those of before; please report the bug")
-
-    def _tell_how_findings_end(self) -> None:
-        """Hand every finding to the sinks as it stands at the end: while one goes on, its last step is not written."""
-        self._take_findings()
-        if self._findings:
-            for sink in self._sinks:
-                self._try(sink, sink.findings, list(self._findings))
-
-    def _close_sinks(self, state: RunState) -> None:
-        """Close every sink; what is lost at the end is said even where the sink's failure was reported before."""
-        for sink in self._sinks:
-            try:
-                sink.close(state)
-            except Exception as error:  # a sink that cannot be closed must not keep the others open
-                self._report(f"{sink.name}, closing the run", str(error) or repr(error), "what came before is kept")
 
     def _record(self, sample: _Sample) -> None:
         try:
             values = np.ascontiguousarray(self._finalise(self._ring.take(sample.slot)), dtype=np.float32)
             if values.shape != (self._width,):
                 raise ValueError(f"a row must have shape [{self._width}], got {list(values.shape)}")
-        except Exception as error:  # a row that cannot be made must not end the thread
+        except BaseException as error:  # a row that cannot be made must not end the thread
             self._lose("making a row of a step's numbers", sample.step, error)
             return
+        values.flags.writeable = False  # the sinks and the rules share it
         self.samples += 1
         self._step = sample.step
-        for sink in self._sinks:
-            self._try(sink, sink.sample, sample.step, sample.time, values)
-        if changed := self._observe(sample.step, values):
-            for sink in self._sinks:
-                self._try(sink, sink.findings, changed)
+        for lane in self._sinks:
+            lane.sample(lane.sink.sample, sample.step, sample.time, values)
+        if self._engine is not None:
+            self._rules.sample(self._observe, sample.step, values)
 
-    def _observe(self, step: int, values: Floats) -> Sequence[Finding]:
-        if self._engine is None:
-            return ()
-        try:
-            changed = self._engine.observe(step, values)
-        except Exception as error:  # a bug in a rule must not end the recording
-            advice = "recording goes on; look at it again with `stabmon findings RUN --replay`, and report the bug"
-            self._report("a rule", f"failed at step {step}: {error!r}", advice)
-            return ()
+    def _observe(self, step: int, values: Floats) -> None:
+        """Ask the rules, and hand what changed to the sinks; runs in the rules' lane."""
+        assert self._engine is not None
+        changed = self._engine.observe(step, values)
+        for code, what in getattr(self._engine, "failures", {}).items():
+            self.failures.note(f"rule {code} is switched off: {what}")
         if changed:
             self._take_findings()
-        return changed
+            for lane in self._sinks:
+                lane.put(lane.sink.findings, changed)
+
+    def _rules_failed(self, error: BaseException) -> None:
+        advice = "recording goes on; look at it again with `stabmon findings RUN --replay`, and report the bug"
+        self.failures.report("the rules", f"failed at step {self._step}: {error!r}", advice)
+
+    def _take_findings(self) -> None:
+        if self._engine is None:
+            return
+        try:
+            self._findings = tuple(self._engine.findings)
+        except BaseException as error:  # a finding that cannot be made must not end the recording
+            self.failures.report("findings", repr(error), "they are those of before; please report the bug")
 
     def _send_beat(self) -> None:
-        beat = Heartbeat(
+        for lane in (self._rules, *self._sinks):
+            if lane.busy > self._hanging:
+                self._report_hanging(lane, "the rest is recorded")
+                if lane is self._rules:
+                    lane.interrupt()
+            if lane.lost:
+                what = f"{CAPACITY} samples wait for it, later ones are lost to it"
+                self.failures.report(f"{lane.name} is too slow or hangs", what, "sample fewer steps")
+        beat = self._heartbeat()
+        for lane in self._sinks:
+            lane.beat(beat)
+
+    def _heartbeat(self) -> Heartbeat:
+        still = max(clock.monotonic() - self._moved - PAUSE, 0.0)
+        return Heartbeat(
             state=RunState.RUNNING,
             step=self._step,
-            time=clock.time(),
+            time=clock.time() - still,
             samples=self.samples,
             dropped=self.dropped,
             overhead=self.overhead,
         )
-        for sink in self._sinks:
-            if isinstance(sink, Beating):
-                self._try(sink, sink.heartbeat, beat)
 
-    def _try(self, sink: Sink, call: Callable[[Unpack[_Arguments]], None], *arguments: *_Arguments) -> None:
-        try:
-            call(*arguments)
-        except Exception as error:  # a sink that fails must not stop the others
-            self._report(sink.name, str(error) or repr(error), sink.advice)
+    def _finish(self, state: RunState) -> None:
+        """End the rules, hand over every finding as it stands, and end the sinks, all at the same time."""
+        self._rules.end((self._take_findings, ()))
+        if not self._rules.ended(self._share):
+            self._report_hanging(self._rules, "it is ended; `stabmon findings RUN --replay` evaluates the others again")
+            self._rules.interrupt()
+            self._rules.ended(_LAST)
+        found, beat = list(self._findings), self._heartbeat()
+        for lane in self._sinks:
+            lane.finish(found, beat, state)
+        for lane in self._sinks:
+            if not lane.ended(getattr(lane.sink, "closing", self._share)):
+                self._report_hanging(lane, f"{lane.waiting} calls of it were not made, the run is closed without them")
+        if self.dropped:
+            self.failures.add(f"{self.dropped:,} of {self._submitted:,} samples reached no sink")
 
-    def _lose(self, doing: str, step: int, error: Exception) -> None:
+    def _report_hanging(self, lane: Lane, advice: str) -> None:
+        name = lane.name
+        if lane is self._rules and (code := getattr(self._engine, "running", None)):
+            name = f"rule {code}"
+        self.failures.report(f"{name} hangs", f"one call has taken {lane.busy:.0f} s and goes on", advice)
+
+    def _lose(self, doing: str, step: int, error: BaseException) -> None:
         self.dropped += 1
-        self._report(doing, f"failed at step {step}: {error!r}", "such steps are not recorded; please report the bug")
+        advice = "such steps are not recorded; please report the bug"
+        self.failures.report(doing, f"failed at step {step}: {error!r}", advice)
 
-    def _report(self, who: str, what: str, advice: str) -> None:
-        """Warn once about ``who``."""
-        if who not in self._reported:
-            self._reported.add(who)
-            _log.warning("stabmon: %s: %s; %s. The training goes on; this is said once.", who, what, advice)
+
+class _SinkLane(Lane):
+    """The lane of a sink."""
+
+    def __init__(self, sink: Sink, failures: Failures) -> None:
+        super().__init__(str(getattr(sink, "name", type(sink).__name__)), self._report)
+        self.sink, self._failures = sink, failures
+
+    def beat(self, beat: Heartbeat) -> None:
+        """Hand over a heartbeat, with what this sink has lost."""
+        if isinstance(self.sink, Beating):
+            self.put(self.sink.heartbeat, beat.model_copy(update={"dropped": beat.dropped + self.lost}))
+
+    def finish(self, found: list[Finding], beat: Heartbeat, state: RunState) -> None:
+        """Hand over every finding, since the last step of one that goes on is not written before, and close."""
+        if isinstance(self.sink, Beating):
+            last = beat.model_copy(update={"dropped": beat.dropped + self.lost})
+            calls = [(self.sink.heartbeat, (last,))]
+        else:
+            calls = []
+        if found:
+            calls.insert(0, (self.sink.findings, (found,)))  # type: ignore[arg-type]
+        self.end(*calls, (self._close, (state,)))
+
+    def discard(self) -> None:
+        """End the sink of a run that has not begun, in the caller's thread."""
+        try:
+            if isinstance(self.sink, Discarding):
+                self.sink.discard()
+            else:
+                self.sink.close(RunState.FAILED)
+        except Exception as error:
+            self._report(error)
+
+    def _close(self, state: RunState) -> None:
+        """Close the sink; what is lost at the end is said even where its failure was reported before."""
+        try:
+            self.sink.close(state)
+        except BaseException as error:
+            what = str(error) or repr(error)
+            self._failures.report(f"{self.name}, closing the run", what, "what came before is kept")
+        if self.lost:
+            self._failures.add(f"{self.name}: {self.lost:,} samples were lost because it was too slow or hung")
+
+    def _report(self, error: BaseException) -> None:
+        advice = "it is not asked why"
+        with contextlib.suppress(Exception):
+            advice = self.sink.advice
+        self._failures.report(self.name, str(error) or repr(error), advice)
+
+
+def _at_exit() -> None:
+    """Close the runs that their user forgot to close, as failed when an exception ends the program."""
+    open_ones = tuple(_recorders)
+    for recorder in open_ones:
+        recorder.close(RunState.FAILED if hasattr(sys, "last_value") else RunState.FINISHED, timeout=0)
+    for recorder in open_ones:
+        recorder.join()
+
+
+atexit.register(_at_exit)

@@ -4,9 +4,11 @@ The engine is fed one sample at a time, live and in a replay alike, so both end 
 """
 
 import logging
+import traceback
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +63,8 @@ class Engine:
         self._judges = [Judge(rule, limits, layers, leaves_non_finite=finite_only) for rule in _in_order(active)]
         self._run = Run(info, layout)
         self._causes = Causes()
+        self.running: str | None = None
+        """Code of the rule that is being evaluated."""
         self.failures: dict[str, str] = {}
         """Code of a rule that raised and was dropped, and what it raised."""
 
@@ -74,16 +78,15 @@ class Engine:
         self._run.add(step, values)
         changed: list[LiveFinding] = []
         for judge in tuple(self._judges):
+            self.running = judge.rule.code
             try:
                 with np.errstate(all="ignore"):  # NaN, infinities and what they make are data here, not warnings
                     changed += self._judged(judge)
-            except (
-                Exception
-            ) as error:  # a bug in a rule must not stop a training: it is reported once and the rule is dropped
-                code = judge.rule.code
-                logger.exception("rule %s failed at step %d and is switched off for this run", code, step)
-                self._judges.remove(judge)
-                self.failures[code] = f"{type(error).__name__}: {error} (at step {step})"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a rule that fails, or exits, must not stop a training
+                self._drop(judge, step, error)
+        self.running = None
         return [finding.record for finding in dict.fromkeys(changed)]
 
     def catch_up(self, reader: "RunReader") -> None:
@@ -98,6 +101,14 @@ class Engine:
             for step, row in zip(steps, rows, strict=True):
                 self.observe(int(step), row)
             more = len(steps) > 0
+
+    def _drop(self, judge: Judge, step: int, error: BaseException) -> None:
+        code, what = judge.rule.code, f"{type(error).__name__}: {error}".removesuffix(": ")
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        where = "".join(f" in {Path(frame.filename).name}, line {frame.lineno}" for frame in last)
+        logger.error("rule %s failed at step %d and is switched off for this run: %s%s", code, step, what, where)
+        self._judges.remove(judge)
+        self.failures[code] = f"{what} (at step {step})"
 
     def _judged(self, judge: Judge) -> list[LiveFinding]:
         changed: list[LiveFinding] = []

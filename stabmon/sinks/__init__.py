@@ -1,8 +1,8 @@
 """Where a run goes: the store, TensorBoard, the console; each takes the same rows and findings."""
 
 from stabmon.sinks.console import ConsoleSink
-from stabmon.sinks.protocol import Beating, Sink
+from stabmon.sinks.protocol import Beating, Resuming, Sink
 from stabmon.sinks.store import StoreSink
 from stabmon.sinks.tensorboard import TensorBoardSink
 
-__all__ = ["Beating", "ConsoleSink", "Sink", "StoreSink", "TensorBoardSink"]
+__all__ = ["Beating", "ConsoleSink", "Resuming", "Sink", "StoreSink", "TensorBoardSink"]

@@ -9,6 +9,7 @@ from rich.text import Text
 from stabmon.findings import Entry, Finding, Key, digest
 from stabmon.records import RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
+from stabmon.sinks.terminal import Terminal
 
 LINES_A_RULE = 5
 """Lines that one rule may print in a run."""
@@ -21,7 +22,7 @@ class ConsoleSink:
     advice = "findings are not printed; the store keeps them"
 
     def __init__(self, console: Console | None = None, *, least: Severity = Severity.INFO) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Terminal()
         self._least = least
         self._seen: set[Key] = set()
         self._lines: Counter[str] = Counter()
@@ -33,6 +34,10 @@ class ConsoleSink:
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Print nothing."""
+
+    def resumed(self, findings: Sequence[Finding]) -> None:
+        """Remember the findings of the run's earlier part, which were printed then."""
+        self._seen.update(finding.key for finding in findings)
 
     def findings(self, changed: Sequence[Finding]) -> None:
         """Print what opened, a line a group, symptoms after their cause; what grew or cleared is not printed."""

@@ -44,6 +44,11 @@ class EventFile:
             events.insert(0, Event(wall_time=time, step=step, session_log=SessionLog(status=SessionLog.START)))
         self._write(events)
 
+    def check(self) -> None:
+        """Raise ``OSError`` where the file was deleted: what is written to it now is seen by nobody."""
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise OSError(f"{self.path} was deleted while the run was written")
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

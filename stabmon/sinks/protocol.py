@@ -9,9 +9,10 @@ from stabmon.series import Floats, Layout
 
 
 class Sink(Protocol):
-    """Receives one run. ``start`` is called where the run starts, everything else in the recorder's thread.
+    """Receives one run. ``start`` is called where the run starts, everything else in a thread of the sink's own.
 
     A sink may raise: the recorder reports its first failure with ``advice`` and keeps calling it, so it can catch up.
+    It may hang: the others go on, and closing the run waits ten seconds for it, or its attribute ``closing``.
     """
 
     name: str
@@ -25,7 +26,10 @@ class Sink(Protocol):
         """Begin the run; a ``StabmonError`` raised here reaches the user, before the training begins."""
 
     def sample(self, step: int, time: float, values: Floats) -> None:
-        """Take the row ``values`` [width] float32 of ``step``, sampled at ``time`` (seconds since the epoch)."""
+        """Take the row ``values`` [width] float32 of ``step``, sampled at ``time`` (seconds since the epoch).
+
+        The row is read-only, since all sinks share it.
+        """
 
     def findings(self, changed: Sequence[Finding]) -> None:
         """Take the findings that opened, grew or cleared at the latest sample."""
@@ -40,3 +44,19 @@ class Beating(Protocol):
 
     def heartbeat(self, beat: Heartbeat) -> None:
         """Take how the run stands now."""
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A sink that tells the findings of a run that goes on from new ones; to others they are findings like any."""
+
+    def resumed(self, findings: Sequence[Finding]) -> None:
+        """Take the findings of the run's earlier part, once, before its first new sample."""
+
+
+@runtime_checkable
+class Discarding(Protocol):
+    """A sink that can undo its start; others are closed with the state ``FAILED``."""
+
+    def discard(self) -> None:
+        """Leave nothing of a run that could not begin."""

@@ -1,6 +1,5 @@
 """The store as a sink: what the disk refuses is kept in memory and written when it is possible again."""
 
-import contextlib
 import time as clock
 from collections import deque
 from collections.abc import Sequence
@@ -11,33 +10,60 @@ from stabmon.findings import Finding, Key
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import RunWriter
+from stabmon.store.reason import LOCKED
 
 KEPT = 10_000
 """Rows that are kept in memory while the store refuses them."""
 
 PAUSE = 10.0
 """A failed attempt is repeated after this many times its own duration, so that a locked file costs little."""
+CLOSING = 45.0
+"""Seconds that closing may take: most of them for another process that has locked the file."""
+_RETRY = 0.2
+"""Seconds between attempts while the run is closed."""
+_ATTEMPTS = 5
+"""Attempts while the run is closed, where the file is not locked: a disk that is full stays so."""
 
 
 class StoreSink:
-    """Writes a run into ``folder``/run.sqlite; with ``resume`` goes on with the run that is there."""
+    """Writes a run into ``folder``/run.sqlite; with ``resume`` goes on with the run that is there.
+
+    closing: seconds that ``close`` may take, mostly for another process that has locked the file.
+    """
 
     name = "store"
 
-    def __init__(self, folder: Path, *, resume: bool = False, kept: int = KEPT, pause: float = PAUSE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume: bool = False,
+        kept: int = KEPT,
+        pause: float = PAUSE,
+        closing: float = CLOSING,
+    ) -> None:
         self.folder = Path(folder)
+        self.closing = closing
         self.lost = 0
-        """Rows that were given up because more than ``kept`` were waiting."""
+        """Rows that are not in the run's file: more than ``kept`` waited, or the file is gone."""
         self._resume = resume
         self._pause = pause
         self._rows: deque[tuple[int, float, Floats]] = deque(maxlen=kept)
         self._findings: dict[Key, Finding] = {}
         self._writer: RunWriter | None = None
+        self._written = 0
+        self._gone: str | None = None
+        self._moved: str | None = None
+        self._dropped = 0
         self._not_before = 0.0
 
     @property
     def advice(self) -> str:
-        """What a failure means: how many rows wait in memory."""
+        """What a failure means: how many rows wait in memory, or that they are lost."""
+        if self._gone:
+            return f"the {self.lost:,} samples that were written are lost with it, and so are all later ones"
+        if self._moved:
+            return "it is written where it is now"
         lost = f"; {self.lost} older ones are lost" if self.lost else ""
         return (
             f"{len(self._rows)} samples wait in memory (at most {self._rows.maxlen}) and are written when that is "
@@ -55,6 +81,9 @@ class StoreSink:
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Write this row, after those that wait."""
+        if self._gone:
+            self.lost += 1
+            return
         self.lost += len(self._rows) == self._rows.maxlen
         self._rows.append((step, time, values))
         self._write()
@@ -65,40 +94,90 @@ class StoreSink:
         self._write()
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """Write what waits, then how the run stands."""
-        self._write()
-        if not self._rows and self._writer:
-            self._writer.heartbeat(beat.model_copy(update={"dropped": beat.dropped + self.lost}))
-
-    def close(self, state: RunState) -> None:
-        """Write what waits, then the final state.
+        """Write what waits, then how the run stands; look whether the file is still the one that readers find.
 
         Raises:
-            StoreError: it cannot be written; the message says how many samples are lost.
+            StoreError: it is not.
+        """
+        self._dropped = beat.dropped
+        happened = self._look()
+        self._write()
+        if not self._rows and self._writer and not self._gone:
+            self._writer.heartbeat(beat.model_copy(update={"dropped": beat.dropped + self.lost}))
+        if happened:
+            raise StoreError(happened)
+
+    def discard(self) -> None:
+        """Remove a run that has not begun; one that goes on stays, as failed."""
+        writer, self._writer = self._writer, None
+        if writer is not None and self._resume:
+            writer.close(RunState.FAILED)
+        elif writer is not None:
+            writer.discard()
+
+    def close(self, state: RunState) -> None:
+        """Write what waits, then the final state; a file that another process has locked is waited for.
+
+        Raises:
+            StoreError: samples are lost; the message says how many of how many.
         """
         if self._writer is None:
             return
-        self._not_before = 0.0
+        trouble = self._gone or self._last_writes(clock.monotonic() + 0.9 * self.closing)
+        self.lost += len(self._rows)
+        self._rows.clear()
+        writer, self._writer = self._writer, None
         try:
-            self._write()
+            writer.close(state, self._dropped + self.lost)
         except StoreError as error:
-            with contextlib.suppress(StoreError):  # what is lost matters more than a state that cannot be written
-                self._writer.close(state)
-            raise StoreError(f"{error}; the last {len(self._rows)} samples of the run are lost") from error
-        else:
-            self._writer.close(state)
-        finally:
-            self._writer = None
+            trouble = trouble or str(error)
+        if trouble is not None or self.lost:
+            given = self._written + self.lost
+            raise StoreError(f"{trouble or 'too many waited'}; {self.lost:,} of {given:,} samples of the run are lost")
+
+    def _last_writes(self, deadline: float) -> str | None:
+        """Write what waits until ``deadline``; return what was in the way, or None when all is written."""
+        attempts = 0
+        while True:
+            attempts += 1
+            self._not_before = 0.0
+            try:
+                self._look()
+                self._write()
+            except StoreError as error:
+                if clock.monotonic() > deadline or (attempts >= _ATTEMPTS and LOCKED not in str(error)):
+                    return str(error)
+                clock.sleep(_RETRY)
+            else:
+                return self._gone
+
+    def _look(self) -> str | None:
+        """Return what became of the file, where it is not the one that readers find.
+
+        A file that was moved is written where it is now, and nothing is lost.
+        """
+        happened = None if self._writer is None or self._gone else self._writer.what_happened()
+        if happened is None:
+            return None
+        if not happened.kept:
+            self._gone = happened.text
+            self.lost += self._written + len(self._rows)
+            self._written = 0
+            self._rows.clear()
+            self._findings.clear()
+        self._moved = happened.text if happened.kept else None
+        return happened.text
 
     def _write(self) -> None:
         """Write all that waits, oldest first; nothing leaves the memory before it is written."""
         started = clock.monotonic()
-        if self._writer is None or started < self._not_before:
+        if self._writer is None or self._gone or started < self._not_before:
             return
         try:
             while self._rows:
                 self._writer.sample(*self._rows[0])
                 self._rows.popleft()
+                self._written += 1
             if self._findings:
                 self._writer.findings(list(self._findings.values()))
                 self._findings.clear()

@@ -21,7 +21,7 @@ from stabmon.findings import Entry, Finding, Key, digest
 from stabmon.formatting import number
 from stabmon.metrics import METRICS, Place, Shown
 from stabmon.names import padded
-from stabmon.records import RunInfo, RunState
+from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
 from stabmon.store.column_selection import ColumnSelection, select_columns
@@ -103,11 +103,31 @@ class TensorBoardSink:
             points += curve.points(values)
         self._file.add(step, time, points + images, restart=restart)
 
+    def resumed(self, findings: Sequence[Finding]) -> None:
+        """Remember the findings of the run's earlier part: the next table shows them too."""
+        self._findings.update({finding.key: finding for finding in findings})
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        """Look whether the file is still there.
+
+        Raises:
+            OSError: it was deleted.
+        """
+        if self._file is not None:
+            self._file.check()
+
     def findings(self, changed: Sequence[Finding]) -> None:
         """Write the table of all findings, as it stands at this step."""
         self._findings.update({finding.key: finding for finding in changed})
         if self._file is not None:
             self._file.add(self._step, clock.time(), [events.text("findings", _table(self._findings.values()))])
+
+    def discard(self) -> None:
+        """Remove the file of a run that has not begun."""
+        if self._file is not None:
+            self._file.close()
+            self._file.path.unlink(missing_ok=True)
+            self._file = None
 
     def close(self, state: RunState) -> None:
         """Write the images a last time and close the file."""

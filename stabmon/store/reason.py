@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+LOCKED = "another process has locked it"
 _BY_NUMBER = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -25,7 +26,7 @@ def reason(file: Path, error: BaseException) -> str:
     if "malformed" in said or "not a database" in said:
         return "it is damaged: it holds something else than what was written"
     if "locked" in said:
-        return "another process has locked it"
+        return LOCKED
     if number == errno.ENOSPC or "full" in said:
         return _full(file)
     if number in _BY_NUMBER:

@@ -56,6 +56,9 @@ class RunWriter:
             owner = Owner(file.parent)
             undo.callback(owner.release)
             there = _refuse_existing(file, info, resume=resume)
+            undo.callback(owner.release, ended=not there)
+            if not there:
+                undo.callback(_remove, file)
             if there:
                 disconnect(for_reading(file))  # its checks: foreign, newer
             watched = WatchedFile(file)
@@ -183,8 +186,21 @@ class RunWriter:
             self._watched.close()
             self._owner.release(ended=ended)
 
+    def discard(self) -> None:
+        """Close the file and remove it, while nobody else can write it: the run has not begun."""
+        disconnect(self._connection)
+        self._watched.close()
+        _remove(self.file)
+        self._owner.release(ended=True)
+
     def _add(self, table: Table, **columns: object) -> None:
         self._connection.execute(insert(table), {"run": schema.RUN, **columns})
+
+
+def _remove(file: Path) -> None:
+    """Remove a run's file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def _refuse_existing(file: Path, info: RunInfo, *, resume: bool) -> bool:

@@ -141,7 +141,7 @@ def test_a_full_queue_drops_rows_counts_them_and_reports_it_once(caplog):
     assert record.dropped >= 15
     assert len(sink.rows) + record.dropped == 20
     assert sink.beats[-1].dropped == record.dropped
-    assert [message.count("the queue is full") for message in caplog.messages] == [1]
+    assert [message.count("the queue is full") for message in caplog.messages] == [1, 0]
 
 
 @pytest.mark.parametrize("stage", ["start", "sample"])
@@ -222,7 +222,9 @@ def test_a_row_that_cannot_be_made_is_counted_as_dropped(caplog):
     record.close()
     assert [step for step, _ in sink.rows] == [0, 3]
     assert record.dropped == 3
-    assert len(caplog.messages) == 2
+    assert len(caplog.messages) == 3
+    assert caplog.messages[-1] == "stabmon: 3 of 5 samples reached no sink"
+    assert len(record.failures.texts) == 3
 
 
 def test_the_heart_beats_while_no_step_is_sampled(wait_until):

@@ -96,7 +96,7 @@ def test_close_says_how_many_rows_are_lost_when_the_store_stays_full(tmp_path, f
     sink = started(tmp_path)
     fill(5)
     failures = take(sink, range(50))
-    with pytest.raises(StoreError, match=f"the last {len(failures)} samples of the run are lost"):
+    with pytest.raises(StoreError, match=f"the disk is full.*; {len(failures)} of 50 samples of the run are lost"):
         sink.close(RunState.FINISHED)
     assert stored(tmp_path) == list(range(50 - len(failures)))
 
@@ -125,7 +125,10 @@ def test_more_rows_than_may_wait_are_counted(tmp_path, fill):
     with open_run(tmp_path) as run:
         assert run.heartbeat().dropped == sink.lost + 2
     assert stored(tmp_path)[-10:] == list(range(30, 40))
-    sink.close(RunState.FINISHED)
+    with pytest.raises(StoreError, match=f"too many waited; {sink.lost} of 40 samples of the run are lost"):
+        sink.close(RunState.FINISHED)
+    with open_run(tmp_path) as run:
+        assert run.heartbeat().words == f"finished, {sink.lost + 2} of {40 + 2} samples lost"
 
 
 def test_a_failing_store_is_not_asked_all_the_time(tmp_path, monkeypatch):

@@ -1,0 +1,103 @@
+"""The arguments of ``watch``, checked before anything is made: a wrong one leaves no folder, thread or hook."""
+
+from collections.abc import Collection, Mapping
+from numbers import Integral
+from typing import Any
+
+from torch import nn
+
+from stabmon.errors import ArgumentError
+from stabmon.schedule import Schedule
+
+_SINK = ("start", "sample", "findings", "close")
+
+
+def check_model(model: object, optimizer: object) -> None:
+    """Refuse what is no model, what is no optimizer, and the optimizer of another model.
+
+    Raises:
+        ArgumentError: the message says what was expected and what came.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if optimizer is None:
+        return
+    if not hasattr(optimizer, "register_step_post_hook"):
+        raise ArgumentError(
+            f"optimizer must be a torch optimizer, got {type(optimizer).__name__}; "
+            "leave it out and call monitor.step() after each step"
+        )
+    given = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group.get("params", ())}
+    own = {id(p) for p in model.parameters()}
+    if given and own and not given & own:
+        raise ArgumentError(
+            f"optimizer must hold parameters of this {type(model).__name__}, got one whose {len(given)} parameters are "
+            "all another model's; give the optimizer that trains the model that you watch"
+        )
+
+
+def check_options(
+    *,
+    schedule: object,
+    heads: object,
+    scaler: object,
+    sinks: object,
+    ignore: object,
+    first_step: object,
+    resume: object,
+    name: object,
+) -> None:
+    """Refuse options of another kind or range than ``watch`` describes.
+
+    Raises:
+        ArgumentError: the message says what was expected and what came.
+    """
+    _expect(isinstance(schedule, Schedule), "schedule", "a stabmon.Schedule", schedule)
+    _expect(_is_count(first_step, 0), "first_step", "a whole number of at least 0", first_step)
+    _check_heads(heads)
+    _expect(
+        scaler is None or all(callable(getattr(scaler, part, None)) for part in ("get_scale", "scale", "step")),
+        "scaler",
+        "a torch.amp.GradScaler",
+        scaler,
+    )
+    for sink in _many("sinks", sinks):
+        missing = [part for part in _SINK if not callable(getattr(sink, part, None))]
+        if missing or not isinstance(getattr(sink, "name", None), str):
+            raise ArgumentError(
+                f"sinks must hold objects with a name and the methods {', '.join(_SINK)} (stabmon.sinks.Sink), got "
+                f"{type(sink).__name__} without {', '.join(missing) or 'a name'}"
+            )
+    for code in _many("ignore", ignore):
+        _expect(isinstance(code, str), "ignore", "a sequence of rules' codes", code)
+    if resume and name is None:
+        raise ArgumentError("resume needs the name of the run to go on with: pass name=...")
+
+
+def _check_heads(heads: object) -> None:
+    if heads is None:
+        return
+    _expect(isinstance(heads, Mapping), "heads", "a mapping from module paths to numbers of heads", heads)
+    assert isinstance(heads, Mapping)
+    for path, number in heads.items():
+        _expect(isinstance(path, str), "heads", "a mapping whose keys are module paths", path)
+        _expect(_is_count(number, 1), f"heads[{path!r}]", "a whole number of at least 1", number)
+
+
+def _many(name: str, given: object) -> Collection[Any]:
+    if given is None:
+        return ()
+    is_many = isinstance(given, Collection) and not isinstance(given, str | bytes | Mapping)
+    _expect(is_many, name, "a sequence", given)
+    assert isinstance(given, Collection)
+    return given
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _expect(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        shown = repr(got) if isinstance(got, str | int | float | None) else type(got).__name__
+        raise ArgumentError(f"{name} must be {expected}, got {shown:.80}")
