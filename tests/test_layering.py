@@ -133,13 +133,13 @@ def _modules() -> dict[str, Path]:
 
 
 def _edges(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
-    """Return the modules of the project that a module imports; inside functions too where it belongs to the kernels.
+    """Return the modules of the project that a module imports, inside functions too.
 
     ``from package import module`` is an import of the module, not of what the package's ``__init__`` gathers.
     """
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names = set()
-    for imported in _imports(path, inside_functions=name.startswith("stabmon.kernels")):
+    for imported in _imports(path):
         bare = imported.lstrip(".")
         parents = package.split(".")[: len(package.split(".")) - (len(imported) - len(bare)) + 1]
         names.add(".".join([*parents, bare]).strip(".") if imported.startswith(".") else imported)

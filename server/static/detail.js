@@ -50,10 +50,10 @@ function evidence(cells) {
   return h("div.table-wrap", {}, h("table.numbers.evidence", {}, h("thead", {}, head), h("tbody", {}, rows)));
 }
 
-/** What a fix sets: its kind, value and setting. */
+/** A change in words: its title, value and setting. */
 function setting(fix) {
   const value = fix.value === null ? "" : ` ${number(fix.value, 4)}`;
-  return `${words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
+  return `${fix.title || words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
 }
 
 function drawFix(fix, index) {
@@ -81,7 +81,7 @@ export function drawCopyAll(findings) {
   const fixes = findings.map((finding) => finding.fixes[0]);
   if (!fixes.every((fix) => fix && fix.kind === fixes[0].kind)) return null;
   const code = [...new Set(fixes.map((fix) => fix.code))].join("\n\n");
-  return h("p.copy-all.dim", {}, `The ${words(fixes[0].kind)} fix for all of these`, copyButton(code, "Copy the code for all of these"));
+  return h("p.copy-all.dim", {}, `The ${fixes[0].title || words(fixes[0].kind)} fix for all of these`, copyButton(code, "Copy the code for all of these"));
 }
 
 function copyButton(text, label = "Copy the code") {

@@ -11,8 +11,10 @@ from torch.optim import AdamW, Optimizer
 from stabmon.ab_test.report import Arm, TrialReport
 from stabmon.errors import FixError
 from stabmon.findings import Finding
-from stabmon.fixes import apply, source_diff, together
-from stabmon.fixes.record import Applied, Fix, FixKind
+from stabmon.fixes import registry, source_diff, together
+from stabmon.fixes.change import Applied
+from stabmon.fixes.record import Fix
+from stabmon.fixes.training_loop import Loop
 from stabmon.monitor import watch
 from stabmon.schedule import Schedule
 
@@ -54,12 +56,15 @@ def trial(
     """
     fixes = tuple(part for one in ((fix,) if isinstance(fix, Fix) else fix) for part in one.parts)
     _check(fixes, steps, seeds)
+    plain = Loop()
+    changed = _changed(plain, fixes)
     sides: dict[bool, list[_Trained]] = {False: [], True: []}
     for seed in range(seeds):
         for fixed in (False, True):
             done = (2 * seed + fixed) * steps
-            tell = None if progress is None else _after(progress, done)
-            sides[fixed].append(_train(model, fixes if fixed else (), step, optimizer, steps, seed, heads, tell))
+            report = None if progress is None else _after(progress, done)
+            side = (fixes, changed) if fixed else ((), plain)
+            sides[fixed].append(_train(model, *side, step, optimizer, steps, seed, heads, report))
     without, with_fix = (Arm.of([one.losses for one in side], side[0].findings) for side in sides.values())
     diff = source_diff(together(*fixes), model)
     return TrialReport.of(fixes, sides[True][0].applied, diff, without, with_fix)
@@ -71,39 +76,30 @@ class _Trained(NamedTuple):
     applied: list[Applied]
 
 
-class _Loop(NamedTuple):
-    """What fixes of the training change."""
-
-    rate: float = 1.0
-    warmup: float = 0.0
-    clip: float | None = None
-
-    @classmethod
-    def of(cls, fixes: Sequence[Fix]) -> "_Loop":
-        values = {fix.kind: fix.value or 0.0 for fix in fixes}
-        rate = values.get(FixKind.LEARNING_RATE, 1.0)
-        return cls(rate, values.get(FixKind.WARMUP, 0.0), values.get(FixKind.CLIP))
-
-    def factor(self, step: int) -> float:
-        """Return the learning rate at ``step`` over the optimizer's own."""
-        return self.rate * (min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0)
-
-
 def _check(fixes: Sequence[Fix], steps: int, seeds: int) -> None:
     if not fixes:
         raise ValueError("a trial needs a fix, got none; pass finding.fix, or one of stabmon.fixes")
     if min(steps, seeds) < 1:
         raise ValueError(f"steps and seeds must be at least 1, got {steps} and {seeds}")
     for fix in fixes:
-        if fix.kind is FixKind.PRECISION:
-            raise FixError(f"the precision is decided inside step, where stabmon cannot change it:\n{fix.diff}")
-        if fix.kind is FixKind.LENGTH:
-            raise FixError(f"the length is that of the data, which both sides of a trial must share:\n{fix.diff}")
+        kind = registry.find(fix.kind)
+        if kind.of_data:
+            message = f"the {kind.title} is that of the data, which both sides of a trial must share"
+            raise FixError(f"{message}:\n{fix.diff}")
+
+
+def _changed(loop: Loop, fixes: Sequence[Fix]) -> Loop:
+    """Return ``loop`` with those of ``fixes`` that are of the training."""
+    for fix in fixes:
+        if fix.of_training:
+            loop = registry.find(fix.kind).change_loop(fix, loop)
+    return loop
 
 
 def _train(
     model: nn.Module,
     fixes: Sequence[Fix],
+    loop: Loop,
     step: Callable[[nn.Module, int], Tensor],
     optimizer: Callable[[nn.Module], Optimizer] | None,
     steps: int,
@@ -114,9 +110,9 @@ def _train(
     """Train one copy and return its losses; the findings are those of this copy."""
     copy = deepcopy(model).train()
     copy.zero_grad()
-    applied = [apply(fix, copy) for fix in fixes if not fix.kind.of_training]
+    applied = [fix.apply(copy) for fix in fixes if not fix.of_training]
     made = AdamW(copy.parameters(), lr=1e-3) if optimizer is None else optimizer(copy)
-    loop, losses = _Loop.of(fixes), list[Tensor]()
+    losses = list[Tensor]()
     rates = [group["lr"] for group in made.param_groups]
     cuda = sorted({weight.device.index for weight in copy.parameters() if weight.is_cuda})
     watched = watch(copy, made, dir=None, console=False, schedule=Schedule(dense=steps), heads=heads)

@@ -15,7 +15,8 @@ from scipy.special import stdtrit
 from stabmon.divergence import diverged
 from stabmon.findings import Finding
 from stabmon.findings.digest import advice, alarming, in_order
-from stabmon.fixes.record import Applied, Fix
+from stabmon.fixes.change import Applied
+from stabmon.fixes.record import Fix
 from stabmon.formatting import number, signed
 from stabmon.names import span
 from stabmon.records import Record
@@ -54,7 +55,7 @@ class Arm(Record):
     diverged: int
     """Number of seeds that diverged, as ``stabmon.divergence`` defines it."""
     findings: tuple[Finding, ...]
-    """What the rules found with the first seed."""
+    """Findings of the rules with the first seed."""
 
     @classmethod
     def of(cls, losses: Sequence[Sequence[float]], findings: Sequence[Finding]) -> "Arm":
@@ -71,7 +72,7 @@ class Arm(Record):
 
 
 class Verdict(StrEnum):
-    """What a trial comes to."""
+    """The outcome of a trial."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -83,9 +84,9 @@ class TrialReport(Record):
 
     fixes: tuple[Fix, ...]
     applied: tuple[Applied, ...]
-    """What was changed in place; empty where the fix is one of the training."""
+    """Changes made in place; empty where the fix is one of the training."""
     diff: str
-    """What differs between the two configurations, or in the user's code."""
+    """Difference between the two configurations, or in the user's code."""
     steps: int
     seeds: int
     without: Arm

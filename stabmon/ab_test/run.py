@@ -9,8 +9,9 @@ from torch import nn
 from stabmon.ab_test.report import Arm, TrialReport
 from stabmon.config import RunConfig, override
 from stabmon.errors import FixError
-from stabmon.fixes import apply, apply_to_config, config_diff
-from stabmon.fixes.record import Applied, Fix, FixKind
+from stabmon.fixes import apply_to_config, config_diff, registry
+from stabmon.fixes.change import Applied
+from stabmon.fixes.record import Fix
 from stabmon.workloads import training
 
 _FRESH = 1_000_003
@@ -48,11 +49,13 @@ def trial_of_run(
     if not fixes or min(steps, seeds) < 1:
         raise ValueError(f"a trial needs a fix, steps and seeds, got {len(fixes)}, {steps} and {seeds}")
     fixes = [part for fix in fixes for part in fix.parts]
-    if any(fix.kind is FixKind.LENGTH for fix in fixes):
-        raise FixError("the length is that of the data, which both sides of a trial must share; try another fix")
+    of_data = next((kind for kind in (registry.find(fix.kind) for fix in fixes) if kind.of_data), None)
+    if of_data is not None:
+        message = f"the {of_data.title} is that of the data, which both sides of a trial must share"
+        raise FixError(f"{message}; try another fix")
     whole = _with_fixes(config, fixes)
-    of_model = [fix for fix in fixes if not fix.kind.of_training]
-    of_training = [fix for fix in fixes if fix.kind.of_training]
+    of_model = [fix for fix in fixes if not fix.of_training]
+    of_training = [fix for fix in fixes if fix.of_training]
     sides: dict[bool, list[training.TrainingResult]] = {False: [], True: []}
     applied: list[Applied] = []
     for seed in range(seeds):
@@ -61,9 +64,9 @@ def trial_of_run(
         for fixed in (False, True):
             model, side = deepcopy(state), _short(run, steps, after)
             if fixed:
-                applied, side = [apply(fix, model) for fix in of_model], _with_fixes(side, of_training)
-            tell = None if progress is None else _after(progress, (2 * seed + fixed) * steps)
-            sides[fixed].append(training.train(side, model=model, device=device, progress=tell))
+                applied, side = [fix.apply(model) for fix in of_model], _with_fixes(side, of_training)
+            report = None if progress is None else _after(progress, (2 * seed + fixed) * steps)
+            sides[fixed].append(training.train(side, model=model, device=device, progress=report))
     without, with_fix = (Arm.of([one.losses for one in side], side[0].findings) for side in sides.values())
     return TrialReport.of(fixes, applied, config_diff(config, whole), without, with_fix)
 

@@ -1,10 +1,10 @@
-"""``stabmon try``: what a fix is worth, by a short training with it and without it."""
+"""``stabmon try``: a fix compared by a short training with it and without it."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stabmon.fixes.record import FixKind
+from stabmon.fixes import registry
 from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def try_fix(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a documented run such as naive.")],
     fix: Annotated[
-        FixKind | None, typer.Option(help="What to try; without it, the first fix that preflight names.")
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"What to try: {', '.join(registry.names())}; without it, the first fix that preflight names.",
+        ),
     ] = None,
     value: Annotated[float | None, typer.Option(help="Value of the fix, such as a bias, with --fix.")] = None,
     steps: Annotated[int, typer.Option(min=2, help="Optimizer steps of each side.")] = 40,
@@ -40,7 +44,7 @@ def try_fix(
         Terminal().print(report)
 
 
-def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, device: str) -> "tuple[Fix, ...]":
+def _fixes(config: "RunConfig", kind: str | None, value: float | None, device: str) -> "tuple[Fix, ...]":
     from stabmon.errors import FixError
     from stabmon.preflight_check import preflight
     from stabmon.preflight_check.fixes_of_kind import fixes_of_kind
@@ -48,11 +52,13 @@ def _fixes(config: "RunConfig", kind: FixKind | None, value: float | None, devic
 
     if kind is None and value is not None:
         raise FixError("--value is the value of a fix; name it with --fix, such as --fix bias")
+    if kind is not None:
+        registry.find(kind)
     inputs, _ = next(iter(training.batches(config, device)))
     report = preflight(training.build(config, device), inputs, config=config.model_dump(mode="json"))
     fixes = report.fixes if kind is None else fixes_of_kind(kind, config, report, value)
     if not fixes:
         raise FixError(
-            f"preflight finds nothing to mend in {config.name}; name what to try: --fix {' | '.join(FixKind)}"
+            f"preflight finds nothing to fix in {config.name}; name what to try: --fix {' | '.join(registry.names())}"
         )
     return fixes

@@ -1,4 +1,4 @@
-"""What a user has today, as detectors on the same series: each turns loss and gradient norms into a score a step.
+"""Baselines that a user has today: detectors that turn loss and gradient norms into a score a step.
 
 A step is an alarm where its score is above the detector's threshold; a loss that is not finite always is one. The
 published threshold is the default, and any other gives the detector another place on its curve of recall and precision.

@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Place(NamedTuple):
-    """Where and how an evaluation is carried out."""
+    """Folder and options of an evaluation."""
 
     folder: Path
     device: str

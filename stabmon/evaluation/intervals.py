@@ -19,7 +19,7 @@ class Figure(Record):
     low: float | None = None
     high: float | None = None
     count: int = 0
-    """What it was counted over: runs, or findings."""
+    """The unit that was counted: runs, or findings."""
 
     def __str__(self) -> str:
         if self.value is None:

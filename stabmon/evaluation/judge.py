@@ -13,14 +13,15 @@ from stabmon.evaluation.matrix import Half, Planned, halves
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
-from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, of_baselines, setting
+from stabmon.evaluation.verdict import BaselineAlarms, Verdict, alarms, of_baselines
 from stabmon.findings import Finding, Key
+from stabmon.fixes import registry
 from stabmon.fixes.record import Fix
 from stabmon.rules import Limits
 
 
 class Found(NamedTuple):
-    """What was found in one run, before and during the training, and by the baselines."""
+    """Findings of one run, before and during the training, and by the baselines."""
 
     name: str
     at_start: tuple[Finding, ...]
@@ -29,14 +30,14 @@ class Found(NamedTuple):
     """Steps at which findings in the samples became a warning."""
     baselines: dict[str, BaselineAlarms]
     versions: dict[str, str]
-    """What the run was trained with."""
+    """Versions that the run was trained with."""
 
 
 class Ends(NamedTuple):
-    """How the runs of a matrix ended."""
+    """Outcomes of the runs of a matrix."""
 
     references: dict[str, Reference]
-    """What each group is held to."""
+    """Reference of each group."""
     labels: dict[str, Label]
     spreads: dict[str, float]
 
@@ -52,7 +53,7 @@ class Repaired(NamedTuple):
     fix: Fix
     how: How
     outcome: Outcome | None
-    """How it ended; None where it was not trained."""
+    """Its outcome; None where it was not trained."""
 
 
 def ends(planned: Sequence[Planned], outcomes: Mapping[str, Outcome]) -> Ends:
@@ -117,7 +118,9 @@ def _verdict(
     }
     settings = set(settings_that_fix(outcome, healthy)) if label.failed else set()
     settings |= {
-        setting(one.fix.kind) for how, one in own.items() if ok[how] and how != "second" and len(one.fix.parts) == 1
+        registry.find(one.fix.kind).family
+        for how, one in own.items()
+        if ok[how] and how != "second" and len(one.fix.parts) == 1
     }
     return Verdict(
         name=run.name,

@@ -1,4 +1,4 @@
-"""Which runs failed, by how they ended and by nothing else.
+"""Labels of runs as failed or healthy, by their outcome and by nothing else.
 
 A run failed where a loss was not finite, where it ended above its own start, or where its final loss is worse than that
 of the best configuration of the same workload, size, length of training and learning rate by more than the margin; the
@@ -35,7 +35,7 @@ Why = Literal["healthy", "undecided", "not finite", "diverged", "worse", "worse 
 
 
 class Reference(Record):
-    """What the runs of a group are held to: its best configuration."""
+    """The reference of a group of runs: its best configuration."""
 
     configuration: str
     loss: float
@@ -45,9 +45,9 @@ class Reference(Record):
     names: tuple[str, ...]
     """Its replicates."""
     noise: float
-    """What two replicates may differ by."""
+    """Difference that two replicates may have."""
     margin: float
-    """What two sound runs may differ by; at least ``noise``."""
+    """Difference that two sound runs may have; at least ``noise``."""
     context: int
     """Length that its runs were trained at, as ``model.context`` counts it; one with a fix may train at another."""
     validation: float | None
@@ -55,7 +55,7 @@ class Reference(Record):
 
 
 class Label(Record):
-    """How a run ended."""
+    """Outcome of a run."""
 
     why: Why
     loss: float

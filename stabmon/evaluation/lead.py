@@ -1,8 +1,8 @@
-"""When the loss itself shows a failure, so that a finding can be called early or late.
+"""The step at which the loss itself shows a failure, so that a finding can be called early or late.
 
 The loss shows it from the first step on at which a loss is not finite, or at which the mean of the last 20 losses has
 been above the reference's at the same step by more than the margin and stays so for 20 steps. That asks for a reference
-run, which a user does not have; it is the earliest that a loss curve could tell anyone.
+run, which a user does not have; it is the earliest step at which a loss curve could show it.
 """
 
 import math

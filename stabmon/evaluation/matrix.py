@@ -35,7 +35,7 @@ class Variant(Section):
 
     name: str
     kind: str
-    """What it was meant to show: a kind of failure, or "healthy"."""
+    """The failure that it is meant to show, or "healthy"."""
     bases: list[str]
     """Names of bases, or of workloads, which stand for all their bases."""
     change: dict[str, Any] = Field(default_factory=dict)

@@ -38,7 +38,7 @@ class Row(Record):
     at_start: Figure
     """Share of failed runs that preflight found, before the first step."""
     cause: Figure
-    """Share of found failures, of those that some setting is known to mend, whose first fix turns such a setting."""
+    """Share of found failures, of those that some setting is known to fix, whose first fix changes such a setting."""
     fixed: Figure
     """Share of failed runs that their first fix makes healthy from step 0; a run without a fix counts as not fixed.
 

@@ -1,4 +1,4 @@
-"""How a run of the matrix ended, as it is kept beside what was recorded of it."""
+"""Outcome of a run of the matrix, kept beside what was recorded of it."""
 
 import math
 from pathlib import Path
@@ -55,7 +55,7 @@ class Outcome(Record):
 
     @property
     def group(self) -> str:
-        """What it may be compared with: the same workload, size, length of training and learning rate."""
+        """Group of runs that it may be compared with: the same workload, size, length of training and learning rate."""
         config = self.run_config
         model, training = config.model, config.training
         size = f"{model.layers}x{model.width}x{model.heads} n={model.context}"

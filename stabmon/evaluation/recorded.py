@@ -1,4 +1,4 @@
-"""What was recorded of a run, in memory: thresholds are replayed over it as often as one likes, without training."""
+"""A recorded run in memory: thresholds are replayed over it as often as one likes, without training."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ STARTS = "starts.json"
 
 
 class Start(Record):
-    """What one forward pass before the training measured."""
+    """Measurements of one forward pass before the training."""
 
     info: RunInfo
     layout: Layout

@@ -16,13 +16,10 @@ from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.runs import Job, record, retrain
 from stabmon.evaluation.verdict import alarming
 from stabmon.findings import Finding, Key
-from stabmon.fixes import apply, apply_to_config
-from stabmon.fixes.record import Fix, FixKind
+from stabmon.fixes import apply_to_config, registry
+from stabmon.fixes.record import Fix
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.workloads.intervention import Intervention
-
-ANOTHER_MODEL = (FixKind.PRE_NORM, FixKind.POSITION, FixKind.LENGTH)
-"""Fixes that make another model, or ask for other data: a model cannot be changed so while it trains."""
 
 
 class Repair(NamedTuple):
@@ -37,7 +34,7 @@ class Repair(NamedTuple):
 
     @property
     def how(self) -> How:
-        """How it is carried out."""
+        """The way it is carried out."""
         return "live" if self.step is not None else "second" if self.is_second else "first"
 
 
@@ -71,14 +68,18 @@ def again(first: Repair, run: Outcome, findings: Iterable[Finding], warned: Mapp
 
 
 def live(run: Outcome, findings: Iterable[Finding], folder: Path, warned: Mapping[Key, int]) -> Repair | None:
-    """Return the training of ``run`` in which the first fix is applied after the step at which it was first told."""
+    """Return the training of ``run`` in which the first fix is applied after the step of its first finding."""
     first = first_fix(findings, warned)
     if first is None:
         return None
     finding, fix = first
     step = warned.get(finding.key, finding.opened) + 1
-    is_late = step >= len(run.losses) or any(part.kind in ANOTHER_MODEL for part in fix.parts)
-    if is_late or _fixed(fix, run.run_config) is None:
+    is_late = step >= len(run.losses)
+    if (
+        is_late
+        or not all(registry.find(part.kind).while_training for part in fix.parts)
+        or _fixed(fix, run.run_config) is None
+    ):
         return None
     return _repair(run, fix, step, run.run_config, folder)
 
@@ -93,7 +94,7 @@ def carry_out(repair: Repair) -> Outcome:
 
 
 def apply_everywhere(model: nn.Module, fix: Fix) -> None:
-    """Apply ``fix`` to every attention of ``model``, as a user does who is told of one layer; some may have it already.
+    """Apply ``fix`` to every attention of ``model``, as the user of one layer's finding does; some may have it already.
 
     What of it is not in the model is left to the training's settings.
 
@@ -102,12 +103,12 @@ def apply_everywhere(model: nn.Module, fix: Fix) -> None:
     """
     names = [name for name, module in model.named_modules() if isinstance(module, SelfAttention)]
     for part in fix.parts:
-        if part.kind.of_training:
+        if part.of_training:
             continue
         refused: list[FixError] = []
         for name in names:
             try:
-                apply(part.model_copy(update={"module": name}), model)
+                part.model_copy(update={"module": name}).apply(model)
             except FixError as error:
                 refused.append(error)
         if len(refused) == len(names):

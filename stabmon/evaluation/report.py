@@ -23,9 +23,9 @@ HEADS = (
 )
 """Heads of the rules' table; "of decided" is the figure before it, without the runs whose outcome is undecided."""
 _COUNTS = 3
-"""Of these, how many are numbers of runs."""
+"""Number of those that are numbers of runs."""
 _FOUND = 8
-"""How many are about what was found; the others are about when, why and what mends it."""
+"""Number of those about what was found; the others are about its time, its cause and its fix."""
 _BASELINE_HEADS = (
     *("baseline", "recall", "precision", "of decided", "alarms a healthy run", "of decided", "lead"),
     *("recall at our precision", "of decided"),

@@ -20,7 +20,7 @@ from stabmon.rules import Limits, catalogue
 from stabmon.rules.limits import documents
 
 FACTORS = (0.25, 0.5, 0.71, 1.41, 2.0, 4.0)
-"""What a default is multiplied with; whole numbers are rounded, and what is at most one stays so: it is a share."""
+"""Factors on a default; whole numbers are rounded, and what is at most one stays so: it is a share."""
 ROUNDS = 2
 """Times the list of limits is gone through, where the first changed any."""
 FILE = "limits.yaml"
@@ -38,7 +38,7 @@ class Tried(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How good limits are; the greater the better."""
+    """Score of some limits; the greater the better."""
 
     right: int
     quiet: int

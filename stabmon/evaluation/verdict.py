@@ -1,4 +1,4 @@
-"""What is known of one run: how it ended, what was found and when, and whether the fix fixed it."""
+"""One run, judged: its outcome, what was found and when, and whether the fix fixed it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,11 +8,12 @@ from stabmon.evaluation.matrix import Half
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.recorded import Recorded
 from stabmon.findings import Finding, Key
+from stabmon.fixes import registry
 from stabmon.records import Record, Severity
 
 
 class Alarm(Record):
-    """A rule that spoke at warning level or above, for itself; its layers are one alarm."""
+    """A rule with a finding at warning level or above that is no symptom of another; its layers are one alarm."""
 
     code: str
     severity: Severity
@@ -21,11 +22,11 @@ class Alarm(Record):
     at_start: bool
     """Whether preflight found it, before the first step."""
     fix: str | None
-    """Kind of its first fix."""
+    """Setting that its first fix changes."""
 
 
 class BaselineAlarms(Record):
-    """What a baseline said of one run."""
+    """The score of a baseline over one run."""
 
     peak: float
     """Highest score, which any threshold can be held against."""
@@ -49,7 +50,7 @@ class Verdict(Record):
     alarms: tuple[Alarm, ...]
     baselines: dict[str, BaselineAlarms]
     settings: tuple[str, ...] = ()
-    """Knobs that are known to mend it: a healthy run of the matrix or a fixed one differs in nothing else."""
+    """Settings that are known to fix it: a healthy run of the matrix or a fixed one differs in nothing else."""
     fixed: bool | None = None
     """Whether it is healthy with its first fix from step 0; None where that was not tried."""
     fixed_in_two: bool | None = None
@@ -76,7 +77,7 @@ class Verdict(Record):
 
     @property
     def named(self) -> str | None:
-        """The setting that the first alarm with a fix would turn."""
+        """The setting that the fix of the first alarm with one would change."""
         return next((alarm.fix for alarm in self.alarms if alarm.fix is not None), None)
 
 
@@ -95,13 +96,13 @@ def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: M
                 severity=finding.severity,
                 opened=step,
                 at_start=is_early,
-                fix=setting(finding.fixes[0].kind) if finding.fixes else None,
+                fix=registry.find(finding.fixes[0].kind).family if finding.fixes else None,
             )
     return tuple(found.values())
 
 
 def alarming(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
-    """Return the findings at warning level and above that stand for themselves, first and gravest first.
+    """Return the findings at warning level and above that stand for themselves, first and most severe first.
 
     warned: steps at which they became a warning, where those may differ from the ones at which they opened.
     """
@@ -109,13 +110,8 @@ def alarming(findings: Iterable[Finding], warned: Mapping[Key, int] | None = Non
     return sorted(own, key=lambda one: ((warned or {}).get(one.key, one.opened), -one.severity.rank))
 
 
-def setting(kind: str) -> str:
-    """Return the setting that a kind of fix turns; a learnable bias and a fixed one are the same."""
-    return "bias" if kind == "learnable_bias" else str(kind)
-
-
 def of_baselines(run: Outcome, recorded: Recorded) -> dict[str, BaselineAlarms]:
-    """Return what each baseline says of a run; it reads every loss, and the gradient norms that were sampled."""
+    """Return the alarms of each baseline over a run; it reads every loss, and the gradient norms that were sampled."""
     steps = len(run.losses)
     losses = recorded.series("loss", steps)
     losses[:] = run.losses

@@ -1,118 +1,77 @@
-"""A fix as data: one change to a model or to its training, and what carrying it out did. No torch."""
+"""A fix as data: one or several changes to a model or to its training. No torch."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stabmon.formatting import number, words
-from stabmon.records import Record
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from stabmon.errors import FixError
+from stabmon.fixes import registry
+from stabmon.fixes.change import Applied, Change
+from stabmon.formatting import number
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class FixKind(StrEnum):
-    """The knobs that stabmon can name."""
+class Fix(Change):
+    """A change that is expected to fix a finding, or several that belong together."""
 
-    BIAS = "bias"
-    LEARNABLE_BIAS = "learnable_bias"
-    QK_NORM = "qk_norm"
-    LAYER_SCALE = "layer_scale"
-    HYBRID_NORM = "hybrid_norm"
-    PRE_NORM = "pre_norm"
-    POSITION = "position"
-    LEARNING_RATE = "learning_rate"
-    WARMUP = "warmup"
-    CLIP = "clip"
-    PRECISION = "precision"
-    LENGTH = "length"
-
-    @property
-    def of_training(self) -> bool:
-        """Whether it is a knob of the training loop and not of the model."""
-        return self in _OF_TRAINING
-
-
-_OF_TRAINING = (FixKind.LEARNING_RATE, FixKind.WARMUP, FixKind.CLIP, FixKind.PRECISION, FixKind.LENGTH)
-
-
-class Safety(StrEnum):
-    """When a fix can be applied without throwing away what was learnt."""
-
-    ANY_TIME = "any time"
-    BEFORE_TRAINING = "before training"
-    BY_HAND = "by hand"
-
-
-class Effect(Record):
-    """What a fix is expected to do to one number of one layer."""
-
-    metric: str
-    before: float
-    after: float
-
-    def __str__(self) -> str:
-        return f"{words(self.metric)} {number(self.before)} -> {number(self.after)}"
-
-
-class Fix(Record):
-    """One change to one module, or to the training, that is expected to mend a finding."""
-
-    kind: FixKind
-    module: str
-    """Path of the attention module to change; empty for a fix outside the model, such as the learning rate, and for
-    QK norm in every layer."""
-    value: float | None = None
-    """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
-    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
-    of positions (None: the present one); the factor on the learning rate; the warm-up in steps; the largest gradient
-    norm; the sequence length in keys."""
-    setting: str | None = None
-    """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
-    safety: Safety
-    why: str
-    """One sentence: why this knob and this value."""
-    code: str
-    """The line or lines that a user would write for it."""
-    diff: str = ""
-    """The same as a change to the code that builds the model or trains it, in the form of a unified diff."""
-    effect: Effect | None = None
-    """What it is expected to do, as a number; None where nothing was measured that says so."""
     made_of: tuple[Fix, ...] = ()
     """The changes that it is made of where they are several, that of ``kind`` first; ``code`` and ``diff`` hold all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _titled(cls, given: Any) -> Any:
+        """Take the title of the kind where none is given."""
+        kind = given.get("kind") if isinstance(given, dict) else None
+        if not isinstance(kind, str) or "title" in given or not registry.is_registered(kind):
+            return given
+        return given | {"title": registry.find(kind).title}
+
+    @field_validator("kind")
+    @classmethod
+    def _registered(cls, kind: str, info: ValidationInfo) -> str:
+        """Refuse an unknown kind; in stored JSON it stays, for a run may come from a process that has more kinds."""
+        if info.mode != "json":
+            try:
+                registry.find(kind)
+            except FixError as error:
+                raise ValueError(str(error)) from None
+        return kind
 
     @property
     def parts(self) -> tuple[Fix, ...]:
         """Each change by itself."""
         return self.made_of or (self,)
 
+    @property
+    def of_training(self) -> bool:
+        """Whether its kind changes the training loop and not the model."""
+        return registry.find(self.kind).of_training
+
     def __str__(self) -> str:
         if self.made_of:
             return ", with ".join(map(str, self.made_of))
         value = "" if self.value is None else f" = {number(self.value, 4)}"
         setting = "" if self.setting is None else f" = {self.setting}"
-        everywhere = " in every layer" if self.kind is FixKind.QK_NORM else ""
-        place = f" in {self.module}" if self.module else everywhere
-        return f"{words(self.kind)}{value}{setting}{place}"
+        return f"{self.title or self.kind}{value}{setting}{self._place()}"
+
+    def _place(self) -> str:
+        if self.module:
+            return f" in {self.module}"
+        everywhere = registry.is_registered(self.kind) and registry.find(self.kind).for_every_layer
+        return " in every layer" if everywhere else ""
 
     def apply(self, model: nn.Module) -> Applied:
         """Carry the fix out on ``model``, in place, and return what that changed.
 
+        A fix of several changes is carried out as a whole or, where one of them is refused, not at all.
+
         Raises:
             FixError: this model does not let stabmon change it; the message holds the code to write.
         """
-        from stabmon.fixes import apply
+        from stabmon.fixes.application import apply
 
-        return apply(self, model)
-
-
-class Applied(Record):
-    """What carrying out a fix did to a model."""
-
-    module: str
-    """Path of the module that was changed."""
-    changed: str
-    """One sentence: what is different now, and what of the learnt function it touches."""
-    parameters: tuple[str, ...] = ()
-    """Paths of new parameters, which an optimizer made before does not know."""
+        return apply(self.parts, self.code, model)

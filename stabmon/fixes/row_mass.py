@@ -1,8 +1,10 @@
-"""What a row would sum to at another bias, and the bias at which it sums to one, from what a run records. No torch."""
+"""Row mass at another bias, and the bias at which a row sums to one, from what a run records. No torch."""
 
 import math
 
 import numpy as np
+
+from stabmon import alibi
 
 _SPREAD = np.linspace(-8.0, 8.0, 401)
 _DENSITY = np.exp(-0.5 * _SPREAD**2) / np.exp(-0.5 * _SPREAD**2).sum()
@@ -49,11 +51,11 @@ def best_bias(row_mass: float, bias: float, logit_mean: float = 0.0, logit_std: 
 def alibi_bias(heads: int, length: float, is_causal: bool) -> float:
     """Return -log of the number of keys that ALiBi leaves a row of ``length`` keys; the median over heads.
 
-    Head h of H hides a key at distance d by a factor exp(-m d), m = 2^(-8 (h + 1) / H), so a row of a causal mask keeps
-    Σ exp(-m d) = (1 - exp(-m n)) / (1 - exp(-m)) keys, however long it becomes; without the mask both sides count, each
-    of half the length. Slopes are those of a power of two (arXiv 2108.12409); another number of heads is near it.
+    A head with slope m (``stabmon.alibi.slopes``) hides a key at distance d by a factor exp(-m d), so a row of a causal
+    mask keeps Σ exp(-m d) = (1 - exp(-m n)) / (1 - exp(-m)) keys, however long it becomes; without the mask both sides
+    count, each of half the length.
     """
-    slopes = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
+    slopes = np.array(alibi.slopes(heads))
     side = length if is_causal else length / 2
     keys = (1 - np.exp(-slopes * side)) / (1 - np.exp(-slopes))
     return -float(np.median(np.log(keys if is_causal else np.maximum(2 * keys - 1, 1))))

@@ -1,15 +1,16 @@
-"""A fix as a unified diff of the file in which the user wrote the model: found through the classes of its modules."""
+"""Changes as a unified diff of the file in which the user wrote the model, found through its modules' classes."""
 
 import ast
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
-from stabmon.fixes.record import Fix, FixKind
+from stabmon.fixes import registry
+from stabmon.fixes.change import Change
 from stabmon.names import own_name
 
 _OURS = "stabmon."
@@ -23,75 +24,50 @@ class _Edit(NamedTuple):
     text: str
 
 
-def source_diff(fix: Fix, model: nn.Module) -> str:
-    """Return ``fix`` as a change to the source of ``model``, or ``Fix.diff`` where the place cannot be found there.
+def diff_of(changes: Sequence[Change], model: nn.Module) -> str:
+    """Return ``changes`` to the source of ``model``, each as ``Change.diff`` where its place cannot be found there.
 
     It is found where a class of the model, or another function of its file, calls ``SigmoidAttention``, ``Block`` or
     ``sigmoid_attention`` just once: the argument is added there or replaced. A fix of one layer then changes all layers
-    that this call makes. Its parts make one diff for each file. Nothing is written.
+    that this call makes. Together they make one diff for each file. Nothing is written.
     """
     after: dict[Path, str] = {}
-    general = [part.diff for part in fix.parts if not _edit(part, model, after)]
+    general = [change.diff for change in changes if not _edit(change, model, after)]
     own = [_unified(file, file.read_text(encoding="utf-8"), text) for file, text in after.items()]
     return "\n".join(dict.fromkeys(found for found in (*own, *general) if found))
 
 
-def _edit(fix: Fix, model: nn.Module, texts: dict[Path, str]) -> bool:
-    """Carry ``fix`` out in ``texts``, files as edited so far, and return whether its place was found."""
-    for cls in _classes(fix, model):
+def _edit(change: Change, model: nn.Module, texts: dict[Path, str]) -> bool:
+    """Carry ``change`` out in ``texts``, files as edited so far, and return whether its place was found."""
+    for cls in _classes(change, model):
         file = inspect.getsourcefile(cls)
         if file is None or not Path(file).is_file():
             continue
         before = texts.get(Path(file)) or Path(file).read_text(encoding="utf-8")
-        edits = _edits(fix, ast.parse(before), before.encode())
+        edits = _edits(change, ast.parse(before), before.encode())
         if edits:
             texts[Path(file)] = _edited(before.encode(), edits).decode()
             return True
     return False
 
 
-def _classes(fix: Fix, model: nn.Module) -> Iterator[type[nn.Module]]:
-    """Yield the user's own classes from the module that ``fix`` names up to the model."""
+def _classes(change: Change, model: nn.Module) -> Iterator[type[nn.Module]]:
+    """Yield the user's own classes from the module that ``change`` names up to the model."""
     modules = {own_name(name): module for name, module in model.named_modules()}
-    parts = fix.module.split(".") if fix.module else []
+    parts = change.module.split(".") if change.module else []
     for depth in range(len(parts), -1, -1):
         module = modules.get(".".join(parts[:depth]))
         if module is not None and not f"{type(module).__module__}.".startswith((_OURS, "torch.")):
             yield type(module)
 
 
-def _edits(fix: Fix, tree: ast.Module, source: bytes) -> list[_Edit]:
-    arguments = _arguments(fix)
-    for name, wanted in arguments.items():
+def _edits(change: Change, tree: ast.Module, source: bytes) -> list[_Edit]:
+    for name, wanted in registry.find(change.kind).arguments(change).items():
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node) == name]
         if len(calls) == 1:
             places = _Places(source)
             return [places.argument(calls[0], argument, value) for argument, value in wanted.items()]
     return []
-
-
-def _arguments(fix: Fix) -> dict[str, dict[str, str]]:
-    """Return which calls may be changed, and the arguments that they are to have."""
-    number = None if fix.value is None else f"{fix.value:.6g}"
-    match fix.kind:
-        case FixKind.BIAS if number is not None:
-            return {"SigmoidAttention": {"bias": number}, "sigmoid_attention": {"bias": number}}
-        case FixKind.LEARNABLE_BIAS:
-            start = {} if number is None else {"bias_start": number}
-            return {"SigmoidAttention": {"bias": '"learnable"'} | start}
-        case FixKind.QK_NORM:
-            return {"SigmoidAttention": {"qk_norm": "True"}, "SoftmaxAttention": {"qk_norm": "True"}}
-        case FixKind.POSITION if fix.setting in ("rope", "alibi", "none"):
-            wanted = {"position": "None" if fix.setting == "none" else f'"{fix.setting}"'}
-            return {"SigmoidAttention": wanted, "SoftmaxAttention": wanted}
-        case FixKind.LAYER_SCALE if number is not None:
-            return {"Block": {"layer_scale": number}}
-        case FixKind.HYBRID_NORM:
-            return {"Block": {"hybrid_norm": "True"}}
-        case FixKind.PRE_NORM:
-            return {"Block": {"norm": '"pre"'}}
-        case _:
-            return {}
 
 
 def _name(call: ast.Call) -> str:

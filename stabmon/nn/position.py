@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from stabmon import alibi
+
 
 def rotate(query: Tensor, key: Tensor, *, base: float = 10000.0) -> tuple[Tensor, Tensor]:
     """Rotate ``query`` and ``key`` by their positions, so that their product depends on the distance alone (RoPE).
@@ -37,18 +39,5 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """Return ALiBi's slope per head, [heads] fp32: head h of a power of two has 2^(-8 (h+1) / heads).
-
-    Another number of heads takes the slopes of the power of two below it, then every second one of the power of two
-    above.
-
-    References:
-        arXiv 2108.12409, section 3 and its note on other numbers of heads.
-    """
-    below = 1 << (heads.bit_length() - 1)
-    slopes = _geometric(below) + _geometric(2 * below)[::2][: heads - below]
-    return torch.tensor(slopes, dtype=torch.float32)
-
-
-def _geometric(heads: int) -> list[float]:
-    return [2.0 ** (-8.0 * (head + 1) / heads) for head in range(heads)]
+    """Return ALiBi's slope per head, [heads] fp32; see ``stabmon.alibi.slopes``."""
+    return torch.tensor(alibi.slopes(heads), dtype=torch.float32)

@@ -37,7 +37,7 @@ SEQUENCES = 4
 
 
 class Start(NamedTuple):
-    """What one forward pass measured: row, float32 [layout.width], and what is known of the model."""
+    """Measurements of one forward pass: row, float32 [layout.width], and what is known of the model."""
 
     info: RunInfo
     layout: Layout

@@ -43,7 +43,7 @@ class _Weights(NamedTuple):
 
 
 class _Coupling(NamedTuple):
-    """What turns a change of an input into one of a logit, [H]: over the mean of ‖x‖², and over its maximum."""
+    """Factors from a change of an input to one of a logit, [H]: over the mean of ‖x‖², and over its maximum."""
 
     mean: Tensor
     most_query: Tensor

@@ -29,7 +29,7 @@ def run(model: nn.Module, batch: Batch) -> None:
         model(*args, **kwargs)
     except StabmonError:
         raise
-    except Exception as error:  # whatever the user's model raises on this batch is told with what it was given
+    except Exception as error:  # whatever the user's model raises on this batch is reported with what it was given
         given = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
         raise ModelError(
             f"{type(model).__name__} does not take this batch: it was called with ({given}) and raised "

@@ -1,4 +1,4 @@
-"""What the length sweep says: one row a layer and length, and where the bias stops being right."""
+"""The report of the length sweep: one row a layer and length, and where the bias stops being right."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -16,7 +16,7 @@ row masses 0.5 to 1.7."""
 
 
 class LengthStart(Record):
-    """How one attention would start at one length, over its heads as the glossary says."""
+    """Start of one attention at one length, over its heads as the glossary says."""
 
     layer: str
     length: int

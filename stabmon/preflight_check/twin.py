@@ -1,4 +1,4 @@
-"""What softmax would give on the same queries, keys and values, and the bias at which rows would sum to one."""
+"""The softmax twin on the same queries, keys and values, and the bias at which rows would sum to one."""
 
 import math
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 
-from stabmon.fixes import suggest
+from stabmon.fixes import registry
 from stabmon.fixes.effect import with_effect
-from stabmon.fixes.record import Fix, FixKind
+from stabmon.fixes.kinds.qk_norm import qk_norm_everywhere, qk_norm_fix
+from stabmon.fixes.record import Fix
+from stabmon.fixes.suggest import together
 from stabmon.formatting import number
+from stabmon.records import Attention
 from stabmon.rules import run_config
 from stabmon.rules.view import Run
 
@@ -15,17 +18,6 @@ rate, so the matrix by a norm of rate·width, and one drawn at 1/√width has a 
 norm stay at 0.4 to 1.5, with warm-ups of thousands of steps (GPT-3, LLaMA and OPT, as remembered); those of arXiv
 2409.04431 train at 7.7 with it, in every size. Ours, measured without it: 0.1 to 0.4 held, most at 1.3 to 3.8
 failed."""
-_OF_LAYER = (
-    "row_mass",
-    "bias",
-    "best_bias",
-    "logit_mean",
-    "logit_std",
-    "logit_max",
-    "branch_ratio",
-    "residual_in",
-)
-_OF_RUN = ("learning_rate", "total_gradient_norm")
 
 
 def with_effects(fixes: Iterable[Fix], run: Run) -> tuple[Fix, ...]:
@@ -35,11 +27,11 @@ def with_effects(fixes: Iterable[Fix], run: Run) -> tuple[Fix, ...]:
 
 def _complete(run: Run, fix: Fix) -> Fix:
     """Return ``fix``, together with QK norm where the learning rate requires that whatever else is fixed."""
-    is_whole = fix.kind.of_training
+    is_whole = fix.of_training
     attentions = [
         one for one in run.info.model.attentions if (is_whole or fix.module == one.module) and not one.qk_norm
     ]
-    if not attentions or fix.kind in (FixKind.QK_NORM, FixKind.LEARNING_RATE) or len(fix.parts) > 1:
+    if not attentions or registry.find(fix.kind).bounds_updates or len(fix.parts) > 1:
         return fix
     attention = attentions[0]
     rate = run_config.learning_rate(run)
@@ -47,13 +39,17 @@ def _complete(run: Run, fix: Fix) -> Fix:
     if size is None or size < UPDATE_SIZE:
         return fix
     why = f"one step at this learning rate can have a norm of {number(size)}, more than a query or key weight has"
-    norm = suggest.qk_norm_everywhere(attentions, why) if is_whole else suggest.qk_norm_fix(attention, why)
-    return suggest.together(fix, norm)
+    norm = qk_norm_everywhere(attentions, why) if is_whole else qk_norm_fix(attention, why)
+    return together(fix, norm)
 
 
 def _with_expected(fix: Fix, run: Run) -> Fix:
     attention = next((one for one in run.info.model.attentions if one.module == fix.module), None)
-    values = {metric: run.value(metric, None) for metric in _OF_RUN}
-    if attention is not None:
-        values |= {metric: run.value(metric, attention.layer) for metric in _OF_LAYER}
+    values = {metric: _newest(run, metric, attention) for metric in registry.find(fix.kind).reads}
     return with_effect(fix, attention, {metric: value for metric, value in values.items() if value is not None})
+
+
+def _newest(run: Run, metric: str, attention: Attention | None) -> float | None:
+    """Return the newest value of a metric in the attention's layer or, where that has none, of the run."""
+    of_layer = None if attention is None else run.value(metric, attention.layer)
+    return run.value(metric, None) if of_layer is None else of_layer

@@ -1,7 +1,7 @@
-"""Which fixes fit which cause in this very model, best first.
+"""Fixes for each cause in this very model, best first.
 
 The order is that of the measured runs: large at step 0, the bias first; growing later, QK norm; starved, raise the
-bias; n >= 4096, hybrid norm on top; a lower learning rate after all of these. What no knob of the attention mends comes
+bias; n >= 4096, hybrid norm on top; a lower learning rate after all of these. A cause outside the attention comes
 before them: a norm on the stream itself (pre-norm) where logits or gradients grow, ALiBi in images (learned positions),
 longer rows that are to follow (training at that length). A scheme of positions brings its own bias. Nothing is
 suggested that the model has, and softmax never gets a bias.
@@ -9,7 +9,19 @@ suggested that the model has, and softmax never gets a bias.
 
 import math
 
-from stabmon.fixes import row_mass, suggest
+from stabmon.fixes import row_mass
+from stabmon.fixes.kinds.bias import bias_fix
+from stabmon.fixes.kinds.clip import clip_fix
+from stabmon.fixes.kinds.hybrid_norm import hybrid_norm_fix
+from stabmon.fixes.kinds.layer_scale import layer_scale_fix, layer_scale_gain
+from stabmon.fixes.kinds.learnable_bias import learnable_bias_fix
+from stabmon.fixes.kinds.learning_rate import learning_rate_fix
+from stabmon.fixes.kinds.length import length_fix
+from stabmon.fixes.kinds.position import position_fix
+from stabmon.fixes.kinds.pre_norm import pre_norm_fix
+from stabmon.fixes.kinds.precision import precision_fix
+from stabmon.fixes.kinds.qk_norm import qk_norm_fix
+from stabmon.fixes.kinds.warmup import warmup_fix
 from stabmon.fixes.record import Fix
 from stabmon.records import Attention
 from stabmon.rules import run_config
@@ -105,7 +117,7 @@ def for_starved(run: Run, attention: Attention) -> tuple[Fix, ...]:
 def for_growth(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for logits or outputs that grow as the run goes on."""
     norm = _qk_norm(attention, "it bounds the logits by √head_dim times the gains, whatever the weights do")
-    slower = suggest.learning_rate_fix(LEARNING_RATE_FACTOR, "logits grow with the learning rate")
+    slower = learning_rate_fix(LEARNING_RATE_FACTOR, "logits grow with the learning rate")
     before = (*_pre_norm(run, attention), *_learned(run, attention))
     return (*before, *norm, *_hybrid(run, attention), slower)
 
@@ -134,30 +146,30 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = max(seen, float(attention.max_length or 0))
     if not is_sigmoid(attention) or length <= 0:
         return ()
-    return (suggest.bias_fix(attention, _length_bias(length), f"-log n for n = {length:g}"),)
+    return (bias_fix(attention, _length_bias(length), f"-log n for n = {length:g}"),)
 
 
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
     """Return the fixes for rows of ``length`` keys, longer than the model was made for.
 
     Where they follow in an evaluation, training at that length comes first, then ALiBi in place of RoPE, which costs
-    less and mends less: angles that were never trained stay so under any bias. Then the bias for that length, from the
+    less and fixes less: angles that were never trained stay so under any bias. Then the bias for that length, from the
     one in use where that fits the training's length.
     """
     bias, made_for = bias_of(run, attention), attention.max_length
     fits = bias is not None and made_for is not None and attention.position == "alibi"
     value = bias - math.log(length / made_for) if fits and bias is not None and made_for else -math.log(length)
-    fix = suggest.bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used")
+    fix = bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used")
     return (*_trained_longer(run, attention), *_alibi(run, attention), fix)
 
 
 def slower(why: str) -> tuple[Fix, ...]:
     """Return the fix that lowers the learning rate."""
-    return (suggest.learning_rate_fix(LEARNING_RATE_FACTOR, why),)
+    return (learning_rate_fix(LEARNING_RATE_FACTOR, why),)
 
 
 def for_dead(run: Run, attention: Attention) -> tuple[Fix, ...]:
-    """Return the fixes for rows that have gone silent: the bias, then a norm that keeps logits from falling."""
+    """Return the fixes for rows that have become inactive: the bias, then a norm that keeps logits from falling."""
     return (*for_starved(run, attention), *_qk_norm(attention, "it bounds how far below zero logits can fall"))
 
 
@@ -165,7 +177,7 @@ def for_uneven(attention: Attention) -> tuple[Fix, ...]:
     """Return the fix that lets each head find its own row mass."""
     if not is_sigmoid(attention) or attention.bias == "learnable":
         return ()
-    return (suggest.learnable_bias_fix(attention, "each head then finds its own row mass"),)
+    return (learnable_bias_fix(attention, "each head then finds its own row mass"),)
 
 
 def calmer(run: Run, why: str) -> tuple[Fix, ...]:
@@ -179,19 +191,17 @@ def if_unclipped(run: Run) -> tuple[Fix, ...]:
     """Return clipping, where the run's configuration says that there is none."""
     if not run.info.config or run_config.clip(run) is not None:
         return ()
-    return (suggest.clip_fix(1.0, "without clipping one such step moves every weight"),)
+    return (clip_fix(1.0, "without clipping one such step moves every weight"),)
 
 
 def for_small_gradients(run: Run) -> tuple[Fix, ...]:
     """Return the fix for gradients that fp16 rounds to zero; elsewhere Adam's eps, which no fix changes."""
-    return (suggest.precision_fix("bf16", "fp16 ends at 6e-8"),) if run_config.is_fp16(run) else ()
+    return (precision_fix("bf16", "fp16 ends at 6e-8"),) if run_config.is_fp16(run) else ()
 
 
 def for_overflow(run: Run) -> tuple[Fix, ...]:
     """Return the fix for numbers beyond fp16's largest, 65504."""
-    return (
-        (suggest.precision_fix("bf16", "its largest number is 3e38, fp16's 65504"),) if run_config.is_fp16(run) else ()
-    )
+    return (precision_fix("bf16", "its largest number is 3e38, fp16's 65504"),) if run_config.is_fp16(run) else ()
 
 
 def for_vanishing(run: Run, layer: str | None) -> tuple[Fix, ...]:
@@ -203,19 +213,19 @@ def for_post_norm(run: Run, attention: Attention | None) -> tuple[Fix, ...]:
     """Return the fixes for a norm on the stream itself."""
     if attention is None:
         return ()
-    norm = suggest.pre_norm_fix(attention, "the stream then passes every block unchanged, and so does the gradient")
+    norm = pre_norm_fix(attention, "the stream then passes every block unchanged, and so does the gradient")
     return (norm, _warmup(run, "post-norm needs a warm-up where pre-norm does without"))
 
 
 def for_stuck_loss(run: Run) -> tuple[Fix, ...]:
     """Return the fix for a loss that has not fallen."""
-    return (suggest.learning_rate_fix(LEARNING_RATE_STEP_UP, "a loss that stands still may be one that is not moved"),)
+    return (learning_rate_fix(LEARNING_RATE_STEP_UP, "a loss that stands still may be one that is not moved"),)
 
 
 def for_deep_vision(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return LayerScale with the first gain for this depth."""
-    gain = suggest.layer_scale_gain(len(run.info.model.attentions))
-    return (suggest.layer_scale_fix(attention, gain, "many branches then add up to little at the start"),)
+    gain = layer_scale_gain(len(run.info.model.attentions))
+    return (layer_scale_fix(attention, gain, "many branches then add up to little at the start"),)
 
 
 def warmer(run: Run, why: str) -> tuple[Fix, ...]:
@@ -235,7 +245,7 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
 def _warmup(run: Run, why: str) -> Fix:
     """Return a warm-up of ``WARMUP`` steps, or of half the run where that is planned to be shorter."""
     planned = run_config.steps(run)
-    return suggest.warmup_fix(WARMUP if planned is None else max(1, min(WARMUP, int(planned) // 2)), why)
+    return warmup_fix(WARMUP if planned is None else max(1, min(WARMUP, int(planned) // 2)), why)
 
 
 def _length_bias(length: float) -> float:
@@ -245,17 +255,17 @@ def _length_bias(length: float) -> float:
 
 def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
     value = best_bias(run, attention) if is_sigmoid(attention) else None
-    return () if value is None else (suggest.bias_fix(attention, value, why),)
+    return () if value is None else (bias_fix(attention, value, why),)
 
 
 def _qk_norm(attention: Attention, why: str) -> tuple[Fix, ...]:
-    return () if attention.qk_norm else (suggest.qk_norm_fix(attention, why),)
+    return () if attention.qk_norm else (qk_norm_fix(attention, why),)
 
 
 def _pre_norm(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return pre-norm, where the stream itself is normed; QK norm and a lower rate leave that as it is."""
-    why = "every block norms the stream itself, and what grows then is not held by a knob of the attention"
-    return (suggest.pre_norm_fix(attention, why),) if is_post_norm(run) else ()
+    why = "every block norms the stream itself, and no setting of the attention limits what then grows"
+    return (pre_norm_fix(attention, why),) if is_post_norm(run) else ()
 
 
 def _learned(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -264,7 +274,7 @@ def _learned(run: Run, attention: Attention) -> tuple[Fix, ...]:
         return ()
     length = length_of(run, attention)
     bias = _length_bias(length) if is_sigmoid(attention) and length else None
-    return (suggest.position_fix(attention, "learned", "ALiBi's distance is that in a text, not in an image", bias),)
+    return (position_fix(attention, "learned", "ALiBi's distance is that in a text, not in an image", bias),)
 
 
 def _trained_longer(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -272,7 +282,7 @@ def _trained_longer(run: Run, attention: Attention) -> tuple[Fix, ...]:
     made_for, evaluated = attention.max_length, run_config.evaluate_length(run)
     if made_for is None or evaluated is None or evaluated <= made_for:
         return ()
-    return (suggest.length_fix(evaluated, "neither the bias nor positions beyond the training's length were learnt"),)
+    return (length_fix(evaluated, "neither the bias nor positions beyond the training's length were learnt"),)
 
 
 def _alibi(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -283,17 +293,17 @@ def _alibi(run: Run, attention: Attention) -> tuple[Fix, ...]:
         return ()
     bias = round(row_mass.alibi_bias(attention.heads, made_for, bool(attention.is_causal)), 2)
     why = "a row then sums to the same at every length, and no distance is met that was not trained"
-    return (suggest.position_fix(attention, "alibi", why, bias),)
+    return (position_fix(attention, "alibi", why, bias),)
 
 
 def _hybrid(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = length_of(run, attention) or 0
     if attention.hybrid_norm or not is_sigmoid(attention) or length < HYBRID_LENGTH:
         return ()
-    return (suggest.hybrid_norm_fix(attention, f"from n = {HYBRID_LENGTH} on QK norm alone was not enough"),)
+    return (hybrid_norm_fix(attention, f"from n = {HYBRID_LENGTH} on QK norm alone was not enough"),)
 
 
 def _layer_scale(attention: Attention) -> tuple[Fix, ...]:
     if attention.layer_scale:
         return ()
-    return (suggest.layer_scale_fix(attention, GAIN, "the branch starts small and grows only as far as it helps"),)
+    return (layer_scale_fix(attention, GAIN, "the branch starts small and grows only as far as it helps"),)

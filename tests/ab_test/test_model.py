@@ -10,7 +10,8 @@ from torch import nn
 import stabmon
 from stabmon.ab_test import TrialReport
 from stabmon.errors import FixError
-from stabmon.fixes import suggest
+from stabmon.fixes import bias_fix, clip_fix, learning_rate_fix, precision_fix, together, warmup_fix
+from stabmon.fixes.kinds.qk_norm import qk_norm_everywhere
 from stabmon.fixes.record import Fix
 from stabmon.nn import Block, SigmoidAttention
 
@@ -42,11 +43,11 @@ def step(model: nn.Module, index: int) -> torch.Tensor:
 
 def bias_fixes(value: float = -4.0) -> list[Fix]:
     found = stabmon.preflight(Model(), torch.randn(2, LENGTH, WIDTH)).map.attentions
-    return [suggest.bias_fix(one, value, "rows then sum to one") for one in found]
+    return [bias_fix(one, value, "rows then sum to one") for one in found]
 
 
 def test_both_sides_have_the_same_state_data_and_dropout(model: Model) -> None:
-    report = stabmon.trial(model, suggest.clip_fix(1e9, "why"), step, steps=4, seeds=2)
+    report = stabmon.trial(model, clip_fix(1e9, "why"), step, steps=4, seeds=2)
     assert report.without.losses == report.with_fix.losses
     assert report.difference.mean == 0.0
     assert report.without.losses[0] != report.without.losses[1]
@@ -97,7 +98,7 @@ def test_a_bias_that_fixes_the_model_is_called_better_and_its_finding_is_gone(mo
 
 
 def test_a_learning_rate_that_is_too_high_is_advised_against(model: Model) -> None:
-    report = stabmon.trial(model, suggest.learning_rate_fix(3000.0, "why"), step, steps=4, seeds=2)
+    report = stabmon.trial(model, learning_rate_fix(3000.0, "why"), step, steps=4, seeds=2)
     assert report.verdict == "worse"
     assert report.sentence.startswith("Leave it")
 
@@ -110,14 +111,14 @@ def test_warm_up_scales_the_rate_of_each_step(model: Model) -> None:
         optimizer.register_step_post_hook(lambda it, *_: rates.append(it.param_groups[0]["lr"]))
         return optimizer
 
-    fixes = [suggest.warmup_fix(4, "why"), suggest.learning_rate_fix(0.5, "why")]
+    fixes = [warmup_fix(4, "why"), learning_rate_fix(0.5, "why")]
     stabmon.trial(model, fixes, step, optimizer=made, steps=5, seeds=1)
     assert rates == pytest.approx([0.1] * 5 + [0.0125, 0.025, 0.0375, 0.05, 0.05])
 
 
 def test_qk_norm_beside_a_warm_up_is_put_into_every_layer(model: Model) -> None:
     attentions = stabmon.preflight(model, torch.randn(2, LENGTH, WIDTH)).map.attentions
-    both = suggest.together(suggest.warmup_fix(4, "why"), suggest.qk_norm_everywhere(attentions, "why"))
+    both = together(warmup_fix(4, "why"), qk_norm_everywhere(attentions, "why"))
     (applied,) = stabmon.trial(model, both, step, steps=2, seeds=1).applied
     assert {name.rpartition(".attention.")[0] for name in applied.parameters} == {"layers.0", "layers.1"}
 
@@ -130,7 +131,7 @@ def test_progress_counts_over_both_sides_and_all_seeds(model: Model) -> None:
 
 def test_what_cannot_be_tried_says_why(model: Model) -> None:
     with pytest.raises(FixError, match="decided inside step"):
-        stabmon.trial(model, suggest.precision_fix("bf16", "why"), step)
+        stabmon.trial(model, precision_fix("bf16", "why"), step)
     with pytest.raises(ValueError, match="needs a fix"):
         stabmon.trial(model, [], step)
     with pytest.raises(ValueError, match="at least 1, got 0 and 3"):

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from stabmon.ab_test.report import Arm, Interval, TrialReport
-from stabmon.fixes import suggest
+from stabmon.fixes import clip_fix
 
 
 def report(without: list[float], with_fix: list[float], first: float = 3.0) -> TrialReport:
     arms = [Arm.of([[first] * 4 + [last] * 4 for last in finals], ()) for finals in (without, with_fix)]
-    return TrialReport.of([suggest.clip_fix(1.0, "why")], [], "", *arms)
+    return TrialReport.of([clip_fix(1.0, "why")], [], "", *arms)
 
 
 def test_the_interval_is_student_s_over_seeds() -> None:

@@ -5,7 +5,8 @@ from stabmon.evaluation.labels import Label
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.verdict import Alarm, BaselineAlarms, Verdict
 from stabmon.findings import Finding
-from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.fixes.change import Safety
+from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, Severity
 
 
@@ -53,7 +54,7 @@ def verdict(
     return Verdict.model_validate(made | fields)
 
 
-def finding(code: str, opened: int, severity: Severity, *fixes: FixKind) -> Finding:
+def finding(code: str, opened: int, severity: Severity, *fixes: str) -> Finding:
     """Return a finding with fixes of the given kinds."""
     return Finding(
         code=code,

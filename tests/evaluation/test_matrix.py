@@ -62,7 +62,7 @@ def test_halves_split_each_kind_by_configuration_and_by_names_alone() -> None:
     assert all(matrix.halves(without)[name] == halves[name] for name in kinds if name[0] == "a")
 
 
-def test_the_shipped_matrix_holds_what_it_promises() -> None:
+def test_the_shipped_matrix_holds_the_documented_runs() -> None:
     shipped = matrix.load(SHIPPED)
     planned = matrix.plan(shipped)
     assert len(planned) >= 150

@@ -1,4 +1,4 @@
-"""When an alarm counts as raised: at the step at which it warns somebody, not at the one at which it was noted."""
+"""An alarm counts as raised at the step at which it warns somebody, not at the one at which it was noted."""
 
 from stabmon.evaluation.verdict import alarms
 from stabmon.findings import Finding

@@ -4,7 +4,8 @@ import pytest
 
 from stabmon.findings import Digest, Finding, digest
 from stabmon.findings.digest import counts, first_fixes, grouped, in_order
-from stabmon.fixes.record import Effect, Fix, FixKind, Safety
+from stabmon.fixes.change import Effect, Safety
+from stabmon.fixes.record import Fix
 from stabmon.names import span
 from stabmon.records import Evidence, RunState, Severity
 
@@ -29,7 +30,7 @@ def finding(code="ATT001", layer="layers.0", opened=0, severity=WARNING, **chang
 
 def fix(module, value=-5.5, effect=None):
     return Fix(
-        kind=FixKind.BIAS,
+        kind="bias",
         module=module,
         value=value,
         safety=Safety.ANY_TIME,

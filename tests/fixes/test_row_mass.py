@@ -64,3 +64,13 @@ def test_the_bias_under_alibi_makes_the_middle_heads_sum_to_about_one(heads: int
     masses = torch.sigmoid(z + alibi_bias(heads, 512, is_causal)).sum(-1).mean(-1)
     middle = masses.log().sort().values[heads // 2 - 1 : heads // 2 + 1].mean().exp()
     assert 0.8 < middle < 1.25
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("heads", range(1, 18))
+def test_the_bias_under_alibi_is_that_of_the_slopes_of_any_number_of_heads(heads: int, is_causal: bool) -> None:
+    slopes, length = alibi_slopes(heads).double(), 512
+    before = torch.exp(-slopes[:, None] * torch.arange(length if is_causal else length // 2)).sum(-1)  # [heads]
+    keys = before if is_causal else (2 * before - 1).clamp(min=1)
+    middle = keys.log().sort().values[[(heads - 1) // 2, heads // 2]].mean()
+    assert alibi_bias(heads, length, is_causal) == pytest.approx(-float(middle), rel=1e-6)

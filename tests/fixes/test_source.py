@@ -1,4 +1,4 @@
-"""A fix as a diff of the user's own file, which then builds the mended model."""
+"""A fix as a diff of the user's own file, which then builds the fixed model."""
 
 import importlib.util
 import shutil
@@ -12,7 +12,18 @@ import torch
 
 from stabmon import preflight
 from stabmon.errors import FixError
-from stabmon.fixes import source_diff, suggest
+from stabmon.fixes import (
+    bias_fix,
+    clip_fix,
+    hybrid_norm_fix,
+    layer_scale_fix,
+    learnable_bias_fix,
+    position_fix,
+    qk_norm_fix,
+    source_diff,
+    together,
+    warmup_fix,
+)
 from stabmon.fixes.record import Fix
 from stabmon.records import Attention
 
@@ -86,40 +97,40 @@ def first(model: torch.nn.Module) -> Attention:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda one: suggest.bias_fix(one, -4.16, "why"), {"bias": pytest.approx(-4.16)}),
-        (lambda one: suggest.learnable_bias_fix(one, "why", -4.0), {"bias": "learnable"}),
-        (lambda one: suggest.qk_norm_fix(one, "why"), {"qk_norm": True}),
-        (lambda one: suggest.position_fix(one, "alibi", "why"), {"position": "alibi"}),
-        (lambda one: suggest.layer_scale_fix(one, 1e-4, "why"), {"layer_scale": True}),
-        (lambda one: suggest.hybrid_norm_fix(one, "why"), {"hybrid_norm": True}),
+        (lambda one: bias_fix(one, -4.16, "why"), {"bias": pytest.approx(-4.16)}),
+        (lambda one: learnable_bias_fix(one, "why", -4.0), {"bias": "learnable"}),
+        (lambda one: qk_norm_fix(one, "why"), {"qk_norm": True}),
+        (lambda one: position_fix(one, "alibi", "why"), {"position": "alibi"}),
+        (lambda one: layer_scale_fix(one, 1e-4, "why"), {"layer_scale": True}),
+        (lambda one: hybrid_norm_fix(one, "why"), {"hybrid_norm": True}),
     ],
     ids=["bias", "learnable-bias", "qk-norm", "position", "layer-scale", "hybrid-norm"],
 )
-def test_the_file_with_the_diff_builds_the_mended_model(make, expected: dict[str, object], here: Path) -> None:
+def test_the_file_with_the_diff_builds_the_fixed_model(make, expected: dict[str, object], here: Path) -> None:
     model = load(here, OURS).Größe()
     diff = source_diff(make(first(model)), model)
     assert diff.startswith("--- a/model.py\n+++ b/model.py\n@@ -")
-    mended = first(patched(here, diff).Größe())
+    fixed = first(patched(here, diff).Größe())
     for name, value in expected.items():
-        assert getattr(mended, name) == value
+        assert getattr(fixed, name) == value
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 def test_the_parts_of_a_fix_are_one_diff(here: Path) -> None:
     model = load(here, OURS).Größe()
     one = first(model)
-    parts = (suggest.bias_fix(one, -4.16, "why"), suggest.qk_norm_fix(one, "why"), suggest.layer_scale_fix(one, 1, "x"))
-    diff = source_diff(suggest.together(*parts, suggest.warmup_fix(9, "why")), model)
+    parts = (bias_fix(one, -4.16, "why"), qk_norm_fix(one, "why"), layer_scale_fix(one, 1, "x"))
+    diff = source_diff(together(*parts, warmup_fix(9, "why")), model)
     assert (diff.count("+++ "), diff.count("-            SigmoidAttention(")) == (1, 1)
     assert "LambdaLR" in diff  # where the training is written is not known, so that stands behind it
-    mended = first(patched(here, diff).Größe())
-    assert (mended.bias, mended.qk_norm, mended.layer_scale) == (pytest.approx(-4.16), True, True)
+    fixed = first(patched(here, diff).Größe())
+    assert (fixed.bias, fixed.qk_norm, fixed.layer_scale) == (pytest.approx(-4.16), True, True)
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 def test_a_call_of_the_function_gets_its_bias(here: Path) -> None:
     model = load(here, FUNCTIONAL).Mixer()
-    fix = suggest.bias_fix(first(model), -4.16, "why")
+    fix = bias_fix(first(model), -4.16, "why")
     diff = source_diff(fix, model)
     assert "+        return x + sigmoid_attention(q, k, v, bias=-4.16).transpose(1, 2).flatten(2)\n" in diff
     assert preflight(patched(here, diff).Mixer(), torch.randn(1, 64, 16)).rows[0].bias == pytest.approx(-4.16)
@@ -130,15 +141,15 @@ def test_where_the_place_is_not_plain_the_general_diff_stands(here: Path) -> Non
         "    def forward", "    other = staticmethod(lambda: SigmoidAttention(1, 1, max_length=2))\n\n    def forward"
     )
     model = load(here, twice).Größe()
-    fix = suggest.bias_fix(first(model), -4.16, "why")
+    fix = bias_fix(first(model), -4.16, "why")
     assert source_diff(fix, model) == fix.diff
-    assert source_diff(suggest.clip_fix(1.0, "why"), model) == suggest.clip_fix(1.0, "why").diff
+    assert source_diff(clip_fix(1.0, "why"), model) == clip_fix(1.0, "why").diff
     bare = torch.nn.Sequential(model.layers[0])
     assert source_diff(fix.model_copy(update={"module": "0.attention"}), bare) == fix.diff
 
 
 def test_a_foreign_attention_is_answered_with_the_diff_of_its_file(here: Path) -> None:
     model = load(here, FUNCTIONAL).Mixer()
-    fix: Fix = suggest.bias_fix(first(model), -4.16, "why")
+    fix: Fix = bias_fix(first(model), -4.16, "why")
     with pytest.raises(FixError, match=r"stabmon changes only its own[\s\S]*\+\+\+ b/model\.py"):
         fix.apply(model)

@@ -5,8 +5,25 @@ import pytest
 import torch
 
 import stabmon.nn  # noqa: F401  (the suggested code names it)
-from stabmon.fixes import suggest
-from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.fixes import (
+    bias_fix,
+    clip_fix,
+    hybrid_norm_fix,
+    layer_scale_fix,
+    learnable_bias_fix,
+    learning_rate_fix,
+    length_fix,
+    position_fix,
+    pre_norm_fix,
+    precision_fix,
+    qk_norm_fix,
+    registry,
+    together,
+    warmup_fix,
+)
+from stabmon.fixes.change import Safety
+from stabmon.fixes.kinds.layer_scale import layer_scale_gain
+from stabmon.fixes.record import Fix
 from stabmon.nn import Block, LayerScale, RMSNorm, SigmoidAttention
 from stabmon.records import Attention
 
@@ -31,12 +48,12 @@ def model() -> torch.nn.Module:
     return torch.nn.ModuleDict({"layers": torch.nn.ModuleList(blocks)})
 
 
-def fixes(record: Attention) -> dict[FixKind, Fix]:
+def fixes(record: Attention) -> dict[str, Fix]:
     made = (
-        suggest.bias_fix(record, -2.0794415, "rows sum to 4"),
-        suggest.qk_norm_fix(record, "logits grow"),
-        suggest.layer_scale_fix(record, 0.1, "the branch is 40 times the stream"),
-        suggest.hybrid_norm_fix(record, "the output grows"),
+        bias_fix(record, -2.0794415, "rows sum to 4"),
+        qk_norm_fix(record, "logits grow"),
+        layer_scale_fix(record, 0.1, "the branch is 40 times the stream"),
+        hybrid_norm_fix(record, "the output grows"),
     )
     return {fix.kind: fix for fix in made}
 
@@ -47,7 +64,7 @@ def run(fix: Fix, target: torch.nn.Module) -> Block:
 
 
 def test_the_suggested_code_sets_the_bias_of_every_head() -> None:
-    block = run(fixes(attention())[FixKind.BIAS], model())
+    block = run(fixes(attention())["bias"], model())
     assert block.attention.bias.tolist() == pytest.approx([-2.0794415] * HEADS, rel=1e-5)
 
 
@@ -64,7 +81,7 @@ def test_the_suggested_code_puts_norms_and_gain_in_their_places() -> None:
 
 def test_the_learning_rate_code_multiplies_the_rate() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.4)
-    exec(suggest.learning_rate_fix(0.5, "gradients grow").code, {"optimizer": optimizer})
+    exec(learning_rate_fix(0.5, "gradients grow").code, {"optimizer": optimizer})
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
 
 
@@ -76,21 +93,21 @@ def test_a_fix_survives_json() -> None:
 def test_a_fix_of_a_foreign_attention_is_to_be_made_by_hand() -> None:
     by_kind = fixes(attention("functional"))
     assert {fix.safety for fix in by_kind.values()} == {Safety.BY_HAND}
-    assert "sigmoid_attention(query, key, value, bias=-2.07944)" in by_kind[FixKind.BIAS].code
-    assert "self.query_norm(query)" in by_kind[FixKind.QK_NORM].code
-    assert "self.attention_scale(" in by_kind[FixKind.LAYER_SCALE].code
-    assert "self.attention_post_norm(" in by_kind[FixKind.HYBRID_NORM].code
+    assert "sigmoid_attention(query, key, value, bias=-2.07944)" in by_kind["bias"].code
+    assert "self.query_norm(query)" in by_kind["qk_norm"].code
+    assert "self.attention_scale(" in by_kind["layer_scale"].code
+    assert "self.attention_post_norm(" in by_kind["hybrid_norm"].code
 
 
-def test_softmax_is_told_that_it_has_no_bias() -> None:
-    assert "no bias" in fixes(attention("softmax"))[FixKind.BIAS].code
+def test_the_code_for_softmax_says_that_it_has_no_bias() -> None:
+    assert "no bias" in fixes(attention("softmax"))["bias"].code
 
 
 def test_code_that_lacks_what_it_needs_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a value"):
-        suggest.code_for(FixKind.BIAS, attention(), None)
+        registry.find("bias").code(attention(), None)
     with pytest.raises(ValueError, match="changes an attention"):
-        suggest.code_for(FixKind.BIAS, None, 1.0)
+        registry.find("bias").code(None, 1.0)
 
 
 def test_suggesting_loads_no_torch() -> None:
@@ -101,21 +118,21 @@ def test_suggesting_loads_no_torch() -> None:
 def every(record: Attention) -> tuple[Fix, ...]:
     return (
         *fixes(record).values(),
-        suggest.learnable_bias_fix(record, "one bias does not fit all heads", -2.0),
-        suggest.pre_norm_fix(record, "post-norm is hard to train"),
-        suggest.position_fix(record, "alibi", "RoPE is bad at this length"),
-        suggest.learning_rate_fix(0.3, "logits grow"),
-        suggest.warmup_fix(100, "the first steps are too large"),
-        suggest.clip_fix(1.0, "gradients spike"),
-        suggest.precision_fix("bf16", "fp16 overflows"),
-        suggest.length_fix(1024, "the evaluation is longer"),
+        learnable_bias_fix(record, "one bias does not fit all heads", -2.0),
+        pre_norm_fix(record, "post-norm is hard to train"),
+        position_fix(record, "alibi", "RoPE is bad at this length"),
+        learning_rate_fix(0.3, "logits grow"),
+        warmup_fix(100, "the first steps are too large"),
+        clip_fix(1.0, "gradients spike"),
+        precision_fix("bf16", "fp16 overflows"),
+        length_fix(1024, "the evaluation is longer"),
     )
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "functional"])
 def test_every_kind_of_fix_comes_with_code_and_a_diff(kind: str) -> None:
     made = every(attention(kind))
-    assert {fix.kind for fix in made} == set(FixKind)
+    assert {fix.kind for fix in made} == set(registry.names())
     for fix in made:
         assert fix.code
         lines = fix.diff.splitlines()
@@ -125,9 +142,9 @@ def test_every_kind_of_fix_comes_with_code_and_a_diff(kind: str) -> None:
 
 
 def test_what_belongs_together_is_one_fix_with_the_code_of_all_and_the_hardest_safety() -> None:
-    first, other = suggest.bias_fix(attention(), -2.0, "one"), suggest.qk_norm_fix(attention(), "two")
-    both = suggest.together(first, other)
-    assert (both.kind, both.why, both.safety) == (FixKind.BIAS, "one; two", Safety.BEFORE_TRAINING)
+    first, other = bias_fix(attention(), -2.0, "one"), qk_norm_fix(attention(), "two")
+    both = together(first, other)
+    assert (both.kind, both.why, both.safety) == ("bias", "one; two", Safety.BEFORE_TRAINING)
     assert both.parts == (first, other)
     assert both.code == f"{first.code}\n{other.code}"
     assert both.diff == f"{first.diff}\n{other.diff}"
@@ -139,7 +156,7 @@ def test_what_belongs_together_is_one_fix_with_the_code_of_all_and_the_hardest_s
 
 def test_the_diff_of_a_bias_is_the_argument_where_the_attention_is_built() -> None:
     record = attention().model_copy(update={"bias": 0.0})
-    assert suggest.bias_fix(record, -2.0, "why").diff == (
+    assert bias_fix(record, -2.0, "why").diff == (
         "@@ where layers.1.attention is built @@\n"
         "-SigmoidAttention(8, 2, bias=0, ...)\n"
         "+SigmoidAttention(8, 2, bias=-2, ...)"
@@ -147,28 +164,28 @@ def test_the_diff_of_a_bias_is_the_argument_where_the_attention_is_built() -> No
 
 
 def test_the_code_of_a_learnable_bias_and_of_pre_norm_does_what_apply_does() -> None:
-    learnable = run(suggest.learnable_bias_fix(attention(), "why", -2.0), model())
+    learnable = run(learnable_bias_fix(attention(), "why", -2.0), model())
     assert learnable.attention.bias.tolist() == [-2.0] * HEADS
     assert isinstance(learnable.attention.bias, torch.nn.Parameter)
     post = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([model()["layers"][0] for _ in range(2)])})
     post["layers"][1].norm = "post"
-    assert run(suggest.pre_norm_fix(attention(), "why"), post).norm == "pre"
+    assert run(pre_norm_fix(attention(), "why"), post).norm == "pre"
 
 
 def test_the_code_of_the_training_runs() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=0.4)
     names = {"torch": torch, "optimizer": optimizer, "model": torch.nn.ParameterList([weight])}
-    made, stepped = suggest.warmup_fix(10, "why").code.splitlines()
+    made, stepped = warmup_fix(10, "why").code.splitlines()
     exec(made, names)
     optimizer.step()
     exec(stepped, names)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4 * 2 / 10)
     weight.grad = torch.full((2,), 10.0)
-    exec(suggest.clip_fix(1.0, "why").code, names)
+    exec(clip_fix(1.0, "why").code, names)
     assert weight.grad.norm() == pytest.approx(1.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(("depth", "gain"), [(1, 0.1), (18, 0.1), (19, 1e-5), (24, 1e-5), (25, 1e-6), (100, 1e-6)])
 def test_layer_scale_starts_smaller_in_deeper_models(depth: int, gain: float) -> None:
-    assert suggest.layer_scale_gain(depth) == gain
+    assert layer_scale_gain(depth) == gain

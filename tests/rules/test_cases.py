@@ -14,7 +14,7 @@ def test_a_bad_run_is_found_where_when_and_with_the_fix_that_its_case_states(cod
     found = [finding for finding in run.findings() if finding.code == code]
     assert [finding.layer for finding in found] == [wanted["layer"] for wanted in expected]
     for finding, wanted in zip(found, expected, strict=True):
-        kinds = [fix.kind.value for fix in finding.fixes]
+        kinds = [fix.kind for fix in finding.fixes]
         assert (finding.opened, finding.severity.value, kinds) == (
             wanted["opened"],
             wanted["severity"],

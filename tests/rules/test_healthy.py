@@ -71,7 +71,7 @@ def test_softmax_never_gets_a_fix_for_sigmoid(written):
     )
     found = run.findings()
     assert {finding.code for finding in found} == {"ATT003", "ATT005", "RES001"}
-    assert {fix.kind.value for finding in found for fix in finding.fixes} == {"qk_norm", "layer_scale", "learning_rate"}
+    assert {fix.kind for finding in found for fix in finding.fixes} == {"qk_norm", "layer_scale", "learning_rate"}
 
 
 UNHEALTHY = {
@@ -105,7 +105,7 @@ def test_an_unhealthy_start_is_one_cause_a_layer_with_the_bias_that_fixes_it(nam
     facts, code, bias = UNHEALTHY[name]
     found = [finding for finding in run_of(written, **facts).findings() if finding.follows is None]
     assert [(finding.code, finding.layer) for finding in found] == [(code, "layers.0"), (code, "layers.1")]
-    assert (found[0].fix.kind.value, found[0].fix.value) == ("bias", pytest.approx(bias))
+    assert (found[0].fix.kind, found[0].fix.value) == ("bias", pytest.approx(bias))
 
 
 def test_a_measured_bias_goes_before_the_one_that_the_row_mass_gives(written):
@@ -121,7 +121,7 @@ def test_a_learnable_bias_that_starts_low_is_information(written):
 
 def test_wide_logits_under_the_right_bias_get_qk_norm_first(written):
     found = run_of(written, **measured(4096, -math.log(4096), 116, 60)).findings()
-    assert [fix.kind.value for fix in found[0].fixes] == ["qk_norm", "bias", "hybrid_norm"]
+    assert [fix.kind for fix in found[0].fixes] == ["qk_norm", "bias", "hybrid_norm"]
     assert "large standard deviation" in found[0].cause
 
 
@@ -129,12 +129,12 @@ def test_vision_gets_layer_scale_after_the_bias(written):
     facts = {"layers": 1, "heads": 4, "max_length": 197, "bias": 0.0}
     series = {"row_mass": 98, "twin_ratio": 80, "bias": 0.0}
     found = written({"model": facts, "config": {"workload": "vision"}, "series": series}).findings()
-    assert [fix.kind.value for fix in found[0].fixes] == ["bias", "layer_scale", "qk_norm"]
+    assert [fix.kind for fix in found[0].fixes] == ["bias", "layer_scale", "qk_norm"]
 
 
 def test_what_the_model_has_is_not_suggested_again(written):
     start = run_of(written, **measured(4096, 0.0, 1024, 900, qk_norm=True, hybrid_norm=True)).findings()
-    assert [fix.kind.value for fix in start[0].fixes] == ["bias"]
+    assert [fix.kind for fix in start[0].fixes] == ["bias"]
 
 
 def test_isolated_gradient_spikes_are_information_and_the_run_has_no_error(written):

@@ -1,4 +1,4 @@
-"""Which bias is named, and which knobs are left out because the model has them."""
+"""The suggested bias, and the fixes that are left out because the model has them."""
 
 import math
 
@@ -70,12 +70,12 @@ def test_the_median_head_decides_where_heads_differ(viewed):
     ],
 )
 def test_growth_asks_for_qk_norm_then_hybrid_norm_then_a_lower_rate(facts, kinds, viewed):
-    assert [fix.kind.value for fix in suggested_fixes.for_growth(*viewed({"keys": 100}, **facts))] == kinds
+    assert [fix.kind for fix in suggested_fixes.for_growth(*viewed({"keys": 100}, **facts))] == kinds
 
 
 def test_a_bias_that_rose_is_the_first_fix_for_saturated_weights(viewed):
     view, attention = viewed({"bias": -1.0, "saturated_fraction": 0.4}, max_length=1024, bias="learnable")
-    assert [fix.kind.value for fix in suggested_fixes.for_saturated(view, attention)] == [
+    assert [fix.kind for fix in suggested_fixes.for_saturated(view, attention)] == [
         "bias",
         "qk_norm",
         "learning_rate",

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from stabmon.findings import Finding, Reading
-from stabmon.fixes.record import Effect, Fix, FixKind, Safety
+from stabmon.fixes.change import Effect, Safety
+from stabmon.fixes.record import Fix
 from stabmon.records import Attention, Evidence, Heartbeat, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Floats, Layout
 from stabmon.server.app import create_app
@@ -88,7 +89,7 @@ def findings() -> list[Finding]:
     found = []
     for index, layer in enumerate(NAMES):
         bias = Fix(
-            kind=FixKind.BIAS,
+            kind="bias",
             module=f"{layer}.attention",
             value=-5.545,
             safety=Safety.ANY_TIME,

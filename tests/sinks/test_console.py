@@ -5,13 +5,14 @@ import pytest
 from rich.console import Console
 
 from stabmon.findings import Finding
-from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.fixes.change import Safety
+from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import Layout
 from stabmon.sinks import ConsoleSink
 
 INFO = RunInfo(name="lm", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=7))
-FIX = Fix(kind=FixKind.BIAS, module="m", value=-5.5, safety=Safety.ANY_TIME, why="w", code="bias.fill_(-5.5)\nand more")
+FIX = Fix(kind="bias", module="m", value=-5.5, safety=Safety.ANY_TIME, why="w", code="bias.fill_(-5.5)\nand more")
 
 
 def finding(layer="layers.0", opened=0, **changes):

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from stabmon.findings import Finding
-from stabmon.fixes.record import Fix, FixKind, Safety
+from stabmon.fixes.change import Safety
+from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Layout
 from stabmon.sinks import TensorBoardSink, events, heatmap
@@ -102,7 +103,7 @@ def test_the_colours_of_nan_and_of_missing_values_are_not_in_the_map():
 
 def test_findings_are_one_table_that_grows(tmp_path):
     fix = Fix(
-        kind=FixKind.BIAS, module="layers.0", value=-5.5, safety=Safety.ANY_TIME, why="w", code="model.bias.fill_(-5.5)"
+        kind="bias", module="layers.0", value=-5.5, safety=Safety.ANY_TIME, why="w", code="model.bias.fill_(-5.5)"
     )
     found = Finding(
         code="ATT002",

@@ -1,0 +1,76 @@
+"""One change to a model or to its training as data, and the effect of carrying it out. No torch."""
+
+from enum import StrEnum
+
+from stabmon.errors import FixError
+from stabmon.formatting import number, words
+from stabmon.records import Record
+
+
+class Safety(StrEnum):
+    """The time at which a fix can be applied without throwing away what was learnt."""
+
+    ANY_TIME = "any time"
+    BEFORE_TRAINING = "before training"
+    BY_HAND = "by hand"
+
+
+class Effect(Record):
+    """The expected effect of a fix on one number of one layer."""
+
+    metric: str
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"{words(self.metric)} {number(self.before)} -> {number(self.after)}"
+
+
+class Change(Record):
+    """One change to one module, or to the training, that is expected to fix a finding."""
+
+    kind: str
+    """Name of its kind in ``stabmon.fixes.registry``."""
+    title: str = ""
+    """Name of its kind in words."""
+    module: str
+    """Path of the attention module to change; empty for a fix outside the model, such as the learning rate, and for
+    QK norm in every layer."""
+    value: float | None = None
+    """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
+    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
+    of positions (None: the present one); the factor on the learning rate; the warm-up in steps; the largest gradient
+    norm; the sequence length in keys."""
+    setting: str | None = None
+    """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
+    safety: Safety
+    why: str
+    """One sentence: why this kind and this value."""
+    code: str
+    """The line or lines that a user would write for it."""
+    diff: str = ""
+    """The same as a change to the code that builds the model or trains it, in the form of a unified diff."""
+    effect: Effect | None = None
+    """The expected effect, as a number; None where nothing was measured that gives one."""
+
+    @property
+    def needed(self) -> float:
+        """The value.
+
+        Raises:
+            FixError: there is none.
+        """
+        if self.value is None:
+            raise FixError(f"a {self.kind} fix needs a value, got none; set Fix.value")
+        return self.value
+
+
+class Applied(Record):
+    """The outcome of carrying out a fix on a model."""
+
+    module: str
+    """Path of the module that was changed."""
+    changed: str
+    """One sentence: what is different now, and what of the learnt function it touches."""
+    parameters: tuple[str, ...] = ()
+    """Paths of new parameters, which an optimizer made before does not know."""

@@ -1,0 +1,41 @@
+"""A fix kind of one file, as a user would write it: dropout on what the training reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stabmon.config import RunConfig
+from stabmon.fixes.change import Change, Effect
+from stabmon.fixes.code import hunk
+from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.record import Fix
+from stabmon.fixes.suggest import make
+from stabmon.fixes.training_loop import Loop
+from stabmon.records import Attention
+
+
+def toy_decay_fix(decay: float, why: str) -> Fix:
+    return make("toy_decay", None, why, value=decay)
+
+
+class ToyDecay(TrainingKind):
+    name = "toy_decay"
+    title = "toy weight decay"
+    keys = ("training.weight_decay",)
+
+    def code(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
+        return f'for group in optimizer.param_groups:\n    group["weight_decay"] = {self.number(value)}'
+
+    def diff(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
+        return hunk("optimizer", ["AdamW(...)"], [f"AdamW(..., weight_decay={self.number(value)})"])
+
+    def expected(self, change: Change, attention: Attention | None, known: Mapping[str, float]) -> Effect | None:
+        return Effect(metric="learning_rate", before=1.0, after=change.needed)
+
+    def settings(self, change: Change, config: RunConfig) -> dict[str, Any]:
+        return {"training.weight_decay": change.needed}
+
+    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+        return Choice(value=0.5 if asked is None else asked)
+
+    def change_loop(self, change: Change, loop: Loop) -> Loop:
+        return loop
