@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""The query kernel of the hopper backward: dQ alone, where results must repeat bit for bit. Three products.
+"""The hopper kernel for dQ alone, where results must repeat bit for bit: three products.
 
 Q, dO, dQ [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [H].
-A program takes turns at tiles of 2·SLAB queries of one head, in the forward's order: consumer w holds q and do of slab
-w, and keys and values come in tiles [BLOCK_K, D_PAD] from the last visible down to the first, through rings of STAGES.
+A work item is a tile of 2·SLAB queries of one head, in the forward's order: consumer w holds q and do of slab w, and
+keys and values come in tiles [BLOCK_K, D_PAD] from the last visible down to the first, through rings of STAGES buffers.
 """
 
 from triton.experimental import gluon
@@ -18,153 +18,167 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from . import compat, schedule
 from .barriers import await_empty, await_full, barriers
-from .gradients import logit_gradient, seen, weights
+from .compat import aggregate
+from .gradients import Factors, causal_mask, logit_gradient, weights
 from .schedule import SLAB
 from .weights import BY_HEAD, EX2, TANH, TANH_FACTOR
 
 
+@aggregate
+class _Rings:
+    """Buffers in shared memory: one a consumer of q, do and dQ, STAGES of k and v."""
+
+    q: gl.shared_memory_descriptor
+    do: gl.shared_memory_descriptor
+    k: gl.shared_memory_descriptor
+    v: gl.shared_memory_descriptor
+    o: gl.shared_memory_descriptor
+
+
+@aggregate
+class _Guards:
+    """Barriers for full and for empty buffers: of q and do, of k and v."""
+
+    q_full: gl.shared_memory_descriptor
+    q_empty: gl.shared_memory_descriptor
+    full: gl.shared_memory_descriptor
+    empty: gl.shared_memory_descriptor
+
+
+@aggregate
+class _Config:
+    """What the kernel is compiled for; gain: factor of dS when it is rounded."""
+
+    block_k: gl.constexpr
+    stages: gl.constexpr
+    causal: gl.constexpr
+    has_bias: gl.constexpr
+    form: gl.constexpr
+    gain: gl.constexpr
+
+
 @gluon.jit
-def _produce(Q, dO, K, V, rings, signals, sizes, shape: gl.constexpr):
-    """Load the slabs of every turn and the keys and values that they see, as soon as their buffers are empty."""
-    BLOCK_K: gl.constexpr = shape[0]
-    STAGES: gl.constexpr = shape[1]
-    CAUSAL: gl.constexpr = shape[2]
-    q_ring, do_ring, k_ring, v_ring, _ = rings
-    q_full, q_empty, full, empty = signals
+def _produce(Q, dO, K, V, rings, guards, sizes, config):
+    """Load the slabs of every work item and the keys and values that they see, as soon as their buffers are empty."""
+    BLOCK_K: gl.constexpr = config.block_k
+    STAGES: gl.constexpr = config.stages
+    CAUSAL: gl.constexpr = config.causal
     step = 0
-    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL, AFRESH=True)):
-        heads, group, n_q, n_k, pairs, query_tiles, lead = schedule.afresh(sizes)
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
-        b = pair // heads
-        head = pair % heads
+    for item in range(schedule.work_items(sizes.pairs, sizes.tiles, CAUSAL, OPAQUE=True)):
+        now = schedule.opaque_sizes(sizes)
+        n_q, n_k, lead = now.n_q, now.n_k, now.lead
+        pair, tile = schedule.work_item(item, now.pairs, now.tiles, CAUSAL, OPAQUE=True)
+        b = pair // now.heads
+        head = pair % now.heads
         first = tile * (2 * SLAB)
         for w in gl.static_range(2):
-            mbarrier.wait(q_empty.index(w), (turn & 1) ^ 1)
-            mbarrier.expect(q_full.index(w), 2 * Q.block_type.nbytes)
-            compat.load(Q, [b, head, first + w * SLAB, 0], q_full.index(w), q_ring.index(w))
-            compat.load(dO, [b, head, first + w * SLAB, 0], q_full.index(w), do_ring.index(w))
+            mbarrier.wait(guards.q_empty.index(w), (item & 1) ^ 1)
+            mbarrier.expect(guards.q_full.index(w), 2 * Q.block_type.nbytes)
+            compat.load(Q, [b, head, first + w * SLAB, 0], guards.q_full.index(w), rings.q.index(w))
+            compat.load(dO, [b, head, first + w * SLAB, 0], guards.q_full.index(w), rings.do.index(w))
         stop = schedule.last_key_tile(first, n_q, n_k, lead, BLOCK_K, 2, CAUSAL)
         for i in range(stop):
             column = (stop - 1 - i) * BLOCK_K - lead
             slot = step & (STAGES - 1)
-            await_empty(empty, step, STAGES)
-            mbarrier.expect(full.index(slot), 2 * K.block_type.nbytes)
-            compat.load(K, [b, head // group, column, 0], full.index(slot), k_ring.index(slot))
-            compat.load(V, [b, head // group, column, 0], full.index(slot), v_ring.index(slot))
+            await_empty(guards.empty, step, STAGES)
+            mbarrier.expect(guards.full.index(slot), 2 * K.block_type.nbytes)
+            compat.load(K, [b, head // now.group, column, 0], guards.full.index(slot), rings.k.index(slot))
+            compat.load(V, [b, head // now.group, column, 0], guards.full.index(slot), rings.v.index(slot))
             step += 1
 
 
 @gluon.jit
 def _accumulate(
-    dq, q, do, k_ring, v_ring, full, empty, step, count, reach, c_scale, shift,
-    BLOCK_K: gl.constexpr, STAGES: gl.constexpr, FORM: gl.constexpr, GAIN: gl.constexpr, MASKED: gl.constexpr,
+    dq, q, do, rings, guards, step, count, reach, c_scale, shift, config, FORM: gl.constexpr, MASKED: gl.constexpr
 ):  # fmt: skip
     """Add dS k of ``count`` key tiles; row r of the slab sees the first tile's keys up to r + reach."""
     D: gl.constexpr = dq.shape[1]
+    BLOCK_K: gl.constexpr = config.block_k
+    STAGES: gl.constexpr = config.stages
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_K, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, dq.type.layout, 2)
     zero = gl.zeros([SLAB, BLOCK_K], gl.float32, s_layout)
     for i in range(step, step + count):
         slot = i & (STAGES - 1)
-        await_full(full, i, STAGES)
-        k = k_ring.index(slot).reshape([BLOCK_K, D])
-        v = v_ring.index(slot).reshape([BLOCK_K, D])
+        await_full(guards.full, i, STAGES)
+        k = rings.k.index(slot).reshape([BLOCK_K, D])
+        v = rings.v.index(slot).reshape([BLOCK_K, D])
         s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
         dp_token = warpgroup_mma(do, v.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s_token,))
         p = weights(s, c_scale, shift, FORM)
         if MASKED:
-            p = seen(p, reach, False)
+            p = causal_mask(p, reach, False)
         dp = warpgroup_mma_wait(0, deps=(dp_token,))
-        ds = gl.convert_layout(logit_gradient(p, dp, GAIN).to(k_ring.dtype), p_layout)
+        ds = gl.convert_layout(logit_gradient(p, dp, config.gain).to(rings.k.dtype), p_layout)
         dq_token = warpgroup_mma(ds, k, dq, is_async=True)
         dq = warpgroup_mma_wait(0, deps=(dq_token,))
-        mbarrier.arrive(empty.index(slot), count=1)
+        mbarrier.arrive(guards.empty.index(slot), count=1)
     return dq
 
 
 @gluon.jit
-def _keys(
-    dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift,
-    shape: gl.constexpr, FORM: gl.constexpr, GAIN: gl.constexpr,
-):  # fmt: skip
+def _keys(dq, q, do, rings, guards, step, stop, reach, c_scale, shift, config, FORM: gl.constexpr):
     """Take all key tiles of a slab: the one that the diagonal crosses, then those below it."""
-    BLOCK_K: gl.constexpr = shape[0]
-    STAGES: gl.constexpr = shape[1]
-    CAUSAL: gl.constexpr = shape[2]
-    if CAUSAL:
-        dq = _accumulate(
-            dq, q, do, k_ring, v_ring, full, empty, step, 1, reach, c_scale, shift, BLOCK_K, STAGES, FORM, GAIN, True
-        )
+    if config.causal:
+        dq = _accumulate(dq, q, do, rings, guards, step, 1, reach, c_scale, shift, config, FORM, True)
         step += 1
         stop -= 1
-    return _accumulate(
-        dq, q, do, k_ring, v_ring, full, empty, step, stop, reach, c_scale, shift, BLOCK_K, STAGES, FORM, GAIN, False
-    )
+    return _accumulate(dq, q, do, rings, guards, step, stop, reach, c_scale, shift, config, FORM, False)
 
 
 @gluon.jit
 def _pass_over(full, empty, step, stop, STAGES: gl.constexpr):
-    """Let key tiles go by that only the other consumer sees."""
+    """Release key tiles that only the other consumer sees."""
     for i in range(step, stop):
         await_full(full, i, STAGES)
         mbarrier.arrive(empty.index(i & (STAGES - 1)), count=1)
 
 
 @gluon.jit
-def _consume(
-    dQ, bias, rings, signals, sizes, factors, W: gl.constexpr, shape: gl.constexpr, modes: gl.constexpr
-):  # fmt: skip
-    """Compute dQ[i] = scale·Σ_j dS[i, j] k_j for slab W of every turn."""
-    BLOCK_K: gl.constexpr = shape[0]
-    STAGES: gl.constexpr = shape[1]
-    CAUSAL: gl.constexpr = shape[2]
-    HAS_BIAS: gl.constexpr = modes[0]
-    FORM: gl.constexpr = modes[1]
-    GAIN: gl.constexpr = modes[2]
-    q_ring, do_ring, k_ring, v_ring, o_ring = rings
-    q_full, q_empty, full, empty = signals
-    c_scale, c_bias, factor, scale, largest = factors
+def _consume(dQ, bias, rings, guards, sizes, factors, config, W: gl.constexpr):
+    """Compute dQ[i] = scale·Σ_j dS[i, j] k_j for slab W of every work item."""
+    BLOCK_K: gl.constexpr = config.block_k
+    CAUSAL: gl.constexpr = config.causal
+    c_scale, factor = factors.c_scale, factors.factor
     D: gl.constexpr = dQ.block_type.shape[3]
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    q = q_ring.index(W).reshape([SLAB, D])
-    do = do_ring.index(W).reshape([SLAB, D])
-    o_tile = o_ring.index(W)
-    shift = c_bias
+    q = rings.q.index(W).reshape([SLAB, D])
+    do = rings.do.index(W).reshape([SLAB, D])
+    o_tile = rings.o.index(W)
+    shift = factors.c_bias
     step = 0
-    for turn in range(schedule.turns(sizes[4], sizes[5], CAUSAL, AFRESH=True)):
-        heads, _, n_q, n_k, pairs, query_tiles, lead = schedule.afresh(sizes)
-        pair, tile = schedule.place(turn, pairs, query_tiles, CAUSAL, AFRESH=True)
+    for item in range(schedule.work_items(sizes.pairs, sizes.tiles, CAUSAL, OPAQUE=True)):
+        now = schedule.opaque_sizes(sizes)
+        heads, n_q, n_k, lead = now.heads, now.n_q, now.n_k, now.lead
+        pair, tile = schedule.work_item(item, now.pairs, now.tiles, CAUSAL, OPAQUE=True)
         first_row = tile * (2 * SLAB)
         row = first_row + W * SLAB
         stop = schedule.key_tiles(row, n_q, n_k, lead, BLOCK_K, CAUSAL)
         tiles = schedule.last_key_tile(first_row, n_q, n_k, lead, BLOCK_K, 2, CAUSAL)
         begin = step + tiles - stop
-        _pass_over(full, empty, step, begin, STAGES)
+        _pass_over(guards.full, guards.empty, step, begin, config.stages)
         reach = row + n_k - n_q + lead - (stop - 1) * BLOCK_K
         dq = gl.zeros([SLAB, D], gl.float32, o_layout)
-        mbarrier.wait(q_full.index(W), turn & 1)
-        if FORM == BY_HEAD:
+        mbarrier.wait(guards.q_full.index(W), item & 1)
+        if config.form == BY_HEAD:
             b = gl.load(bias + pair % heads)
-            if b * b <= largest * largest:
+            if b * b <= factors.largest * factors.largest:
                 dq = _keys(
-                    dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach,
-                    c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, shape, TANH, GAIN,
+                    dq, q, do, rings, guards, begin, stop, reach,
+                    c_scale * TANH_FACTOR, b * factor * TANH_FACTOR, config, TANH,
                 )  # fmt: skip
             else:
-                dq = _keys(
-                    dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach,
-                    c_scale, b * factor, shape, EX2, GAIN,
-                )  # fmt: skip
+                dq = _keys(dq, q, do, rings, guards, begin, stop, reach, c_scale, b * factor, config, EX2)
         else:
-            if HAS_BIAS:
+            if config.has_bias:
                 shift = gl.load(bias + pair % heads) * factor
-            dq = _keys(dq, q, do, k_ring, v_ring, full, empty, begin, stop, reach, c_scale, shift, shape, FORM, GAIN)
-        # Triton 3.6 takes ``step + tiles`` for ``step``, and begins every turn at 0.
-        step = schedule.again(step) + tiles
-        mbarrier.arrive(q_empty.index(W), count=1)
+            dq = _keys(dq, q, do, rings, guards, begin, stop, reach, c_scale, shift, config, config.form)
+        # Triton 3.6 takes ``step + tiles`` for ``step``, and begins every work item at 0.
+        step = schedule.opaque(step) + tiles
+        mbarrier.arrive(guards.q_empty.index(W), count=1)
         tma.store_wait(0)
-        o_tile.reshape([SLAB, D]).store((dq * scale).to(dQ.dtype))
+        o_tile.reshape([SLAB, D]).store((dq * factors.scale).to(dQ.dtype))
         fence_async_shared()
         compat.store(dQ, [pair // heads, pair % heads, row, 0], o_tile)
     tma.store_wait(0)
@@ -187,17 +201,16 @@ def bwd_dq_kernel(
     q_full, q_empty = barriers(2, 1), barriers(2, 1)
     full, empty = barriers(STAGES, 1), barriers(STAGES, 2)
     fence_async_shared()
-    rings = (q_ring, do_ring, k_ring, v_ring, o_ring)
-    signals = (q_full, q_empty, full, empty)
-    sizes = (heads, group, n_q, n_k, pairs, query_tiles, lead)
-    factors = (c_scale, c_bias, factor, scale, largest)
-    shape: gl.constexpr = (BLOCK_K, STAGES, CAUSAL)
-    modes: gl.constexpr = (HAS_BIAS, FORM, GAIN)
+    rings = _Rings(q_ring, do_ring, k_ring, v_ring, o_ring)
+    guards = _Guards(q_full, q_empty, full, empty)
+    sizes = schedule.Sizes(heads, group, n_q, n_k, pairs, query_tiles, lead)
+    factors = Factors(c_scale, c_bias, factor, scale, largest)
+    config = _Config(BLOCK_K, STAGES, CAUSAL, HAS_BIAS, FORM, GAIN)
     gl.warp_specialize(
         [
-            (_consume, (dQ, bias, rings, signals, sizes, factors, 0, shape, modes)),
-            (_consume, (dQ, bias, rings, signals, sizes, factors, 1, shape, modes)),
-            (_produce, (Q, dO, K, V, rings, signals, sizes, shape)),
+            (_consume, (dQ, bias, rings, guards, sizes, factors, config, 0)),
+            (_consume, (dQ, bias, rings, guards, sizes, factors, config, 1)),
+            (_produce, (Q, dO, K, V, rings, guards, sizes, config)),
         ],
         [4, 1],
         [REGISTERS, 24],

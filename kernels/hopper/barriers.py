@@ -1,8 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Barriers in shared memory: a phase of one ends when all arrivals, and all bytes that are expected, are in.
-
-And what waits, or lets others go on, by other means of the hardware.
-"""
+"""Barriers in shared memory, whose phase ends with its last arrival and last expected byte, and named barriers."""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -30,31 +27,32 @@ def await_empty(empty, step, STAGES: gl.constexpr):
     mbarrier.wait(empty.index(step & (STAGES - 1)), ((step & STAGES) // STAGES) ^ 1)
 
 
-TURNS = 8
-"""The first of the hardware's sixteen barriers that Triton leaves alone."""
-AWAIT = gl.constexpr(tuple(f"bar.sync {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(4)))
-PASS = gl.constexpr(tuple(f"bar.arrive {TURNS + c}, 256; mov.b32 $0, $1;" for c in range(4)))
+FIRST = 8
+"""The first of the hardware's sixteen named barriers that Triton leaves alone."""
+SYNC = gl.constexpr(tuple(f"bar.sync {FIRST + c}, 256; mov.b32 $0, $1;" for c in range(4)))
+ARRIVE = gl.constexpr(tuple(f"bar.arrive {FIRST + c}, 256; mov.b32 $0, $1;" for c in range(4)))
 
 
 @gluon.jit
-def await_turn(step, ME: gl.constexpr):
-    """Let consumer ME go on once the one before it has passed its turn on; step: any number, which keeps the place.
+def ping_pong_wait(step, ME: gl.constexpr):
+    """Let consumer ME go on once the one before it has arrived; step: any number, which keeps the position in the code.
 
-    Consumers that start their products in turn do not compute their weights all at once: while one multiplies, the
-    others keep the special functions busy. A product with an operand in registers holds its warp until that is read.
+    Consumers that start their products one after the other do not compute their weights all at once: while one
+    multiplies, the others keep the special functions busy. A product with an operand in registers holds its warp until
+    that is read.
     """
-    gl.inline_asm_elementwise(AWAIT[ME], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
+    gl.inline_asm_elementwise(SYNC[ME], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
-def pass_turn(step, ME: gl.constexpr, CONSUMERS: gl.constexpr):
-    """Give the turn to the consumer after ME, the first after the last; the last one gives it away before it begins."""
-    gl.inline_asm_elementwise(PASS[(ME + 1) % CONSUMERS], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
+def ping_pong_arrive(step, ME: gl.constexpr, CONSUMERS: gl.constexpr):
+    """Let the consumer after ME go on, the first after the last; the last one arrives once before it begins."""
+    gl.inline_asm_elementwise(ARRIVE[(ME + 1) % CONSUMERS], "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
 def release_next_kernel(number):
-    """Let the next kernel of the stream begin when all programs have come here; number: any, which keeps the place."""
+    """Let the stream's next kernel begin when all programs have arrived here; number: any, which keeps the position."""
     gl.inline_asm_elementwise(
         "griddepcontrol.launch_dependents; mov.b32 $0, $1;", "=r,r", [number], dtype=gl.int32, is_pure=False, pack=1
     )

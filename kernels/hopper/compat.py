@@ -6,6 +6,7 @@ from typing import Any
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import tma
+from triton.language.core import _aggregate
 
 load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
 """(descriptor, coordinates, barrier, shared tile): start a TMA load. Newer releases keep the old name only to
@@ -28,3 +29,19 @@ def _reduce_add(descriptor: Any, coordinates: Any, tile: Any, _semantic: Any = N
 
 add = tma.async_atomic_add if hasattr(tma, "async_atomic_add") else _reduce_add
 """(descriptor, coordinates, shared tile): start a TMA store that adds to what is there."""
+
+
+def aggregate(cls: type) -> Any:
+    """Return ``cls`` as a named tuple of kernels, made of the values of its annotated fields in their order.
+
+    Newer releases write such a constructor themselves, and all of them keep their aggregates private.
+    """
+    names = tuple(cls.__annotations__)
+
+    def build(self: object, *values: Any) -> None:
+        for name, value in zip(names, values, strict=True):
+            setattr(self, name, value)
+
+    build.__dict__["__triton_builtin__"] = True  # the compiler may call it, and need not hash its source
+    cls.__init__ = build  # type: ignore[misc]
+    return _aggregate(cls)

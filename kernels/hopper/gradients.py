@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""What the backward kernels make of products: weights in float32, computed again, and the gradient of the logits.
+"""Weights in float32, recomputed from products, the causal mask, and the gradient of the logits.
 
 ``$2, $3`` are two products s = q·k, ``$4`` is factor·scale, ``$6`` factor·b, as in weights.py; ``$0, $1`` are weights.
 """
@@ -7,6 +7,7 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from .compat import aggregate
 from .weights import TANH
 
 _START = """{ .reg .f32 x0, x1;
@@ -27,6 +28,17 @@ OUTPUTS = gl.constexpr("=&f,=&f,f,f,f,f,f,f")
 EXACT_PTX, TANH_PTX = gl.constexpr(_EXACT), gl.constexpr(_TANH)
 
 
+@aggregate
+class Factors:
+    """factor·scale, factor·bias, factor, what products with dS are multiplied with, and the largest bias of TANH."""
+
+    c_scale: gl.tensor
+    c_bias: gl.tensor
+    factor: gl.tensor
+    scale: gl.tensor
+    largest: gl.tensor
+
+
 @gluon.jit
 def weights(s, c_scale, shift, FORM: gl.constexpr):
     """Return the weights of products s, float32."""
@@ -35,7 +47,7 @@ def weights(s, c_scale, shift, FORM: gl.constexpr):
 
 
 @gluon.jit
-def seen(p, reach, KEYS_FIRST: gl.constexpr):
+def causal_mask(p, reach, KEYS_FIRST: gl.constexpr):
     """Return weights p, and 0 where a query does not see its key.
 
     KEYS_FIRST: p is [keys, queries]; query i of the tile sees its keys up to reach + i.

@@ -25,8 +25,8 @@ def round_kernel(
     inside = (row < n_q) & (column < D)
     start = W + pair.to(tl.int64) * n_q * D
     w = tl.load(start + row * D + column, mask=inside, eviction_policy="evict_first")
-    place = (pair // heads).to(tl.int64) * s_b + (pair % heads).to(tl.int64) * s_h
-    tl.store(dQ + place + row.to(tl.int64) * s_n + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
+    out = (pair // heads).to(tl.int64) * s_b + (pair % heads).to(tl.int64) * s_h
+    tl.store(dQ + out + row.to(tl.int64) * s_n + column, (w * factor).to(dQ.dtype.element_ty), mask=inside)
 
 
 def rounding(grad_query: Tensor) -> Launcher:

@@ -125,8 +125,8 @@ def test_grid_and_rings_do_not_change_a_bit_of_the_split_form(differentiate, is_
     call = case(heads=3, key_heads=3, n_q=333, n_k=300, is_causal=is_causal)
     expected = differentiate(call, True)
     for processors, stages in ((1, 4), (5, 2), (132, 4)):
-        plans = BackwardConfig(128, stages, 240), BackwardConfig(64, stages, 240)
-        found = differentiate(call, True, processors, None, *plans)
+        configs = BackwardConfig(128, stages, 240), BackwardConfig(64, stages, 240)
+        found = differentiate(call, True, processors, None, *configs)
         check(call, found)
         assert torch.equal(found["key"], expected["key"])
         assert torch.equal(found["value"], expected["value"])
@@ -147,19 +147,19 @@ def test_every_query_that_sees_a_key_is_visited_and_no_masked_one_counts(simulat
                 assert unmasked == stop or unmasked * block >= whole[0]
 
 
-RELEASE = "            mbarrier.arrive(empty.index(slot), count=1)\n"
+RELEASE = "            mbarrier.arrive(guards.empty.index(slot), count=1)\n"
 LAST_DK = "            dk = warpgroup_mma_wait(1, deps=(dk_token,))\n"
 LAST_DQ = (
     "            part = warpgroup_mma_wait(0, deps=(part,))\n"
-    "            mbarrier.arrive(ds_empty.index(last & 1), count=1)\n"
+    "            mbarrier.arrive(guards.ds_empty.index(last & 1), count=1)\n"
 )
-RELEASE_KEYS = "            mbarrier.arrive(kv_empty.index(0), count=1)\n"
+RELEASE_KEYS = "            mbarrier.arrive(guards.kv_empty.index(0), count=1)\n"
 STORE_WAIT = "    tma.store_wait(0)\n"
 BREAKS = {
     "queries released before their products": (LAST_DK + RELEASE, RELEASE + LAST_DK),
     "a phase that is not flipped": (
-        "mbarrier.wait(ds_empty.index(number & 1), ((number & 2) // 2) ^ 1)",
-        "mbarrier.wait(ds_empty.index(number & 1), (number & 2) // 2)",
+        "mbarrier.wait(guards.ds_empty.index(number & 1), ((number & 2) // 2) ^ 1)",
+        "mbarrier.wait(guards.ds_empty.index(number & 1), (number & 2) // 2)",
     ),
     "a part of dQ overwritten while it is added": (STORE_WAIT + "    dq_tile", "    dq_tile"),
     "keys released before the last product": (LAST_DQ + RELEASE_KEYS, RELEASE_KEYS + LAST_DQ),

@@ -127,13 +127,13 @@ def test_a_nan_stays_in_its_row(attend):
 def test_every_tile_is_computed_once(simulation, kernels, is_causal):
     for pairs, query_tiles, processors, late in product((1, 2, 7), (1, 2, 5, 8), (1, 3, 16), (0, 1, 2)):
         grid = programs(pairs * query_tiles, processors)
-        places = []
+        items = []
         for index in range(grid):
             simulation.at(index, grid)
-            turns = kernels.schedule.turns(pairs, query_tiles, is_causal, late)
-            assert turns > 0
-            places += [kernels.schedule.place(turn, pairs, query_tiles, is_causal, late) for turn in range(turns)]
-        assert sorted(places) == list(product(range(pairs), range(query_tiles)))
+            count = kernels.schedule.work_items(pairs, query_tiles, is_causal, late)
+            assert count > 0
+            items += [kernels.schedule.work_item(item, pairs, query_tiles, is_causal, late) for item in range(count)]
+        assert sorted(items) == list(product(range(pairs), range(query_tiles)))
 
 
 @pytest.mark.parametrize(("pairs", "query_tiles"), [(256, 8), (64, 32), (32, 64), (128, 16), (16, 128)])
@@ -142,14 +142,14 @@ def test_causal_programs_end_together(simulation, kernels, pairs, query_tiles):
     costs = []
     for index in range(132):
         simulation.at(index, 132)
-        turns = kernels.schedule.turns(pairs, query_tiles, True, kernels.LATE)
-        places = [kernels.schedule.place(turn, pairs, query_tiles, True, kernels.LATE) for turn in range(turns)]
-        costs.append(sum(tile + 1 for _, tile in places))
+        count = kernels.schedule.work_items(pairs, query_tiles, True, kernels.LATE)
+        items = [kernels.schedule.work_item(item, pairs, query_tiles, True, kernels.LATE) for item in range(count)]
+        costs.append(sum(tile + 1 for _, tile in items))
     assert max(costs) <= 1.015 * sum(costs) / len(costs)
 
 
 WAIT = "acc = warpgroup_mma_wait(0, deps=(acc_token,))"
-RELEASE = "mbarrier.arrive(v_empty.index(before), count=1)"
+RELEASE = "mbarrier.arrive(guards.v_empty.index(before), count=1)"
 BREAKS = {
     "a value tile released before its product": (
         f"        {WAIT}\n        {RELEASE}",
@@ -160,31 +160,34 @@ BREAKS = {
         "warpgroup_mma_wait(2, deps=(s_token,))",
     ),
     "an output overwritten while it is stored": ("        tma.store_wait(0)\n        o_tile", "        o_tile"),
-    "a turn that is not passed on": (
-        "        pass_turn(i, ME, CONSUMERS)\n        if not",
+    "a consumer that never lets the next one go on": (
+        "        ping_pong_arrive(i, ME, config.consumers)\n        if not",
         "        if not",
     ),
     "a phase that is not flipped": (
-        "mbarrier.wait(q_full.index(place), (turn & SLABS) // SLABS)",
-        "mbarrier.wait(q_full.index(place), 0)",
+        "mbarrier.wait(guards.q_full.index(at), (item & SLABS) // SLABS)",
+        "mbarrier.wait(guards.q_full.index(at), 0)",
     ),
 }
 
 
-OF_A_PLAN = {
+OF_A_CONFIG = {
     True: {
         "keys used at once": (
-            "            await_full(k_full, i, STAGES)\n        k_tile",
+            "            await_full(guards.k_full, i, STAGES)\n        k_tile",
             "            pass\n        k_tile",
         ),
         "values used at once": (
-            "            await_full(v_full, i - 1, STAGES)\n        acc_token",
+            "            await_full(guards.v_full, i - 1, STAGES)\n        acc_token",
             "            pass\n        acc_token",
         ),
     },
     False: {
-        "keys that are not waited for": ("            await_full(k_full, gl.minimum(i + 1, stop - 1), STAGES)\n", ""),
-        "values that are not waited for": ("            await_full(v_full, i, STAGES)\n        s", "        s"),
+        "keys that are not waited for": (
+            "            await_full(guards.k_full, gl.minimum(i + 1, stop - 1), STAGES)\n",
+            "",
+        ),
+        "values that are not waited for": ("            await_full(guards.v_full, i, STAGES)\n        s", "        s"),
         "a wait for keys that never come": ("gl.minimum(i + 1, stop - 1)", "i + 1"),
     },
 }
@@ -192,7 +195,7 @@ CONFIGS = {True: TABLE[128], False: TABLE[64]}
 CHANGES = [
     pytest.param(CONFIGS[overlapped], *change, id=f"{'overlapped' if overlapped else 'early'}: {name}")
     for overlapped in CONFIGS
-    for name, change in (BREAKS | OF_A_PLAN[overlapped]).items()
+    for name, change in (BREAKS | OF_A_CONFIG[overlapped]).items()
 ]
 
 

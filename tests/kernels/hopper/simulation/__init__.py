@@ -22,12 +22,16 @@ __all__ = ["Launchable", "at", "descriptor", "load"]
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     gluon, experimental, core = ModuleType("gluon"), ModuleType("experimental"), ModuleType("core")
+    triton_core = ModuleType("core")
     core.__dict__["builtin"] = _jit
+    triton_core.__dict__["_aggregate"] = lambda cls: cls
     gluon.__dict__.update(jit=_jit, language=language())
     experimental.__dict__["gluon"] = gluon
     path = "triton.experimental.gluon"
     fakes = {
         "triton": ModuleType("triton"),
+        "triton.language": ModuleType("language"),
+        "triton.language.core": triton_core,
         "triton.experimental": experimental,
         path: gluon,
         f"{path}.language": gluon.language,

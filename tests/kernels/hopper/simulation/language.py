@@ -26,7 +26,7 @@ def _assembly(text: str, constraints: str, values: list[Any], *, dtype: Any, is_
     if text.removeprefix("griddepcontrol.launch_dependents; ") == "mov.b32 $0, $1;":
         return values[0]
     if text.startswith("bar."):
-        machine.take_turn(text)
+        machine.ping_pong(text)
         return values[0]
     if "%nctaid" in text:
         return values[0]
@@ -59,6 +59,8 @@ def language() -> ModuleType:
     module = ModuleType("language")
     module.__dict__.update(
         constexpr=lambda value: value,
+        tensor=Tile,
+        shared_memory_descriptor=Shared,
         float32=torch.float32,
         int32=torch.int32,
         int64=torch.int64,

@@ -138,24 +138,24 @@ class Flight(NamedTuple):
     values: Tensor
 
 
-class Turn:
+class NamedBarrier:
     """A hardware barrier of two warp groups, one of which only arrives."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.given = 0
+        self.arrived = 0
 
-    def give(self) -> None:
+    def arrive(self) -> None:
         with self.changed:
-            self.given += 1
-            assert self.given == 1, "a turn is given that was not taken"
+            self.arrived += 1
+            assert self.arrived == 1, "a second arrival before the first was waited for"
             self.changed.notify_all()
 
-    def take(self) -> None:
+    def sync(self) -> None:
         with self.changed:
-            if not self.changed.wait_for(lambda: self.given, PATIENCE):
-                raise TimeoutError("deadlock: a turn is never given")
-            self.given = 0
+            if not self.changed.wait_for(lambda: self.arrived, PATIENCE):
+                raise TimeoutError("deadlock: nobody arrives at a named barrier")
+            self.arrived = 0
 
 
 class Descriptor:
@@ -207,7 +207,7 @@ class Program:
         self.index = self.count = 0
         self.products: list[Product] = []
         self.flights: list[Flight] = []
-        self.turns: list[Turn] = []
+        self.named: list[NamedBarrier] = []
         self._own = threading.local()
 
     def own(self, kind: str) -> list[Any]:
@@ -264,15 +264,15 @@ def arrive(barrier: Barrier, *, count: int) -> None:
     time.sleep(HASTE)
 
 
-def take_turn(text: str) -> None:
+def ping_pong(text: str) -> None:
     """Carry out ``bar.sync`` or ``bar.arrive`` between two warp groups."""
     found = re.match(r"bar\.(sync|arrive) (\d+), 256;", text)
     assert found, text
-    turn = program.turns[int(found[2])]
+    barrier = program.named[int(found[2])]
     if found[1] == "sync":
-        turn.take()
+        barrier.sync()
     else:
-        turn.give()
+        barrier.arrive()
 
 
 def multiply(a: Any, b: Shared, acc: Any, *, use_acc: bool = True, is_async: bool) -> Product:
@@ -305,7 +305,7 @@ def specialise(
 ) -> None:
     """Run each (function, arguments) as a warp group."""
     assert len(parts) == len(warps) + 1 == len(registers) + 1
-    program.turns = [Turn() for _ in range(16)]
+    program.named = [NamedBarrier() for _ in range(16)]
     failures: list[BaseException] = []
 
     def work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
