@@ -35,8 +35,9 @@ def _call(seed, heads, key_heads, *, length=7, dtype=torch.float32, bias=None, c
     query, key, value = (
         torch.randn(3, count, length, 8, generator=generator).to(dtype) for count in (heads, key_heads, key_heads)
     )
-    level = -math.log(length) if bias is None else 0.0
-    problem = Problem(query, key, value, bias, level, slopes, 8**-0.5, causal)
+    given = -math.log(length) if bias is None else bias
+    per_head, level = (given, 0.0) if isinstance(given, torch.Tensor) else (None, given)
+    problem = Problem(query, key, value, per_head, level, slopes, 8**-0.5, causal)
     return Call(problem, sigmoid_attention(problem))
 
 
