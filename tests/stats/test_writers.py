@@ -127,7 +127,7 @@ def test_a_tensor_that_was_changed_in_place_is_measured_again():
 def test_numbers_that_are_not_finite_stay_with_their_layer(bad):
     plan = _plan(2, 2)
     good, odd = _call(0, 2, 2), _call(1, 2, 2)
-    odd.query[0, 1, 3] = bad
+    odd.problem.query[0, 1, 3] = bad
     odd = odd._replace(output=sigmoid_attention(odd.problem))
 
     def feed(writer):
