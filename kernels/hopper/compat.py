@@ -1,12 +1,14 @@
 # mypy: disable-error-code="untyped-decorator"
 """The differences of Gluon between the Triton releases that the kernels are written for, 3.6 to 3.9."""
 
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import tma
 from triton.language.core import _aggregate
+
+T = TypeVar("T", bound=type)
 
 load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
 """(descriptor, coordinates, barrier, shared tile): start a TMA load. Newer releases keep the old name only to
@@ -31,7 +33,8 @@ add = tma.async_atomic_add if hasattr(tma, "async_atomic_add") else _reduce_add
 """(descriptor, coordinates, shared tile): start a TMA store that adds to what is there."""
 
 
-def aggregate(cls: type) -> Any:
+@dataclass_transform()
+def aggregate(cls: T) -> T:
     """Return ``cls`` as a named tuple of kernels, made of the values of its annotated fields in their order.
 
     Newer releases write such a constructor themselves, and all of them keep their aggregates private.
@@ -44,4 +47,5 @@ def aggregate(cls: type) -> Any:
 
     build.__dict__["__triton_builtin__"] = True  # the compiler may call it, and need not hash its source
     cls.__init__ = build  # type: ignore[misc]
-    return _aggregate(cls)
+    made: T = _aggregate(cls)
+    return made
