@@ -2,15 +2,12 @@
 import { h, iconButton } from "./dom.js";
 import { fullRange } from "./axis.js";
 import { depthColour } from "./colours.js";
-import { overlay, overlayLegend } from "./compare.js";
+import { GRADIENT, LOSS, overlay, overlayLegend } from "./compare.js";
 import { saveCsv } from "./csv.js";
 import { Curves, wantsLog } from "./curves.js";
 import { keyOf } from "./findings.js";
 import { Heatmap, summaryTable } from "./heatmap.js";
 import { labels, spot, unit, words } from "./text.js";
-
-const LOSS = "loss";
-const GRADIENT = "total_gradient_norm";
 
 /** The metric to show when the address names none: the first finding's, else the glossary's first. */
 export function defaultMetric(session) {

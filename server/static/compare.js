@@ -2,12 +2,16 @@
 import { DASHES, runColour } from "./colours.js";
 import { isMissing } from "./packed.js";
 
+/** The two metrics of the run that have panels of their own. */
+export const LOSS = "loss";
+export const GRADIENT = "total_gradient_norm";
+
 /** Read what the other runs have of the shown series. */
 export function overlay(sessions, metric, layer, range) {
   return Promise.all(
     sessions.map(async (session) => {
       const read = (name) => session.read("series", name, null, range);
-      const [loss, gradient, curve] = await Promise.all([read("loss"), read("total_gradient_norm"), metric ? read(metric) : null]);
+      const [loss, gradient, curve] = await Promise.all([read(LOSS), read(GRADIENT), metric ? read(metric) : null]);
       return { run: session.run, loss, gradient, curve, layer };
     }),
   );

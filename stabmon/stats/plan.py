@@ -65,10 +65,7 @@ class Plan:
         when = {When.ALWAYS, When.PREFLIGHT if at_start else When.TRAINING} | ({When.OPTIMIZER} if optimizer else set())
         self._metrics = [metric for metric in METRICS.values() if metric.when in when]
         self.layout = Layout.of([*self._wanted(), *((name, None, 1) for name in logged)])
-        found: dict[str, list[int]] = {}
-        for column in self.layout.columns:
-            found.setdefault(column.metric, []).extend((column.start, column.start + column.size))
-        self.columns = {metric: slice(ends[0], ends[-1]) for metric, ends in found.items()}
+        self.columns = _columns(self.layout)
         """The columns of the row by metric."""
         self.computed = [self._computed(metric) for metric in self._metrics if metric.name in self.columns]
 
@@ -135,3 +132,11 @@ class Plan:
             own = range(slots[raw.name].start + column, slots[raw.name].stop, size)
             found += list(own) * (attention.heads if metric.place is Place.HEAD and raw.per is not Per.HEAD else 1)
         return np.array(list(dict.fromkeys(found)) if metric.place is Place.RUN else found, dtype=np.intp)
+
+
+def _columns(layout: Layout) -> dict[str, slice]:
+    """Return the columns of each metric of a layout in which they lie side by side."""
+    ends: dict[str, list[int]] = {}
+    for column in layout.columns:
+        ends.setdefault(column.metric, []).extend((column.start, column.start + column.size))
+    return {metric: slice(own[0], own[-1]) for metric, own in ends.items()}

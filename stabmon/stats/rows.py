@@ -1,6 +1,6 @@
 """The sampled-row statistics of ``kernels.eager.reference.row_statistics`` in a fraction of its time, for the CPU.
 
-What it does otherwise: rows are taken out first and measured later, those of all layers at once as if they were heads;
+It differs in this: rows are taken out first and measured later, those of all layers at once as if they were heads;
 what depends on shapes alone is made once; the mask is added and multiplied, not selected, and comparisons write floats
 in place. A logit that is not finite thereby makes the numbers of its head NaN even where the mask hides it. Calls with
 a window, key lengths or packed sequences are left to the reference.

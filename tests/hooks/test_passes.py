@@ -1,4 +1,4 @@
-"""Which passes count: accumulation, checkpointing in both modes, eval, AMP, and steps that the scaler skips."""
+"""Passes that count: accumulation, checkpointing in both modes, eval, AMP, and steps that the scaler skips."""
 
 import numpy as np
 import pytest
