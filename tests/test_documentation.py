@@ -102,6 +102,11 @@ def test_the_tree_in_contributing_names_folders_that_exist() -> None:
         assert (ROOT / folder / name if line.startswith(" ") else ROOT / name).exists(), line
 
 
+def test_no_text_holds_a_merge_that_was_not_resolved() -> None:
+    marked = subprocess.run(["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True)
+    assert marked.stdout == ""
+
+
 def test_a_page_is_made_for_every_rule_and_the_list_is_the_catalogue(site: Path) -> None:
     listed = re.findall(r'href="([A-Z]{3}\d{3})\.html"', (site / "rules" / "index.html").read_text())
     assert set(listed) == {rule.code for rule in rules.catalogue()}
