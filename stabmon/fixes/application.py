@@ -24,14 +24,10 @@ _log = logging.getLogger(__name__)
 def apply(parts: Sequence[Change], code: str, model: nn.Module) -> Applied:
     """Carry ``parts`` out on ``model``, in place, and return what changed; where one is refused, nothing does.
 
-    QK norm with an empty module goes into every attention that has none.
-
-    A bias is filled in for every head; a learnable one goes on learning from there. QK norm starts with the gain that
-    keeps the size of the present logits, where the fix names none. LayerScale and norms take the device and type of the
-    attention's weights. New parameters must be learnt too: an optimizer that exists already does not know them, so
-    apply such a fix before the optimizer (and DDP or FSDP) is made, or give them to ``optimizer.add_param_group``; a
-    logged warning names them. Wrappers (``torch.compile``, DDP, FSDP, activation checkpointing) are looked through by
-    name.
+    New modules take the device and type of the attention's weights. New parameters must be learnt too: an optimizer
+    that exists already does not know them, so apply such a fix before the optimizer (and DDP or FSDP) is made, or give
+    them to ``optimizer.add_param_group``; a logged warning names them. Wrappers (``torch.compile``, DDP, FSDP,
+    activation checkpointing) are looked through by name.
 
     Args:
         parts: at least one change.

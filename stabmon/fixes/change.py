@@ -34,15 +34,11 @@ class Change(Record):
     title: str = ""
     """Name of its kind in words."""
     module: str
-    """Path of the attention module to change; empty for a fix outside the model, such as the learning rate, and for
-    QK norm in every layer."""
+    """Path of the attention module to change; empty for a change of the training, or of every layer."""
     value: float | None = None
-    """The number that the kind needs, or None: the bias; the first value of a learnable bias (None: the present one);
-    the first gain of LayerScale, or of QK norm (None: what keeps the present logits); the bias that goes with a scheme
-    of positions (None: the present one); the factor on the learning rate; the warm-up in steps; the largest gradient
-    norm; the sequence length in keys."""
+    """The number that the kind needs, or None; see the kind's constructor ``stabmon.fixes.NAME_fix``."""
     setting: str | None = None
-    """The name that the kind needs: the precision (``bf16``) or the position scheme (``rope``)."""
+    """The name that the kind needs, such as a precision (``bf16``) or a scheme of positions (``rope``)."""
     safety: Safety
     why: str
     """One sentence: why this kind and this value."""

@@ -14,7 +14,7 @@ _WHY = "as asked"
 def fixes_of_kind(kind: str, config: RunConfig, report: PreflightReport, value: float | None = None) -> tuple[Fix, ...]:
     """Return the fixes of ``kind`` for the run ``config``: one a layer, or one where it is of the training.
 
-    ``value`` is what ``Fix.value`` says of the kind; None takes what ``FixKind.default`` says.
+    ``value`` is the number of the kind's constructor; None takes that of ``FixKind.default``.
 
     Raises:
         FixError: there is no such kind, or the run can have no fix of it.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ from stabmon.fixes import apply_to_config, config_diff, registry
 from stabmon.fixes.record import Fix
 from stabmon.preflight_check.report import PreflightReport
 from stabmon.records import Attention, Evidence, ModelMap, RunInfo, RunState, Severity
+from stabmon.rules.expected_effects import with_effects
+from stabmon.rules.view import Run
 from stabmon.series import Layout
 from stabmon.server.app import create_app
 from stabmon.store import RunWriter, open_run
@@ -82,6 +85,14 @@ def test_the_api_and_a_report_carry_the_title_of_a_new_kind(tmp_path: Path) -> N
     (entry,) = digest([finding(fix)]).entries
     assert entry.advice == "toy weight decay = 0.25: the weights grow."
     assert PreflightReport(rows=(), findings=(finding(fix),), map=MODEL).fixes == (fix,)
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_rules_give_a_new_kind_its_expected_effect() -> None:
+    run = Run(RunInfo(name="run", created=datetime.now(UTC), model=MODEL), Layout.of([("loss", None, 1)]))
+    run.add(0, np.array([4.0], np.float32))
+    (fix,) = with_effects([stabmon.fixes.toy_decay_fix(0.25, "why")], run)
+    assert str(fix.effect) == "loss 4 -> 1"
 
 
 @pytest.mark.usefixtures("toy")

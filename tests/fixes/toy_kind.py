@@ -1,4 +1,4 @@
-"""A fix kind of one file, as a user would write it: dropout on what the training reads."""
+"""A fix kind of one file, as a contributor would write it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +21,7 @@ class ToyDecay(TrainingKind):
     name = "toy_decay"
     title = "toy weight decay"
     keys = ("training.weight_decay",)
+    reads = ("loss",)
 
     def code(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
         return f'for group in optimizer.param_groups:\n    group["weight_decay"] = {self.number(value)}'
@@ -29,7 +30,8 @@ class ToyDecay(TrainingKind):
         return hunk("optimizer", ["AdamW(...)"], [f"AdamW(..., weight_decay={self.number(value)})"])
 
     def expected(self, change: Change, attention: Attention | None, known: Mapping[str, float]) -> Effect | None:
-        return Effect(metric="learning_rate", before=1.0, after=change.needed)
+        loss = known.get("loss")
+        return None if loss is None else Effect(metric="loss", before=loss, after=loss * change.needed)
 
     def settings(self, change: Change, config: RunConfig) -> dict[str, Any]:
         return {"training.weight_decay": change.needed}
