@@ -32,7 +32,7 @@ returns is called right after the launch, on partial sums of Σ out² [B, H, par
 
 
 class AuxRequest(NamedTuple):
-    """Which extra outputs to compute.
+    """A request for extra outputs.
 
     rows: query rows to sample per batch and head; 0 leaves only the output sums.
     offset: where in its stratum each sampled row lies, in [0, 1): row r is floor((r + offset) * N_q / rows).

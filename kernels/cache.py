@@ -1,4 +1,4 @@
-"""What tensors look like, and what was worked out from it, once for all calls that look the same."""
+"""Signatures of tensors, and results that are kept by them: computed once for all calls of one signature."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 MOST = 2048
-"""How many results are kept; then the oldest goes, which a call that needs it works out again."""
+"""The number of results that are kept; beyond it the oldest is dropped, and computed again when it is needed."""
 
 _kept: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -24,20 +24,20 @@ def layout(tensor: Tensor) -> Hashable:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.data_ptr() % 16
 
 
-def memoize(key: Hashable, work_out: Callable[[], T]) -> T:
-    """Return what ``work_out`` returned for an equal key; None is not kept.
+def memoize(key: Hashable, compute: Callable[[], T]) -> T:
+    """Return what ``compute`` returned for an equal key; None is not kept.
 
     ``key`` must hold everything that the result depends on, and name what asks. While torch.compile traces, nothing is
     kept; neither is it where sizes are symbols, which cannot be keys.
     """
     if torch.compiler.is_compiling():
-        return work_out()
+        return compute()
     try:
         found = _kept.get(key)
     except TypeError:
-        return work_out()
+        return compute()
     if found is None:
-        found = work_out()
+        found = compute()
         if len(_kept) >= MOST:
             _kept.popitem(last=False)
         if found is not None:
@@ -46,5 +46,5 @@ def memoize(key: Hashable, work_out: Callable[[], T]) -> T:
 
 
 def clear() -> None:
-    """Work everything out anew."""
+    """Drop all results."""
     _kept.clear()

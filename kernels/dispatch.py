@@ -148,7 +148,7 @@ def _sample(problem: Problem, request: AuxRequest) -> ops.Sample:
 
 
 def _run(problem: Problem, backend: Chosen, sample: ops.Sample | None) -> tuple[Tensor, Tensor]:
-    """Return output and statistics; nobody reads the latter where no sample is asked for."""
+    """Return output and statistics; the latter are undefined where no sample is asked for."""
     if backend != "eager":
         return ops.attend(problem, sample, backend)
     output = reference.sigmoid_attention(problem)

@@ -1,4 +1,4 @@
-"""What ``torch.utils.flop_counter`` counts for the fused operators: as torch counts scaled_dot_product_attention.
+"""FLOP formulas of the fused operators for ``torch.utils.flop_counter``, as torch has them for softmax attention.
 
 Every pair of query and key of a sequence counts, whatever mask, window or padding hides it: 4·D operations forward and
 10·D backward, which computes the logits again. So the count does not depend on the backend, and compares with softmax.

@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
 
 class Observer(Protocol):
-    """What the slot holds. Both methods are traced by ``torch.compile`` when the caller is."""
+    """An observer of calls. Both methods are traced by ``torch.compile`` when the caller is."""
 
     def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
         """Return which statistics to compute for this call, if any."""

@@ -21,7 +21,7 @@ from . import flops
 from .problem import FIELDS, Problem
 
 Sample = tuple[int, float, int]
-"""Which rows to measure, as the operators take it: rows, offset, sequences."""
+"""The rows to measure as the operators take them: rows, offset, sequences."""
 
 _TYPES = {
     Tensor: "Tensor",
@@ -149,7 +149,7 @@ row_statistics_op = _operator(
 )
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
-"""Where ``Problem`` has tensors."""
+"""The indices of ``Problem``'s tensors."""
 _NOTHING = (None,) * FIELDS
 """The gradients of what has none: all arguments but query, key, value and bias."""
 
@@ -192,7 +192,7 @@ def _differentiate(grad: Tensor, *arguments: Any) -> Any:
 
 
 class _Gradients(torch.autograd.Function):
-    """Says so when somebody asks for second derivatives."""
+    """Gradients that refuse second derivatives."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
@@ -222,7 +222,7 @@ def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:
 
 
 def _reach_device(keys: DispatchKeySet) -> bool:
-    """Say whether, below autograd, nothing comes between a call with these keys and the device."""
+    """Return whether, below autograd, nothing comes between a call with these keys and the device."""
     return (keys & _REST).highestPriorityTypeId() in _DEVICES
 
 

@@ -11,11 +11,11 @@ from .cache import layout
 Backend = Literal["auto", "eager", "triton", "hopper"]
 Chosen = Literal["eager", "triton", "hopper"]
 Form = Literal["auto", "tanh", "accurate"]
-"""How a fused forward computes sigmoid: by decision from type and bias, or forced."""
+"""The form in which a fused forward computes sigmoid: decided from type and bias, or forced."""
 
 
 class Traits(NamedTuple):
-    """What decides which backend can take a call."""
+    """The traits of a call that decide which backend can take it."""
 
     device: torch.device
     dtype: torch.dtype

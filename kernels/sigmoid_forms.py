@@ -6,7 +6,7 @@ x is factor·(z + b) of logits z, 2^x and tanh(x) are the GPU's approximate spec
 import math
 
 PLAIN, EX2, TANH, MIXED, BY_HEAD = range(5)
-"""How a kernel computes the weight sigmoid(z + b).
+"""Computations of the weight sigmoid(z + b).
 
 PLAIN: 1/(1 + 2^x) by a full division and without overflow, for float32 and for Triton's interpreter.
 EX2: 1/(1 + 2^x) by an approximate reciprocal, relative error below 4e-7.

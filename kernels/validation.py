@@ -96,7 +96,7 @@ def _check_integers(name: str, given: Tensor, query: Tensor) -> None:
 
 
 def check_request(request: AuxRequest | None) -> None:
-    """Refuse a request for statistics that cannot be sampled; apart from the rest, since its offset may always differ.
+    """Refuse a request for statistics that cannot be sampled; checked in every call, since its offset may differ.
 
     Raises:
         TypeError, ValueError: it is no request, or one of its numbers is out of range.
@@ -114,7 +114,7 @@ def check_request(request: AuxRequest | None) -> None:
 
 
 def check_switches(options: Options) -> None:
-    """Refuse what is neither True nor False; apart from the rest, since 1 equals True and would look like it.
+    """Refuse what is neither True nor False; a check of its own, since 1 equals True as a key of the cache.
 
     Raises:
         TypeError: one of ``options`` is something else.

@@ -1,4 +1,4 @@
-"""How fast the kernels are, beside torch's own fused softmax attention in the same run; no speed before correctness.
+"""Speed of the kernels beside torch's own fused softmax attention in the same run; no speed before correctness.
 
 ``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--output FILE] [--json]``.
 ``speed.py`` says what is timed, ``timing.py`` how; ``figure.py`` draws results.
@@ -22,7 +22,7 @@ from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cell_name, cost_of_statis
 from .timing import ROUNDS, machine
 
 LENGTHS = (1024, 4096, 16384)
-"""Where the accuracy is measured."""
+"""Lengths at which the accuracy is measured."""
 
 
 def bench(
@@ -35,7 +35,7 @@ def bench(
 ) -> dict[str, Any]:
     """Check, then time ``cells`` on the current CUDA device, and the cost of statistics in ``graphed``.
 
-    rounds: turns of each contender of a cell. dtype: of query, key and value. backend: as in ``sigmoid_attention``.
+    rounds: batches of each contender of a cell. dtype: of query, key and value. backend: as in ``sigmoid_attention``.
 
     Returns:
         device, versions, dtype, backend, accuracy (largest error over floor by result), lengths (errors over floor at
@@ -168,7 +168,7 @@ def _shares(cost: Mapping[str, float]) -> str:
 
 
 def _before_speed(result: dict[str, Any]) -> Iterator[str]:
-    """Yield what is told before any speed: how exact the results are, and what memory they take."""
+    """Yield the lines before any speed: accuracy of the results, and the memory that they take."""
     yield "error over floor: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in result["accuracy"].items())
     for at in result["lengths"]:
         ratios = ", ".join(f"{name} {at[name]:.2f}" for name in accuracy.NAMES if name in at)

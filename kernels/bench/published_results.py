@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """What was reached in one cell, in one run."""
+    """TFLOP/s of one cell in one run."""
 
     cudnn: Pair
     attention_4: Pair

@@ -1,4 +1,4 @@
-"""Shapes to time, and what the contenders reach in each: ours and torch's fused softmax attention, in turns.
+"""Shapes to time, and what the contenders reach in each: ours and torch's fused softmax attention, interleaved.
 
 FLOP = 4·B·H·N²·D forward, half when causal, 2.5 times that backward.
 """
@@ -22,7 +22,7 @@ PEERS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTIO
 REQUESTS = {"off": None, "sums": AuxRequest(rows=0), "rows": AuxRequest(rows=16, sequences=1)}
 """Statistics that a call may ask for: none, the output's sums alone, and those with the rows that a monitor samples."""
 FINER = 2
-"""How many times as many rounds the cost of statistics takes: a difference of microseconds."""
+"""Factor of the rounds for the cost of statistics, a difference of microseconds."""
 GRAPHED = 10
 """Calls in one CUDA graph."""
 
@@ -60,7 +60,7 @@ class Cell(NamedTuple):
 
 GRID = tuple(Cell(d, n, causal) for d in (64, 128) for causal in (False, True) for n in (2048, 8192, 16384))
 STATISTICS_GRID = tuple(Cell(d, n, causal) for n in (4096, 8192) for d in (64, 128) for causal in (False, True))
-"""Where the cost of statistics is measured in CUDA graphs."""
+"""Cells whose cost of statistics is measured in CUDA graphs."""
 
 
 def cell_name(row: Mapping[str, Any]) -> str:

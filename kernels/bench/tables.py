@@ -6,7 +6,7 @@ from typing import Any
 from . import published_results
 
 KINDS = {"fixed": "number", "learnable": "tensor [H]"}
-"""How a bias may be given."""
+"""Kinds of bias, and their columns' titles."""
 
 Results = Mapping[str, Mapping[str, Any]]
 """A result of ``bench`` a backend, by name."""

@@ -1,7 +1,7 @@
-"""Contenders take turns, so that a drifting clock meets all of them alike: medians over many rounds of short turns.
+"""Interleaved timing, so that a drifting clock meets all contenders alike: medians over many rounds of short batches.
 
-In each round every contender has one turn, in an order drawn anew. ``medians`` times the device, ``host_medians``
-the host. Only ratios within one such match hold: clocks, power and temperature change between two.
+In each round every contender runs one batch of calls, in a new random order. ``medians`` times the device,
+``host_medians`` the host. Only ratios within one such run hold: clocks, power and temperature change between two.
 """
 
 import random
@@ -16,11 +16,11 @@ import torch
 Calls = Mapping[str, Callable[[], object]]
 
 ROUNDS = 30
-"""Rounds of a match."""
-TURN = 4.0
-"""Milliseconds of device time of one turn, at least one call."""
+"""Rounds of a run."""
+BATCH = 4.0
+"""Milliseconds of device time of one batch, at least one call."""
 HOST_CALLS = 50
-"""Calls of one turn on the host's clock: few enough to fit the queue of launches."""
+"""Calls of one batch on the host's clock: few enough to fit the queue of launches."""
 CLEARED = 256 * 2**20
 """Bytes that are written before each call on the device's clock: more than any second-level cache holds."""
 
@@ -53,26 +53,26 @@ def medians(calls: Calls, rounds: int = ROUNDS) -> dict[str, float]:
     stopwatch = Stopwatch()
     repeats = {name: _repeats(stopwatch, call) for name, call in calls.items()}
     laps: dict[str, list[Callable[[], float]]] = {name: [] for name in calls}
-    for name in turns(calls, rounds):
+    for name in interleaved(calls, rounds):
         laps[name] += [stopwatch.lap(calls[name]) for _ in range(repeats[name])]
     stopwatch.wait()
     return {name: statistics.median(lap() for lap in of_name) for name, of_name in laps.items()}
 
 
 def host_medians(calls: Calls, rounds: int = ROUNDS) -> dict[str, float]:
-    """Return the median microseconds that the host takes for each of ``calls``, the device's queue empty before a turn.
+    """Return the median microseconds that the host takes for each of ``calls``; before a batch the queue is empty.
 
     A call must take less time on the device than on the host.
     """
     for call in calls.values():
         _host_microseconds(call)
     found: dict[str, list[float]] = {name: [] for name in calls}
-    for name in turns(calls, rounds):
+    for name in interleaved(calls, rounds):
         found[name].append(_host_microseconds(calls[name]))
     return {name: statistics.median(times) for name, times in found.items()}
 
 
-def turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+def interleaved(names: Iterable[str], rounds: int) -> Iterator[str]:
     """Yield every name once a round, each round in an order of its own; the orders repeat from run to run."""
     drawn = random.Random(0)
     order = list(names)
@@ -92,11 +92,11 @@ def machine() -> dict[str, Any]:
 
 
 def _repeats(stopwatch: Stopwatch, call: Callable[[], object]) -> int:
-    """Return how many calls fill a turn; the first compiles and finds its tables."""
+    """Return how many calls fill a batch; the first compiles and finds its tables."""
     call()
     laps = [stopwatch.lap(call) for _ in range(3)]
     stopwatch.wait()
-    return max(1, round(TURN / min(lap() for lap in laps)))
+    return max(1, round(BATCH / min(lap() for lap in laps)))
 
 
 def _host_microseconds(call: Callable[[], object]) -> float:

@@ -56,7 +56,7 @@ class _Guards:
 
 @aggregate
 class _Config:
-    """What the kernel is compiled for; fused: whether it also adds to dQ; gains: factors of P and dS when rounded."""
+    """Compile-time configuration; fused: whether it also adds to dQ; gains: factors of P and dS when rounded."""
 
     block_q: gl.constexpr
     stages: gl.constexpr

@@ -47,7 +47,7 @@ class _Guards:
 
 @aggregate
 class _Config:
-    """What the kernel is compiled for; gain: factor of dS when it is rounded."""
+    """Compile-time configuration; gain: factor of dS when it is rounded."""
 
     block_k: gl.constexpr
     stages: gl.constexpr

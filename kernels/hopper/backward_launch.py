@@ -20,7 +20,7 @@ GAINS = {torch.bfloat16: (1.0, 1.0), torch.float16: (2.0**15, 4.0)}
 
 
 class BackwardConfig(NamedTuple):
-    """What a backward kernel is compiled for.
+    """Compile-time configuration of a backward kernel.
 
     block: queries of a tile of the kernel for dK and dV, keys of one of the kernel for dQ.
     stages: buffers of a ring, a power of two.
@@ -41,7 +41,7 @@ ROWS = 2 * SLAB
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature.
+    """Launchers and shapes shared by all calls of one signature.
 
     partial: the shape of the partial sums of the bias's gradient.
     summed: that of dQ's workspace, which the kernel for dK and dV adds to; None where gradients are deterministic.
@@ -55,7 +55,7 @@ class _Prepared(NamedTuple):
 
 
 class _Variant(NamedTuple):
-    """What the kernels depend on besides the problem; dkdv and dq: configurations to measure, not the table's."""
+    """Arguments besides the problem that kernels depend on; dkdv and dq: configurations to measure, not the table's."""
 
     bias_gradient: bool
     form: int
@@ -90,7 +90,7 @@ def backward(
     partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
     per_head = partial if bias is None else bias
     if prepared.summed is None:
-        # The kernel without dQ does not look at what stands for its workspace.
+        # The kernel without dQ does not read its workspace, in whose place dK is passed.
         prepared.dkdv((*given, grads[1], *grads[1:], per_head, partial), *factors)
         prepared.dq((*given, grads[0], query if bias is None else bias), *factors)
     else:

@@ -82,7 +82,7 @@ class _Factors:
 
 @aggregate
 class _Config:
-    """What the kernel is compiled for, as ``ForwardConfig`` explains it."""
+    """Compile-time configuration, as ``ForwardConfig`` explains it."""
 
     block_k: gl.constexpr
     consumers: gl.constexpr

@@ -18,7 +18,7 @@ from .sizes import SLAB, WARPS
 
 
 class ForwardConfig(NamedTuple):
-    """What the forward kernel is compiled for.
+    """Compile-time configuration of the forward kernel.
 
     consumers: warp groups that compute, 64 query rows each; 2 or 4.
     block_k: keys of a tile.
@@ -46,7 +46,7 @@ TABLE = {64: ForwardConfig(4, 64, 8, 112, False), 128: ForwardConfig(2, 128, 2, 
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature. sums: the shape of the partial sums of Σ out²."""
+    """The launcher shared by all calls of one signature. sums: the shape of the partial sums of Σ out²."""
 
     sums: tuple[int, ...]
     launcher: Launcher

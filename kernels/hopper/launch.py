@@ -13,7 +13,7 @@ from ..problem import Problem
 from .requirements import CAPABILITY
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-"""What every launch asks of the compiler; the first consumer runs in the kernel's own four warps."""
+"""Compiler options of every launch; the first consumer runs in the kernel's own four warps."""
 
 
 def padded(head_dim: int) -> int:

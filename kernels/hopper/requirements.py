@@ -14,7 +14,7 @@ IN_AUTO = True
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
 SMALLEST_SCALE = 1e-30
-"""Below it a mask cannot be told from a product."""
+"""Below it a mask and a product look the same."""
 
 
 def refusal(traits: Traits) -> Refusal | None:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""The float32 workspace that key tiles add dQ to, and the kernel that turns it into the gradient.
+"""The float32 workspace that key tiles add dQ to, and the kernel that rounds it to the gradient.
 
 B·H·N_q·D·4 bytes while the backward runs: twice the size of dQ, and all that it needs beside inputs and gradients.
 """

@@ -59,7 +59,7 @@ def _tile(rows: int, columns: int) -> Describe:
 
 
 def strides(tma: bool, tensors: tuple[Tensor, ...]) -> list[int]:
-    """Return the strides of B, H and N of each tensor in turn; zeros beside descriptors, which hold their own."""
+    """Return the strides of B, H and N of each tensor; zeros beside descriptors, which hold their own."""
     return [0 if tma else step for tensor in tensors for step in tensor.stride()[:3]]
 
 

@@ -186,7 +186,7 @@ def bwd_dkdv_kernel(
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature. config: of the logits, the same for both kernels but for tiles.
+    """Launchers shared by all calls of one signature. config: of the logits, the same for both kernels but for tiles.
 
     partial: the shape of the partial sums of the bias's gradient.
     """

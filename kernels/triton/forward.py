@@ -92,7 +92,7 @@ def forward_kernel(
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature. sums: the shape of the partial sums of Σ out²."""
+    """The launcher shared by all calls of one signature. sums: the shape of the partial sums of Σ out²."""
 
     config: launch.LaunchConfig
     sums: tuple[int, ...]

@@ -28,7 +28,7 @@ WIDE = 2**15
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature. partial: the shape of the partial sums."""
+    """The launcher shared by all calls of one signature. partial: the shape of the partial sums."""
 
     partial: tuple[int, ...]
     launcher: Launcher

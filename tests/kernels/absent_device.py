@@ -8,7 +8,7 @@ from triton.runtime.jit import JITFunction
 
 
 class Device:
-    """What Triton asks of a driver before it compiles; each capability has a number of its own, by which it caches."""
+    """The part of a driver that Triton needs before it compiles; it caches by the number, one for each capability."""
 
     def __init__(self, capability: tuple[int, int]) -> None:
         self.number = 10 * capability[0] + capability[1]

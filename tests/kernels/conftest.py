@@ -1,4 +1,4 @@
-"""Where there is no CUDA device, Triton runs in its interpreter; it reads the variable when it is first imported."""
+"""Without a CUDA device, Triton runs in its interpreter; it reads the variable when it is first imported."""
 
 import os
 

@@ -25,7 +25,7 @@ launches: list[Launch] = []
 
 
 class Note:
-    """What Triton makes for each compiled kernel to launch it by."""
+    """The launcher that Triton makes for each compiled kernel."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
         pass

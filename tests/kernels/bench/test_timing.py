@@ -32,7 +32,7 @@ def test_a_drifting_clock_leaves_ratios_as_they_are(monkeypatch):
     assert found["slow"] / found["quick"] == pytest.approx(1.5, abs=0.03)
 
 
-def test_a_turn_lasts_a_few_milliseconds_and_is_one_call_at_least(monkeypatch):
+def test_a_batch_lasts_a_few_milliseconds_and_is_one_call_at_least(monkeypatch):
     calls = {"short": 0, "long": 0}
     monkeypatch.setattr(timing, "Stopwatch", Drifting)
 
@@ -40,16 +40,16 @@ def test_a_turn_lasts_a_few_milliseconds_and_is_one_call_at_least(monkeypatch):
         calls[name] += 1
         return milliseconds
 
-    timing.medians({"short": lambda: call("short", timing.TURN / 8), "long": lambda: call("long", 20.0)}, rounds=10)
+    timing.medians({"short": lambda: call("short", timing.BATCH / 8), "long": lambda: call("long", 20.0)}, rounds=10)
     assert calls == {"short": 4 + 8 * 10, "long": 4 + 10}
 
 
 def test_every_round_gives_each_contender_one_turn_and_orders_differ():
-    names = "".join(timing.turns("abc", 30))
+    names = "".join(timing.interleaved("abc", 30))
     rounds = [names[at : at + 3] for at in range(0, 90, 3)]
     assert all(set(order) == set("abc") for order in rounds)
     assert len(set(rounds)) == 6
-    assert names == "".join(timing.turns("abc", 30))
+    assert names == "".join(timing.interleaved("abc", 30))
 
 
 def test_host_time_is_that_of_one_call(monkeypatch):

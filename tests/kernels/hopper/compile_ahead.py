@@ -104,7 +104,7 @@ def facts(kernel: Any) -> dict[str, Any]:
 
 
 def released_first(ptx: str) -> bool:
-    """Say whether the next kernel of the stream is let go once, before this one touches memory."""
+    """Return whether the next kernel of the stream is released once, before this one touches memory."""
     touched = re.search(r"\b(?:ld|st|cp|atom|red)\.(?!param)", ptx)
     return ptx.count("griddepcontrol.") == 1 and ptx.index("griddepcontrol.launch_dependents") < touched.start()
 

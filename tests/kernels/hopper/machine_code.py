@@ -1,4 +1,4 @@
-"""What the machine code of a kernel says, as ``nvdisasm -c`` prints it."""
+"""Facts about the machine code of a kernel, as ``nvdisasm -c`` prints it."""
 
 import re
 

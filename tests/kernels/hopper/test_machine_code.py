@@ -1,4 +1,4 @@
-"""What is read off machine code is there."""
+"""Facts read off machine code."""
 
 from tests.kernels.hopper import machine_code
 

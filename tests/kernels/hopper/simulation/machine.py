@@ -80,7 +80,7 @@ class Shared:
     shape = property(lambda self: list(self.values.shape))
 
     def overlaps(self, other: "Shared") -> bool:
-        """Say whether the two span common bytes."""
+        """Return whether the two span common bytes."""
         (a, b), (c, d) = self._span(), other._span()
         return a < d and c < b
 
@@ -190,7 +190,7 @@ class Product:
         self.done: Tile | None = None
 
     def reads(self, shared: Shared) -> bool:
-        """Say whether an operand lies in the storage of ``shared``."""
+        """Return whether an operand lies in the storage of ``shared``."""
         return any(isinstance(x, Shared) and x.overlaps(shared) for x in (self.a, self.b))
 
     def finish(self) -> None:
@@ -201,7 +201,7 @@ class Product:
 
 
 class Program:
-    """Where a program stands in the grid, and what its warp groups have in flight."""
+    """A program's index in the grid, and the work in flight of its warp groups."""
 
     def __init__(self) -> None:
         self.index = self.count = 0
