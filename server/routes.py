@@ -28,8 +28,8 @@ MAX_CELLS = 4000
 """Most columns of a heatmap."""
 
 Layer = Annotated[str | None, Query(description="Give one column a head of this layer, not one a layer.")]
-Start = Annotated[int | None, Query(description="First step, included.")]
-Stop = Annotated[int | None, Query(description="Last step, excluded.")]
+FirstStep = Annotated[int | None, Query(description="First step, included.")]
+EndStep = Annotated[int | None, Query(description="Last step, excluded.")]
 BINARY: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
@@ -121,8 +121,8 @@ def series(
     name: str,
     metric: str,
     layer: Layer = None,
-    start: Start = None,
-    stop: Stop = None,
+    start: FirstStep = None,
+    stop: EndStep = None,
     points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Most points a column.")] = MAX_POINTS,
 ) -> Response:
     """Return a metric over steps; more steps than ``points`` come as buckets with their lowest and highest value."""
@@ -137,8 +137,8 @@ def heatmap(
     name: str,
     metric: str,
     layer: Layer = None,
-    start: Start = None,
-    stop: Stop = None,
+    start: FirstStep = None,
+    stop: EndStep = None,
     points: Annotated[int, Query(ge=2, le=MAX_CELLS, description="Most columns of cells.")] = MAX_POINTS,
 ) -> Response:
     """Return one value a cell, layer by step or, with ``layer``, head by step.

@@ -209,3 +209,13 @@ def test_the_kernels_import_only_downwards_and_no_backend_another() -> None:
         for target in (found.split(".")[2] for found in targets if found.startswith("stabmon.kernels.")):
             same_backend_or_contract = level[target] == level[part] and (level[part] != 2 or target == part)
             assert level[target] < level[part] or same_backend_or_contract, (name, target)
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    files: dict[str, set[Path]] = {}
+    for part in ("stabmon", "server", "kernels"):
+        for path in _source(part):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    files.setdefault(node.name, set()).add(path.resolve())
+    assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}

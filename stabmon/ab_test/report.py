@@ -71,7 +71,7 @@ class Arm(Record):
         return tuple(dict.fromkeys(finding.code for finding in alarming(in_order(self.findings))))
 
 
-class Verdict(StrEnum):
+class Conclusion(StrEnum):
     """The outcome of a trial."""
 
     BETTER = "better"
@@ -93,7 +93,7 @@ class TrialReport(Record):
     with_fix: Arm
     difference: Interval
     """Final loss with the fix less that without it, seed by seed: below 0 the fix is better."""
-    verdict: Verdict
+    verdict: Conclusion
     sentence: str
 
     @classmethod
@@ -141,7 +141,7 @@ class TrialReport(Record):
         return text.getvalue()
 
 
-_ADVICE = {Verdict.BETTER: "Take it", Verdict.WORSE: "Leave it", Verdict.UNCLEAR: "Too close to call"}
+_ADVICE = {Conclusion.BETTER: "Take it", Conclusion.WORSE: "Leave it", Conclusion.UNCLEAR: "Too close to call"}
 
 
 def _shown_steps(steps: int) -> list[tuple[str, int]]:
@@ -149,12 +149,12 @@ def _shown_steps(steps: int) -> list[tuple[str, int]]:
     return [(f"loss at step {step}", step) for step in at]
 
 
-def _judge(difference: Interval, without: Arm, with_fix: Arm) -> Verdict:
+def _judge(difference: Interval, without: Arm, with_fix: Arm) -> Conclusion:
     if with_fix.diverged != without.diverged:
-        return Verdict.WORSE if with_fix.diverged > without.diverged else Verdict.BETTER
+        return Conclusion.WORSE if with_fix.diverged > without.diverged else Conclusion.BETTER
     if difference.high < 0:
-        return Verdict.BETTER
-    return Verdict.WORSE if difference.low > 0 else Verdict.UNCLEAR
+        return Conclusion.BETTER
+    return Conclusion.WORSE if difference.low > 0 else Conclusion.UNCLEAR
 
 
 def _why(difference: Interval, without: Arm, with_fix: Arm, steps: int) -> str:

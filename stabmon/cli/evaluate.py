@@ -62,7 +62,7 @@ def evaluate(
     planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
     device, chosen = pick_device(device), read(limits) if limits else Limits()
     with _bars() as progress:
-        place = carried_out.Place(directory, device, jobs, progress)
+        place = carried_out.Execution(directory, device, jobs, progress)
         found = carried_out.evaluate(planned, place, chosen, tune=tune, apply_fixes=apply_fixes)
     _print(found, half, as_json)
 

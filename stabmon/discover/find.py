@@ -21,7 +21,7 @@ class Site(NamedTuple):
 
     attention: Attention
     module: nn.Module
-    place: structure.Place
+    place: structure.Surroundings
 
 
 def find(model: nn.Module, heads: Mapping[str, int] | None = None) -> ModelMap:
@@ -73,7 +73,7 @@ def _attentions(model: nn.Module) -> Iterator[tuple[str, nn.Module, Kind]]:
 
 
 def _describe(
-    module: nn.Module, kind: Kind, layer: str, name: str, place: structure.Place, given: Mapping[str, int]
+    module: nn.Module, kind: Kind, layer: str, name: str, place: structure.Surroundings, given: Mapping[str, int]
 ) -> Attention:
     count = heads.count(module, name, given)
     post_norm = getattr(place.block, "attention_post_norm", None) if isinstance(place.block, Block) else None

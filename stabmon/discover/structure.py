@@ -11,8 +11,8 @@ _CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
 _SCALE_NAME = re.compile(r"layer_?scale", re.IGNORECASE)
 
 
-class Place(NamedTuple):
-    """An attention's surroundings, each with its path in the model."""
+class Surroundings(NamedTuple):
+    """The modules around an attention, each with its path in the model."""
 
     block_name: str
     block: nn.Module
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     """Gain of the LayerScale on the branch, or None where there is none."""
 
 
-def place(model: nn.Module, name: str) -> Place:
+def place(model: nn.Module, name: str) -> Surroundings:
     """Return the surroundings of the attention at path ``name`` in ``model``.
 
     Its block is the innermost ancestor that is an element of a ModuleList, Sequential or ModuleDict, else its parent.
@@ -36,9 +36,9 @@ def place(model: nn.Module, name: str) -> Place:
     else:
         found = _scale_after(block, attention)
     if found is None:
-        return Place(block_name, block, name, attention, None)
+        return Surroundings(block_name, block, name, attention, None)
     path = f"{block_name}.{found[0]}".lstrip(".")
-    return Place(block_name, block, path, found[1], _gain(found[1]))
+    return Surroundings(block_name, block, path, found[1], _gain(found[1]))
 
 
 def _block_name(model: nn.Module, name: str) -> str:

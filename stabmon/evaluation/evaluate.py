@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from stabmon.evaluation import judge, outcome, repairs, report, tuning
-from stabmon.evaluation.judge import Ends, Found, Repaired
+from stabmon.evaluation.judge import Ends, Repaired, RunFindings
 from stabmon.evaluation.labels import label
 from stabmon.evaluation.matrix import Planned, halves
 from stabmon.evaluation.outcome import Outcome
@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-class Place(NamedTuple):
+class Execution(NamedTuple):
     """Folder and options of an evaluation."""
 
     folder: Path
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 def evaluate(
-    planned: Sequence[Planned], place: Place, limits: Limits, *, tune: bool = False, apply_fixes: bool = True
+    planned: Sequence[Planned], place: Execution, limits: Limits, *, tune: bool = False, apply_fixes: bool = True
 ) -> Evaluation:
     """Carry out the evaluation of ``planned`` and store it.
 
@@ -73,14 +73,16 @@ def evaluate(
     return evaluation
 
 
-def train(planned: Sequence[Planned], place: Place, pool: Pool) -> dict[str, Outcome]:
+def train(planned: Sequence[Planned], place: Execution, pool: Pool) -> dict[str, Outcome]:
     """Train what is not finished, and return every outcome, in the matrix's order."""
     jobs = [Job(run.config, place.runs / run.name, place.device) for run in planned]
     _do(record, [job for job in jobs if outcome.read(job.folder) is None], "training", len(jobs), place, pool)
     return {job.config.name: _read(job.folder) for job in jobs}
 
 
-def repairs_of(outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, Found], folder: Path) -> list[Repair]:
+def repairs_of(
+    outcomes: Mapping[str, Outcome], ended: Ends, found: Mapping[str, RunFindings], folder: Path
+) -> list[Repair]:
     """Return what is to be trained again with its first fix: every failed run, from step 0 first, then live."""
     failed = [name for name, end in ended.labels.items() if end.failed]
     wanted = [one for name in failed for one in _repairs(outcomes[name], found[name], folder)]
@@ -101,7 +103,7 @@ def second_repairs(
     return [one for one in found if one is not None]
 
 
-def _repairs(run: Outcome, found: Found, folder: Path) -> list[Repair]:
+def _repairs(run: Outcome, found: RunFindings, folder: Path) -> list[Repair]:
     both = (
         repairs.from_start(run, (*found.at_start, *found.in_samples), folder, found.warned),
         repairs.live(run, found.in_samples, folder, found.warned),
@@ -118,7 +120,7 @@ def repaired(wanted: Iterable[Repair]) -> list[Repaired]:
     return [Repaired(one.run, one.fix, one.how, outcome.read(one.job.folder)) for one in wanted]
 
 
-def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Place) -> list[tuning.Tried]:
+def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Execution) -> list[tuning.Tried]:
     half = halves({run.configuration: run.kind for run in planned})
     return [
         tuning.Tried(place.runs / run.name, ended.labels[run.name].failed)
@@ -128,7 +130,7 @@ def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Place) -> list[
 
 
 def _do(
-    task: Callable[[Given], Outcome], given: Sequence[Given], what: str, total: int, place: Place, pool: Pool
+    task: Callable[[Given], Outcome], given: Sequence[Given], what: str, total: int, place: Execution, pool: Pool
 ) -> None:
     done = total - len(given)
     place.progress(what, done, total)

@@ -20,7 +20,7 @@ from stabmon.fixes.record import Fix
 from stabmon.rules import Limits
 
 
-class Found(NamedTuple):
+class RunFindings(NamedTuple):
     """Findings of one run, before and during the training, and by the baselines."""
 
     name: str
@@ -66,7 +66,7 @@ def ends(planned: Sequence[Planned], outcomes: Mapping[str, Outcome]) -> Ends:
     return Ends(references, found, labels.spreads(by_configuration))
 
 
-def find(runs: Iterable[Outcome], folder: Path, limits: Limits | None, pool: Pool) -> dict[str, Found]:
+def find(runs: Iterable[Outcome], folder: Path, limits: Limits | None, pool: Pool) -> dict[str, RunFindings]:
     """Run rules and baselines over what was recorded in the runs below ``folder``."""
     return {found.name: found for found in pool.each(partial(_find, folder=folder, limits=limits), runs)}
 
@@ -75,7 +75,7 @@ def verdicts(
     planned: Sequence[Planned],
     outcomes: Mapping[str, Outcome],
     ended: Ends,
-    found: Mapping[str, Found],
+    found: Mapping[str, RunFindings],
     repaired: Sequence[Repaired],
 ) -> tuple[Verdict, ...]:
     """Put together what is known of each run; ``repaired`` holds every fix that can be carried out."""
@@ -86,10 +86,10 @@ def verdicts(
     )
 
 
-def _find(run: Outcome, folder: Path, limits: Limits | None) -> Found:
+def _find(run: Outcome, folder: Path, limits: Limits | None) -> RunFindings:
     recorded = Recorded(folder / run.name)
     in_samples, warned = recorded.findings_and_warnings(limits)
-    return Found(
+    return RunFindings(
         run.name,
         recorded.at_the_start(limits),
         in_samples,
@@ -104,7 +104,7 @@ def _verdict(
     half: Half,
     outcomes: Mapping[str, Outcome],
     ended: Ends,
-    found: Found,
+    found: RunFindings,
     repaired: Sequence[Repaired],
     healthy: Sequence[Outcome],
 ) -> Verdict:

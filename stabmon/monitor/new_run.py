@@ -39,14 +39,14 @@ class RunOptions(NamedTuple):
     resume: bool
 
 
-class Run(NamedTuple):
+class NewRun(NamedTuple):
     """A run that has started. path: its folder, or None where no files are written."""
 
     recorder: "Recorder"
     path: Path | None
 
 
-def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures) -> Run:
+def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures) -> NewRun:
     """Start the run of ``model``; prints the map where the console is wanted. A run that fails here leaves no files.
 
     Raises:
@@ -65,7 +65,7 @@ def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions
         )
     if options.console and writes:
         _print_map(model_map, failures)
-    return Run(recorder, path)
+    return NewRun(recorder, path)
 
 
 def _stem(model: nn.Module) -> str:

@@ -36,7 +36,7 @@ SEQUENCES = 4
 """Sequences of the batch that the length sweep and the Jacobian bound look at."""
 
 
-class Start(NamedTuple):
+class FirstPass(NamedTuple):
     """Measurements of one forward pass: row, float32 [layout.width], and what is known of the model."""
 
     info: RunInfo
@@ -110,7 +110,7 @@ def measure(
     *,
     heads: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | None = None,
-) -> Start:
+) -> FirstPass:
     """Return the numbers that ``preflight`` judges; arguments and errors as there."""
     refuse_compiled(model)
     found = sites(model, heads)
@@ -122,7 +122,7 @@ def measure(
     recording.flush()
     _softmax_is_its_own_twin(recording)
     row = finalise(recording.buffer.cpu().numpy(), plan)
-    return Start(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
+    return FirstPass(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
 
 
 def _one_pass(model: nn.Module, batch: Batch, handles: Sequence[Any]) -> None:

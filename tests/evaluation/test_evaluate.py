@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stabmon.evaluation import labels, matrix, outcome, report
-from stabmon.evaluation.evaluate import Place, evaluate, second_repairs
+from stabmon.evaluation.evaluate import Execution, evaluate, second_repairs
 from stabmon.evaluation.judge import Ends
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
@@ -41,7 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, report.Evaluat
     (folder / "matrix.yaml").write_text(MATRIX)
     planned = matrix.plan(matrix.load(folder / "matrix.yaml"))
     seen: Counter[str] = Counter()
-    place = Place(folder, "cpu", 1, lambda what, done, total: seen.update({what: 1}))
+    place = Execution(folder, "cpu", 1, lambda what, done, total: seen.update({what: 1}))
     return folder, evaluate(planned, place, Limits()), seen
 
 
@@ -87,7 +87,7 @@ def test_finished_runs_are_not_trained_again(done) -> None:
     folder, first, _ = done
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")}
     again = evaluate(
-        matrix.plan(matrix.load(folder / "matrix.yaml")), Place(folder, "cpu", 1, lambda *_: None), Limits()
+        matrix.plan(matrix.load(folder / "matrix.yaml")), Execution(folder, "cpu", 1, lambda *_: None), Limits()
     )
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")} == before
     assert again == first
