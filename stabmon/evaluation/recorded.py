@@ -17,7 +17,7 @@ STARTS = "starts.json"
 """Name of the file in a run's folder that holds what preflight measured."""
 
 
-class Start(Record):
+class StoredPass(Record):
     """Measurements of one forward pass before the training."""
 
     info: RunInfo
@@ -26,7 +26,7 @@ class Start(Record):
     """The row's float32 bytes, little end first, in hexadecimal: each bit is kept, those of NaN too."""
 
     @classmethod
-    def of(cls, info: RunInfo, layout: Layout, row: Floats) -> "Start":
+    def of(cls, info: RunInfo, layout: Layout, row: Floats) -> "StoredPass":
         """Return the record of ``row``, float32 [layout.width]."""
         return cls(info=info, layout=layout, row=row.astype("<f4", copy=False).tobytes().hex())
 
@@ -34,7 +34,7 @@ class Start(Record):
 class Starts(Record):
     """Every such pass of one run: at the training's length, and at the evaluation's where that is another."""
 
-    passes: tuple[Start, ...]
+    passes: tuple[StoredPass, ...]
 
 
 class Recorded:

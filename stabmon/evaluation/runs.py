@@ -10,7 +10,7 @@ from torch import nn
 from stabmon.config import RunConfig
 from stabmon.evaluation import outcome as outcomes
 from stabmon.evaluation.outcome import Outcome
-from stabmon.evaluation.recorded import STARTS, Start, Starts
+from stabmon.evaluation.recorded import STARTS, Starts, StoredPass
 from stabmon.preflight_check import measure
 from stabmon.sinks import StoreSink
 from stabmon.workloads import training
@@ -55,11 +55,11 @@ def _keep(job: Job, result: TrainingResult) -> Outcome:
     return found
 
 
-def _starts(config: RunConfig, model: nn.Module, device: str) -> Iterator[Start]:
+def _starts(config: RunConfig, model: nn.Module, device: str) -> Iterator[StoredPass]:
     known = config.model_dump(mode="json")
     first = next(iter(training.batches(config, device)))
-    yield Start.of(*measure(model, first.inputs, config=known))
+    yield StoredPass.of(*measure(model, first.inputs, config=known))
     length = config.training.evaluate_length
     if length is not None and length != config.model.context:
         longer = next(workload(config).validation(config, length)).to(device)
-        yield Start.of(*measure(model, longer.inputs, config=known))
+        yield StoredPass.of(*measure(model, longer.inputs, config=known))

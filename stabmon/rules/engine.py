@@ -18,7 +18,7 @@ from stabmon.findings import Finding
 from stabmon.names import natural_key
 from stabmon.records import RunInfo
 from stabmon.rules.causes import Causes
-from stabmon.rules.judge import Change, Judge
+from stabmon.rules.judge import Judge, Transition
 from stabmon.rules.limits import Limits
 from stabmon.rules.live_finding import LiveFinding
 from stabmon.rules.registry import Rule, catalogue, find
@@ -114,9 +114,9 @@ class Engine:
         changed: list[LiveFinding] = []
         for finding, change in judge.look(self._run):
             others: list[LiveFinding] = []
-            if change is Change.OPENED:
+            if change is Transition.OPENED:
                 others = self._causes.opened(finding, self._run.samples)
-            elif change is Change.ESCALATED:
+            elif change is Transition.ESCALATED:
                 others = self._causes.escalated(finding, self._run.samples)
             changed += [finding, *others]
         return changed

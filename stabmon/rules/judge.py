@@ -17,7 +17,7 @@ GROWN = 1.25
 """Factor by which an open finding must get worse before it is reported again."""
 
 
-class Change(Enum):
+class Transition(Enum):
     """What happened to a finding."""
 
     OPENED = "opened"
@@ -30,7 +30,7 @@ class Changed(NamedTuple):
     """A finding, and what happened to it at this sample."""
 
     finding: LiveFinding
-    change: Change
+    change: Transition
 
 
 class _Pending(NamedTuple):
@@ -69,7 +69,7 @@ class Judge:
                 before = self._pending.get(place, _Pending(0, run.samples))
                 self._pending[place] = before._replace(samples=before.samples + 1)
                 if before.samples + 1 >= observation.confirmations:
-                    yield Changed(self._opened(place, observation, run), Change.OPENED)
+                    yield Changed(self._opened(place, observation, run), Transition.OPENED)
             else:
                 self._pending.pop(place, None)
         if self._pending:
@@ -125,10 +125,10 @@ class Judge:
                 finding.cleared, finding.ended = finding.quiet_since, run.samples
                 finding.touch()
                 del self._open[place]
-                yield Changed(finding, Change.CLEARED)
+                yield Changed(finding, Transition.CLEARED)
 
 
-def _goes_on(finding: LiveFinding, observation: Observation, run: Run) -> Change | None:
+def _goes_on(finding: LiveFinding, observation: Observation, run: Run) -> Transition | None:
     """Take an observation of an open finding; return the change to report, if any."""
     excess, severity = observation.hit.excess, observation.severity or finding.rule.severity
     finding.last, finding.quiet = run.step, 0
@@ -142,7 +142,7 @@ def _goes_on(finding: LiveFinding, observation: Observation, run: Run) -> Change
     if not escalated and excess <= finding.reported_excess * GROWN:
         return None
     finding.reported_excess = max(excess, finding.reported_excess)
-    return Change.ESCALATED if escalated else Change.GREW
+    return Transition.ESCALATED if escalated else Transition.GREW
 
 
 def _limits_by_layer(rule: Rule, limits: Limits, layers: Iterable[str]) -> list[tuple[Any, frozenset[str]]]:

@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 
 
-class Terminal(Console):
+class ErrorStream(Console):
     """Prints to standard error; a pipe that nobody reads any more is an error of this console alone.
 
     rich's own answer to it is to point the user's standard output at the null device and to raise ``SystemExit``.
