@@ -3,7 +3,7 @@
 import typer
 
 from stabmon import __version__
-from stabmon.cli import ab_test, bench, demo, evaluate, findings, metrics, preflight, rules, serve, train
+from stabmon.cli import ab_test, bench, demo, evaluate, findings, metrics, preflight, rules, selftest, serve, train
 from stabmon.cli.run import EXIT_CODES, ended
 from stabmon.terminal import Terminal
 
@@ -25,6 +25,7 @@ for command in (
     metrics.metrics,
     evaluate.evaluate,
     bench.bench,
+    selftest.selftest,
 ):
     app.command()(command)
 app.command("try")(ab_test.try_fix)

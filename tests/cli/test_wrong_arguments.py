@@ -8,7 +8,19 @@ from stabmon import config
 from stabmon.cli import app
 from stabmon.cli.run import ended
 
-COMMANDS = ("demo", "train", "preflight", "serve", "findings", "rules", "metrics", "evaluate", "bench", "try")
+COMMANDS = (
+    "demo",
+    "train",
+    "preflight",
+    "serve",
+    "findings",
+    "rules",
+    "metrics",
+    "evaluate",
+    "bench",
+    "selftest",
+    "try",
+)
 TRAINING = {
     "demo": ("demo", "--no-serve"),
     "train": ("train", "naive"),

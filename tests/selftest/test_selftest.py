@@ -1,0 +1,88 @@
+"""``stabmon selftest``: its checks pass here, and fail where something is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stabmon.cli import app
+from stabmon.selftest import check, kernels, run_all, store, training
+from stabmon.selftest.check import FailedError, SkippedError, Status
+from stabmon.store import FILE, RunReader
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [kernels.eager, store.written, store.killed, store.damaged, training.same_bits, training.starts_are_told_apart],
+    ids=lambda one: one.__name__,
+)
+def test_a_check_passes_on_a_machine_that_works(passing) -> None:
+    (result,) = run_all([("it", passing)])
+    assert result.status is Status.PASSED, result.detail
+
+
+class Forgetful(RunReader):
+    """A reader that misses the last samples."""
+
+    def __init__(self, folder):
+        super().__init__(folder / FILE)
+
+    def after(self, cursor, *, limit=None):
+        return super().after(cursor, limit=100)
+
+
+def wrong_formula(query, key, value, **options):
+    return kernels_formula(query, key, value, **options) * 1.0001
+
+
+kernels_formula = kernels._formula
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "broken", "failing"),
+    [
+        (kernels, "_formula", wrong_formula, kernels.eager),
+        (store.RunWriter, "sample", lambda *_: None, store.written),
+        (store, "open_run", lambda path: Forgetful(path), store.killed),
+        (store, "open_run", lambda path: np.zeros(1), store.damaged),
+        (training, "preflight", lambda *_, **__: type("Report", (), {"findings": ()}), training.starts_are_told_apart),
+    ],
+    ids=["kernels", "store", "killed", "damaged", "preflight"],
+)
+def test_a_check_fails_where_something_is_wrong(part, name, broken, failing, monkeypatch) -> None:
+    monkeypatch.setattr(part, name, broken)
+    (result,) = run_all([("it", failing)])
+    assert result.status is Status.FAILED
+
+
+def ends(error: Exception | None = None) -> check.Check:
+    def one() -> str:
+        if error is not None:
+            raise error
+        return "fine"
+
+    return one
+
+
+def test_what_a_check_raises_is_its_own_failure_and_the_others_go_on() -> None:
+    errors = (None, SkippedError("no GPU"), FailedError("wrong"), KeyError("x"), None)
+    results = list(run_all([(str(error), ends(error)) for error in errors]))
+    assert [result.status for result in results] == ["passed", "skipped", "failed", "failed", "passed"]
+    assert [result.detail for result in results[:3]] == ["fine", "no GPU", "wrong"]
+    assert "KeyError: 'x'" in results[3].detail
+
+
+@pytest.mark.parametrize(("error", "code"), [(None, 0), (SkippedError("no GPU"), 0), (FailedError("wrong"), 1)])
+def test_the_exit_code_is_1_where_a_check_fails(error, code, monkeypatch) -> None:
+    for part in (kernels, store, training):
+        for name in ("eager", "triton", "hopper", "written", "killed", "damaged", "same_bits", "process_unchanged"):
+            if hasattr(part, name):
+                monkeypatch.setattr(part, name, ends())
+    monkeypatch.setattr(training, "starts_are_told_apart", ends(error))
+    done = CliRunner().invoke(app, ["selftest", "--json"])
+    assert done.exit_code == code
+    results = json.loads(done.stdout)
+    assert len(results) == 9
+    assert results[-1]["status"] == {None: "passed"}.get(error, type(error).__name__.removesuffix("Error").lower())
+    assert CliRunner().invoke(app, ["selftest"]).exit_code == code
