@@ -19,6 +19,28 @@ COMMANDS = {command.name or command.callback.__name__ for command in app.registe
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
+IDIOMS = {
+    r"mend(s|ed|ing)?|remed(y|ies)": "fix, fixed",
+    r"knobs?": "setting",
+    r"promis(es?|ed)": "expected effect",
+    r"propos(es?|ed|als?)": "suggest, suggested",
+    r"asks? the rules again": "re-evaluate the rules",
+    r"stands? beneath": "is listed under its cause",
+    r"fails? no more": "succeed when retrained with the first fix",
+    r"by its own clock": "self-measured",
+    r"who comes last|told by a counter": "the last program (atomic counter)",
+    r"timed apart": "published, timed in separate runs",
+    r"nobody can help": "the unavoidable rounding floor",
+    r"at the learning rate's door": "attributed to the learning rate",
+    r"gone silent": "inactive",
+    r"what torch may ask": "PyTorch integration",
+    r"(?-i:Sighting|Wishes|GRAVER)": "Observation, RunOptions, ESCALATED",
+    r"attention-died|longer-than-made-for": "dead-attention-layer, exceeds-training-length",
+    r"step_zero|--into\b|--silence\b|--mend\b": "preflight, --output, --ignore, --apply-fixes",
+}
+"""Words that only we used, and the field's own."""
+
+
 def _snippets() -> list[object]:
     blocks = [
         (name, block)
@@ -105,6 +127,32 @@ def test_the_tree_in_contributing_names_folders_that_exist() -> None:
 def test_no_text_holds_a_merge_that_was_not_resolved() -> None:
     marked = subprocess.run(["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True)
     assert marked.stdout == ""
+
+
+def test_every_how_to_add_has_at_most_three_files_and_they_exist() -> None:
+    (how_to,) = re.findall(r"## How to add\n(.*?)\n## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    for part in how_to.split("\n### ")[1:]:
+        title, _, text = part.partition("\n")
+        steps = re.findall(r"^\d\. .*", text, flags=re.MULTILINE)
+        assert 1 <= len(steps) <= 3, title
+        for place in re.findall(r"`([\w./]+/[\w./]+)`", text):
+            known = re.split(r"/[\w.]*(?:NAME|FAMILY|CODE)", place)[0]
+            assert (ROOT / known).exists(), (title, place)
+
+
+def test_texts_and_code_say_it_in_the_words_of_the_field() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md", "*.py"], check=True, cwd=ROOT, capture_output=True, text=True)
+    here = str(Path(__file__).relative_to(ROOT))
+    found = []
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if name in {"CHANGELOG.md", here} or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            for idiom, better in IDIOMS.items():
+                if word := re.search(rf"(?<!\w)(?:{idiom})(?!\w)", line, flags=re.IGNORECASE):
+                    found.append(f"{name}:{number}: {word[0]!r}; better: {better}")
+    assert found == [], "\n".join(found)
 
 
 def test_a_page_is_made_for_every_rule_and_the_list_is_the_catalogue(site: Path) -> None:

@@ -72,7 +72,7 @@ def figure(results: Results) -> str:
 
 def _shortened(svg: str) -> str:
     """Return ``svg`` with coordinates to a hundredth of a point and each path on one line: half the size."""
-    short = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)
+    short = re.sub(r"\d+\.\d{3,}(?![^<>]*</)", lambda found: f"{float(found[0]):.2f}", svg)
     return re.sub(r"\s*\n(?=[LMz\"])", " ", short)
 
 

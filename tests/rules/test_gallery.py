@@ -1,4 +1,4 @@
-"""Every rule has a picture, made of real runs, and it is the one that the command draws."""
+"""Every rule has a picture, made of real runs that it tells apart, and it is the one that the command draws."""
 
 import re
 from xml.etree import ElementTree
@@ -7,30 +7,59 @@ import pytest
 
 from stabmon.errors import ConfigError
 from stabmon.rules import catalogue, gallery
+from stabmon.rules.gallery.draw import draw
 
 CODES = [rule.code for rule in catalogue()]
+RUNS = gallery.reference_runs()
 
 
-def test_every_rule_has_a_scene_and_no_scene_is_without_its_rule():
-    assert sorted(gallery.reference_runs()) == CODES
+def test_every_rule_has_reference_runs_and_no_other_has():
+    assert sorted(RUNS) == CODES
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_rule_flags_its_bad_run_and_not_its_good_one(code):
+    assert RUNS[code].bad.flagged is not None
+    assert RUNS[code].good.flagged is None
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if RUNS[code].limit is not None])
+def test_a_limit_that_is_drawn_lies_between_the_two_runs(code):
+    """The bad run is past the limit and stays within its panel; the good run is on the other side at its start."""
+    runs = RUNS[code]
+    bad, good = (
+        [value for line in curves.lines.values() for value in line if value is not None]
+        for curves in (runs.bad, runs.good)
+    )
+    assert min(bad) < runs.limit < max(bad) or max(bad) < runs.limit < min(good) or max(good) < runs.limit < min(bad)
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_the_picture_on_disk_is_drawn_from_the_stored_runs(code):
-    text = gallery.draw(gallery.reference_runs()[code])
+    text = draw(RUNS[code])
     assert gallery.plot_of(code).read_text(encoding="utf-8") == text
     drawn = ElementTree.fromstring(text)
     assert drawn.find("{*}title").text.startswith(code)
     assert not re.search(r"\b(nan|inf)\b", text)
+    assert len(text) < 40_000
 
 
-def test_lines_lie_within_the_panels_and_break_where_nothing_was_measured():
-    text = gallery.draw(gallery.reference_runs()["NUM001"])
-    points = [
-        tuple(map(float, pair.split(","))) for line in re.findall(r'points="([^"]+)"', text) for pair in line.split()
-    ]
-    assert all(50 <= x <= 700 and 50 <= y <= 220 for x, y in points)
-    assert max(x for x, _ in points if x < 360) < 300
+def test_a_curve_ends_where_nothing_was_measured_any_more():
+    bad = RUNS["NUM001"].bad
+    (values,) = bad.lines.values()
+    assert [value for step, value in zip(bad.steps, values, strict=True) if step > bad.flagged] == [None] * sum(
+        step > bad.flagged for step in bad.steps
+    )
+    assert None not in values[:30]
+
+
+@pytest.mark.slow
+def test_the_runs_are_trained_again_and_flagged_at_the_same_step(tmp_path):
+    from stabmon.workloads.reference_runs import record
+
+    (runs,) = record(tmp_path, "cpu", ["RES001"])
+    assert runs.bad.flagged == RUNS["RES001"].bad.flagged
+    assert runs.bad.lines["layers.0"] == pytest.approx(RUNS["RES001"].bad.lines["layers.0"], rel=0.05)
 
 
 def test_an_unknown_rule_names_the_nearest():

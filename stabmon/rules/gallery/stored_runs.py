@@ -1,4 +1,4 @@
-"""What a reference plot shows: the same metric of a bad and of a good run, as ``runs.json`` keeps them."""
+"""Reference runs: the same metric of a bad and of a good run, as ``runs.json`` keeps them."""
 
 import json
 from collections.abc import Sequence
@@ -16,9 +16,14 @@ class Curves(Record):
 
     about: str
     """How the run was trained, in a line."""
+    source: str
+    """Workload, size, device and torch version of the training."""
+    flagged: int | None
+    """Step at which the rule first flagged the run, when it was recorded."""
     lines: dict[str, tuple[float | None, ...]]
     """Values by layer or head, one for each of ``steps``; None where nothing was measured."""
     steps: tuple[float, ...]
+    """Steps, or numbers of keys; samples between them were left out."""
     loss: float | None = None
     """Mean training loss of the last 20 steps, in nats."""
 
