@@ -14,6 +14,7 @@ from stabmon import config as configuration
 from stabmon import rules
 from stabmon.cli import app
 from stabmon.cli.run import EXIT_CODES
+from stabmon.formatting import number
 from stabmon.metrics import METRICS
 from stabmon.rules import RuleDocument
 from stabmon.server import live, routes
@@ -62,7 +63,7 @@ def rule_page(one: RuleDocument) -> str:
     parts = [f"# {one.code} {one.name}", f"{one.title} Severity: {one.severity}; evidence: {one.evidence}.", plot]
     parts += [f"## {title}\n\n{text[:1].upper()}{text[1:]}" for title, text in sections.items()]
     if one.limits:
-        limits = [(f"`{x.name}`", f"{x.default:g}", x.unit, x.text, _linked(x.source)) for x in one.limits]
+        limits = [(f"`{x.name}`", number(x.default), x.unit, x.text, _linked(x.source)) for x in one.limits]
         parts.append("## Limits\n\n" + _table(("limit", "default", "unit", "meaning", "source"), limits))
     if one.symptom_of:
         causes = ", ".join(f"[{code}]({code}.md)" for code in one.symptom_of)

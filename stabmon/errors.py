@@ -6,7 +6,7 @@ class StabmonError(Exception):
 
 
 class ConfigError(StabmonError, ValueError):
-    """A configuration file or threshold that cannot be read as asked."""
+    """A configuration file or limit that cannot be read as asked."""
 
 
 class ModelError(StabmonError, ValueError):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from stabmon.formatting import number
 from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def metrics(
 def _list(documents: list["MetricDocument"]) -> Table:
     table = Table("metric", "per", "unit", "healthy", "meaning", title="Metrics", title_justify="left")
     for one in documents:
-        table.add_row(one.name, one.place, one.unit, "" if one.healthy is None else f"{one.healthy:g}", one.text)
+        table.add_row(one.name, one.place, one.unit, "" if one.healthy is None else number(one.healthy), one.text)
     return table
 
 
@@ -42,7 +43,7 @@ def _one(one: "MetricDocument") -> Table:
     if one.over_heads is not None:
         table.add_row("over heads", one.over_heads.replace("_", " "))
     if one.healthy is not None:
-        table.add_row("healthy near", f"{one.healthy:g}")
+        table.add_row("healthy near", number(one.healthy))
     table.add_row("recorded", one.when)
     table.add_row("on the data's path", one.path)
     if one.inputs:

@@ -14,7 +14,7 @@ from stabmon.errors import FixError
 from stabmon.evaluation.judge import How
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.runs import Job, record, retrain
-from stabmon.evaluation.verdict import alarming
+from stabmon.evaluation.verdict import as_alarms
 from stabmon.findings import Finding, Key
 from stabmon.fixes import apply_to_config, registry
 from stabmon.fixes.record import Fix
@@ -118,7 +118,7 @@ def apply_everywhere(model: nn.Module, fix: Fix) -> None:
 def _in_order(findings: Iterable[Finding], warned: Mapping[Key, int]) -> list[Finding]:
     """Return the findings that stand for themselves and have a fix: alarms first, then information."""
     own = [finding for finding in findings if finding.follows is None and finding.fixes]
-    return [*alarming(own, warned), *sorted(own, key=lambda one: one.opened)]
+    return [*as_alarms(own, warned), *sorted(own, key=lambda one: one.opened)]
 
 
 def _fixed(fix: Fix, config: RunConfig) -> RunConfig | None:

@@ -15,7 +15,7 @@ import yaml
 
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
-from stabmon.evaluation.verdict import alarming
+from stabmon.evaluation.verdict import as_alarms
 from stabmon.rules import Limits, catalogue
 from stabmon.rules.limits import documents
 
@@ -113,7 +113,7 @@ def value_of(limits: Limits, name: str) -> Any:
 
 def _speaks(folder: Path, limits: Limits, ignore: Collection[str]) -> tuple[Path, frozenset[str]]:
     found = _recorded(folder).findings(limits, ignore)
-    return folder, frozenset(one.code for one in alarming(found))
+    return folder, frozenset(one.code for one in as_alarms(found))
 
 
 @cache

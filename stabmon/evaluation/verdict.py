@@ -8,6 +8,7 @@ from stabmon.evaluation.matrix import Half
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.recorded import Recorded
 from stabmon.findings import Finding, Key
+from stabmon.findings.digest import alarming
 from stabmon.fixes import registry
 from stabmon.records import Record, Severity
 
@@ -86,8 +87,8 @@ def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: M
 
     warned: steps at which findings in the samples became a warning.
     """
-    early = [(finding, 0, True) for finding in alarming(at_start)]
-    late = [(finding, warned[finding.key], False) for finding in alarming(in_samples, warned)]
+    early = [(finding, 0, True) for finding in as_alarms(at_start)]
+    late = [(finding, warned[finding.key], False) for finding in as_alarms(in_samples, warned)]
     found: dict[str, Alarm] = {}
     for finding, step, is_early in (*early, *late):
         if finding.code not in found:
@@ -101,12 +102,12 @@ def alarms(at_start: Sequence[Finding], in_samples: Sequence[Finding], warned: M
     return tuple(found.values())
 
 
-def alarming(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
-    """Return the findings at warning level and above that stand for themselves, first and most severe first.
+def as_alarms(findings: Iterable[Finding], warned: Mapping[Key, int] | None = None) -> list[Finding]:
+    """Return the findings that count as alarms, first and most severe first: warnings and errors that follow from none.
 
     warned: steps at which they became a warning, where those may differ from the ones at which they opened.
     """
-    own = [one for one in findings if one.follows is None and one.severity.rank >= Severity.WARNING.rank]
+    own = [one for one in alarming(findings) if one.follows is None]
     return sorted(own, key=lambda one: ((warned or {}).get(one.key, one.opened), -one.severity.rank))
 
 

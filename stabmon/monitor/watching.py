@@ -64,7 +64,7 @@ def watch(
         scaler: the GradScaler in use: gradient norms are divided by its scale.
         config: kept with the run: a mapping, namespace or dataclass; what JSON has no form for is kept as text.
         sinks: further sinks, beside the store and TensorBoard.
-        limits: thresholds of the rules, or a YAML file of them.
+        limits: limits of the rules, or a YAML file of them.
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
         ignore: codes of rules that are not to speak.
         console: print the map of what was found, and findings as they open.

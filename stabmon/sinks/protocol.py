@@ -48,7 +48,7 @@ class Beating(Protocol):
 
 @runtime_checkable
 class Resuming(Protocol):
-    """A sink that tells the findings of a run that goes on from new ones; to others they are findings like any."""
+    """A sink that treats the findings of a resumed run differently from new ones."""
 
     def resumed(self, findings: Sequence[Finding]) -> None:
         """Take the findings of the run's earlier part, once, before its first new sample."""

@@ -136,7 +136,7 @@ def test_a_symptom_follows_from_its_cause_in_the_same_layer_and_from_nothing_whe
     assert {(finding.code, finding.follows) for finding in alone} == {("RES001", None)}
 
 
-def test_silence_by_code_or_name_and_an_unknown_one_names_the_nearest(written):
+def test_a_rule_is_ignored_by_code_or_name_and_an_unknown_one_names_the_nearest(written):
     run = starving(written, [0.01])
     assert run.findings(ignore=("att002",)) == run.findings(ignore=("starved-rows",)) == ()
     with pytest.raises(ConfigError, match="ATT002"):

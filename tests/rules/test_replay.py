@@ -26,7 +26,7 @@ def test_a_replay_of_a_stored_run_finds_what_was_found_live(file, case, tmp_path
     assert [finding.model_dump_json() for finding in again] == [finding.model_dump_json() for finding in live]
 
 
-def test_a_replay_takes_other_limits_and_silence(written, tmp_path):
+def test_a_replay_takes_other_limits_and_ignores_rules(written, tmp_path):
     run = written({"model": {"layers": 2, "max_length": 1024}, "steps": 200, "series": {"row_mass": 8}})
     with open_run(store(run, tmp_path / "run")) as reader:
         assert replay(reader) == ()
