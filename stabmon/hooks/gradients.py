@@ -1,5 +1,6 @@
 """Gradient norms of each block and of the rest, after each backward pass and before anything clips them."""
 
+import weakref
 from collections.abc import Callable, Iterable
 
 import torch
@@ -91,15 +92,20 @@ class GradientNorms(Guarded):
 
 
 class _Note:
-    """The hook of one parameter; plain, so that nothing is copied or pickled with the parameter."""
+    """The hook of one parameter; plain, so that nothing is copied or pickled with the parameter.
+
+    The norms, which hold all parameters, are referred to weakly: the collector does not see through a parameter's
+    hooks, and a model that is forgotten with its monitor would be kept for ever.
+    """
 
     def __init__(self, norms: GradientNorms, index: int) -> None:
-        self.norms, self.index = norms, index
+        self.norms, self.index = weakref.ref(norms), index
 
     def __call__(self, parameter: Tensor) -> None:
         """Note the parameter's group on steps that are recorded."""
-        if self.norms.recording.active:
-            self.norms.note(self.index)
+        norms = self.norms()
+        if norms is not None and norms.recording.active:
+            norms.note(self.index)
 
 
 def _norms(gradients: list[Tensor]) -> list[Tensor]:

@@ -20,20 +20,26 @@ def stored(config: object) -> dict[str, Any]:
 
 def _plain(value: Any, around: tuple[int, ...]) -> Any:
     """Return ``value`` as JSON can hold it. around: identities of the lists and mappings that it is in."""
+    try:
+        return _converted(value, around)
+    except Exception:  # an object of the user's may raise from whatever it is asked
+        return _text(value)
+
+
+def _converted(value: Any, around: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return _encodable(value)
-    try:
-        if isinstance(value, Integral):
-            return int(value)
-        if isinstance(value, Real):
-            return float(value)
-        if not isinstance(value, bytes | bytearray | type) and id(value) not in around and len(around) < DEEPEST:
-            return _parts(value, (*around, id(value)))
-    except Exception:  # an object of the user's may raise from whatever it is asked
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if id(value) in around:
+        return "(contains itself)"
+    if isinstance(value, bytes | bytearray | type) or len(around) >= DEEPEST:
         return _text(value)
-    return _text(value) if id(value) not in around else "(contains itself)"
+    return _parts(value, (*around, id(value)))
 
 
 def _parts(value: Any, around: tuple[int, ...]) -> Any:

@@ -24,6 +24,7 @@ class Lane:
         self.name = name
         self.lost = 0
         """Samples that were not handed over because ``capacity`` calls waited."""
+        self._handed = self._taken = 0
         self._failed, self._capacity = failed, capacity
         self._calls: queue.SimpleQueue[_Call | str] = queue.SimpleQueue()
         self._since: float | None = None
@@ -42,7 +43,16 @@ class Lane:
 
     def sample(self, call: Callable[..., None], *arguments: Any) -> None:
         """Let ``call`` be made for a sample; one that cannot wait is counted as lost."""
-        self.lost += not self.put(call, *arguments)
+        if self.put(self._hand, call, arguments):
+            self._handed += 1
+        else:
+            self.lost += 1
+
+    def _hand(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        try:
+            call(*arguments)
+        finally:
+            self._taken += 1
 
     def drained(self, timeout: float) -> bool:
         """Wait until all calls so far are made; return whether that took less than ``timeout`` s."""
@@ -74,8 +84,8 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait, the present one included."""
-        return self._calls.qsize() + (self._since is not None)
+        """Samples that were handed over and not taken yet, the present one included."""
+        return self._handed - self._taken
 
     def interrupt(self) -> None:
         """Raise ``TimeoutError`` in the present call, at its next line of Python; C code is not interrupted."""

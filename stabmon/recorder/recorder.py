@@ -296,7 +296,7 @@ class Recorder:
             lane.finish(found, beat, state)
         for lane in self._sinks:
             if not lane.ended(getattr(lane.sink, "closing", self._share)):
-                self._report_hanging(lane, f"{lane.waiting} calls of it were not made, the run is closed without them")
+                self._report_hanging(lane, f"the run is closed without the {lane.waiting} samples that wait for it")
         if self.dropped:
             self.failures.add(f"{self.dropped:,} of {self._submitted:,} samples reached no sink")
 
@@ -350,8 +350,7 @@ class _SinkLane(Lane):
         try:
             self.sink.close(state)
         except BaseException as error:
-            what = str(error) or repr(error)
-            self._failures.report(f"{self.name}, closing the run", what, "what came before is kept")
+            self._failures.add(f"{self.name}, closing the run: {str(error) or repr(error)}")
         if self.lost:
             self._failures.add(f"{self.name}: {self.lost:,} samples were lost because it was too slow or hung")
 

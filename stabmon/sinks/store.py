@@ -53,6 +53,7 @@ class StoreSink:
         self._writer: RunWriter | None = None
         self._written = 0
         self._gone: str | None = None
+        self._loss = "are lost"
         self._moved: str | None = None
         self._dropped = 0
         self._not_before = 0.0
@@ -61,7 +62,7 @@ class StoreSink:
     def advice(self) -> str:
         """What a failure means: how many rows wait in memory, or that they are lost."""
         if self._gone:
-            return f"the {self.lost:,} samples that were written are lost with it, and so are all later ones"
+            return f"the {self.lost:,} samples that were written {self._loss} with it; later ones are lost"
         if self._moved:
             return "it is written where it is now"
         lost = f"; {self.lost} older ones are lost" if self.lost else ""
@@ -133,7 +134,9 @@ class StoreSink:
             trouble = trouble or str(error)
         if trouble is not None or self.lost:
             given = self._written + self.lost
-            raise StoreError(f"{trouble or 'too many waited'}; {self.lost:,} of {given:,} samples of the run are lost")
+            raise StoreError(
+                f"{trouble or 'too many waited'}; {self.lost:,} of {given:,} samples of the run {self._loss}"
+            )
 
     def _last_writes(self, deadline: float) -> str | None:
         """Write what waits until ``deadline``; return what was in the way, or None when all is written."""
@@ -160,7 +163,7 @@ class StoreSink:
         if happened is None:
             return None
         if not happened.kept:
-            self._gone = happened.text
+            self._gone, self._loss = happened.text, "are lost" if happened.certain else "may be lost"
             self.lost += self._written + len(self._rows)
             self._written = 0
             self._rows.clear()

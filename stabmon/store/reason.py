@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 LOCKED = "another process has locked it"
@@ -29,6 +30,8 @@ def reason(file: Path, error: BaseException) -> str:
         return LOCKED
     if number == errno.ENOSPC or "full" in said:
         return _full(file)
+    if "disk I/O error" in said and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return _BY_NUMBER[errno.EFBIG]
     if number in _BY_NUMBER:
         return _BY_NUMBER[number]
     return _of_path(file) or said

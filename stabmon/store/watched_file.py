@@ -9,10 +9,13 @@ _HEADER = b"SQLite format 3\0"
 
 
 class Happened(NamedTuple):
-    """What became of a file. kept: whether what is written into it can still be found."""
+    """What became of a file."""
 
     text: str
     kept: bool
+    """Whether what is written into it can still be found."""
+    certain: bool = True
+    """False: the log beside the file may bring back what is not kept."""
 
 
 class WatchedFile:
@@ -34,7 +37,7 @@ class WatchedFile:
             other = " and another file is at its place" if self.file.exists() else ""
             return Happened(f"{self.file} was deleted while the run was written{other}", kept=False)
         if os.pread(self._descriptor, len(_HEADER), 0) != _HEADER:
-            return Happened(f"{self.file} was overwritten while the run was written", kept=False)
+            return Happened(f"{self.file} was overwritten while the run was written", kept=False, certain=False)
         try:
             here = os.path.samestat(opened, self.file.stat())
         except PermissionError:  # it cannot be seen any more, and is written all the same

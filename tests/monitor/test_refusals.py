@@ -1,11 +1,13 @@
 """Wrong use: each message says what was expected, what came and what to do."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from stabmon import watch
-from stabmon.errors import ModelError, StoreError, WatchError
+from stabmon.errors import ArgumentError, ModelError, StoreError, WatchError
 
 
 def test_watching_twice_is_refused_until_the_first_is_closed(tiny, quiet):
@@ -27,6 +29,63 @@ def test_what_is_no_model_or_no_optimizer_is_refused_before_anything_is_written(
         with pytest.raises(WatchError, match=message):
             watch(model, optimizer, dir=tmp_path / "runs", console=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": None}, "schedule must be a stabmon.Schedule, got None"),
+        ({"first_step": -1}, "first_step must be a whole number of at least 0, got -1"),
+        ({"first_step": 1.5}, "first_step must be a whole number of at least 0, got 1.5"),
+        ({"heads": 3}, "heads must be a mapping from module paths to numbers of heads, got 3"),
+        (
+            {"heads": {"layers.0.attention": 0}},
+            r"heads\['layers.0.attention'\] must be .* of at least 1, got 0",
+        ),
+        ({"heads": {"layers.0.attention": "4"}}, r"heads\['layers.0.attention'\] must be a whole number .*, got '4'"),
+        ({"heads": {"layers.0.attention": True}}, r"heads\['layers.0.attention'\] must be a whole number .*, got True"),
+        ({"scaler": 3}, "scaler must be a torch.amp.GradScaler, got 3"),
+        ({"scaler": torch.nn.Linear(1, 1)}, "scaler must be a torch.amp.GradScaler, got Linear"),
+        ({"sinks": [object()]}, r"sinks must hold objects with a name and the methods .*, got object without start"),
+        ({"sinks": 3}, "sinks must be a sequence, got 3"),
+        ({"ignore": "CFG001"}, "ignore must be a sequence, got 'CFG001'"),
+        ({"ignore": [3]}, "ignore must be a sequence of rules' codes, got 3"),
+        ({"resume": True, "name": None}, "resume needs the name of the run to go on with"),
+        ({"name": 3}, "name must be letters"),
+        ({"log": ("\ud800",)}, "log must be a sequence of names of printable letters"),
+        ({"log": (3,)}, "log must be a sequence of names of printable letters, got 3"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_refused_before_anything_is_made(options, message, tiny, tmp_path):
+    model, threads = tiny(), threading.active_count()
+    with pytest.raises(ArgumentError, match=message) as raised:
+        watch(model, **{"dir": tmp_path / "runs", "name": "one", "console": False} | options)
+    assert isinstance(raised.value, ValueError)
+    assert not list(tmp_path.iterdir())
+    assert threading.active_count() == threads
+    watch(model, dir=tmp_path / "runs", name="one", console=False).close()
+
+
+def test_the_optimizer_of_another_model_is_refused(tiny, tmp_path):
+    model, other = tiny(), tiny()
+    with pytest.raises(ArgumentError, match=r"hold parameters of this Tiny, got one whose .* another model's"):
+        watch(model, torch.optim.SGD(other.parameters(), 0.1), dir=tmp_path / "runs", console=False)
+    assert not list(tmp_path.iterdir())
+    watch(model, torch.optim.SGD(model.head.parameters(), 0.1), dir=None, console=False).close()
+
+
+def test_a_sink_that_refuses_its_start_leaves_no_run(tiny, tmp_path, kept):
+    def refuse(info, layout):
+        raise StoreError("not like this")
+
+    kept.start = refuse
+    model, threads = tiny(), threading.active_count()
+    with pytest.raises(StoreError, match="not like this"):
+        watch(model, dir=tmp_path / "runs", name="one", console=False, sinks=[kept])
+    assert not list(tmp_path.iterdir())
+    assert threading.active_count() == threads
+    watch(model, dir=tmp_path / "runs", name="one", console=False).close()
 
 
 def test_a_model_without_attention_is_refused(quiet):

@@ -3,8 +3,11 @@
 import copy
 import gc
 import io
+import os
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -182,3 +185,22 @@ def test_steps_in_a_pause_are_neither_counted_nor_hooked(tiny, quiet, kept, loss
         step()
         assert monitor.steps == 2
     assert sorted(kept.rows) == [0, 1]
+
+
+def test_a_monitor_that_is_forgotten_ends_its_run_when_it_is_collected(tiny, tmp_path, loss):
+    before, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = watch(model, optimizer, dir=tmp_path, name="left", console=False)
+    loss(model, 0).backward()
+    optimizer.step()
+    del model, optimizer, monitor
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+    with open_run(tmp_path / "left") as run:
+        assert run.heartbeat().state == "finished"
+        assert list(run.read("row_mass").steps) == [0]

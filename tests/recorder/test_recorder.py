@@ -322,6 +322,113 @@ def test_cuda_rows_are_those_of_their_own_step():
     assert [row[0] for _, row in sink.rows] == list(range(64))
 
 
+class Stuck(ListSink):
+    """A sink whose first sample takes until ``gate`` opens."""
+
+    name = "stuck"
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+
+    def sample(self, step, time, values):
+        self.gate.wait(60)
+        super().sample(step, time, values)
+
+
+def test_a_sink_that_hangs_is_named_and_the_others_are_closed_with_everything():
+    stuck, good = Stuck(), ListSink()
+    record = recorder(stuck, good, share=0.1)
+    for step in range(5):
+        record.submit(step, torch.zeros(3))
+    assert not record.flush(0.1)
+    assert record.flush(sinks=False)
+    record.close()
+    assert [step for step, _ in good.rows] == list(range(5))
+    assert good.states == [RunState.FINISHED]
+    (failure,) = record.failures.texts
+    assert failure == (
+        "stuck hangs: one call has taken 0 s and goes on; the run is closed without the 5 samples that wait for it"
+    )
+    stuck.gate.set()
+
+
+def test_a_call_that_hangs_is_reported_while_the_run_goes_on(wait_until):
+    stuck = Stuck()
+    record = recorder(stuck, beat=0.01, hanging=0.05)
+    record.submit(0, torch.zeros(3))
+    wait_until(lambda: record.failures.texts)
+    assert record.failures.texts == ("stuck hangs: one call has taken 0 s and goes on; the rest is recorded",)
+    stuck.gate.set()
+    record.close()
+    assert [step for step, _ in stuck.rows] == [0]
+
+
+def test_rules_that_loop_are_ended_and_the_run_is_closed(wait_until):
+    class Loops:
+        findings, running = (), "USR001"
+
+        def observe(self, step, values):
+            while step == 0:
+                pass
+            self.findings = (finding(step),)
+            return self.findings
+
+    sink = ListSink()
+    record = recorder(sink, engine=Loops(), share=0.1)
+    for step in range(2):
+        record.submit(step, torch.zeros(3))
+    record.close()
+    assert [step for step, _ in sink.rows] == [0, 1]
+    assert sink.changed[-1][0].opened == 1
+    hangs, failed = record.failures.texts
+    assert hangs.startswith("rule USR001 hangs: one call has taken 0 s and goes on; it is ended")
+    assert failed.startswith("the rules: failed at step 1: TimeoutError")
+
+
+def test_the_time_of_the_heartbeat_stands_still_while_no_step_ends(wait_until, monkeypatch):
+    monkeypatch.setattr(sys.modules[Recorder.__module__], "PAUSE", 0.0)
+    sink = ListSink()
+    record = recorder(sink, beat=0.01)
+    wait_until(lambda: len(sink.beats) >= 5)
+    assert sink.beats[-1].time == pytest.approx(sink.beats[0].time, abs=0.005)
+    record.moved()
+    record.close()
+    assert sink.beats[-1].time > sink.beats[0].time
+
+
+def test_a_run_that_goes_on_hands_the_earlier_findings_to_the_sinks_at_once():
+    class Remembers(ListSink):
+        def resumed(self, findings):
+            self.earlier = findings
+
+    rules = Rules()
+    rules.findings = (finding(3),)
+    one, two = ListSink(), Remembers()
+    record = recorder(one, two, engine=rules)
+    assert record.flush()
+    assert [[found.key for found in changed] for changed in one.changed] == [[finding(3).key]]
+    assert ([found.key for found in two.earlier], two.changed) == ([finding(3).key], [])
+    record.close()
+
+
+def test_a_handler_of_the_log_that_raises_stops_nothing():
+    class Raises(logging.Handler):
+        def handle(self, record):
+            raise OSError("no log")
+
+    handler, log = Raises(), logging.getLogger("stabmon")
+    log.addHandler(handler)
+    try:
+        record = recorder(ListSink(fail=("sample",)))
+        record.submit(0, torch.zeros(7))
+        record.close()
+    finally:
+        log.removeHandler(handler)
+    assert record.dropped == 1
+    assert len(record.failures.texts) == 2
+
+
 def test_it_logs_under_stabmon(caplog):
     record = recorder(ListSink(fail=("sample",)))
     with caplog.at_level(logging.WARNING, logger="stabmon"):

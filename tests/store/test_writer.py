@@ -143,15 +143,16 @@ def test_what_became_of_the_file_is_seen(write, odd_rows, tmp_path):
     assert writer.what_happened() == (
         f"{folder / FILE} was moved while the run was written to {tmp_path}/moved/{FILE}",
         True,
+        True,
     )
     (tmp_path / "moved").rename(folder)
     assert writer.what_happened() is None
     content = (folder / FILE).read_bytes()
     (folder / FILE).write_text("hello " * 9999)
-    assert writer.what_happened() == (f"{folder / FILE} was overwritten while the run was written", False)
+    assert writer.what_happened() == (f"{folder / FILE} was overwritten while the run was written", False, False)
     (folder / FILE).write_bytes(content)
     (folder / FILE).unlink()
-    assert writer.what_happened() == (f"{folder / FILE} was deleted while the run was written", False)
+    assert writer.what_happened() == (f"{folder / FILE} was deleted while the run was written", False, True)
     (folder / FILE).write_text("")
     assert writer.what_happened().text.endswith("and another file is at its place")
 
