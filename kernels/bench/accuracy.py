@@ -140,7 +140,7 @@ def ratios(case: Case, results: Results) -> dict[str, float]:
     least = _plain_errors(case, truth) if case.query.dtype == torch.float32 else _errors(floor(case), truth)
     bounds = {name: max(least[name], _luck(case.query.dtype)) for name in results}
     if "bias" in bounds:
-        bounds["bias"] = max(bounds["bias"], _expected_bias_error(case, truth))
+        bounds["bias"] = max(bounds["bias"], expected_bias_error(case, truth))
     return {name: _error(found, truth[name]) / bounds[name] for name, found in results.items()}
 
 
@@ -166,7 +166,7 @@ def _luck(dtype: torch.dtype) -> float:
     return eps if dtype == torch.float32 else eps / 8
 
 
-def _expected_bias_error(case: Case, truth: Results) -> float:
+def expected_bias_error(case: Case, truth: Results) -> float:
     """Return the error to expect of Σ dS, since that of a few heads is luck.
 
     Each dS is rounded once, relative to its size; in float32 the products over D that make it round √D times as much.

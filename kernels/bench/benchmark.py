@@ -60,7 +60,7 @@ def bench(
         "lengths": [over_length(dim, length, dtype, attend) for dim in (64, 128) for length in LENGTHS],
         "memory": memory(Cell(64, 16384, False), dtype, attend),
         "cells": rows,
-        "means": _means(rows),
+        "means": means_over_peers(rows),
         "statistics": [cost_of_statistics(cell, rounds, dtype, attend) for cell in graphed],
     }
 
@@ -121,7 +121,7 @@ def _random_case(
     return accuracy.Case(query, key, value, -math.log(length) if bias is None else bias, grad, is_causal)
 
 
-def _means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def means_over_peers(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the geometric mean over the cells of our speed over each peer's, by direction and kind of bias."""
     return {
         f"{direction}/{ours}": {

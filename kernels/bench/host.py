@@ -30,7 +30,7 @@ def host(rounds: int) -> dict[str, Any]:
     ways: dict[str, Callable[..., Tensor]] = {"cudnn": partial(softmax, PEERS["cudnn"], is_causal=True)}
     for backend in _backends(tensors[0]):
         ways[backend] = partial(sigmoid_attention, is_causal=True, backend=backend)
-    found = {kind: host_medians(calls, rounds) for kind, calls in _calls(ways, tensors).items()}
+    found = {kind: host_medians(calls, rounds) for kind, calls in calls_by_kind(ways, tensors).items()}
     times = {name: {kind: round(found[kind][name], 1) for kind in KINDS} for name in ways}
     return {**machine(), "microseconds": times}
 
@@ -41,7 +41,9 @@ def _backends(query: Tensor) -> tuple[Backend, ...]:
     return ("auto", "hopper", "triton") if choice.choose("auto", traits) == "hopper" else ("auto", "triton")
 
 
-def _calls(ways: dict[str, Callable[..., Tensor]], tensors: list[Tensor]) -> dict[str, dict[str, Callable[[], object]]]:
+def calls_by_kind(
+    ways: dict[str, Callable[..., Tensor]], tensors: list[Tensor]
+) -> dict[str, dict[str, Callable[[], object]]]:
     """Return calls by kind and contender; ``tensors`` are query, key, value and the output's gradient."""
     *plain, grad = tensors
     leaves = [tensor.clone().requires_grad_() for tensor in plain]

@@ -10,6 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 ROOT = SCRIPT.parents[2]
+pytestmark = pytest.mark.slow
 
 
 def start(capability, cache):

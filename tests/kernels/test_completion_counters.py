@@ -1,13 +1,16 @@
+import importlib.util
+
 import pytest
 import torch
 
-from stabmon.kernels.launching import completion_counters
 
-
-@pytest.fixture(autouse=True)
-def empty(monkeypatch):
-    monkeypatch.setattr(completion_counters, "_unused", {})
-    monkeypatch.setattr(completion_counters, "_of_stream", {})
+@pytest.fixture
+def completion_counters():
+    """A copy of the module that has handed out no counters yet."""
+    spec = importlib.util.find_spec("stabmon.kernels.launching.completion_counters")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Stream:
@@ -19,7 +22,7 @@ class Stream:
 
 
 @pytest.fixture
-def device(monkeypatch):
+def device(monkeypatch, completion_counters):
     """A CUDA device with two streams and without memory of its own."""
     fake = type("Fake", (), {"stream": Stream(1), "other": Stream(2), "capturing": False, "zeroed": []})()
     zeros = torch.zeros
@@ -39,7 +42,7 @@ def device(monkeypatch):
 CUDA = torch.device("cuda", 0)
 
 
-def test_calls_on_a_stream_share_counters_and_streams_do_not(device):
+def test_calls_on_a_stream_share_counters_and_streams_do_not(device, completion_counters):
     first = completion_counters.counters(CUDA, 5)
     assert completion_counters.counters(CUDA, 3).data_ptr() == first.data_ptr()
     device.stream = device.other
@@ -49,7 +52,7 @@ def test_calls_on_a_stream_share_counters_and_streams_do_not(device):
     assert device.other.waited == 0, "the zeros were there"
 
 
-def test_a_larger_call_gets_more_and_the_next_ones_share_that(device):
+def test_a_larger_call_gets_more_and_the_next_ones_share_that(device, completion_counters):
     small, large = completion_counters.counters(CUDA, 5), completion_counters.counters(CUDA, 100)
     assert large.size(0) >= 100
     assert small.data_ptr() != large.data_ptr() == completion_counters.counters(CUDA, 5).data_ptr()
@@ -57,7 +60,7 @@ def test_a_larger_call_gets_more_and_the_next_ones_share_that(device):
     assert device.stream.waited == len(device.zeroed) == 2
 
 
-def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_are_left(device):
+def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_are_left(device, completion_counters):
     eager = completion_counters.counters(CUDA, 5)
     device.capturing = True
     captured = [completion_counters.counters(CUDA, 5) for _ in range(10)]
@@ -66,8 +69,8 @@ def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_a
     assert device.stream.waited == 1
 
 
-def test_on_the_host_they_are_fresh():
-    found = completion_counters.counters(torch.device("cpu"), 3)
+def test_on_the_host_they_are_fresh(completion_counters):
+    found, other = (completion_counters.counters(torch.device("cpu"), 3) for _ in range(2))
+    assert found.data_ptr() != other.data_ptr()
     assert found.dtype == torch.int32
     assert found.count_nonzero() == 0
-    assert not completion_counters._unused

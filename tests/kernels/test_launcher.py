@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import AuxRequest, cache, dispatch, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels import AuxRequest, cache, choice, sigmoid_attention, sigmoid_attention_varlen
 from stabmon.kernels.launching.launcher import Launcher
-from stabmon.kernels.triton import forward
+from stabmon.kernels.triton import launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SCRIPT = Path(__file__).with_name("repeated_launches.py")
@@ -50,10 +50,15 @@ def draw(n=8, **options):
     return [torch.randn(1, 2, n, 16, **options) for _ in range(3)]
 
 
-def test_calls_that_look_alike_are_decided_once(monkeypatch):
-    decided = []
-    decide = dispatch._choose
-    monkeypatch.setattr(dispatch, "_choose", lambda *given: (decided.append(given), decide(*given))[1])
+def counted(monkeypatch, module, name):
+    """Return a list to which each call of a module's function adds its arguments."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: (calls.append(given), function(*given))[1])
+    return calls
+
+
+def test_calls_of_one_signature_are_decided_once(monkeypatch):
+    decided = counted(monkeypatch, choice, "choose")
     for options in ({"bias": -2.0}, {"bias": -3.0}, {"bias": -2.0, "window": 3}):
         sigmoid_attention(*draw(), **options)
     assert len(decided) == 2
@@ -103,15 +108,12 @@ def test_no_more_results_are_kept_than_a_bound(monkeypatch):
     monkeypatch.setattr(cache, "MOST", 3)
     for number in range(10):
         assert cache.memoize(number, lambda number=number: [number]) == [number]
-        assert len(cache._kept) <= 3
     assert [cache.memoize(number, lambda: "anew") for number in (9, 8, 7, 6)] == [[9], [8], [7], "anew"]
     assert cache.memoize([9], lambda: "no key") == "no key"
 
 
 def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
-    prepared = []
-    prepare = forward._prepare
-    monkeypatch.setattr(forward, "_prepare", lambda *given: (prepared.append(given), prepare(*given))[1])
+    prepared = counted(monkeypatch, launch, "forward_config")
     for _ in range(2):
         query, key, value = (torch.randn(1, 2, 8, 17, device=DEVICE)[..., 1:] for _ in range(3))
         output = sigmoid_attention(query, key, value, backend="triton")
@@ -119,16 +121,18 @@ def test_calls_on_copies_of_unaligned_tensors_are_prepared_once(monkeypatch):
     assert len(prepared) == 1
 
 
-def test_what_neither_checks_nor_choice_depend_on_is_one_decision():
+def test_what_neither_checks_nor_choice_depend_on_is_one_decision(monkeypatch):
+    decided = counted(monkeypatch, choice, "choose")
     for step, is_causal in enumerate((True, False, True)):
         request = AuxRequest(2, offset=step / 3)
         sigmoid_attention(*draw(), return_aux=request, is_causal=is_causal, deterministic=is_causal)
-    assert sum(key[0] == "decision" for key in cache._kept) == 1
+    assert len(decided) == 1
 
 
-def test_packed_calls_whose_longest_sequences_differ_are_one_decision():
+def test_packed_calls_whose_longest_sequences_differ_are_one_decision(monkeypatch):
+    decided = counted(monkeypatch, choice, "choose")
     packed = [torch.randn(8, 2, 16) for _ in range(3)]
     for longest in (4, 5):
         starts = torch.tensor([0, longest, 8])
         sigmoid_attention_varlen(*packed, starts, starts, longest, longest)
-    assert sum(key[0] == "decision" for key in cache._kept) == 1
+    assert len(decided) == 1

@@ -42,7 +42,7 @@ def test_cells_count_their_work():
 
 def test_ratios_are_averaged_as_products():
     faster = ROW | {"forward": ROW["forward"] | {"fixed": 1760.0}}
-    assert benchmark._means([ROW, faster])["forward/fixed"] == {"cudnn": 2.2, "flash": 2.933}
+    assert benchmark.means_over_peers([ROW, faster])["forward/fixed"] == {"cudnn": 2.2, "flash": 2.933}
 
 
 def test_the_table_shows_every_cell_and_mean():
@@ -54,7 +54,7 @@ def test_the_table_shows_every_cell_and_mean():
         "lengths": [{"dim": 64, "length": 4096, "output": 1.03, "query": 1.04}],
         "memory": {"peak": 602_000_000, "tensors": 470_000_000, "workspace": 134_000_000},
         "cells": [ROW],
-        "means": benchmark._means([ROW]),
+        "means": benchmark.means_over_peers([ROW]),
         "statistics": [COST],
     }
     text = benchmark.table(result)
@@ -93,7 +93,7 @@ def test_the_cost_of_statistics_is_a_table_of_lengths():
 
 def test_means_and_worst_cells_over_cudnn_are_a_table():
     result = {"cells": [ROW, ROW | {"length": 8192, "forward": ROW["forward"] | {"fixed": 360.0}}]}
-    shown = tables.over_cudnn({"auto": result | {"means": benchmark._means(result["cells"])}}).splitlines()
+    shown = tables.over_cudnn({"auto": result | {"means": benchmark.means_over_peers(result["cells"])}}).splitlines()
     assert shown[2] == "| auto, number | ×0.99 | ×0.90 (d 64 full 8192) | ×0.55 | ×0.55 (d 64 full 2048) |"
     assert shown[3] == "| auto, tensor [H] | ×0.82 | ×0.82 (d 64 full 2048) | ×0.55 | ×0.55 (d 64 full 2048) |"
 
@@ -113,7 +113,7 @@ def test_the_notes_and_the_figure_show_the_stored_results():
     notes = (ROOT / "docs" / "kernels" / "laboratory.md").read_text()
     assert all(table in notes for table in tables.markdown(results))
     assert figure.figure(results) == (FOLDER / "bench.svg").read_text()
-    assert all(benchmark._means(result["cells"]) == result["means"] for result in results.values())
+    assert all(benchmark.means_over_peers(result["cells"]) == result["means"] for result in results.values())
 
 
 def test_the_figure_says_which_run_its_file_lacks(tmp_path):

@@ -1,4 +1,4 @@
-"""Turns are fair: a drifting clock, a stand-in for a device that slows down, leaves ratios as they are."""
+"""Interleaving is fair: a drifting clock, a stand-in for a device that slows down, leaves ratios as they are."""
 
 import itertools
 import time
@@ -61,7 +61,7 @@ def test_host_time_is_that_of_one_call(monkeypatch):
 
 def test_each_kind_of_call_is_timed_on_the_host(monkeypatch):
     ways = {"ours": lambda query, key, value: query * key * value}
-    calls = host._calls(ways, [torch.ones(2) for _ in range(4)])
+    calls = host.calls_by_kind(ways, [torch.ones(2) for _ in range(4)])
     assert tuple(calls) == host.KINDS
     assert not calls["forward"]["ours"]().requires_grad
     assert calls["forward with gradient"]["ours"]().requires_grad

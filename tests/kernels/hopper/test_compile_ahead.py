@@ -11,6 +11,7 @@ import pytest
 from stabmon.kernels.hopper.sizes import SLAB
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
+pytestmark = pytest.mark.slow
 SPILLS = 4
 """Accesses to the stack that a loop over tiles may have at head dims to 64 with a learnable bias; no other has any."""
 STACK = {64: 24, 128: 8}

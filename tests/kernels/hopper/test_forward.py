@@ -48,6 +48,7 @@ def check(call, output, allowed=1.1):
     assert (output.double() - exact).norm() <= allowed * unavoidable + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize(("n_q", "n_k"), LENGTHS, ids=[f"{q}x{k}" for q, k in LENGTHS])
 @pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])

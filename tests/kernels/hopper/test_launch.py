@@ -87,7 +87,6 @@ def test_it_says_which_device_it_needs(monkeypatch):
 @pytest.mark.parametrize("release", [None, (3, 5), (3, 10), (4, 0)], ids=str)
 def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, monkeypatch, caplog):
     monkeypatch.setattr(releases, "INSTALLED", release)
-    requirements._warn_of_release.cache_clear()
     assert "knows triton 3.6 to 3.9" in requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1)).text
     assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))

@@ -15,6 +15,7 @@ import pytest
 from stabmon.kernels import releases
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
+pytestmark = pytest.mark.slow
 MEASURED = (3, 6)
 """The release with which everything is measured: under it every form of a kernel compiles, and none has any stack."""
 STACK = 24
