@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from stabmon.formatting import number
 from stabmon.nn import Block
 from stabmon.nn.self_attention import SelfAttention
 
@@ -23,7 +24,7 @@ def norm_gain(attention: SelfAttention, block: Block | None, widest: float) -> t
     largest = math.sqrt(widest)
     if present <= largest:
         return present, "what their weights give now"
-    return largest, f"their weights give {present:.3g} now, too much for a bias to bear"
+    return largest, f"their weights give {number(present)} now, too much for a bias to bear"
 
 
 def _input_gain(weight: Tensor, block: Block | None) -> Tensor:

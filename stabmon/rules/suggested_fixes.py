@@ -23,6 +23,7 @@ from stabmon.fixes.kinds.precision import precision_fix
 from stabmon.fixes.kinds.qk_norm import qk_norm_fix
 from stabmon.fixes.kinds.warmup import warmup_fix
 from stabmon.fixes.record import Fix
+from stabmon.formatting import number
 from stabmon.records import Attention
 from stabmon.rules import run_config
 from stabmon.rules.families import ResidualLimits
@@ -146,7 +147,7 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = max(seen, float(attention.max_length or 0))
     if not is_sigmoid(attention) or length <= 0:
         return ()
-    return (bias_fix(attention, _length_bias(length), f"-log n for n = {length:g}"),)
+    return (bias_fix(attention, _length_bias(length), f"-log n for n = {number(length)}"),)
 
 
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:
@@ -159,7 +160,7 @@ def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]
     bias, made_for = bias_of(run, attention), attention.max_length
     fits = bias is not None and made_for is not None and attention.position == "alibi"
     value = bias - math.log(length / made_for) if fits and bias is not None and made_for else -math.log(length)
-    fix = bias_fix(attention, round(value, 2), f"for rows of {length:g} keys, where such rows are used")
+    fix = bias_fix(attention, round(value, 2), f"for rows of {number(length)} keys, where such rows are used")
     return (*_trained_longer(run, attention), *_alibi(run, attention), fix)
 
 

@@ -14,6 +14,7 @@ from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.row_mass import row_mass_at
 from stabmon.fixes.suggest import make
+from stabmon.formatting import number, signed
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
@@ -141,5 +142,5 @@ def set_bias(target: "Target") -> Applied:
     with torch.no_grad():
         attention.bias.fill_(value)
     factor = math.exp(max(-700.0, min(moved, 700.0)))
-    changed = f"the bias moved by {moved:+.3g}, so weights that are not saturated are multiplied by {factor:.3g}"
+    changed = f"the bias moved by {signed(moved)}, so weights that are not saturated are multiplied by {number(factor)}"
     return target.applied(f"{changed}; what was learnt with the old bias gets that much less or more")

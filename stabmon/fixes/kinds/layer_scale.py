@@ -12,6 +12,7 @@ from stabmon.fixes.kind import Choice, Start
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
+from stabmon.formatting import number
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class LayerScaleKind(BlockKind):
 
         (name, block), gain = target.block(), target.value()
         target.put(LayerScale(target.attention.out.out_features, gain), block, "attention_scale", name)
-        changed = f"the attention branch of {name} is multiplied by {gain:.3g}, which then learns"
+        changed = f"the attention branch of {name} is multiplied by {number(gain)}, which then learns"
         return target.applied(
             f"{changed}; a trained model loses that much of the branch", "attention_scale.gain", module=name
         )

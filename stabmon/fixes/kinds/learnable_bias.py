@@ -21,6 +21,7 @@ from stabmon.fixes.kinds.bias import (
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
+from stabmon.formatting import signed
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class LearnableBias(AttentionKind):
         moved = (start - attention.bias).float().mean().item()
         del attention.bias
         attention.bias = nn.Parameter(start)
-        what = "its value is the same" if moved == 0 else f"it starts {moved:+.3g} from where it was"
+        what = "its value is the same" if moved == 0 else f"it starts {signed(moved)} from where it was"
         return target.applied(f"the bias of {module} learns from now on, one number a head; {what}", "bias")
 
     def _made(self, attention: Attention, value: float | None) -> str:

@@ -12,6 +12,7 @@ from stabmon.fixes.kind import Choice, Start
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
+from stabmon.formatting import number
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class QkNorm(AttentionKind):
             norm = RMSNorm(attention.head_dim)
             nn.init.constant_(norm.weight, gain)
             target.put(norm, attention, side, change.module)
-        changed = f"every query and key now has the same length, root mean square {gain:.3g} a channel ({why})"
+        changed = f"every query and key now has the same length, root mean square {number(gain)} a channel ({why})"
         return target.applied(
             f"{changed}; differences in length between tokens are lost", "query_norm.weight", "key_norm.weight"
         )
