@@ -24,6 +24,8 @@ def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -
     for name, tensor in (("key", key), ("value", value)):
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have dtype {query.dtype} to match query, got {tensor.dtype}")
+    if query.dtype.itemsize == 1:
+        raise TypeError(f"query must be of float16, bfloat16, float32 or float64, got {query.dtype}; convert it first")
     _check_strides(query, key, value)
     _check_per_head("bias", options["bias"], query)
     _check_per_head("alibi_slopes", options["alibi_slopes"], query)

@@ -9,7 +9,7 @@ from copy import copy
 import torch
 from torch import nn
 
-from stabmon.errors import FixError
+from stabmon.errors import ArgumentError, FixError
 from stabmon.fixes import registry
 from stabmon.fixes.change import Applied, Change
 from stabmon.fixes.source import diff_of
@@ -37,7 +37,10 @@ def apply(parts: Sequence[Change], code: str, model: nn.Module) -> Applied:
     Raises:
         FixError: a change is not one of the model's, its module is missing or not stabmon's, or what it adds is there
             already.
+        ArgumentError: ``model`` is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"a fix is applied to the model that it was found in, got {type(model).__name__}")
     kinds = [registry.find(part.kind) for part in parts]
     by_hand = next((kind for kind in kinds if kind.of_training), None)
     if by_hand is not None:

@@ -20,6 +20,11 @@ def check_model(model: object, optimizer: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ArgumentError(
+            f"this {type(model).__name__} has parameters on the meta device, which hold no numbers; load or initialise "
+            "them first, model.to_empty(device=...) and then their values"
+        )
     if optimizer is None:
         return
     if not hasattr(optimizer, "register_step_post_hook"):
@@ -54,7 +59,7 @@ def check_options(
     """
     _expect(isinstance(schedule, Schedule), "schedule", "a stabmon.Schedule", schedule)
     _expect(_is_count(first_step, 0), "first_step", "a whole number of at least 0", first_step)
-    _check_heads(heads)
+    check_heads(heads)
     _expect(
         scaler is None or all(callable(getattr(scaler, part, None)) for part in ("get_scale", "scale", "step")),
         "scaler",
@@ -74,7 +79,12 @@ def check_options(
         raise ArgumentError("resume needs the name of the run to go on with: pass name=...")
 
 
-def _check_heads(heads: object) -> None:
+def check_heads(heads: object) -> None:
+    """Refuse what is no mapping from module paths to numbers of heads.
+
+    Raises:
+        ArgumentError: the message says what was expected and what came.
+    """
     if heads is None:
         return
     _expect(isinstance(heads, Mapping), "heads", "a mapping from module paths to numbers of heads", heads)

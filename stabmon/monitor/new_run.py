@@ -2,14 +2,14 @@
 
 import contextlib
 import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import distributed, nn
@@ -32,7 +32,7 @@ class RunOptions(NamedTuple):
     name: str | None
     config: object
     sinks: "Sequence[Sink] | None"
-    limits: "Limits | str | Path | None"
+    limits: "Limits | Mapping[str, Any] | str | Path | None"
     rules: "Sequence[str | Path | Rule]"
     ignore: Collection[str]
     console: bool
@@ -94,12 +94,9 @@ def new_folder(options: RunOptions, stem: str, *, writes: bool) -> Iterator[tupl
 
 def _limits(options: RunOptions) -> "Limits":
     """Return the limits with what is to be silent among them, so that the run's file says all of it."""
-    from stabmon.rules import Limits
-    from stabmon.rules.limits import read
+    from stabmon.rules.limits import resolve
 
-    limits = (
-        options.limits if isinstance(options.limits, Limits) else read(options.limits) if options.limits else Limits()
-    )
+    limits = resolve(options.limits)
     return limits.changed({"ignore": list(options.ignore)}) if options.ignore else limits
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.amp import GradScaler
@@ -40,7 +40,7 @@ def watch(
     scaler: GradScaler | None = None,
     config: object = None,
     sinks: "Sequence[Sink] | None" = None,
-    limits: "Limits | str | Path | None" = None,
+    limits: "Limits | Mapping[str, Any] | str | Path | None" = None,
     rules: "Sequence[str | Path | Rule]" = (),
     ignore: Collection[str] = (),
     console: bool = True,
@@ -64,7 +64,7 @@ def watch(
         scaler: the GradScaler in use: gradient norms are divided by its scale.
         config: kept with the run: a mapping, namespace or dataclass; what JSON has no form for is kept as text.
         sinks: further sinks, beside the store and TensorBoard.
-        limits: limits of the rules, or a YAML file of them.
+        limits: limits of the rules, as ``Limits``, as names and numbers, or as a YAML file of them.
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
         ignore: codes of rules that are not to speak.
         console: print the map of what was found, and findings as they open.

@@ -15,6 +15,7 @@ from stabmon.hooks.recording import Guarded
 from stabmon.kernels import AuxRequest, observe
 from stabmon.metrics import METRICS, Shown
 from stabmon.monitor import new_run
+from stabmon.monitor.arguments import check_heads, check_model
 from stabmon.monitor.watched import refuse_compiled
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
@@ -49,7 +50,7 @@ def preflight(
     batch: Batch,
     *,
     heads: Mapping[str, int] | None = None,
-    limits: "Limits | None" = None,
+    limits: "Limits | Mapping[str, Any] | str | Path | None" = None,
     rules: "str | Path | Iterable[str | Path | Rule]" = (),
     config: Mapping[str, Any] | None = None,
     lengths: Sequence[int] = (),
@@ -63,7 +64,7 @@ def preflight(
         model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments).
         heads: number of heads by module path, where a module's attributes do not say it.
-        limits: limits of the rules.
+        limits: limits of the rules, as ``Limits``, as names and numbers, or as a YAML file of them.
         rules: a user's own rules: Python files that register them, or ``Rule`` objects.
         config: what is known of the run to come, such as its workload; rules order their fixes by it.
         lengths: numbers of tokens at which each of the model's own ``SigmoidAttention`` is looked at too, with the
@@ -73,11 +74,15 @@ def preflight(
     Raises:
         ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
         WatchError: the model was compiled before.
+        ArgumentError: ``model`` is no module or holds no numbers, ``heads`` is no mapping.
+        ConfigError: ``limits`` or ``rules`` cannot be read.
     """
     from stabmon.rules import Engine, resolve
+    from stabmon.rules.limits import resolve as limits_of
 
+    chosen = limits_of(limits)
     start = measure(model, batch, heads=heads, config=config)
-    engine = Engine(start.info, start.layout, limits, rules=resolve(rules))
+    engine = Engine(start.info, start.layout, chosen, rules=resolve(rules))
     engine.observe(0, start.row)
     inputs = _inputs(model, batch, heads) if lengths or jacobian else {}
     sigmoid = [(layer, of, x) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]
@@ -112,6 +117,8 @@ def measure(
     config: Mapping[str, Any] | None = None,
 ) -> FirstPass:
     """Return the numbers that ``preflight`` judges; arguments and errors as there."""
+    check_model(model, None)
+    check_heads(heads)
     refuse_compiled(model)
     found = sites(model, heads)
     model_map = map_of(model, found)

@@ -38,6 +38,8 @@ def run(model: nn.Module, batch: Batch) -> None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Tensor) and value.is_nested:  # has no shape
+        return f"nested {str(value.dtype).removeprefix('torch.')} on {value.device}"
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
     return type(value).__name__

@@ -120,6 +120,21 @@ class Limits(Record):
         return found | ({"ignore": list(self.ignore)} if self.ignore else {})
 
 
+def resolve(given: "Limits | Mapping[str, Any] | str | Path | None") -> Limits:
+    """Return limits given as such, as names and numbers, as a YAML file of them, or left out for the defaults.
+
+    Raises:
+        ConfigError: it is none of these, or as ``Limits.from_mapping`` and ``read``.
+    """
+    if given is None or isinstance(given, Limits):
+        return given or Limits()
+    if isinstance(given, Mapping):
+        return Limits.from_mapping(given)
+    if isinstance(given, str | Path):
+        return read(given)
+    raise ConfigError(f"limits must be Limits, names and numbers, or a YAML file, got {type(given).__name__}")
+
+
 def read(path: str | Path) -> Limits:
     """Read limits from a YAML file.
 

@@ -10,10 +10,14 @@ import signal
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 
 def _state() -> dict[str, object]:
@@ -31,20 +35,26 @@ def _state() -> dict[str, object]:
     }
 
 
+def _step(model: nn.Module, watch: Callable[[Optimizer], AbstractContextManager[object]] | None = None) -> None:
+    """Train one step."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with nullcontext() if watch is None else watch(optimizer):
+        model(torch.ones(2, 8, 16)).square().mean().backward()
+        optimizer.step()
+
+
 def _changed() -> list[str]:
     """Watch one step of a small model, and return what is not as before."""
+    _step(torch.nn.Linear(16, 16))  # what torch itself loads late is no change of ours
     before = _state()
     import stabmon
     from stabmon.nn import Block, SigmoidAttention
 
     torch_state = torch.get_rng_state()
     model = torch.nn.Sequential(Block(16, SigmoidAttention(16, 2, max_length=8, is_causal=True)))
-    inputs = torch.randn(2, 8, 16)
     torch.set_rng_state(torch_state)  # the model's own numbers
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    with tempfile.TemporaryDirectory() as folder, stabmon.watch(model, optimizer, dir=Path(folder), name="run"):
-        model(inputs).square().mean().backward()
-        optimizer.step()
+    with tempfile.TemporaryDirectory() as folder:
+        _step(model, lambda optimizer: stabmon.watch(model, optimizer, dir=Path(folder), name="run"))
     after = _state()
     return [name for name, state in before.items() if after[name] != state]
 
