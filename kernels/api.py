@@ -62,9 +62,10 @@ def sigmoid_attention(
             takes a slower way to the query's gradient.
         return_aux: also return the statistics it asks for. The output's bits do not depend on it.
         backend: "eager" (plain PyTorch, any device and float type), "triton" (CUDA capability 8.0 and newer, float16,
-            bfloat16, float32, head dims 16 to 256 in multiples of 8), "hopper" (CUDA capability 9.0, what
-            ``hopper/requirements.py`` lets through), or "auto": hopper where it can,
-            else triton, else eager.
+            bfloat16, float32, head dims 16 to 256 in multiples of 8), "split_keys" (as triton, its forward for grids
+            that do not fill the device, such as decoding; gradients as by auto), "hopper" (CUDA capability 9.0, what
+            ``hopper/requirements.py`` lets through), or "auto": the fastest of these by ``triton/splitting.py``, else
+            eager.
         form: how a fused forward computes sigmoid: "accurate", "tanh" (one special-function operation, loses small
             weights), or "auto": tanh only where type and bias keep its error within the bound under Numerics. Which one
             was taken is in ``AuxOutput.form``.

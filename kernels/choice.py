@@ -2,15 +2,20 @@
 
 import logging
 from functools import cache
+from typing import Literal
 
 import torch
 
 from . import sigmoid_forms
+from .device import Refusal
 from .hopper import requirements as hopper
 from .hopper.sigmoid import forward_form as hopper_form
 from .problem import Backend, Chosen, Problem, Traits
 from .triton import requirements as triton
+from .triton import splitting
 from .triton.launch import sigmoid_form as triton_form
+
+Fused = Literal["triton", "split_keys", "hopper"]
 
 log = logging.getLogger(__name__)
 
@@ -22,28 +27,43 @@ def check(backend: Backend, traits: Traits) -> None:
         RuntimeError: the machine cannot run the backend.
         ValueError: the backend does not take such arguments.
     """
-    if backend not in ("triton", "hopper"):
+    if backend not in ("triton", "split_keys", "hopper"):
         return
-    reason = triton.refusal(traits) if backend == "triton" else hopper.refusal(traits)
+    reason = hopper.refusal(traits) if backend == "hopper" else triton.refusal(traits)
+    if backend == "split_keys" and traits.packed:
+        reason = Refusal("backend='split_keys' does not take packed sequences", False)
     if reason is not None:
         kind = RuntimeError if reason.of_machine else ValueError
         raise kind(f"{reason.text}; pass backend='eager' or 'auto'")
 
 
 def choose(backend: Backend, traits: Traits) -> Chosen:
-    """Return the backend for ``auto``: the fastest that takes the call on a CUDA device, eager everywhere else."""
+    """Return the backend of a call: on a CUDA device "auto", if a fused backend takes it, and eager elsewhere."""
     if backend != "auto":
         return backend
     if traits.device.type != "cuda":
         return "eager"
     if hopper.preferred(traits):
-        return "hopper"
+        return "auto"
     reason = triton.refusal(traits)
     if reason is None:
-        return "triton"
+        return "auto"
     if not torch.compiler.is_compiling():
         _warn_of_eager(reason.text)
     return "eager"
+
+
+def forward(problem: Problem) -> Fused:
+    """Return the backend whose forward is the fastest for ``problem`` on its CUDA device, by the cost model."""
+    other = gradients(problem)
+    if splitting.is_chosen(problem, splitting.HOPPER if other == "hopper" else splitting.TRITON):
+        return "split_keys"
+    return other
+
+
+def gradients(problem: Problem) -> Fused:
+    """Return the backend whose backward is the fastest for ``problem`` on its CUDA device."""
+    return "hopper" if hopper.preferred(problem.traits) else "triton"
 
 
 @cache

@@ -1,6 +1,7 @@
 """CUDA devices as the backends see them: capability, interpreter, and refusals of calls."""
 
 import os
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -42,3 +43,9 @@ def capability(device: torch.device) -> tuple[int, int]:
 def overlaps(device: torch.device) -> bool:
     """Return whether a kernel may let the next one of its stream begin early (programmatic dependent launch)."""
     return on_device(device) and capability(device) >= OVERLAPPING
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Return the number of multiprocessors; the interpreter runs one program at a time."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if on_device(device) else 1

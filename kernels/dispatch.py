@@ -11,7 +11,7 @@ from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
 from .options import Lengths, Options
-from .problem import Chosen, Problem, Traits
+from .problem import Chosen, Problem
 
 
 def attend(
@@ -43,7 +43,7 @@ def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, leng
     return (
         "decision", signature(query), signature(key), signature(value), _signed(options["bias"]),
         _signed(options["alibi_slopes"]),
-        options["scale"], type(options["window"]), options["window"], options["enable_gqa"],
+        options["scale"], options["is_causal"], type(options["window"]), options["window"], options["enable_gqa"],
         options["backend"], options["form"], _signed(lengths.key_lengths), lengths.query_starts is None,
     )  # fmt: skip
 
@@ -57,18 +57,21 @@ def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths
     validation.check_shapes(query, key, value, options["enable_gqa"])
     validation.check_key_lengths(lengths.key_lengths, query)
     validation.check_options(query, key, value, options)
-    traits = Traits(
-        query.device,
-        query.dtype,
-        query.size(3),
-        options["alibi_slopes"] is not None,
+    problem = Problem(
+        query,
+        key,
+        value,
+        None,
+        0.0,
+        options["alibi_slopes"],
         _scale(query, options),
-        options["window"] is not None,
-        lengths.key_lengths is not None,
-        lengths.query_starts is not None,
+        options["is_causal"],
+        options["window"],
+        *lengths,
     )
-    choice.check(options["backend"], traits)
-    return choice.choose(options["backend"], traits)
+    choice.check(options["backend"], problem.traits)
+    chosen = choice.choose(options["backend"], problem.traits)
+    return choice.forward(problem) if chosen == "auto" and not torch.compiler.is_compiling() else chosen
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +139,8 @@ def _attend(
     if first is None:
         return _run(problem, backend, None)[0], None, None
     output, statistics = _run(problem, backend, _sample(problem, first))
-    aux = AuxOutput(statistics, backend, choice.form_of(problem, backend))
+    name = choice.forward(problem) if backend == "auto" else backend
+    aux = AuxOutput(statistics, name, choice.form_of(problem, name))
     if asked is None or observed is None or asked == observed:
         return output, aux if observed else None, aux if asked else None
     sums = statistics[..., 0].contiguous()

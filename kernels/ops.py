@@ -7,7 +7,7 @@ stabmon::sigmoid_attention, stabmon::sigmoid_attention_backward and stabmon::row
 as launching it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch._C import DispatchKey, DispatchKeySet
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
 
-from . import flops
+from . import choice, flops
+from .cache import memoize
 from .problem import FIELDS, Problem
 
 Sample = tuple[int, float, int]
@@ -74,11 +75,22 @@ def _operator(
 def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
     """Return a function of the kernels, "forward" or "backward", by backend."""
     from .hopper import backward_launch, forward_launch
-    from .triton import backward, forward
+    from .triton import backward, forward, split
 
     if name == "forward":
-        return {"triton": forward.forward, "hopper": forward_launch.forward}
-    return {"triton": backward.backward, "hopper": backward_launch.backward}
+        fused = {"triton": forward.forward, "split_keys": split.forward, "hopper": forward_launch.forward}
+        return {**fused, "auto": partial(_choose, choice.forward, fused)}
+    gradients = {"triton": backward.backward, "hopper": backward_launch.backward}
+    chosen = partial(_choose, choice.gradients, gradients)
+    return {**gradients, "split_keys": chosen, "auto": chosen}
+
+
+def _choose(
+    choose: Callable[[Problem], choice.Fused], runs: Mapping[str, Callable[..., Tensor]], problem: Problem, *given: Any
+) -> Tensor:
+    """Run the function of the backend that is the fastest for ``problem``."""
+    key = choose.__name__, problem.layout, problem.scale
+    return runs[memoize(key, lambda: choose(problem))](problem, *given)
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from .cache import layout
 
-Backend = Literal["auto", "eager", "triton", "hopper"]
-Chosen = Literal["eager", "triton", "hopper"]
+Backend = Literal["auto", "eager", "triton", "split_keys", "hopper"]
+Chosen = Literal["auto", "eager", "triton", "split_keys", "hopper"]
+"""A backend by name; "auto" where the choice is left to the operator, which knows all sizes when it runs."""
 Form = Literal["auto", "tanh", "accurate"]
 """The form in which a fused forward computes sigmoid: decided from type and bias, or forced."""
 
@@ -54,6 +55,20 @@ class Problem(NamedTuple):
     max_k: int = 0
     deterministic: bool = False
     form: str = "auto"
+
+    @property
+    def traits(self) -> Traits:
+        """What decides which backend can take the call."""
+        return Traits(
+            self.query.device,
+            self.query.dtype,
+            self.query.size(3),
+            self.alibi_slopes is not None,
+            self.scale,
+            self.window is not None,
+            self.key_lengths is not None,
+            self.query_starts is not None,
+        )
 
     @property
     def batch(self) -> int:

@@ -1,6 +1,7 @@
 """Speed of the kernels beside torch's own fused softmax attention in the same run; no speed before correctness.
 
-``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--output FILE] [--json]``.
+``python -m stabmon.kernels.bench [--backend NAME] [--cells NAMES] [--host] [--grid NAME] [--output FILE]
+[--json]``.
 ``speed.py`` says what is timed, ``timing.py`` how; ``figure.py`` draws results.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..api import sigmoid_attention
 from ..problem import Backend
-from . import accuracy, host
+from . import accuracy, host, small_grids
 from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cell_name, cost_of_statistics, speeds
 from .timing import ROUNDS, machine
 
@@ -179,11 +180,12 @@ def _before_speed(result: dict[str, Any]) -> Iterator[str]:
 
 
 def answer(
-    cells: str | None, backend: Backend, rounds: int, of_host: bool, output: Path | None
+    cells: str | None, backend: Backend, rounds: int, of_host: bool, output: Path | None, grid: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """Return what the command line asks for, and as text.
 
     cells: names separated by commas, or None for all. of_host: time the host instead. output: where results are kept.
+    grid: time a grid of ``small_grids`` instead.
 
     Raises:
         ValueError: arguments that do not go together, or an unknown cell.
@@ -191,8 +193,13 @@ def answer(
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    if output is not None and (cells is not None or of_host):
-        raise ValueError("--output keeps runs of all cells; leave out --cells and --host")
+    if output is not None and (cells is not None or of_host or grid is not None):
+        raise ValueError("--output keeps runs of all cells; leave out --cells, --host and --grid")
+    if grid is not None:
+        if cells is not None or of_host or backend != "auto":
+            raise ValueError("--grid times all backends; leave out --backend, --cells, --host and --output")
+        found = small_grids.measure(grid, rounds)
+        return found, small_grids.table(found)
     if of_host:
         found = host.host(rounds)
         return found, host.table(found)
@@ -221,10 +228,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contender, default: %(default)s")
     parser.add_argument("--cells", help="only these, such as d128-causal-2048,d64-full-8192")
     parser.add_argument("--host", action="store_true", help="time the host for one call on tiny tensors instead")
+    parser.add_argument("--grid", choices=list(small_grids.GRIDS), help="time small grids in CUDA graphs instead")
     parser.add_argument("--output", type=Path, help="a file of results to keep this one in, under its backend's name")
     options = parser.parse_args(arguments)
     try:
-        result, text = answer(options.cells, options.backend, options.rounds, options.host, options.output)
+        result, text = answer(
+            options.cells, options.backend, options.rounds, options.host, options.output, options.grid
+        )
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     print(json.dumps(result) if options.json else text)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import choice
 from ..api import sigmoid_attention
+from ..hopper import requirements
 from ..problem import Backend, Traits
 from .speed import PEERS, softmax
 from .timing import host_medians, machine
@@ -38,7 +38,7 @@ def host(rounds: int) -> dict[str, Any]:
 def _backends(query: Tensor) -> tuple[Backend, ...]:
     """Return the fused backends of this device; ``auto`` among them, which has to choose."""
     traits = Traits(query.device, query.dtype, query.size(3))
-    return ("auto", "hopper", "triton") if choice.choose("auto", traits) == "hopper" else ("auto", "triton")
+    return ("auto", "hopper", "triton") if requirements.preferred(traits) else ("auto", "triton")
 
 
 def calls_by_kind(

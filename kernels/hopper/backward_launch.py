@@ -5,12 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import sigmoid_forms
+from .. import device, sigmoid_forms
 from ..cache import layout, memoize
 from ..launching import descriptors
 from ..launching.launcher import Launcher
 from ..problem import Problem
-from . import launch
 from .launch import OPTIONS, fit, lead, padded, programs, readable, tile
 from .sigmoid import LARGEST_BIAS, backward_form
 from .sizes import SLAB, WARPS
@@ -122,7 +121,7 @@ def _dkdv_launcher(problem: Problem, variant: _Variant, tiles: int) -> Launcher:
     d_pad = padded(dim)
     config = variant.dkdv or DKDV[d_pad]
     gain, gradient_gain = GAINS[query.dtype]
-    grid = programs(batch * key_heads * tiles, launch.processors(query.device))
+    grid = programs(batch * key_heads * tiles, device.processors(query.device))
     rows = (config.block, ROWS, ROWS, config.block)
     operands = [*(tile(x, d_pad) for x in rows), tile(64, 64), tile(SLAB, d_pad), tile(SLAB, d_pad), None, None]
     constants = {
@@ -143,7 +142,7 @@ def _dq_launcher(problem: Problem, variant: _Variant) -> Launcher:
     batch, heads, n_q, dim = query.shape
     tiles, d_pad = -(-n_q // ROWS), padded(dim)
     config = variant.dq or DQ[d_pad]
-    grid = programs(batch * heads * tiles, launch.processors(query.device))
+    grid = programs(batch * heads * tiles, device.processors(query.device))
     operands = [*(tile(x, d_pad) for x in (SLAB, config.block, config.block, SLAB, SLAB)), None]
     constants = {
         "BLOCK_K": config.block, "STAGES": config.stages, "REGISTERS": config.registers, "CAUSAL": problem.is_causal,

@@ -5,13 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import sigmoid_forms
+from .. import device, sigmoid_forms
 from ..auxiliary import Measure
 from ..cache import layout, memoize
 from ..launching import descriptors
 from ..launching.launcher import Launcher
 from ..problem import Problem
-from . import launch
 from .launch import OPTIONS, fit, lead, padded, programs, readable, tile
 from .sigmoid import LOWEST_BIAS, forward_form
 from .sizes import SLAB, WARPS
@@ -87,7 +86,7 @@ def _prepare(problem: Problem, with_sums: bool, form: int, config: ForwardConfig
     d_pad = padded(dim)
     config = TABLE[d_pad] if config is None else config
     query_tiles = -(-n_q // config.rows)
-    grid = programs(batch * heads * query_tiles, launch.processors(query.device))
+    grid = programs(batch * heads * query_tiles, device.processors(query.device))
     rows = (SLAB, config.block_k, config.block_k, SLAB)
     numbers = (heads, heads // key.size(1), n_q, key.size(2), batch * heads, query_tiles, lead(problem))
     constants = {

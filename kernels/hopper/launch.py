@@ -66,9 +66,3 @@ def _layout(rows: int, columns: int, dtype: torch.dtype) -> Any:
 
     kind = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float32: gl.float32}[dtype]
     return gl.NVMMASharedLayout.get_default_for([1, 1, rows, columns], kind)
-
-
-@cache
-def processors(device: torch.device) -> int:
-    """Return how many multiprocessors a CUDA device has."""
-    return torch.cuda.get_device_properties(device).multi_processor_count

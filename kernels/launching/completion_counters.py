@@ -20,8 +20,8 @@ _unused: dict[torch.device, Tensor] = {}
 _of_stream: dict[Hashable, Tensor] = {}
 
 
-def counters(device: torch.device, number: int) -> Tensor:
-    """Return at least ``number`` zeros, int32, for one kernel on the device's current stream.
+def counters(device: torch.device, number: int, kernel: str) -> Tensor:
+    """Return at least ``number`` zeros, int32, for ``kernel`` on the device's current stream.
 
     Waits for the device once in every process, and where the zeros run out. A capture cannot wait: where too few are
     left, the zeros are part of its graph.
@@ -31,11 +31,11 @@ def counters(device: torch.device, number: int) -> Tensor:
         return torch.zeros(number, dtype=torch.int32, device=device)
     if device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            return counters(device, number)
+            return counters(device, number, kernel)
     if torch.cuda.is_current_stream_capturing():
         with _lock:
             return _take(device, number, True)
-    key = device, torch.cuda.current_stream(device).cuda_stream
+    key = kernel, device, torch.cuda.current_stream(device).cuda_stream
     found = _of_stream.get(key)
     if found is None or found.size(0) < number:
         with _lock:

@@ -10,7 +10,7 @@ from ..launching import descriptors
 from ..problem import Problem
 from ..sigmoid_forms import EX2, PLAIN, TANH
 from . import tables
-from .tables import STATISTICS, Kernel
+from .tables import STATISTICS, Kernel, Tiles
 
 CAUSAL, WINDOW, LENGTHS, PACKED = 1, 2, 4, 8
 """Rules of visibility, whose sum a kernel is compiled for."""
@@ -104,7 +104,12 @@ def _config(kernel: Kernel, problem: Problem, *others: Tensor) -> LaunchConfig:
     dtype, d_pad = query.dtype, tables.padded(query.size(3))
     packed = problem.query_starts is not None  # a TMA store would write on into the next sequence
     tma = kernel not in STATISTICS and not packed and descriptors.fit(found, (query, key, value, *others))
-    block_q, block_k, warps, stages = tables.tiles(kernel, found, dtype, d_pad, tma)
+    return _launch(problem, kernel, tables.tiles(kernel, found, dtype, d_pad, tma), tma)
+
+
+def _launch(problem: Problem, kernel: Kernel, tiles: Tiles, tma: bool) -> LaunchConfig:
+    dtype, d_pad = problem.query.dtype, tables.padded(problem.query.size(3))
+    block_q, block_k, warps, stages = tiles
     options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     form, gain = sigmoid_form(problem, kernel), WEIGHT_GAIN.get(dtype, 1.0)
     return LaunchConfig(block_q, block_k, d_pad, form, gain, GRADIENT_GAIN.get(dtype, 1.0), tma, options)
@@ -113,6 +118,13 @@ def _config(kernel: Kernel, problem: Problem, *others: Tensor) -> LaunchConfig:
 def forward_config(problem: Problem, output: Tensor) -> LaunchConfig:
     """Return the launch of the forward kernel."""
     return _config("forward", problem, output)
+
+
+def split_config(problem: Problem) -> LaunchConfig:
+    """Return the launch of the split-key forward kernel."""
+    found, d_pad = device.capability(problem.query.device), tables.padded(problem.query.size(3))
+    rows = problem.query.size(1) // problem.key.size(1) * problem.n_q
+    return _launch(problem, "forward", tables.split_tiles(found, problem.query.dtype, d_pad, rows), False)
 
 
 def dq_config(problem: Problem, grad: Tensor, grad_query: Tensor) -> LaunchConfig:

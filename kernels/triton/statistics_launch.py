@@ -66,7 +66,7 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
         ("statistics", problem.layout, rows, sequences, early), lambda: _prepare(problem, rows, sequences, early)
     )
     partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
-    arrived = completion_counters.counters(query.device, prepared.partial[0])
+    arrived = completion_counters.counters(query.device, prepared.partial[0], "statistics")
 
     def measure(sums: Tensor) -> Tensor:
         prepared.launcher(

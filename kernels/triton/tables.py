@@ -66,3 +66,21 @@ def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int
     served = "sm80" if family(found) == "sm90" and kernel not in STATISTICS and not tma else family(found)
     table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, served]
     return next(entry for most, entry in table.items() if d_pad <= most)
+
+
+_SPLIT: dict[tuple[str, bool], dict[int, Tiles]] = {
+    ("sm90", True): {128: Tiles(32, 128, 8, 3), 256: Tiles(32, 64, 8, 3)},
+    ("sm90", False): {64: Tiles(64, 128, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(32, 64, 8, 3)},
+    ("sm80", True): {128: Tiles(32, 64, 4, 3), 256: Tiles(32, 64, 8, 2)},
+    ("sm80", False): {128: Tiles(64, 64, 4, 3), 256: Tiles(32, 64, 8, 2)},
+    ("small", True): {128: Tiles(32, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+    ("small", False): {128: Tiles(64, 64, 4, 2), 256: Tiles(32, 32, 4, 2)},
+}
+"""Launch tables of the split-key forward for the 16-bit types, by device family and whether a tile has few rows."""
+
+
+def split_tiles(found: tuple[int, int], dtype: torch.dtype, d_pad: int, rows: int) -> Tiles:
+    """Return the pinned launch of the split-key forward of ``rows`` packed rows; 16 rows or less take a tile of 16."""
+    table = _FULL["forward"] if dtype == torch.float32 else _SPLIT[family(found), rows <= 32]
+    entry = next(entry for most, entry in table.items() if d_pad <= most)
+    return entry._replace(block_q=16) if rows <= 16 else entry

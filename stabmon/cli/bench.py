@@ -15,7 +15,15 @@ class Backend(StrEnum):
     auto = "auto"
     eager = "eager"
     triton = "triton"
+    split_keys = "split_keys"
     hopper = "hopper"
+
+
+class Grid(StrEnum):
+    """Grids that do not fill a device."""
+
+    decode = "decode"
+    small = "small"
 
 
 def bench(
@@ -31,6 +39,9 @@ def bench(
         str | None, typer.Option(help="Only these shapes, such as d128-causal-2048,d64-full-8192.")
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Time the host for one call on tiny tensors instead.")] = False,
+    grid: Annotated[
+        Grid | None, typer.Option(help="Time small grids in CUDA graphs instead: decoding, or small batches.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="A file of results to keep this one in, under its backend's name.")
     ] = None,
@@ -38,8 +49,10 @@ def bench(
 ) -> None:
     """Time the fused kernels next to torch's own on a GPU, or the monitor's overhead on this machine."""
     if overhead:
-        if backend != Backend.auto or cells is not None or host or output is not None:
-            raise typer.BadParameter("--overhead times steps; leave out --backend, --cells, --host and --output")
+        if backend != Backend.auto or cells is not None or host or grid is not None or output is not None:
+            raise typer.BadParameter(
+                "--overhead times steps; leave out --backend, --cells, --host, --grid and --output"
+            )
         found = _overhead(config, steps, device)
         text = (
             f"{found['config']} on {found['device']}, every step sampled: {found['milliseconds_with']:.1f} ms a step "
@@ -47,7 +60,7 @@ def bench(
             f"(95 % interval {found['ratio_low']:.4f} to {found['ratio_high']:.4f})"
         )
     else:
-        found, text = _kernels(backend, rounds, cells, host, output)
+        found, text = _kernels(backend, rounds, cells, host, output, grid)
     if as_json:
         print_json(found)
     else:
@@ -55,7 +68,7 @@ def bench(
 
 
 def _kernels(
-    backend: Backend, rounds: int, cells: str | None, host: bool, output: Path | None
+    backend: Backend, rounds: int, cells: str | None, host: bool, output: Path | None, grid: Grid | None
 ) -> tuple[dict[str, Any], str]:
     import torch
 
@@ -66,7 +79,7 @@ def _kernels(
             "the kernels are timed on a CUDA device, this machine has none; --overhead runs anywhere"
         )
     try:
-        return benchmark.answer(cells, backend.value, rounds, host, output)
+        return benchmark.answer(cells, backend.value, rounds, host, output, grid and grid.value)
     except (ValueError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from None
 

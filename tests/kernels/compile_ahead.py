@@ -22,7 +22,7 @@ from triton.backends.nvidia.compiler import CUDABackend
 
 from stabmon.kernels import device
 from stabmon.kernels.problem import Problem
-from stabmon.kernels.triton import backward, forward, statistics_launch
+from stabmon.kernels.triton import backward, forward, split, statistics_launch
 from tests.kernels.absent_device import compile_only
 
 
@@ -36,7 +36,16 @@ def gradients(p: Problem, grad: torch.Tensor) -> None:
     backward.backward(p, grad, grads, p.bias is not None and p.bias.dim() == 1)
 
 
+def split_keys(p: Problem) -> None:
+    """Compile tiles of few rows and of many, with partial outputs and without."""
+    measure = partial(statistics_launch.begin, rows=0, offset=0.5, sequences=1, early=True)
+    few = p._replace(query=p.query[:, :, :1])
+    for call, splits in ((few, 2), (few, 1), (p, 2), (p, 1)):
+        split.forward(call, torch.empty_like(call.query), measure if splits == 2 else None, splits)
+
+
 CALLS = {
+    "split": lambda p, grad: split_keys(p),
     "forward": lambda p, grad: forward_and_statistics(p, 0),
     "backward": gradients,
     "statistics": lambda p, grad: [
@@ -44,7 +53,7 @@ CALLS = {
         for rows, early in ((16, True), (64, False))
     ],
 }
-ATTENTION = ("forward", "backward")
+ATTENTION = ("forward", "split", "backward")
 SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
     (9, 0): [
         ({"dim": 64, "bias": None, "causal": False}, ATTENTION),
@@ -55,12 +64,12 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 128, "bias": None, "causal": True, "broadcast": True}, ATTENTION),
         ({"dim": 64, "bias": "tensor", "causal": False, "window": 128}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": False, "lengths": True}, tuple(CALLS)),
-        ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, ("forward", "backward", "statistics")),
     ],
     (8, 0): [
         ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
         ({"dim": 128, "bias": None, "causal": True, "alibi": True}, ATTENTION),
-        ({"dim": 128, "bias": None, "causal": True, "window": 128, "packed": True}, ATTENTION),
+        ({"dim": 128, "bias": None, "causal": True, "window": 128, "packed": True}, ("forward", "backward")),
         ({"dim": 64, "bias": "tensor", "causal": True, "dtype": torch.float32}, ATTENTION),
     ],
     (10, 0): [
@@ -91,6 +100,7 @@ def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, An
     compile_only(capability, compiled)
     device.capability = lambda _: capability
     device.on_device = lambda _: True
+    device.processors = lambda _: 132
     for shape, kernels in SHAPES[capability]:
         for name in kernels:
             compiled.clear()

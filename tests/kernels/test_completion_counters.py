@@ -43,34 +43,39 @@ CUDA = torch.device("cuda", 0)
 
 
 def test_calls_on_a_stream_share_counters_and_streams_do_not(device, completion_counters):
-    first = completion_counters.counters(CUDA, 5)
-    assert completion_counters.counters(CUDA, 3).data_ptr() == first.data_ptr()
+    first = completion_counters.counters(CUDA, 5, "one")
+    assert completion_counters.counters(CUDA, 3, "one").data_ptr() == first.data_ptr()
     device.stream = device.other
-    second = completion_counters.counters(CUDA, 5)
+    second = completion_counters.counters(CUDA, 5, "one")
     assert abs(second.data_ptr() - first.data_ptr()) == 4 * completion_counters.LINE
     assert device.zeroed == [256]
     assert device.other.waited == 0, "the zeros were there"
 
 
+def test_kernels_on_one_stream_share_none_as_they_may_overlap(device, completion_counters):
+    first, second = (completion_counters.counters(CUDA, 5, kernel) for kernel in ("one", "two"))
+    assert abs(second.data_ptr() - first.data_ptr()) == 4 * completion_counters.LINE
+
+
 def test_a_larger_call_gets_more_and_the_next_ones_share_that(device, completion_counters):
-    small, large = completion_counters.counters(CUDA, 5), completion_counters.counters(CUDA, 100)
+    small, large = completion_counters.counters(CUDA, 5, "one"), completion_counters.counters(CUDA, 100, "one")
     assert large.size(0) >= 100
-    assert small.data_ptr() != large.data_ptr() == completion_counters.counters(CUDA, 5).data_ptr()
-    assert completion_counters.counters(CUDA, 1000).size(0) >= 1000
+    assert small.data_ptr() != large.data_ptr() == completion_counters.counters(CUDA, 5, "one").data_ptr()
+    assert completion_counters.counters(CUDA, 1000, "one").size(0) >= 1000
     assert device.stream.waited == len(device.zeroed) == 2
 
 
 def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_are_left(device, completion_counters):
-    eager = completion_counters.counters(CUDA, 5)
+    eager = completion_counters.counters(CUDA, 5, "one")
     device.capturing = True
-    captured = [completion_counters.counters(CUDA, 5) for _ in range(10)]
+    captured = [completion_counters.counters(CUDA, 5, "one") for _ in range(10)]
     assert len({x.data_ptr() for x in [eager, *captured]}) == 11
     assert device.zeroed == [256, 32, 32, 32], "eight lines, of which one was taken eagerly"
     assert device.stream.waited == 1
 
 
 def test_on_the_host_they_are_fresh(completion_counters):
-    found, other = (completion_counters.counters(torch.device("cpu"), 3) for _ in range(2))
+    found, other = (completion_counters.counters(torch.device("cpu"), 3, "one") for _ in range(2))
     assert found.data_ptr() != other.data_ptr()
     assert found.dtype == torch.int32
     assert found.count_nonzero() == 0

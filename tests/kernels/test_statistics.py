@@ -121,7 +121,7 @@ def test_counters_are_zero_again_and_parts_of_the_outputs_sums_are_added(monkeyp
     from stabmon.kernels.triton.statistics_launch import begin
 
     counted = torch.zeros(64, dtype=torch.int32, device=DEVICE)
-    monkeypatch.setattr(completion_counters, "counters", lambda device, number: counted)
+    monkeypatch.setattr(completion_counters, "counters", lambda device, number, kernel: counted)
     query, key = torch.randn(3, 2, 9, 16, device=DEVICE), torch.randn(3, 2, 70, 16, device=DEVICE)
     parts = torch.randn(3, 2, 200, device=DEVICE)
     found = begin(Problem(query, key, key, None, -1.0, None, 0.25, False), 4, 0.5, 2, True)(parts)

@@ -157,8 +157,9 @@ def test_only_the_named_cells_run(monkeypatch):
     ("arguments", "error"),
     [
         (["--cells", "d64-2048"], "a cell must look like d128-causal-2048 or d64-full-8192, got 'd64-2048'"),
-        (["--cells", "d64-full-2048", "--output", "results.json"], "leave out --cells and --host"),
-        (["--host", "--output", "results.json"], "leave out --cells and --host"),
+        (["--cells", "d64-full-2048", "--output", "results.json"], "leave out --cells, --host and --grid"),
+        (["--host", "--output", "results.json"], "leave out --cells, --host and --grid"),
+        (["--grid", "decode", "--host"], "--grid times all backends"),
         (["--rounds", "0"], "rounds must be at least 1, got 0"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -178,10 +179,12 @@ def test_the_command_line_offers_what_the_module_does(monkeypatch, tmp_path):
     assert done.output.strip() == "as text"
     CliRunner().invoke(app, ["bench", "--cells", "d64-full-2048"])
     CliRunner().invoke(app, ["bench", "--host"])
+    CliRunner().invoke(app, ["bench", "--grid", "decode"])
     assert given == [
-        (None, "triton", 5, False, into),
-        ("d64-full-2048", "auto", timing.ROUNDS, False, None),
-        (None, "auto", timing.ROUNDS, True, None),
+        (None, "triton", 5, False, into, None),
+        ("d64-full-2048", "auto", timing.ROUNDS, False, None, None),
+        (None, "auto", timing.ROUNDS, True, None, None),
+        (None, "auto", timing.ROUNDS, False, None, "decode"),
     ]
     assert {choice.value for choice in command.Backend} == set(get_args(Backend))
 

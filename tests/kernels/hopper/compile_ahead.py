@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import triton
 
-from stabmon.kernels.hopper import backward_launch, forward_launch, launch
+from stabmon.kernels import device
+from stabmon.kernels.hopper import backward_launch, forward_launch
 from stabmon.kernels.hopper.requirements import DTYPES
 from stabmon.kernels.problem import Problem
 from tests.kernels.absent_device import compile_only
@@ -32,7 +33,7 @@ def stand_in(compiled: list[Any]) -> None:
     """Let launches compile only, and put what they compile into ``compiled``."""
     compile_only((9, 0), compiled)
     torch.cuda.device = lambda device: nullcontext()
-    launch.processors = lambda device: 132
+    device.processors = lambda device: 132
 
 
 def backward_calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
