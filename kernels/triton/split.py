@@ -122,7 +122,7 @@ def split_kernel(
         _finish(acc, O, sums, b, h, i, inside, known, heads, n_q, o_b, o_h, o_n, D_PAD, GAIN, SUMS)
     else:
         unit = pair * tl.num_programs(2) + tile
-        parts = partial + unit.to(tl.int64) * splits * (ROWS * D)
+        parts = partial + (unit * splits).to(tl.int64) * (ROWS * D)
         at = index[:, None] * D + tl.arange(0, D_PAD)[None, :]
         tl.store(parts + split * (ROWS * D) + at, acc, mask=known)
         tl.debug_barrier()
