@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stabmon.errors import ConfigError
 from stabmon.findings import Entry, Finding, digest
-from stabmon.records import Severity
+from stabmon.records import RunState, Severity
 from stabmon.terminal import Terminal, print_json
 
 
@@ -45,6 +45,10 @@ def findings(
     else:
         with open_run(run) as reader:
             found, failures = reader.findings(), {}
+    with open_run(run) as reader:
+        words = reader.heartbeat().words
+    if words != RunState.FINISHED:
+        Terminal(stderr=True).print(f"The run is {words}.")
     report(found, failures, as_json=as_json)
 
 

@@ -224,7 +224,11 @@ def _when(findings: Sequence[Finding]) -> str:
     return f"step {first}" if last == first else f"steps {first} to {last}"
 
 
-_ENDS = {RunState.FAILED: " The run failed.", RunState.STALE: " No heartbeat: the training has stopped or hangs."}
+_ENDS = {
+    RunState.FAILED: " The run failed.",
+    RunState.CRASHED: " The run crashed: its process ended without closing it.",
+    RunState.STALE: " The process lives, but no step has ended for ten minutes or the heartbeat is late.",
+}
 
 
 def _waiting(state: RunState | None) -> Health:
@@ -246,6 +250,8 @@ def _health(groups: Sequence[Group], layers: int | None, state: RunState | None)
     watched = "" if layers is None else f" in {plural(layers, 'attention layer')}"
     if state is RunState.FAILED:
         return Health(level="error", title="The run failed", text=f"No warning or error{watched}.")
+    if state is RunState.CRASHED:
+        return Health(level="error", title="The run crashed", text=f"No warning or error{watched}.{end}")
     return Health(level="healthy", title="Healthy", text=f"No warning or error{watched}.{end}")
 
 

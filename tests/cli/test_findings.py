@@ -127,7 +127,7 @@ def test_the_layers_of_a_rule_share_a_row_and_fit_a_terminal(folder: Path) -> No
         (OWN.replace('"loss").below', '"loss").nowhere'), r"rules failed .*: USR001: AttributeError: .*nowhere"),
         (
             OWN.replace('    for hit in run.series("loss").below(2.0):', "    exit(0)\n    for hit in ():"),
-            "ended their own",
+            r"rules failed .*: USR001: SystemExit: ",
         ),
     ],
     ids=["exits", "raises SystemExit", "loops", "rule raises", "rule exits"],
@@ -143,3 +143,15 @@ def test_rules_that_exit_raise_or_loop_never_end_healthy(code, message, folder: 
 def test_what_a_rules_file_prints_is_not_mixed_into_the_json(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("print('hello')" + OWN)
     assert codes(folder, "--rules", tmp_path / "own.py", "--ignore", "ATT001") == [("USR001", None)]
+
+
+def test_a_run_that_crashed_or_lost_samples_is_said_beside_its_findings(folder: Path) -> None:
+    from contextlib import closing
+    from sqlite3 import connect
+
+    assert "The run is" not in CliRunner().invoke(app, ["findings", str(folder)]).output
+    with closing(connect(folder / "run.sqlite")) as connection, connection:
+        connection.execute("UPDATE heartbeat SET dropped = 3")
+    done = CliRunner().invoke(app, ["findings", str(folder)])
+    assert "The run is finished, 3 of " in done.output
+    assert "samples lost." in done.output

@@ -164,7 +164,15 @@ def test_counts_are_by_severity_the_most_severe_first():
             {"state": RunState.STALE},
             "error",
             "Unhealthy since step 0",
-            "name of att001 in layers.0 and layers.1. No heartbeat: the training has stopped or hangs.",
+            "name of att001 in layers.0 and layers.1. "
+            "The process lives, but no step has ended for ten minutes or the heartbeat is late.",
+        ),
+        (
+            [],
+            {"state": RunState.CRASHED},
+            "error",
+            "The run crashed",
+            "No warning or error. The run crashed: its process ended without closing it.",
         ),
         (
             [finding(cleared=4), finding("LOS001", None, cleared=9)],
@@ -174,7 +182,7 @@ def test_counts_are_by_severity_the_most_severe_first():
             "2 findings cleared.",
         ),
     ],
-    ids=["healthy", "information", "waiting", "failed", "warning", "error", "recovered"],
+    ids=["healthy", "information", "waiting", "failed", "warning", "error", "crashed", "recovered"],
 )
 def test_the_state_of_the_run_is_a_sentence(found, options, level, title, text):
     health = digest(found, **options).health

@@ -1,4 +1,7 @@
+import contextlib
 import io
+import os
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -89,3 +92,25 @@ def test_a_symptom_is_printed_under_its_cause_without_a_fix_of_its_own(printed):
         "stabmon:   └ warning RES001 branch-dominates-residual in layers.0 head 5 since step 0: "
         "the norm is [9.0], limit 2.0. It follows from ATT001 of step 0."
     )
+
+
+def test_standard_error_that_is_closed_gone_or_poor_in_letters_is_an_error_of_the_console_alone(monkeypatch, capfd):
+    poor = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", poor)
+    sink = ConsoleSink()
+    sink.findings([finding(message="σ is large")])
+    poor.flush()
+    assert b"\\u03c3 is large" in poor.buffer.getvalue()
+    monkeypatch.setattr(sys, "stderr", None)
+    ConsoleSink().findings([finding()])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        with pytest.raises(BrokenPipeError):
+            ConsoleSink().findings([finding()])
+        monkeypatch.undo()
+        with contextlib.suppress(BrokenPipeError):
+            gone.close()
+    print("still there", flush=True)
+    assert capfd.readouterr().out == "still there\n"
