@@ -155,6 +155,22 @@ def test_texts_and_code_say_it_in_the_words_of_the_field() -> None:
     assert found == [], "\n".join(found)
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if "kernels" in name])
+def test_files_and_functions_that_the_kernel_notes_name_exist(name: str) -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    files: dict[str, str] = {}
+    for path in map(Path, listed.split()):
+        if not (ROOT / path).is_symlink():
+            files[path.stem] = files.get(path.stem, "") + (ROOT / path).read_text()
+    text = PAGES[name].read_text()
+    named = re.findall(r"`([a-z_]+)\.py`", text)
+    assert [stem for stem in named if stem not in files] == []
+    functions = [
+        (stem, what) for stem, what in re.findall(r"`([a-z_]+)\.(\w+)`", text) if stem in files and what != "py"
+    ]
+    assert [f"{stem}.{what}" for stem, what in functions if what not in files[stem]] == []
+
+
 def test_a_page_is_made_for_every_rule_and_the_list_is_the_catalogue(site: Path) -> None:
     listed = re.findall(r'href="([A-Z]{3}\d{3})\.html"', (site / "rules" / "index.html").read_text())
     assert set(listed) == {rule.code for rule in rules.catalogue()}

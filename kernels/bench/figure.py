@@ -71,9 +71,9 @@ def figure(results: Results) -> str:
 
 
 def _shortened(svg: str) -> str:
-    """Return ``svg`` with coordinates to a hundredth of a point and each path on one line: half the size."""
+    """Return ``svg`` without its prolog, coordinates to a hundredth of a point, each path on one line: half of it."""
     short = re.sub(r"\d+\.\d{3,}(?![^<>]*</)", lambda found: f"{float(found[0]):.2f}", svg)
-    return re.sub(r"\s*\n(?=[LMz\"])", " ", short)
+    return re.sub(r"\s*\n(?=[LMz\"])", " ", short[short.index("<svg") :])
 
 
 def main(arguments: list[str]) -> None:

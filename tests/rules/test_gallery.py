@@ -1,13 +1,15 @@
 """Every rule has a picture, made of real runs that it tells apart, and it is the one that the command draws."""
 
+import json
 import re
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
 from stabmon.errors import ConfigError
 from stabmon.rules import catalogue, gallery
-from stabmon.rules.gallery.draw import draw
+from stabmon.rules.gallery.__main__ import app
 
 CODES = [rule.code for rule in catalogue()]
 RUNS = gallery.reference_runs()
@@ -34,14 +36,14 @@ def test_a_limit_that_is_drawn_lies_between_the_two_runs(code):
     assert min(bad) < runs.limit < max(bad) or max(bad) < runs.limit < min(good) or max(good) < runs.limit < min(bad)
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_the_picture_on_disk_is_drawn_from_the_stored_runs(code):
-    text = draw(RUNS[code])
-    assert gallery.plot_of(code).read_text(encoding="utf-8") == text
-    drawn = ElementTree.fromstring(text)
-    assert drawn.find("{*}title").text.startswith(code)
-    assert not re.search(r"\b(nan|inf)\b", text)
-    assert len(text) < 40_000
+def test_the_pictures_on_disk_are_those_that_the_command_draws_from_the_stored_runs(tmp_path):
+    assert CliRunner().invoke(app, ["draw", "--output", str(tmp_path)]).exit_code == 0
+    for code in CODES:
+        text = (tmp_path / "plots" / f"{code}.svg").read_text(encoding="utf-8")
+        assert gallery.plot_of(code).read_text(encoding="utf-8") == text, code
+        assert ElementTree.fromstring(text).find("{*}title").text.startswith(code)
+        assert not re.search(r"\b(nan|inf)\b", text)
+        assert len(text) < 40_000
 
 
 def test_a_curve_ends_where_nothing_was_measured_any_more():
@@ -54,12 +56,15 @@ def test_a_curve_ends_where_nothing_was_measured_any_more():
 
 
 @pytest.mark.slow
-def test_the_runs_are_trained_again_and_flagged_at_the_same_step(tmp_path):
-    from stabmon.workloads.reference_runs import record
-
-    (runs,) = record(tmp_path, "cpu", ["RES001"])
-    assert runs.bad.flagged == RUNS["RES001"].bad.flagged
-    assert runs.bad.lines["layers.0"] == pytest.approx(RUNS["RES001"].bad.lines["layers.0"], rel=0.05)
+def test_the_command_trains_the_runs_again_and_they_are_flagged_at_the_same_step(tmp_path):
+    arguments = ["record", "RES001", "--dir", str(tmp_path / "runs"), "--output", str(tmp_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    written = {one["code"]: one for one in json.loads((tmp_path / "runs.json").read_text())}
+    assert sorted(written) == CODES
+    stored, again = RUNS["RES001"].bad, written["RES001"]["bad"]
+    assert again["flagged"] == stored.flagged
+    assert again["lines"]["layers.0"] == pytest.approx(stored.lines["layers.0"], rel=0.05)
+    assert (tmp_path / "plots" / "RES001.svg").is_file()
 
 
 def test_an_unknown_rule_names_the_nearest():

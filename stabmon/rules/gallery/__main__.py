@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
-from stabmon.rules.gallery.stored_runs import FOLDER, reference_runs
+from stabmon.rules.gallery.stored_runs import FOLDER, ReferenceRuns, reference_runs
 
 app = typer.Typer(add_completion=False, help="Reference runs and plots of the rules.")
+
+
+Output = Annotated[Path, typer.Option(help="Folder for runs.json and the folder of plots.")]
 
 
 @app.command()
@@ -18,6 +21,7 @@ def record(
         Path, typer.Option("--dir", help="Folder for the runs; those that are in it are not trained again.")
     ] = Path("runs/reference"),
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    output: Output = FOLDER,
 ) -> None:
     """Train a bad and a good run for each rule, check that the rule tells them apart, and write runs.json and plots."""
     from stabmon.workloads.reference_runs import record
@@ -27,21 +31,25 @@ def record(
         known[runs.code] = runs
         typer.echo(f"{runs.code} flags the bad run at step {runs.bad.flagged}")
         lines = [json.dumps(known[code].model_dump(mode="json"), separators=(",", ":")) for code in sorted(known)]
-        (FOLDER / "runs.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    reference_runs.cache_clear()
-    draw()
+        (output / "runs.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+        write_plot(runs, output)
 
 
 @app.command()
-def draw() -> None:
-    """Draw plots/CODE.svg of each rule from runs.json."""
-    from stabmon.rules.gallery import draw as drawing
+def draw(output: Output = FOLDER) -> None:
+    """Draw plots/CODE.svg of each rule from the stored runs."""
+    for runs in reference_runs().values():
+        write_plot(runs, output)
+    typer.echo(f"{len(reference_runs())} plots in {output / 'plots'}")
 
-    folder = FOLDER / "plots"
-    folder.mkdir(exist_ok=True)
-    for code, runs in reference_runs().items():
-        (folder / f"{code}.svg").write_text(drawing.draw(runs), encoding="utf-8")
-    typer.echo(f"{len(reference_runs())} plots in {folder}")
+
+def write_plot(runs: ReferenceRuns, output: Path) -> None:
+    """Draw the plot of one rule."""
+    from stabmon.rules.gallery.draw import draw
+
+    path = output / "plots" / f"{runs.code}.svg"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(draw(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
