@@ -54,9 +54,8 @@ def test_every_kernel_compiles_without_a_gpu(capability, target, tensor_cores, c
             assert kernel["tensor_cores"] == (None if is_float32 else tensor_cores), kernel
         by_pointers = kernel["kernel"] == "split" or {"broadcast", "packed"} & set(kernel["shape"])
         assert kernel["tma"] == (capability >= (9, 0) and is_attention and not by_pointers), kernel
-        allowed = (
-            8 if kernel["kernel"] == "split" else 0
-        )  # an address outside of loops, in two forms by triton 3.9 alone
+        # By triton 3.9 alone two forms of the split kernel keep an address on the stack, outside of loops.
+        allowed = 8 if kernel["kernel"] == "split" else 0
         assert (kernel["stack"] or 0) <= allowed, f"registers spill: {kernel}"
         check_overlap(kernel, capability >= (9, 0))
     if capability == (9, 0):
