@@ -13,9 +13,10 @@ from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import schema
-from stabmon.store.connect import FILE, disconnect, for_reading, for_writing, in_our_words
+from stabmon.store.connect import FILE, disconnect, for_writing, in_our_words
 from stabmon.store.fold import Sample, fold_of, pieces
 from stabmon.store.owner import Owner
+from stabmon.store.reader import open_run
 from stabmon.store.watched_file import Happened, WatchedFile
 
 
@@ -60,7 +61,7 @@ class RunWriter:
             if not there:
                 undo.callback(_remove, file)
             if there:
-                disconnect(for_reading(file))  # its checks: foreign, newer
+                open_run(file).close()  # its checks: foreign, newer, damaged
             watched = WatchedFile(file)
             undo.callback(watched.close)
             connection = for_writing(file)
@@ -205,7 +206,7 @@ def _remove(file: Path) -> None:
 
 def _refuse_existing(file: Path, info: RunInfo, *, resume: bool) -> bool:
     """Return whether there is a run to go on with; raise where there is one that must not be written over."""
-    there = file.exists() and file.stat().st_size > 0
+    there = file.exists() and (not file.is_file() or file.stat().st_size > 0)
     if there and not resume:
         raise StoreError(
             f"the run {info.name!r} exists already at {file.parent}: give another name, pass resume=True to go on "
