@@ -1,11 +1,14 @@
 """Why a run's file could not be used, found by looking at the disk: SQLite says "unable to open" of ten causes."""
 
 import errno
+import math
 import os
 import resource
 from pathlib import Path
 
 LOCKED = "another process has locked it"
+_LEAST_ROOM = 1 << 16
+"""Bytes that SQLite needs for the index of its log; without them it speaks of an I/O error."""
 _BY_NUMBER = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -28,13 +31,22 @@ def reason(file: Path, error: BaseException) -> str:
         return "it is damaged: it holds something else than what was written"
     if "locked" in said:
         return LOCKED
-    if number == errno.ENOSPC or "full" in said:
+    if number == errno.ENOSPC or "full" in said or ("disk I/O error" in said and _room(file) < _LEAST_ROOM):
         return _full(file)
     if "disk I/O error" in said and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return _BY_NUMBER[errno.EFBIG]
     if number in _BY_NUMBER:
         return _BY_NUMBER[number]
     return _of_path(file) or said
+
+
+def _room(file: Path) -> float:
+    """Return the bytes that are free where ``file`` is."""
+    try:
+        disk = os.statvfs(file.parent)
+    except OSError:
+        return math.inf
+    return disk.f_bavail * disk.f_frsize
 
 
 def _full(file: Path) -> str:

@@ -51,7 +51,8 @@ class RunWriter:
                 it cannot be written.
         """
         file = Path(folder) / FILE
-        with in_our_words(file, "resuming the run" if resume else "creating the run"), ExitStack() as undo:
+        # the cause is looked for before what was made is taken away
+        with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
             file.parent.mkdir(parents=True, exist_ok=True)
             _refuse_existing(file, info, resume=resume)
             owner = Owner(file.parent)
