@@ -155,10 +155,10 @@ def _sinks(path: Path | None, options: RunOptions) -> list["Sink"]:
 
 def _print_map(model_map: ModelMap, failures: Failures) -> None:
     from stabmon.monitor.map_table import map_table
-    from stabmon.sinks.error_stream import ErrorStream
+    from stabmon.sinks.terminal import StandardError
 
     try:
-        ErrorStream().print(map_table(model_map))
+        StandardError().print(map_table(model_map))
     except Exception as error:  # a terminal that has gone must not stop the training
         failures.report("the map of the model", repr(error), "it is not printed")
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from stabmon.findings import Entry, Finding, Key, digest
 from stabmon.records import RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
-from stabmon.sinks.error_stream import ErrorStream
+from stabmon.sinks.terminal import StandardError
 
 LINES_A_RULE = 5
 """Lines that one rule may print in a run."""
@@ -22,7 +22,7 @@ class ConsoleSink:
     advice = "findings are not printed; the store keeps them"
 
     def __init__(self, console: Console | None = None, *, least: Severity = Severity.INFO) -> None:
-        self._console = console or ErrorStream()
+        self._console = console or StandardError()
         self._least = least
         self._seen: set[Key] = set()
         self._lines: Counter[str] = Counter()

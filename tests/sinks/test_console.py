@@ -5,11 +5,14 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+import torch
 from rich.console import Console
 
+from stabmon import watch
 from stabmon.findings import Finding
 from stabmon.fixes.change import Safety
 from stabmon.fixes.record import Fix
+from stabmon.nn import Block, SigmoidAttention
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import Layout
 from stabmon.sinks import ConsoleSink
@@ -114,3 +117,13 @@ def test_standard_error_that_is_closed_gone_or_poor_in_letters_is_an_error_of_th
             gone.close()
     print("still there", flush=True)
     assert capfd.readouterr().out == "still there\n"
+
+
+def test_a_module_named_like_markup_is_printed_and_not_obeyed(capsys, tmp_path):
+    model = torch.nn.Sequential()
+    model.add_module("[/red]\x1b[31m", Block(16, SigmoidAttention(16, 2, max_length=8, is_causal=True)))
+    with watch(model, dir=tmp_path) as monitor:
+        assert not monitor.failures
+    said = "".join(capsys.readouterr().err.split())
+    assert "[/red]" in said
+    assert "\x1b[31m" not in said
