@@ -23,6 +23,8 @@ MARGIN = 0.91
 """Share of another kernel's estimate under which the split forward is chosen, for what the model does not see."""
 
 
+SPLIT_LOSS = 1.03
+"""Factor on the estimates of two and more splits, so that equal ones leave the keys whole."""
 CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Numbers of splits that are considered."""
 ALIGNED = 128
@@ -126,7 +128,9 @@ def cut(problem: Problem, block_q: int, block_k: int, splits: int | None = None)
 def _best(shape: Shape, cost: Cost, processors: int) -> tuple[float, int]:
     """Return the least time of the split forward, and the number of splits that takes it."""
     most = max(1, shape.n_k // 256)
-    return min((_time(shape, cost, processors, shape.group, splits), splits) for splits in CUTS if splits <= most)
+    times = {splits: _time(shape, cost, processors, shape.group, splits) for splits in CUTS if splits <= most}
+    splits = min(times, key=lambda splits: times[splits] * (1 if splits == 1 else SPLIT_LOSS))
+    return times[splits], splits
 
 
 def _time(shape: Shape, cost: Cost, processors: int, group: int, splits: int) -> float:
