@@ -137,4 +137,4 @@ TABLES = {
     "exit_codes": exit_codes,
     "routes": route_table,
 }
-"""What a page may ask for, by name."""
+"""Generated blocks that a page may include, by name."""

@@ -58,7 +58,7 @@ class Problem(NamedTuple):
 
     @property
     def traits(self) -> Traits:
-        """What decides which backend can take the call."""
+        """The properties of the call that decide which backend can take it."""
         return Traits(
             self.query.device,
             self.query.dtype,

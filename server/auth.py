@@ -1,4 +1,4 @@
-"""Who may read: everyone on this machine, or everyone who knows the token.
+"""Access control: everyone on this machine may read, or everyone who knows the token.
 
 Without a token only requests addressed to this machine by name are answered, so that a web page elsewhere cannot read
 runs by pointing its own host name at 127.0.0.1. With a token every request must carry it: as ``Authorization: Bearer``,
@@ -100,7 +100,7 @@ class TokenGate:
         )
 
     def knows(self, scope: Scope) -> bool:
-        """Whether the request carries the token or the cookie it was exchanged for."""
+        """Return whether the request carries the token or the cookie it was exchanged for."""
         scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
         sent = value.strip().encode("latin-1")  # as it came: clients write letters beyond ASCII in either encoding
         encodings = [(self.token or "").encode(encoding, "replace") for encoding in ("utf-8", "latin-1")]

@@ -40,7 +40,7 @@ KEEP_ALIVE = 5.0
 
 
 class Follower:
-    """What one client has already been sent of one run. Opens the run at its first look; ``close`` closes it."""
+    """The part of one run that one client has been sent. Opens the run at its first look; ``close`` closes it."""
 
     def __init__(self, path: Path, selections: Sequence[Selection], cursor: int) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What stabmon raises: each message says what was expected, what came and what to do."""
+"""Exceptions that stabmon raises: each message says what was expected, what came and what to do."""
 
 
 class StabmonError(Exception):

@@ -1,4 +1,4 @@
-"""What stabmon could not record: said once on the log, and kept for ``monitor.failures``."""
+"""Failures to record: each is logged once, and kept for ``monitor.failures``."""
 
 import contextlib
 import logging

@@ -7,7 +7,7 @@ WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """Attribute names that torch.compile, DDP, FSDP and activation checkpointing put into a module's path."""
 
 RUN_NAME = r"^\w[\w.-]*$"
-"""What a run may be called, since its folder has that name: letters, digits and '_', from the second on '.' and '-'."""
+"""The form of a run's name, which is also its folder's: letters, digits and '_', from the second on '.' and '-'."""
 
 _PATTERN = re.compile(r"\d+|\D+")
 

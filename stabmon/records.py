@@ -20,7 +20,7 @@ class Record(BaseModel):
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """The importance of a finding."""
 
     INFO = "info"
     WARNING = "warning"
@@ -33,12 +33,12 @@ class Severity(StrEnum):
 
     @property
     def style(self) -> str:
-        """How a terminal shows it, as rich names styles."""
+        """The terminal style, as rich names it."""
         return ("cyan", "yellow", "bold red")[self.rank]
 
 
 class Evidence(StrEnum):
-    """How a fact is known: the grade that every rule prints."""
+    """The grade of evidence for a fact, which every rule prints."""
 
     PAPER = "paper"
     LITERATURE = "literature"
@@ -73,7 +73,7 @@ class Attention(Record):
 
 
 class ModelMap(Record):
-    """What ``watch`` and ``preflight`` found in a model, in natural order of the layers."""
+    """The attentions that ``watch`` and ``preflight`` found in a model, in natural order of the layers."""
 
     attentions: tuple[Attention, ...]
     parameters: int
@@ -85,7 +85,7 @@ class ModelMap(Record):
 
 
 class RunState(StrEnum):
-    """How a run stands.
+    """The state of a run.
 
     A writer stores the first three; the others are what a reader says of a run that is stored as running.
     """
@@ -101,7 +101,7 @@ class RunState(StrEnum):
 
 
 class RunInfo(Record):
-    """What is known of a run when it starts."""
+    """The description of a run, known when it starts."""
 
     name: str
     created: datetime
@@ -111,11 +111,11 @@ class RunInfo(Record):
     versions: dict[str, str] = Field(default_factory=dict)
     """stabmon, torch, triton and the device's name."""
     limits: dict[str, Any] = Field(default_factory=dict)
-    """What its rules go by where that is not the default, as ``stabmon.rules.Limits.from_mapping`` reads it."""
+    """Limits of its rules that are not the default, as ``stabmon.rules.Limits.from_mapping`` reads it."""
 
 
 class Heartbeat(Record):
-    """How a run stands now; rewritten with every sampled step."""
+    """The current state of a run; rewritten with every sampled step."""
 
     state: RunState
     step: int

@@ -160,7 +160,7 @@ DAMAGED: dict[str, Callable[[Path], None]] = {
     "pipe in place of the log": _in_place(os.mkfifo, "-wal"),
     "pipe in place of the log's index": _in_place(os.mkfifo, "-shm"),
 }
-"""What damages a healthy run, by name."""
+"""Ways to damage a healthy run, by name."""
 
 SAYS = "damaged|not a stabmon run|upgrade stabmon|no SQLite file"
 """One of these is in what every reader says of each of them."""

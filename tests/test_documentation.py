@@ -1,5 +1,6 @@
 """README, documentation and configurations say what is so: commands, tables, snippets and links are checked."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 IDIOMS = {
     r"mend(s|ed|ing)?|remed(y|ies)": "fix, fixed",
     r"knobs?": "setting",
-    r"promis(es?|ed)": "expected effect",
+    r"(?-i:promise|[pP]romise[sd])": "expected effect",
     r"propos(es?|ed|als?)": "suggest, suggested",
     r"asks? the rules again": "re-evaluate the rules",
     r"stands? beneath": "is listed under its cause",
@@ -36,9 +37,16 @@ IDIOMS = {
     r"what torch may ask": "PyTorch integration",
     r"(?-i:Sighting|Wishes|GRAVER)": "Observation, RunOptions, ESCALATED",
     r"attention-died|longer-than-made-for": "dead-attention-layer, exceeds-training-length",
+    r"told|tells?( \w+)? apart|tells? (from|of)|cannot tell": "distinguish, report, determine",
+    r"loud(ly|er|ness)?|grav(er|est)": "alarming, severe",
+    r"settled?|settles": "flush, finish",
+    r"how wrong|worked out|carried out|goes by|as it were": "error; computed; applied; uses",
+    r"laid at|speaks? (of|in|to)|learns? to be": "attributed to; flags, concerns; becomes",
     r"step_zero|--into\b|--silence\b|--mend\b": "preflight, --output, --ignore, --apply-fixes",
 }
 """Words that only we used, and the field's own."""
+TEXTS = [f"*.{ending}" for ending in ("md", "py", "js", "yaml", "html", "css", "toml")]
+QUESTIONS = ("What", "How", "Which", "Where", "Who", "Whose", "Whether", "Why")
 
 
 def _snippets() -> list[object]:
@@ -50,7 +58,7 @@ def _snippets() -> list[object]:
     return [pytest.param(block, id=f"{name}-{at}") for at, (name, block) in enumerate(blocks)]
 
 
-def test_the_two_commands_stand_in_the_readme_as_written() -> None:
+def test_the_readme_has_the_two_install_commands() -> None:
     assert "pip install -c configs/constraints.txt -e . && stabmon demo" in README
     assert "pip install -c configs/constraints.txt -e '.[test]' && pytest" in README
 
@@ -140,18 +148,30 @@ def test_every_how_to_add_has_at_most_three_files_and_they_exist() -> None:
             assert (ROOT / known).exists(), (title, place)
 
 
-def test_texts_and_code_say_it_in_the_words_of_the_field() -> None:
-    listed = subprocess.run(["git", "ls-files", "*.md", "*.py"], check=True, cwd=ROOT, capture_output=True, text=True)
-    here = str(Path(__file__).relative_to(ROOT))
+def test_texts_and_code_use_standard_terms() -> None:
+    listed = subprocess.run(["git", "ls-files", *TEXTS], check=True, cwd=ROOT, capture_output=True, text=True)
+    here, anything = str(Path(__file__).relative_to(ROOT)), re.compile(rf"(?<!\w)(?:{'|'.join(IDIOMS)})(?!\w)", re.I)
     found = []
     for name in listed.stdout.split():
         path = ROOT / name
         if name in {"CHANGELOG.md", here} or not path.is_file():
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            for idiom, better in IDIOMS.items():
-                if word := re.search(rf"(?<!\w)(?:{idiom})(?!\w)", line, flags=re.IGNORECASE):
+            for said in {line, line.replace("_", " ")}:  # the words of a name, too
+                if word := anything.search(said):
+                    better = next(better for idiom, better in IDIOMS.items() if re.fullmatch(idiom, word[0], re.I))
                     found.append(f"{name}:{number}: {word[0]!r}; better: {better}")
+    assert found == [], "\n".join(found)
+
+
+def test_docstrings_begin_with_the_thing_itself() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], check=True, cwd=ROOT, capture_output=True, text=True)
+    found = []
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.split()):
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            match node:
+                case ast.Expr(ast.Constant(str(text))) if text.partition(" ")[0] in QUESTIONS:
+                    found.append(f"{name}:{node.lineno}: {text.splitlines()[0]}")
     assert found == [], "\n".join(found)
 
 

@@ -45,6 +45,6 @@ def test_a_wheel_holds_every_tracked_file_of_the_package(wheel: set[str]) -> Non
     assert {name for name in wheel if name.startswith("stabmon/")} == expected - NOT_SHIPPED
 
 
-def test_the_version_stands_in_two_places_and_is_one() -> None:
+def test_both_definitions_of_the_version_agree() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["project"]["version"] == stabmon.__version__

@@ -2,7 +2,7 @@
 
 ``python -m stabmon.kernels.bench.tune [--json]``.
 
-A launch whose output is wrong is reported as such and not timed. What is fastest goes by hand into ``TABLE`` of
+A launch whose output is wrong is reported as such and not timed. The fastest is copied by hand into ``TABLE`` of
 hopper/forward_launch.py.
 """
 

@@ -10,7 +10,7 @@ from ..device import Refusal
 from ..problem import Traits
 
 IN_AUTO = True
-"""Whether ``auto`` chooses this backend."""
+"""True if ``auto`` chooses this backend."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
 SMALLEST_SCALE = 1e-30

@@ -2,7 +2,7 @@
 
 ``kernel[grid](...)`` looks at every argument of every call to find the compiled kernel. A ``Launcher`` holds the whole
 numbers and constants, so only what Triton asks of a pointer is left to look at: its type, and whether its address is
-a multiple of 16. The first launch goes by ``kernel[grid](...)``, which says which compiled kernel it took; later ones
+a multiple of 16. The first launch is ``kernel[grid](...)``, which says which compiled kernel it took; later ones
 call that kernel as Triton's tutorials do, ``compiled[grid](...)``. Triton's own settings (``TRITON_DEBUG``) count as
 they are at the first launch.
 """

@@ -135,7 +135,7 @@ def split_kernel(
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all calls of one signature: shapes of sums and partial outputs, number of counters."""
+    """Values that all calls of one signature share: shapes of sums and partial outputs, number of counters."""
 
     config: launch.LaunchConfig
     sums: tuple[int, ...]

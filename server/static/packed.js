@@ -1,4 +1,4 @@
-// Packed float32 series: decoding, appending, and telling a NaN that was measured from a number that was not.
+// Packed float32 series: decoding, appending, and distinguishing a measured NaN from a missing value.
 
 const MISSING_BITS = 0x7fc05ab5;
 

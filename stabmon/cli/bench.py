@@ -10,7 +10,7 @@ from stabmon.terminal import Terminal, print_json
 
 
 class Backend(StrEnum):
-    """Who computes sigmoid attention."""
+    """An implementation of sigmoid attention."""
 
     auto = "auto"
     eager = "eager"

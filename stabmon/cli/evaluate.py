@@ -52,7 +52,7 @@ def evaluate(
         _print(reports.read(report), half, as_json)
         return
     from stabmon.config import MATRIX
-    from stabmon.evaluation import evaluate as carried_out
+    from stabmon.evaluation import evaluate as evaluation
     from stabmon.evaluation import matrix as matrices
     from stabmon.rules import Limits
     from stabmon.rules.limits import read
@@ -62,8 +62,8 @@ def evaluate(
     planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
     device, chosen = pick_device(device), read(limits) if limits else Limits()
     with _bars() as progress:
-        place = carried_out.Execution(directory, device, jobs, progress)
-        found = carried_out.evaluate(planned, place, chosen, tune=tune, apply_fixes=apply_fixes)
+        place = evaluation.Execution(directory, device, jobs, progress)
+        found = evaluation.evaluate(planned, place, chosen, tune=tune, apply_fixes=apply_fixes)
     _print(found, half, as_json)
 
 

@@ -13,7 +13,7 @@ from stabmon.findings import Finding
 
 
 class Replay(NamedTuple):
-    """What is to be run again, with which changes to the run's own limits."""
+    """A stored run to evaluate again, and changes to its own limits."""
 
     run: Path
     assignments: Sequence[str] = ()
@@ -23,7 +23,7 @@ class Replay(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What the rules found, and how those failed that did."""
+    """The findings, and the errors of rules that failed."""
 
     findings: Sequence[Finding]
     failures: dict[str, str]

@@ -1,4 +1,4 @@
-"""Running a command to its exit code: a healthy end, a finding, wrong use and a crash are told apart."""
+"""Running a command to its exit code, which differs for a healthy end, a finding, wrong use and a crash."""
 
 import io
 import os
@@ -74,7 +74,7 @@ def _output_lost(error: OSError) -> int:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether ``error`` is Python's, torch's or CUDA's way of saying that memory is used up."""
+    """Return whether ``error`` is Python's, torch's or CUDA's way of saying that memory is used up."""
     said = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "calculation overflowed")
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 

@@ -12,7 +12,7 @@ def selftest(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     """Check stabmon on this machine in less than a minute; the exit code is 1 where a check fails.
 
     Kernels against float64, fused ones where there is a GPU; the store written, read, killed and damaged; a training
-    with the same bits, generators and hooks with and without the monitor; a bad start told from a good one.
+    with the same bits, generators and hooks with and without the monitor; a bad start flagged, a good one passed.
     """
     from stabmon.selftest import check, kernels, run_all, store, training
 
@@ -25,7 +25,7 @@ def selftest(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         ("store, damaged", store.damaged),
         ("training, same bits", training.same_bits),
         ("training, process unchanged", training.process_unchanged),
-        ("preflight", training.starts_are_told_apart),
+        ("preflight", training.preflight_flags_only_the_bad_start),
     )
     styles = {check.Status.PASSED: "green", check.Status.FAILED: "bold red", check.Status.SKIPPED: "dim"}
     results = []

@@ -20,7 +20,7 @@ def count(module: nn.Module, name: str, given: Mapping[str, int]) -> int:
     found = given.get(name) or _attribute(module, HEADS)
     if found is None:
         raise ModelError(
-            f"cannot tell how many heads {name} ({type(module).__name__}) has: none of its attributes "
+            f"cannot determine how many heads {name} ({type(module).__name__}) has: none of its attributes "
             f"{', '.join(HEADS)} is a positive whole number; pass heads={{{name!r}: <number of heads>}}"
         )
     return found
@@ -38,8 +38,8 @@ def width(module: nn.Module, name: str, heads: int) -> int:
     total = _attribute(module, WIDTH) or (projections[-1] if projections else None)
     if total is None or total % heads:
         raise ModelError(
-            f"cannot tell the head dim of {name} ({type(module).__name__}) with {heads} heads: none of its attributes "
-            f"{', '.join((*HEAD_DIM, *WIDTH))} says it; give the module an attribute head_dim"
+            f"cannot determine the head dim of {name} ({type(module).__name__}) with {heads} heads: none of its "
+            f"attributes {', '.join((*HEAD_DIM, *WIDTH))} says it; give the module an attribute head_dim"
         )
     return total // heads
 

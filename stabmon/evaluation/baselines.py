@@ -32,7 +32,7 @@ class Baseline(NamedTuple):
 def deviations(values: Values, window: int = 128) -> Values:
     """Return how many standard deviations each value is above the mean of the ``window`` before it.
 
-    Silent until half a window has passed, as in OLMo-core's SkipStepOptimizer.
+    No events until half a window has passed, as in OLMo-core's SkipStepOptimizer.
     """
     found = np.full(len(values), -np.inf)
     for step in range(max(20, window // 2), len(values)):

@@ -116,7 +116,7 @@ def _open(wanted: Sequence[Repair]) -> list[Repair]:
 
 
 def repaired(wanted: Iterable[Repair]) -> list[Repaired]:
-    """Return how the repairs ended, as far as they were carried out."""
+    """Return the outcomes of the repairs that were run."""
     return [Repaired(one.run, one.fix, one.how, outcome.read(one.job.folder)) for one in wanted]
 
 

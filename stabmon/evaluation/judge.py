@@ -78,7 +78,7 @@ def verdicts(
     found: Mapping[str, RunFindings],
     repaired: Sequence[Repaired],
 ) -> tuple[Verdict, ...]:
-    """Put together what is known of each run; ``repaired`` holds every fix that can be carried out."""
+    """Combine what is known of each run; ``repaired`` holds every fix that can be applied."""
     half = halves({run.configuration: run.kind for run in planned})
     healthy = [outcomes[name] for name, label in ended.labels.items() if not label.failed]
     return tuple(

@@ -64,12 +64,12 @@ class Label(Record):
 
     @property
     def failed(self) -> bool:
-        """Whether the run is to be found by a monitor."""
+        """True if a monitor should flag the run."""
         return self.why not in ("healthy", "undecided")
 
     @property
     def decided(self) -> bool:
-        """Whether the outcome says that it failed or that nothing was lost."""
+        """True if the outcome is a clear failure or clearly healthy."""
         return self.why != "undecided"
 
 

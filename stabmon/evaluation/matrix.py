@@ -27,7 +27,7 @@ class Base(Section):
     config: dict[str, Any]
     """A run's configuration without its name."""
     cpu: bool = False
-    """Whether its runs belong to the subset that two CPU cores finish."""
+    """True if its runs belong to the subset that two CPU cores finish."""
 
 
 class Variant(Section):

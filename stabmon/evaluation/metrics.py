@@ -45,7 +45,7 @@ class Row(Record):
     Runs whose fix has not been tried are left out; ``count`` says how many were tried.
     """
     fixed_in_two: Figure
-    """The same, where the first fix that is then named is carried out as well if the run still fails.
+    """The same, where the first fix that is then named is applied as well if the run still fails.
 
     A second fix that was not tried counts as not fixed.
     """
@@ -86,8 +86,8 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
         recall=share(_by_configuration(failed, lambda one: one.found)),
         precision=_precision(verdicts, _is_found),
         precision_of_decided=_precision(_decided(verdicts), _is_found),
-        false_alarms=_false_alarms(verdicts, _loudness),
-        false_alarms_of_decided=_false_alarms(_decided(verdicts), _loudness),
+        false_alarms=_false_alarms(verdicts, _number_of_alarms),
+        false_alarms_of_decided=_false_alarms(_decided(verdicts), _number_of_alarms),
         lead=bootstrap(_by_configuration(leads, _lead), median),
         at_start=share(_by_configuration(failed, lambda one: any(alarm.at_start for alarm in one.alarms))),
         cause=share(_by_configuration(causes, lambda one: one.named in one.settings)),
@@ -169,7 +169,7 @@ def _is_found(one: Verdict) -> bool:
     return one.found
 
 
-def _loudness(one: Verdict) -> float:
+def _number_of_alarms(one: Verdict) -> float:
     return float(len(one.alarms))
 
 

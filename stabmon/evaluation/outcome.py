@@ -50,7 +50,7 @@ class Outcome(Record):
 
     @property
     def finite(self) -> bool:
-        """Whether every loss was a number."""
+        """True if every loss is finite."""
         return all(math.isfinite(loss) for loss in self.losses)
 
     @property

@@ -67,7 +67,7 @@ class Recorded:
     ) -> tuple[tuple[Finding, ...], dict[Key, int]]:
         """Return what the rules find while the run goes on, and at which step each became a warning or worse.
 
-        A finding may open as information and become grave later: it warns nobody before.
+        A finding may open as information and become an error later: it is no warning before.
         """
         engine, warned = Engine(self.info, self.layout, limits, ignore), dict[Key, int]()
         for step, row in zip(self.steps, self.rows, strict=True):

@@ -1,4 +1,4 @@
-"""The suggested fixes of a failed run, carried out: the first and then a second from step 0, and the first one live."""
+"""Retraining of a failed run with its suggested fixes: the first, then a second from step 0, and the first live."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -23,18 +23,18 @@ from stabmon.workloads.intervention import Intervention
 
 
 class Repair(NamedTuple):
-    """A fix to be carried out on a run of its own; ``step`` is None where it holds from step 0."""
+    """A fix to be applied in a run of its own; ``step`` is None where it holds from step 0."""
 
     run: str
     fix: Fix
     step: int | None
     job: Job
     is_second: bool = False
-    """Whether it comes on top of a first one."""
+    """True if it comes on top of a first one."""
 
     @property
     def how(self) -> How:
-        """The way it is carried out."""
+        """The way it is applied."""
         return "live" if self.step is not None else "second" if self.is_second else "first"
 
 

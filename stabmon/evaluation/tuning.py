@@ -1,7 +1,7 @@
 """Thresholds from the tuning half: one limit after another, replayed over what was recorded, without training.
 
 Each limit is tried at ``FACTORS`` times its default. A run is decided rightly where it has an alarm and failed, or has
-none and is healthy; of values that decide as many, the one with fewer rules that speak in healthy runs wins, then the
+none and is healthy; of values that decide as many, the one with fewer rules that flag healthy runs wins, then the
 one nearest the default: a limit that decides nothing stays where its source put it. The held-out half is never read.
 """
 
@@ -42,7 +42,7 @@ class Score(NamedTuple):
 
     right: int
     quiet: int
-    """Minus the number of rules that speak in healthy runs."""
+    """Minus the number of rules that flag healthy runs."""
     near: float
     """Minus the distance from the default, in octaves."""
 
@@ -76,9 +76,9 @@ class Search:
 
     def _score(self, spoken: Spoken, name: str, limits: Limits) -> Score:
         right = sum(bool(codes) == run.failed for codes, run in zip(spoken, self.runs, strict=True))
-        loudness = sum(len(codes) for codes, run in zip(spoken, self.runs, strict=True) if not run.failed)
+        false_alarms = sum(len(codes) for codes, run in zip(spoken, self.runs, strict=True) if not run.failed)
         near = -abs(math.log2(value_of(limits, name) / value_of(Limits(), name)))
-        return Score(right, -loudness, near)
+        return Score(right, -false_alarms, near)
 
     def _replayed(self, limits: Limits, codes: Collection[str]) -> Spoken:
         ignore = tuple(rule.code for rule in catalogue() if rule.code not in codes)

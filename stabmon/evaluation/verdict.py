@@ -21,7 +21,7 @@ class Alarm(Record):
     opened: int
     """First step at which it was a warning, 0 for what preflight found."""
     at_start: bool
-    """Whether preflight found it, before the first step."""
+    """True if preflight found it, before the first step."""
     fix: str | None
     """Setting that its first fix changes."""
 
@@ -53,22 +53,22 @@ class Verdict(Record):
     settings: tuple[str, ...] = ()
     """Settings that are known to fix it: a healthy run of the matrix or a fixed one differs in nothing else."""
     fixed: bool | None = None
-    """Whether it is healthy with its first fix from step 0; None where that was not tried."""
+    """True if it is healthy with its first fix from step 0; None where that was not tried."""
     fixed_in_two: bool | None = None
-    """Whether it is healthy with its first fix, or with that and the first one named then; None: not tried."""
+    """True if it is healthy with its first fix, or with that and the first one named then; None: not tried."""
     fixed_live: bool | None = None
-    """Whether it is healthy when the first fix that the monitor names is applied at that step; None: not tried."""
+    """True if it is healthy when the first fix that the monitor names is applied at that step; None: not tried."""
     fixable: bool = False
-    """Whether a fix was named that can be carried out from step 0."""
+    """True if a fix was named that can be applied from step 0."""
 
     @property
     def failed(self) -> bool:
-        """Whether it ended badly."""
+        """True if the run failed."""
         return self.label.failed
 
     @property
     def found(self) -> bool:
-        """Whether there was any alarm."""
+        """True if there was any alarm."""
         return bool(self.alarms)
 
     @property

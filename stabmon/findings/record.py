@@ -18,7 +18,7 @@ class Reading(Record):
 
 
 class Finding(Record):
-    """What one rule flagged in one place, from the step at which it opened to the step at which it cleared."""
+    """A problem that one rule flagged in one place, from the step at which it opened to that at which it cleared."""
 
     code: str
     name: str
@@ -45,7 +45,7 @@ class Finding(Record):
     cells: tuple[Reading, ...] = ()
     """The numbers behind it."""
     fixes: tuple[Fix, ...] = ()
-    """What to try, best first."""
+    """Fixes to try, best first."""
     confidence: float = 1.0
     """From 0 to 1; it rises with the distance from the limit and with the number of samples that agree."""
     follows: Key | None = None

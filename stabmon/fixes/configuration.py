@@ -11,10 +11,10 @@ from stabmon.fixes.record import Fix
 
 
 def apply_to_config(fix: Fix, config: RunConfig) -> RunConfig:
-    """Return ``config`` with ``fix`` carried out from step 0.
+    """Return ``config`` with ``fix`` applied from step 0.
 
     A configuration has one bias and one LayerScale gain for all layers, so the fix of one layer becomes that of the
-    model; a learnable bias goes on learning from the new value. The parts of a fix are carried out one after the other.
+    model; a learnable bias goes on learning from the new value. The parts of a fix are applied one after the other.
 
     Raises:
         FixError: the configuration has already what the fix would add, softmax is given a bias, or the value is not one

@@ -49,15 +49,15 @@ class FixKind(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     """Metrics, of the layer or of the run, that the expected effect is read from."""
     of_training: ClassVar[bool] = False
-    """Whether it changes the training loop and not the model."""
+    """True if it changes the training loop and not the model."""
     of_data: ClassVar[bool] = False
-    """Whether it changes the data, so that a run with it cannot be compared on the same batches."""
+    """True if it changes the data, so that a run with it cannot be compared on the same batches."""
     while_training: ClassVar[bool] = True
-    """Whether a model that is being trained can be changed so; False where the result is another model."""
+    """True if a model that is being trained can be changed so; False where the result is another model."""
     bounds_updates: ClassVar[bool] = False
-    """Whether it is enough at a learning rate whose steps outgrow the weights; other fixes then bring QK norm along."""
+    """True if it is enough at a learning rate whose steps outgrow the weights; other fixes then bring QK norm along."""
     for_every_layer: ClassVar[bool] = False
-    """Whether a fix without a module is meant for every layer."""
+    """True if a fix without a module is meant for every layer."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

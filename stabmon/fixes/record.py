@@ -48,7 +48,7 @@ class Fix(Change):
 
     @property
     def of_training(self) -> bool:
-        """Whether its kind changes the training loop and not the model."""
+        """True if its kind changes the training loop and not the model."""
         return registry.find(self.kind).of_training
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Fix(Change):
     def apply(self, model: nn.Module) -> Applied:
         """Carry the fix out on ``model``, in place, and return what that changed.
 
-        A fix of several changes is carried out as a whole or, where one of them is refused, not at all.
+        A fix of several changes is applied as a whole or, where one of them is refused, not at all.
 
         Raises:
             FixError: this model does not let stabmon change it; the message holds the code to write.

@@ -36,7 +36,7 @@ def make(
 
 
 def together(first: Fix, *others: Fix) -> Fix:
-    """Return ``first`` with ``others`` beside it: one suggestion, carried out as a whole."""
+    """Return ``first`` with ``others`` beside it: one suggestion, applied as a whole."""
     parts = tuple(part for fix in (first, *others) for part in fix.parts)
     return first.model_copy(
         update={

@@ -92,12 +92,12 @@ class Monitor:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What stabmon could not record, store or print, each once; empty in a good run, complete after ``close``."""
+        """Failures to record, store or print, each once; empty in a good run, complete after ``close``."""
         return self._recording.failures.texts
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the rules found so far; waits for the writer thread, which is milliseconds behind."""
+        """The findings so far; waits for the writer thread, which is milliseconds behind."""
         self._recorder.flush(sinks=False)
         return self._recorder.findings
 

@@ -1,4 +1,4 @@
-"""What a run needs before it starts: a name, a folder, its description, sinks, rules, and the recorder between them."""
+"""Preparation of a run: a name, a folder, its description, sinks, rules, and the recorder between them."""
 
 import contextlib
 import platform
@@ -93,7 +93,7 @@ def new_folder(options: RunOptions, stem: str, *, writes: bool) -> Iterator[tupl
 
 
 def _limits(options: RunOptions) -> "Limits":
-    """Return the limits with what is to be silent among them, so that the run's file says all of it."""
+    """Return the limits and the ignored rules in one mapping, as the run's file stores them."""
     from stabmon.rules.limits import resolve
 
     limits = resolve(options.limits)

@@ -1,4 +1,4 @@
-"""Which attentions are watched now, and the refusals that follow from it."""
+"""The attentions that are watched now, and the refusals that follow from it."""
 
 import sys
 import weakref

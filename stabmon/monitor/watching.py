@@ -66,7 +66,7 @@ def watch(
         sinks: further sinks, beside the store and TensorBoard.
         limits: limits of the rules, as ``Limits``, as names and numbers, or as a YAML file of them.
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
-        ignore: codes of rules that are not to speak.
+        ignore: codes of rules that are not evaluated.
         console: print the map of what was found, and findings as they open.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before.

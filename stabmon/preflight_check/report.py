@@ -55,7 +55,7 @@ class PreflightReport(Record):
 
     @property
     def healthy(self) -> bool:
-        """Whether no finding is a warning or an error."""
+        """True if no finding is a warning or an error."""
         return not alarming(self.findings)
 
     @property

@@ -15,7 +15,7 @@ from stabmon.preflight_check.sweep_report import LengthStart
 from stabmon.preflight_check.twin import best_bias, masked_logits
 
 ROWS = 64
-"""Query rows a head and length whose weights are worked out."""
+"""Query rows per head and length whose weights are computed."""
 
 
 def lengths_of(text: str) -> tuple[int, ...]:
@@ -42,7 +42,7 @@ def _doubling(first: int, last: int) -> Iterator[int]:
 def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int]) -> tuple[LengthStart, ...]:
     """Return how ``module`` starts at each of ``lengths``, for inputs like ``x`` [B, N, width].
 
-    Only its own queries, keys and values are worked out, with positions of that length, and ``ROWS`` rows of weights. A
+    Only its own queries, keys and values are computed, with positions of that length, and ``ROWS`` rows of weights. A
     shorter row is the beginning of a sequence of ``x``; a longer one is the batch's sequences one behind the other, as
     often as it takes. What earlier layers would make of another length is not in it.
 

@@ -30,7 +30,7 @@ class LengthStart(Record):
 
     @property
     def right(self) -> bool:
-        """Whether rows sum to about one: within ``FACTOR`` of it."""
+        """True if rows sum to about one: within ``FACTOR`` of it."""
         return 1 / FACTOR <= self.row_mass <= FACTOR
 
 

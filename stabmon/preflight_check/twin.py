@@ -18,7 +18,7 @@ HALVINGS = 26
 def softmax_square_sum(problem: Problem) -> Tensor:
     """Return Σ out² over batch, sequence and head dim, [H], of softmax(z) v with ``problem``'s mask, scale and ALiBi.
 
-    Rows are worked out in chunks, so memory grows with the length and not with its square. A row without a key gives 0.
+    Rows are computed in chunks, so memory grows with the length and not with its square. A row without a key gives 0.
     """
     batch, heads, queries, _ = problem.query.shape
     group = heads // problem.value.size(1)

@@ -46,7 +46,7 @@ _recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
 
 
 class Rules(Protocol):
-    """What the recorder needs of ``stabmon.rules.Engine``."""
+    """The interface of ``stabmon.rules.Engine`` that the recorder uses."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -141,7 +141,7 @@ class Recorder:
         self._queue.put(_Sample(step, clock.time(), slot))
 
     def flush(self, timeout: float = 10.0, *, sinks: bool = True) -> bool:
-        """Wait until all that was submitted has reached the rules and, unless told otherwise, the sinks.
+        """Wait until all that was submitted has reached the rules and, with ``sinks``, the sinks.
 
         Return whether that took less than ``timeout`` s.
         """
@@ -238,7 +238,7 @@ class Recorder:
             self._rules.sample(self._observe, sample.step, values)
 
     def _observe(self, step: int, values: Floats) -> None:
-        """Ask the rules, and hand what changed to the sinks; runs in the rules' lane."""
+        """Evaluate the rules, and hand what changed to the sinks; runs in the rules' lane."""
         assert self._engine is not None
         changed = self._engine.observe(step, values)
         for code, what in getattr(self._engine, "failures", {}).items():

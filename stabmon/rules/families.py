@@ -39,7 +39,7 @@ class AttentionLimits(FamilyLimits):
     first_steps: int = limit(
         3, unit="steps", source="measured: at learning rate 2e-2 healthy rows had outgrown their bias by step 9"
     )
-    """How many steps count as the start of a run, whose rows show the bias and not what was learnt."""
+    """Steps that count as the start of a run, whose rows show the bias and not what was learnt."""
     tamed_branch_ratio_max: float = limit(
         0.03,
         unit="1",
@@ -152,7 +152,7 @@ class ResidualLimits(FamilyLimits):
         unit="steps",
         source="measured: block 0 of a run that was healthy with QK norm reached a ratio of 63 by learning",
     )
-    """How many steps count as the start of a run, whose ratios show the model's design and not what was learnt."""
+    """Steps that count as the start of a run, whose ratios show the model's design and not what was learnt."""
     feed_forward_growth_max: float = limit(
         3, unit="1", source="measured at step 0: 1.0 to 1.4 in healthy runs, with hybrid norm too"
     )
@@ -172,14 +172,14 @@ class ResidualLimits(FamilyLimits):
 
 
 class SpikeLimits(FamilyLimits):
-    """What counts as a spike against the recent past of a series."""
+    """Limits for spikes against the recent past of a series."""
 
     deviations_max: float = limit(6, unit="robust standard deviations", source="OLMo-core: mean + 6σ of the last 128")
     """Distance from the median of the window, in 1.4826 times its median absolute deviation."""
     window: int = limit(128, unit="samples", source="OLMo-core: the last 128 steps")
     """Length of the recent past."""
     samples_min: int = limit(32, unit="samples", source="stabmon's choice: a quarter of the window")
-    """How much past there must be before anything is called a spike."""
+    """Values needed before anything counts as a spike."""
     confirmations: int = limit(3, unit="samples", source="trainscope 1.8.1 requires three steps")
     """Consecutive samples above the limit that make a spike more than isolated."""
     isolated_max: int = limit(5, unit="spikes", source="arXiv 2409.04431 as remembered: 2 to 5 isolated spikes a run")
@@ -190,7 +190,7 @@ class GradientLimits(SpikeLimits):
     """Limits of the gradient rules, GRD."""
 
     samples_min: int = limit(64, unit="samples", source="measured: vision gradients rise tenfold by sample 40 and stay")
-    """How much past there must be before anything is called a spike."""
+    """Values needed before anything counts as a spike."""
     spread_floor: float = limit(
         0.1, unit="share of the median", source="stabmon's choice: 6 of them are 1.6 times the median"
     )
@@ -214,7 +214,7 @@ class GradientLimits(SpikeLimits):
     )
     """Largest gradient norm of a block over the smallest, at the start of a run."""
     first_steps: int = limit(3, unit="steps", source="as for the attention rules")
-    """How many steps count as the start of a run."""
+    """Steps that count as the start of a run."""
 
 
 class LossLimits(SpikeLimits):
@@ -265,13 +265,13 @@ class ConfigurationLimits(FamilyLimits):
     bias_length_factor_max: float = limit(
         4, unit="1", source="measured: twin ratio healthy from 0.3 to 3; 51 at b = -3, n = 1024"
     )
-    """How many times exp(b)·n may differ from 1, either way."""
+    """Factor by which exp(b)·n may differ from 1, either way."""
     longer_factor_max: float = limit(
         1.5, unit="1", source="arXiv 2501.13428: the loss had doubled at twice the length; below, stabmon's choice"
     )
-    """How many times longer than the training an evaluation may be."""
+    """Largest ratio of an evaluation's length to the training's."""
     first_steps: int = limit(20, unit="steps", source="stabmon's choice: before warm-up has moved a weight far")
-    """How many steps count as the start of a run."""
+    """Steps that count as the start of a run."""
 
 
 class UpdateLimits(FamilyLimits):
@@ -289,7 +289,7 @@ class UpdateLimits(FamilyLimits):
     )
     """Rms of a block's output from which a jump counts."""
     first_steps: int = limit(20, unit="steps", source="stabmon's choice: shorter than any warm-up in use")
-    """How many steps count as the start of a run, in which a warm-up would keep the updates small."""
+    """Steps that count as the start of a run, in which a warm-up would keep the updates small."""
     full_rate_share: float = limit(0.5, unit="1", source="stabmon's choice: half the rate is no warm-up")
     """Share of the largest learning rate so far that the first step must have had for a run without warm-up."""
     stream_growth_max: float = limit(

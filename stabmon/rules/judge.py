@@ -18,7 +18,7 @@ GROWN = 1.25
 
 
 class Transition(Enum):
-    """What happened to a finding."""
+    """A change of a finding."""
 
     OPENED = "opened"
     ESCALATED = "escalated"

@@ -35,7 +35,7 @@ class LiveFinding:
     cells: tuple[Reading, ...] = ()
     fixes: tuple[Fix, ...] = ()
     reported_excess: float = 0.0
-    """How far over the limit it was when it was last reported."""
+    """Ratio to the limit when it was last reported."""
     quiet: int = 0
     quiet_since: int = 0
     cleared: int | None = None

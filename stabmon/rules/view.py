@@ -34,7 +34,7 @@ class Hit(NamedTuple):
     value: float
     limit: float
     excess: float
-    """How many times over the limit: above 1 opens a finding, from ``HOLD`` to 1 holds it open."""
+    """Ratio to the limit: above 1 opens a finding, from ``HOLD`` to 1 holds it open."""
     heads: int
     """Heads over the limit itself."""
     measured: int

@@ -9,7 +9,7 @@ from stabmon.records import Record
 
 
 class Status(StrEnum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -22,7 +22,7 @@ class Result(Record):
     check: str
     status: Status
     detail: str
-    """What was compared and how close it came, or what is wrong."""
+    """The comparison and its error, or what is wrong."""
     seconds: float
 
 

@@ -1,4 +1,4 @@
-"""A training with the monitor: the same bits, the process as before, and a bad start told from a good one."""
+"""A training with the monitor: the same bits, the process as before, a bad start flagged, a good one passed."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def process_unchanged() -> str:
     return "generators, signal handlers, warning filters, logging, hooks and streams are as before"
 
 
-def starts_are_told_apart() -> str:
+def preflight_flags_only_the_bad_start() -> str:
     """Check a run that starts badly, and the same run with its fix, before training."""
     found = {}
     for name in ("naive", "fixed"):

@@ -1,4 +1,4 @@
-"""Where a run goes: the store, TensorBoard, the console; each takes the same rows and findings."""
+"""Destinations of a run: the store, TensorBoard, the console; each takes the same rows and findings."""
 
 from stabmon.sinks.console import ConsoleSink
 from stabmon.sinks.protocol import Beating, Resuming, Sink

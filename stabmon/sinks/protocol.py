@@ -1,4 +1,4 @@
-"""What a sink is: a place that a run's samples and findings go to."""
+"""The interface of a sink: a destination of a run's samples and findings."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -16,11 +16,11 @@ class Sink(Protocol):
     """
 
     name: str
-    """What a warning calls it: "store", "TensorBoard"."""
+    """Its name in a warning: "store", "TensorBoard"."""
 
     @property
     def advice(self) -> str:
-        """What a failure loses, what is kept, and what to do: one sentence for the warning."""
+        """One sentence for the warning: what a failure loses, what is kept, and what to do."""
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Begin the run; a ``StabmonError`` raised here reaches the user, before the training begins."""

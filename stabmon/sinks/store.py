@@ -60,7 +60,7 @@ class StoreSink:
 
     @property
     def advice(self) -> str:
-        """What a failure means: how many rows wait in memory, or that they are lost."""
+        """The effect of a failure: the number of rows that wait in memory, or that they are lost."""
         if self._gone:
             return f"the {self.lost:,} samples that were written {self._loss} with it; later ones are lost"
         if self._moved:

@@ -29,7 +29,7 @@ _WORK = 200
 
 
 def file_of(path: Path | str) -> Path:
-    """Return the run file that ``path``, a run's folder or the file itself, speaks of."""
+    """Return the run file that ``path``, a run's folder or the file itself, refers to."""
     path = Path(path)
     return path if path.name == FILE or path.is_file() else path / FILE
 

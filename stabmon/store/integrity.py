@@ -1,4 +1,4 @@
-"""Whether a run file is whole: its tables before anything is read from them, its contents before anything is shown.
+"""Integrity checks of a run file: its tables before anything is read from them, its contents before anything is shown.
 
 A run file may come from anywhere and may be cut, edited or made to harm its reader. Every reader opens it through these
 checks, so a damaged run is called damaged everywhere, with the same reason. Sizes are checked before memory is taken.

@@ -27,7 +27,7 @@ STALE_AFTER = 3
 
 _MOST_CHECKED = 1000
 _checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
-"""What this process found whole: of each file its identity, and the sequence before which no fold is checked again."""
+"""Files that this process has checked: their identity, and the sequence before which no fold is checked again."""
 
 
 class Sizes(NamedTuple):

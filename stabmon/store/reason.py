@@ -1,4 +1,4 @@
-"""Why a run's file could not be used, found by looking at the disk: SQLite says "unable to open" of ten causes."""
+"""The reason that a run's file could not be used, found on the disk: SQLite reports ten causes as "unable to open"."""
 
 import errno
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 
 LOCKED = "another process has locked it"
 _LEAST_ROOM = 1 << 16
-"""Bytes that SQLite needs for the index of its log; without them it speaks of an I/O error."""
+"""Bytes that SQLite needs for the index of its log; without them it reports an I/O error."""
 _BY_NUMBER = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -50,7 +50,7 @@ def _room(file: Path) -> float:
 
 
 def _full(file: Path) -> str:
-    """Tell a disk without room from one without inodes."""
+    """Distinguish a disk without room from one without inodes."""
     try:
         disk = os.statvfs(next(folder for folder in file.parents if folder.exists()))
     except (OSError, StopIteration):

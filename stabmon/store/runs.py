@@ -28,7 +28,7 @@ class RunSummary(Record):
     findings: dict[Severity, int] = Field(default_factory=dict)
     """Number of findings, open or cleared, by severity, the most severe first."""
     problem: str | None = None
-    """Why it cannot be read; everything else is then unknown."""
+    """The reason that it cannot be read; everything else is then unknown."""
 
 
 def runs(directory: Path | str) -> list[RunSummary]:

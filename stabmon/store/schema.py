@@ -38,7 +38,7 @@ _Kind = TypeEngine[Any] | type[TypeEngine[Any]]
 
 
 def _table(name: str, keys: list[Column[Any]], *columns: Column[Any]) -> Table:
-    """Make a table whose lines belong to a run; ``keys`` tell a run's lines apart."""
+    """Make a table whose lines belong to a run; ``keys`` distinguish a run's lines."""
     run = Column("run", Integer, primary_key=True, autoincrement=False)
     return Table(name, metadata, run, *keys, *columns)
 

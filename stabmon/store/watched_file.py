@@ -1,4 +1,4 @@
-"""Whether an open run file is still the one that readers find: SQLite goes on writing into one that was deleted."""
+"""A check that an open run file is still the one that readers find: SQLite goes on writing into a deleted one."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ _HEADER = b"SQLite format 3\0"
 
 
 class Happened(NamedTuple):
-    """What became of a file."""
+    """A change to a file outside SQLite: moved, replaced or deleted."""
 
     text: str
     kept: bool
-    """Whether what is written into it can still be found."""
+    """True if what is written into it can still be found."""
     certain: bool = True
     """False: the log beside the file may bring back what is not kept."""
 

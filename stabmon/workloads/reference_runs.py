@@ -32,7 +32,7 @@ Lines = dict[str, Floats]
 
 
 class Pair(NamedTuple):
-    """What one rule's plot shows: a metric of a training that the rule flags and of one that it does not flag."""
+    """The content of one rule's plot: a metric of a training that the rule flags and of one that it does not flag."""
 
     code: str
     metric: str

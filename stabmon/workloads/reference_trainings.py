@@ -32,7 +32,7 @@ def unchanged(model: nn.Module) -> None:
 
 
 class Late(NamedTuple):
-    """What happens before step ``step``: a change to the model, to the settings, or to both."""
+    """An intervention before step ``step``: a change to the model, to the settings, or to both."""
 
     step: int
     change: Change = unchanged

@@ -2,7 +2,8 @@
 
 sktime ships the UCI collection "Japanese Vowels" (Kudo, Toyama, Shimbo, 1999): 640 recordings of 7 to 29 frames, each
 with 12 cepstrum coefficients from linear prediction, and the speaker's number. They are real; that they follow
-one another is ours: a sequence is turns of random speakers, nobody twice in a row; its transcript is who speaks.
+one another is ours: a sequence is turns of random speakers, nobody twice in a row; its transcript names
+them in order.
 """
 
 from functools import lru_cache

@@ -49,7 +49,7 @@ class TrainingResult(Record):
     final_loss: float
     """Mean of the last 20 of them."""
     diverged: bool
-    """Whether the training ended worse than it began; see ``stabmon.divergence``."""
+    """True if the training ended worse than it began; see ``stabmon.divergence``."""
     validation_loss: float | None
     """Mean validation loss at the configured length after the training, or None where none is configured."""
     seconds: float

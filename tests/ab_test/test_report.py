@@ -1,4 +1,4 @@
-"""Intervals and verdicts, on numbers worked out by hand."""
+"""Intervals and verdicts, on numbers computed by hand."""
 
 import math
 

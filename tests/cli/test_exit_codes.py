@@ -1,4 +1,4 @@
-"""What a command's end tells the shell: healthy, a finding, wrong use, a crash, an interruption, lost output."""
+"""Exit codes of the commands: healthy, a finding, wrong use, a crash, an interruption, lost output."""
 
 import json
 import os

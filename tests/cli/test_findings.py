@@ -69,7 +69,7 @@ def codes(*arguments: str | Path, code: int = 0) -> list[tuple[str, str | None]]
     return [(one["code"], one["layer"]) for one in json.loads(done.stdout)]
 
 
-def test_a_replay_goes_by_the_run_s_own_limits_until_others_are_given(folder: Path, tmp_path: Path) -> None:
+def test_a_replay_uses_the_run_s_own_limits_unless_others_are_given(folder: Path, tmp_path: Path) -> None:
     assert codes(folder) == []
     assert codes(folder, "--replay", code=1) == [("ATT001", "layers.0")]
     assert codes(folder, "--replay", "--set", "att.row_mass_max=9") == []

@@ -42,7 +42,7 @@ def test_without_an_alarm_that_names_a_fix_it_is_that_of_the_first_information()
 
 
 @pytest.mark.parametrize(("clip", "can_be"), [(3.6, False), (1.0, False), (9.0, True), (None, True)])
-def test_a_fix_that_the_training_refuses_is_not_carried_out_live(clip: float | None, can_be: bool) -> None:
+def test_a_fix_that_the_training_refuses_is_not_applied_live(clip: float | None, can_be: bool) -> None:
     found = finding("GRD003", 3, Severity.INFO, "clip").model_copy(update={"fixes": (clip_fix(3.6, "why"),)})
     repair = live(outcome("run", [1.0] * 10, training__clip=clip), [found], Path("fixed"), {})
     assert (repair is not None) == can_be

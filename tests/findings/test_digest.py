@@ -93,7 +93,7 @@ def test_a_cause_that_has_cleared_stays_above_its_open_symptom():
     assert shown.health.title == "Unhealthy since step 7"
 
 
-def test_a_symptom_whose_cause_is_not_shown_stands_for_itself():
+def test_a_symptom_whose_cause_is_not_shown_is_listed_by_itself():
     assert codes(digest([finding(follows=("CFG001", None, 0))]).entries) == ["ATT001"]
 
 

@@ -129,7 +129,7 @@ def test_training_at_another_length_takes_the_bias_along(changes: dict[str, obje
     assert (after.bias, after.bias_start) == expected
 
 
-def test_what_belongs_with_a_fix_is_carried_out_too() -> None:
+def test_the_other_parts_of_a_fix_are_applied_too() -> None:
     both = together(bias_fix(ATTENTION, -5.5, "one"), qk_norm_fix(ATTENTION, "two"))
     after = apply_to_config(both, run()).model
     assert (after.bias, after.qk_norm) == (-5.5, True)

@@ -136,7 +136,7 @@ def test_a_call_of_the_function_gets_its_bias(here: Path) -> None:
     assert preflight(patched(here, diff).Mixer(), torch.randn(1, 64, 16)).rows[0].bias == pytest.approx(-4.16)
 
 
-def test_where_the_place_is_not_plain_the_general_diff_stands(here: Path) -> None:
+def test_where_the_source_line_is_ambiguous_the_general_diff_is_given(here: Path) -> None:
     twice = OURS.replace(
         "    def forward", "    other = staticmethod(lambda: SigmoidAttention(1, 1, max_length=2))\n\n    def forward"
     )

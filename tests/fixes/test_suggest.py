@@ -112,7 +112,7 @@ def test_suggesting_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_what_belongs_together_is_one_fix_with_the_code_of_all_and_the_hardest_safety() -> None:
+def test_a_combined_fix_has_the_code_of_all_parts_and_the_strictest_safety() -> None:
     first, other = bias_fix(attention(), -2.0, "one"), qk_norm_fix(attention(), "two")
     both = together(first, other)
     assert (both.kind, both.why, both.safety) == ("bias", "one; two", Safety.BEFORE_TRAINING)

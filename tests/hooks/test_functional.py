@@ -23,7 +23,7 @@ class Foreign(nn.Module):
         return sigmoid_attention(query, key, value, enable_gqa=True).transpose(1, 2).flatten(2)
 
 
-def test_its_calls_are_recorded_with_the_bias_they_were_made_with(quiet, kept):
+def test_functional_calls_are_recorded_with_their_bias(quiet, kept):
     model, x = nn.Sequential(Foreign(), nn.Linear(8, 8)), torch.randn(3, 5, 8)
     with watch(model, schedule=Schedule(rows=100), **quiet) as monitor:
         model(x).sum().backward()

@@ -1,7 +1,7 @@
 """Compile what the launchers would launch, for devices that are not here: ``python compile_ahead.py MAJOR MINOR``.
 
 The launchers run as they are, on CPU tensors, but for three things: the capability is a given one, the launch stops
-after compiling, and Triton is told of a device of that capability. Prints one JSON object a kernel. Only for 9.0 does
+after compiling, and Triton is given a device of that capability. Prints one JSON object a kernel. Only for 9.0 does
 it go on from PTX to machine code, to see that no register spills.
 """
 

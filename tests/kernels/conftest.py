@@ -40,7 +40,7 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """Let no test see what was worked out while another had changed the device or the kernels."""
+    """Let no test see what was cached while another had changed the device or the kernels."""
     cache.clear()
     yield
     cache.clear()

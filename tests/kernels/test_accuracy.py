@@ -170,7 +170,7 @@ def test_repeated_runs_give_the_same_bits():
 
 
 @pytest.mark.parametrize("dtype", [FP16, BF16], ids=["fp16", "bf16"])
-def test_the_floor_is_what_the_eager_backend_reaches(dtype):
+def test_the_rounding_floor_is_the_error_of_the_eager_backend(dtype):
     case = make(65, 80, 16, dtype, causal=True, heads=4, key_heads=2)
     ratios = accuracy.ratios(case, accuracy.run(sigmoid_attention, case))
     assert max(ratios.values()) <= 1.05, ratios

@@ -21,7 +21,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("tool", "backend"), [("memcheck", "triton"), ("memcheck", "hopper"), ("racecheck", "triton")])
-def test_the_checker_finds_nothing(tool, backend):
+def test_the_memory_checkers_report_no_error(tool, backend):
     # One allocation a tensor: else an access beyond a tensor may land in the next one unseen.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
     command = [CHECKER, "--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9"]

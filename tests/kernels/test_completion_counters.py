@@ -52,12 +52,12 @@ def test_calls_on_a_stream_share_counters_and_streams_do_not(device, completion_
     assert device.other.waited == 0, "the zeros were there"
 
 
-def test_kernels_on_one_stream_share_none_as_they_may_overlap(device, completion_counters):
+def test_kernels_on_one_stream_share_no_counters_as_they_may_overlap(device, completion_counters):
     first, second = (completion_counters.counters(CUDA, 5, kernel) for kernel in ("one", "two"))
     assert abs(second.data_ptr() - first.data_ptr()) == 4 * completion_counters.LINE
 
 
-def test_a_larger_call_gets_more_and_the_next_ones_share_that(device, completion_counters):
+def test_a_larger_call_gets_more_counters_and_later_calls_share_them(device, completion_counters):
     small, large = completion_counters.counters(CUDA, 5, "one"), completion_counters.counters(CUDA, 100, "one")
     assert large.size(0) >= 100
     assert small.data_ptr() != large.data_ptr() == completion_counters.counters(CUDA, 5, "one").data_ptr()
@@ -65,7 +65,7 @@ def test_a_larger_call_gets_more_and_the_next_ones_share_that(device, completion
     assert device.stream.waited == len(device.zeroed) == 2
 
 
-def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_are_left(device, completion_counters):
+def test_captured_calls_share_no_counters_and_zeroing_is_captured_only_where_none_are_left(device, completion_counters):
     eager = completion_counters.counters(CUDA, 5, "one")
     device.capturing = True
     captured = [completion_counters.counters(CUDA, 5, "one") for _ in range(10)]
@@ -74,7 +74,7 @@ def test_each_captured_call_has_its_own_and_zeros_are_captured_only_where_none_a
     assert device.stream.waited == 1
 
 
-def test_on_the_host_they_are_fresh(completion_counters):
+def test_counters_on_the_host_are_new_for_each_call(completion_counters):
     found, other = (completion_counters.counters(torch.device("cpu"), 3, "one") for _ in range(2))
     assert found.data_ptr() != other.data_ptr()
     assert found.dtype == torch.int32

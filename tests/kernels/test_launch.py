@@ -90,7 +90,7 @@ FIT_NAMES = ["dense", "BNHD", "D80", "size-1", "fp32", "odd-row", "unaligned", "
 
 
 @pytest.mark.parametrize(("tensor", "fits"), FIT, ids=FIT_NAMES)
-def test_tma_takes_what_is_aligned(tensor, fits):
+def test_tma_is_used_for_aligned_tensors(tensor, fits):
     assert descriptors.fit((9, 0), (tensor,)) is fits
     assert descriptors.fit((8, 0), (tensor,)) is False
 

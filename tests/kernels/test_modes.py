@@ -47,7 +47,7 @@ def test_a_repeated_run_gives_the_same_bits(deterministic):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["bias", "alibi_slopes"])
-def test_what_heads_have_each_may_be_any_view(name, backend):
+def test_per_head_tensors_may_be_any_view(name, backend):
     tensors = draw()
     wide = torch.tensor([0.25, 5.0, 0.5, 5.0], device=DEVICE)
     for view in (wide[::2], wide[:1].expand(2)):
@@ -101,7 +101,7 @@ def test_lengths_and_windows_compile_to_one_graph(backend):
 
 
 @fused
-def test_operators_keep_their_word_on_lengths_and_packed_sequences():
+def test_operators_pass_opcheck_on_lengths_and_packed_sequences():
     tensors, per_sequence = draw(requires_grad=False), torch.zeros(2, 1, device=DEVICE)
     padded = Problem(*tensors, per_sequence, 0.0, None, 0.25, True, 4, lengths(12, 5))
     starts = lengths(0, 3, 7, 12)
@@ -124,11 +124,11 @@ def of(bias, form="auto", dtype=torch.bfloat16):
 
 
 @pytest.mark.parametrize("backend", ["triton", "hopper"])
-def test_the_form_is_told_and_can_be_forced(backend, monkeypatch):
+def test_the_form_is_reported_and_can_be_forced(backend, monkeypatch):
     monkeypatch.setattr(device, "on_device", lambda device: True)
     low, learnable = -math.log(131072), torch.zeros(2)
-    told = [choice.form_of(of(bias), backend) for bias in (-4.0, low, learnable)]
-    assert told == ["tanh", "accurate", "by head" if backend == "hopper" else "accurate"]
+    reported = [choice.form_of(of(bias), backend) for bias in (-4.0, low, learnable)]
+    assert reported == ["tanh", "accurate", "by head" if backend == "hopper" else "accurate"]
     assert {choice.form_of(of(bias, "tanh"), backend) for bias in (-4.0, low, learnable)} == {"tanh"}
     assert {choice.form_of(of(bias, "accurate"), backend) for bias in (-4.0, low, learnable)} == {"accurate"}
     assert choice.form_of(of(-4.0, dtype=torch.float32), "triton") == "accurate"

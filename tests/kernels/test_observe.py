@@ -43,7 +43,7 @@ def draw(length=12):
     return [torch.randn(1, 2, length, 16) for _ in range(3)]
 
 
-def test_swap_returns_what_was_there(watching):
+def test_swap_returns_the_previous_observer(watching):
     first, second = Recorder(), Recorder()
     watching(first)
     assert observe.current() is first

@@ -29,14 +29,14 @@ def per_head(heads=2, requires_grad=True):
     ],
     ids=["bias-causal-rows", "bias-causal-sums", "alibi-full"],
 )
-def test_the_operator_keeps_its_word(bias, slopes, causal, sample):
+def test_the_forward_operator_passes_opcheck(bias, slopes, causal, sample):
     per_query_head = per_head() if bias else None
     alibi_slopes = per_head(requires_grad=False) if slopes else None
     problem = Problem(*draw(), per_query_head, -1.5, alibi_slopes, 0.25, causal)
     torch.library.opcheck(ops.sigmoid_attention_op, (*problem, *sample, "triton"))
 
 
-def test_the_other_operators_keep_their_word():
+def test_the_other_operators_pass_opcheck():
     query, key, value = draw(requires_grad=False)
     problem = Problem(query, key, value, per_head(requires_grad=False), 0.0, None, 0.25, True)
     torch.library.opcheck(ops.backward_op, (query.clone(), *problem, True, "triton"))
@@ -159,7 +159,7 @@ def test_an_output_that_receives_no_gradient_passes_none_on():
     assert all(leaf.grad is None for leaf in leaves[1:])
 
 
-def test_dynamo_stays_out_of_kernels_beside_a_compiled_frame():
+def test_dynamo_does_not_trace_kernels_called_beside_a_compiled_frame():
     leaves = draw(requires_grad=False)
     problem = Problem(*leaves, None, -1.5, None, 0.25, True)
 

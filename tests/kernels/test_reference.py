@@ -39,7 +39,7 @@ def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=Non
 
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize(("n_q", "n_k"), [(5, 5), (3, 6), (6, 3), (1, 4)])
-def test_eager_is_the_formula(n_q, n_k, is_causal):
+def test_eager_output_equals_the_formula(n_q, n_k, is_causal):
     query, key, value = draw(2, 4, n_q, 3), draw(2, 2, n_k, 3), draw(2, 2, n_k, 3)
     bias, slopes = draw(4), draw(4).abs()
     output = sigmoid_attention(
@@ -51,7 +51,7 @@ def test_eager_is_the_formula(n_q, n_k, is_causal):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize(("n_q", "n_k"), [(5, 5), (3, 6), (6, 3)])
-def test_windows_and_lengths_are_the_formula(n_q, n_k, window, is_causal):
+def test_windows_and_lengths_equal_the_formula(n_q, n_k, window, is_causal):
     query, key, value, lengths = draw(3, 2, n_q, 3), draw(3, 2, n_k, 3), draw(3, 2, n_k, 3), torch.tensor([n_k, 2, 0])
     bias, slopes = draw(2), draw(2).abs()
     options = {"is_causal": is_causal, "window": window}

@@ -66,7 +66,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "kind", "message"), REFUSED, ids=[pattern[:40] for *_, pattern in REFUSED])
-def test_a_wrong_call_is_told_what_was_expected_and_what_came(change, kind, message):
+def test_a_wrong_call_raises_an_error_with_the_expected_and_the_given_value(change, kind, message):
     with pytest.raises(kind, match=message):
         sigmoid_attention(**(GOOD | change))
 
@@ -84,7 +84,7 @@ WITHOUT_TRITON = [
 
 
 @pytest.mark.parametrize(("given", "kind", "message"), WITHOUT_TRITON, ids=["cpu", "fp64", "D20", "D264"])
-def test_triton_on_request_says_why_it_cannot(given, kind, message, monkeypatch):
+def test_triton_by_name_refuses_an_unsupported_call_with_the_reason(given, kind, message, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(kind, match=message):
         sigmoid_attention(given, given, given, backend="triton")
@@ -95,7 +95,7 @@ def test_triton_on_request_says_why_it_cannot(given, kind, message, monkeypatch)
     [(None, "triton is not installed"), ((3, 5), r"needs triton 3\.6 or newer, found 3\.5")],
     ids=["none", "3.5"],
 )
-def test_a_triton_that_is_missing_or_too_old_is_said_and_left_to_eager(found, message, monkeypatch):
+def test_a_missing_or_old_triton_is_reported_and_eager_is_used(found, message, monkeypatch):
     monkeypatch.setattr(releases, "INSTALLED", found)
     monkeypatch.setattr(device, "capability", lambda device: (8, 0))
     with pytest.raises(RuntimeError, match=message):
@@ -128,7 +128,7 @@ def test_a_newer_triton_is_tried(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["window", "key_lengths", "packed", "alibi"])
-def test_what_hopper_refuses_auto_gives_to_triton(name, monkeypatch):
+def test_auto_uses_triton_for_calls_that_hopper_does_not_support(name, monkeypatch):
     monkeypatch.setattr(device, "capability", lambda device: (9, 0))
     traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, **{name: True})
     reason = hopper.refusal(traits)
@@ -136,14 +136,14 @@ def test_what_hopper_refuses_auto_gives_to_triton(name, monkeypatch):
     assert choice.choose("auto", traits) == ("triton" if reason else "hopper")
 
 
-def test_the_interpreter_is_known_not_to_multiply_bfloat16(monkeypatch):
+def test_bfloat16_is_refused_in_the_interpreter(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     given = tensor(dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="interpreter cannot multiply bfloat16"):
         sigmoid_attention(given, given, given, backend="triton")
 
 
-def test_auto_takes_what_triton_cannot():
+def test_auto_uses_eager_for_calls_that_triton_does_not_support():
     assert choice.choose("auto", Traits(torch.device("cpu"), torch.float32, 64)) == "eager"
     given = tensor(2, 4, 8, 20)
     assert sigmoid_attention(given, given, given).shape == (2, 4, 8, 20)

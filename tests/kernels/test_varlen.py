@@ -93,7 +93,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "kind", "message"), REFUSED, ids=[pattern[:40] for *_, pattern in REFUSED])
-def test_a_wrong_call_is_told_what_was_expected_and_what_came(change, kind, message):
+def test_a_wrong_call_raises_an_error_with_the_expected_and_the_given_value(change, kind, message):
     with pytest.raises(kind, match=message):
         sigmoid_attention_varlen(**(GOOD | change))
 

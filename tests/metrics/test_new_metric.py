@@ -64,13 +64,13 @@ def _expected(model, batch):
     return (mass / z.square().mean((0, 2, 3)).sqrt()).detach().numpy()
 
 
-def test_it_is_in_a_recorded_run(run, model, batch):
+def test_a_new_metric_is_in_a_recorded_run(run, model, batch):
     with open_run(run) as reader:
         values = reader.read(NAME, layer="0").values
     np.testing.assert_allclose(values[0], _expected(model, batch), rtol=1e-5)
 
 
-def test_it_is_in_the_api(run):
+def test_a_new_metric_is_in_the_api(run):
     with TestClient(create_app(run.parent), base_url="http://127.0.0.1") as client:
         metrics = {metric["name"]: metric for metric in client.get("/api/v1/runs/one").json()["metrics"]}
         assert metrics[NAME] | {"layers": ["0", "1"], "heads": [4, 2]} == metrics[NAME]
@@ -78,7 +78,7 @@ def test_it_is_in_the_api(run):
         assert client.get(f"/api/v1/runs/one/series/{NAME}").status_code == 200
 
 
-def test_it_is_in_the_command_line(registered):
+def test_a_new_metric_is_in_the_command_line(registered):
     listed = CliRunner().invoke(app, ["metrics"])
     assert NAME in listed.output
     one = json.loads(CliRunner().invoke(app, ["metrics", NAME, "--json"]).output)
@@ -86,7 +86,7 @@ def test_it_is_in_the_command_line(registered):
     assert one["inputs"] == ["row_mass_sum", "logit_square_sum", "pairs"]
 
 
-def test_it_is_in_the_report_of_preflight(registered, model, batch):
+def test_a_new_metric_is_in_the_report_of_preflight(registered, model, batch):
     report = preflight(model, batch)
     assert report.rows[0].mass_per_logit == pytest.approx(_expected(model, batch).mean(), rel=1e-5)
     assert f'"{NAME}"' in report.model_dump_json()
@@ -94,18 +94,18 @@ def test_it_is_in_the_report_of_preflight(registered, model, batch):
     assert NAME.replace("_", "\n") in headings
 
 
-def test_it_has_a_curve_a_layer_in_tensorboard(run):
+def test_a_new_metric_has_a_curve_per_layer_in_tensorboard(run):
     events = EventAccumulator(str(run))
     events.Reload()
     assert f"{NAME}/00" in events.Tags()["scalars"]
 
 
-def test_it_takes_its_place_on_the_datas_path(registered):
+def test_a_new_metric_is_ordered_by_the_path_of_the_data(registered):
     order = sorted(METRICS, key=on_path)
     assert order.index("logit_std") < order.index(NAME) < order.index("attention_norm")
 
 
-def test_it_is_gone_once_it_is_unregistered():
+def test_an_unregistered_metric_is_gone():
     assert NAME not in METRICS
     assert CliRunner().invoke(app, ["metrics", NAME]).exit_code != 0
 

@@ -150,7 +150,7 @@ def wrong_clock(monitor):
     ],
     ids=lambda value: getattr(value, "__name__", None) or (value if value in ("run", "elsewhere") else ""),
 )
-def test_a_fault_of_the_disk_or_the_clock(fault, name, rows, words, failures, bits, tmp_path, caplog):
+def test_faults_of_disk_and_clock_change_no_training(fault, name, rows, words, failures, bits, tmp_path, caplog):
     weights, monitor = train(fault, dir=tmp_path)
     assert weights == bits
     assert len(monitor.failures) == len(failures), monitor.failures

@@ -62,7 +62,7 @@ print(json.dumps({"found": found, "changed": [name for name in before if before[
 
 @pytest.fixture(scope="module", params=[True, False], ids=["console", "no-console"])
 def process(request, tmp_path_factory):
-    """What a process with and without the console said of itself."""
+    """The report of a process with and without the console."""
     folder = str(tmp_path_factory.mktemp("runs"))
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, folder, str(request.param)],

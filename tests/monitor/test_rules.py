@@ -55,7 +55,7 @@ def test_a_resumed_run_has_the_findings_of_an_uninterrupted_one(tiny, tmp_path, 
     ],
     ids=["limits", "ignore", "rules", "layers"],
 )
-def test_wrong_limits_and_rules_are_refused_and_leave_the_model_free(options, message, tiny):
+def test_wrong_limits_and_rules_are_refused_and_leave_the_model_unwatched(options, message, tiny):
     model = tiny()
     with pytest.raises(ConfigError, match=message):
         watch(model, dir=None, console=False, **options)

@@ -41,7 +41,7 @@ def by_hand(module: SigmoidAttention, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("qk_norm", [False, True], ids=["plain", "qk-norm"])
 @pytest.mark.parametrize("position", [None, "rope", "alibi"])
-def test_output_is_the_formula(position: str | None, qk_norm: bool, is_causal: bool) -> None:
+def test_the_output_equals_the_formula(position: str | None, qk_norm: bool, is_causal: bool) -> None:
     module = attention(position=position, qk_norm=qk_norm, is_causal=is_causal, bias=-0.7)
     torch.testing.assert_close(module(tokens()), by_hand(module, tokens()))
 

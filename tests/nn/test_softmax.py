@@ -32,7 +32,7 @@ def by_hand(module: SoftmaxAttention, x: torch.Tensor, lengths: torch.Tensor | N
 @pytest.mark.parametrize("lengths", [None, torch.tensor([7, 3])], ids=["full", "padded"])
 @pytest.mark.parametrize("is_causal", [False, True], ids=["every-key", "causal"])
 @pytest.mark.parametrize("position", [None, "rope", "alibi"])
-def test_output_is_the_formula(position: str | None, is_causal: bool, lengths: torch.Tensor | None) -> None:
+def test_the_output_equals_the_formula(position: str | None, is_causal: bool, lengths: torch.Tensor | None) -> None:
     module = attention(position=position, is_causal=is_causal, qk_norm=True)
     torch.testing.assert_close(module(tokens(), lengths), by_hand(module, tokens(), lengths))
 

@@ -37,7 +37,7 @@ def model(**options) -> torch.nn.Module:
     ],
     ids=["None", "text", "heads", "no heads", "limits", "truth value", "meta", "float8", "no batch"],
 )
-def test_preflight_refuses_it_in_words(arguments, options, error, message) -> None:
+def test_preflight_refuses_wrong_arguments_with_the_reason(arguments, options, error, message) -> None:
     with pytest.raises(error, match=message):
         preflight(*arguments, **options)
 

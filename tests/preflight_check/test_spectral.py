@@ -18,7 +18,7 @@ def by_eigenvalues(matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 9), (2, 3, 64, 256), (300, 40)], ids=str)
-def test_it_is_the_root_of_the_largest_eigenvalue(shape: tuple[int, ...]) -> None:
+def test_the_spectral_norm_is_the_root_of_the_largest_eigenvalue(shape: tuple[int, ...]) -> None:
     matrix = random(*shape)
     torch.testing.assert_close(spectral_norm(matrix), by_eigenvalues(matrix), rtol=1e-12, atol=0)
 
@@ -45,6 +45,6 @@ def test_a_value_that_is_not_finite_gives_nan_for_its_own_matrix_alone(odd: floa
     torch.testing.assert_close(norms[:, 1], torch.ones(2, dtype=torch.float64))
 
 
-def test_half_precision_is_worked_out_in_float64() -> None:
+def test_half_precision_is_computed_in_float64() -> None:
     matrix = random(8, 8).bfloat16()
     torch.testing.assert_close(spectral_norm(matrix), by_eigenvalues(matrix.double()), rtol=1e-12, atol=0)

@@ -44,7 +44,7 @@ def test_a_length_starts_as_a_model_that_is_given_it(length: int, options: dict[
     assert found.twin_ratio == pytest.approx(real.twin_ratio, rel=0.2)
 
 
-def test_at_the_batch_s_own_length_it_is_what_preflight_says() -> None:
+def test_the_sweep_at_the_length_of_the_batch_equals_preflight() -> None:
     module, x = attention(), tokens(64)
     (found,) = sweep("layer", module, x, [64])
     (real,) = preflight(nn.Sequential(module), x).rows
@@ -52,7 +52,7 @@ def test_at_the_batch_s_own_length_it_is_what_preflight_says() -> None:
     assert numbers == pytest.approx((real.row_mass, real.twin_ratio, real.best_bias), rel=1e-4)
 
 
-def test_it_says_at_which_length_the_bias_stops_being_right() -> None:
+def test_the_sweep_reports_the_length_from_which_the_bias_is_wrong() -> None:
     model = nn.Sequential(*[Block(WIDTH, attention(is_causal=True)) for _ in range(3)])
     report = preflight(model, tokens(256), lengths=lengths_of("64:4096"))
     assert len(report.sweep) == 3 * 7

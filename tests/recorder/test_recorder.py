@@ -227,7 +227,7 @@ def test_a_row_that_cannot_be_made_is_counted_as_dropped(caplog):
     assert len(record.failures.texts) == 3
 
 
-def test_the_heart_beats_while_no_step_is_sampled(wait_until):
+def test_heartbeats_are_written_while_no_step_is_sampled(wait_until):
     sink = ListSink()
     record = recorder(sink, beat=0.01)
     record.overhead = 0.004
@@ -386,7 +386,7 @@ def test_rules_that_loop_are_ended_and_the_run_is_closed(wait_until):
     assert failed.startswith("the rules: failed at step 1: TimeoutError")
 
 
-def test_the_time_of_the_heartbeat_stands_still_while_no_step_ends(wait_until, monkeypatch):
+def test_the_time_of_the_heartbeat_does_not_change_while_no_step_ends(wait_until, monkeypatch):
     monkeypatch.setattr(sys.modules[Recorder.__module__], "PAUSE", 0.0)
     sink = ListSink()
     record = recorder(sink, beat=0.01)
@@ -429,7 +429,7 @@ def test_a_handler_of_the_log_that_raises_stops_nothing():
     assert len(record.failures.texts) == 2
 
 
-def test_it_logs_under_stabmon(caplog):
+def test_failures_are_logged_under_stabmon(caplog):
     record = recorder(ListSink(fail=("sample",)))
     with caplog.at_level(logging.WARNING, logger="stabmon"):
         record.submit(0, torch.zeros(3))

@@ -1,7 +1,7 @@
 """Runs written down as a few lines of YAML: facts of the model, and what each metric is over the steps.
 
 A metric is a number, a list with one entry a step, or a mapping: ``from``/``to`` (geometric), ``around``/``noise``
-(a fixed draw), and ``set`` with single steps. ``layers.1/row_mass`` speaks of one layer, ``layers.1:2/row_mass`` of one
+(a fixed draw), and ``set`` with single steps. ``layers.1/row_mass`` names one layer, ``layers.1:2/row_mass`` of one
 head of it. A missing entry is written null.
 """
 

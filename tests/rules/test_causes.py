@@ -1,4 +1,4 @@
-"""What follows from what: the earliest finding that explains another one is its cause."""
+"""Causes of findings: the earliest finding that explains another one is its cause."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def at(step, steps=12):
 W, INFO, ERROR = Severity.WARNING, Severity.INFO, Severity.ERROR
 
 
-def test_a_symptom_in_another_layer_stands_for_itself_and_one_of_the_run_does_not(written, rules):
+def test_a_symptom_in_another_layer_is_listed_by_itself_and_one_of_the_run_is_not(written, rules):
     rules(ATT001=("row_mass", W, (), 1), RES001=("branch_ratio", W, ("ATT001",), 1), LOS001=("loss", W, ("ATT001",), 1))
     found = written(
         {"model": FACTS, "steps": 12, "series": {"layers.0/row_mass": at(2), "branch_ratio": at(4), "loss": at(6)}}

@@ -1,4 +1,4 @@
-"""Every rule has a picture, made of real runs that it tells apart, and it is the one that the command draws."""
+"""Every rule has a plot of a real run that it flags and one that it does not, as the command draws it."""
 
 import json
 import re

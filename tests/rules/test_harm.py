@@ -9,7 +9,7 @@ JUMP = [1.0] * 10 + [20.0] * 10
 
 
 def of(code: str, findings: tuple[Finding, ...]) -> list[str]:
-    """Return how grave each finding of ``code`` is."""
+    """Return the severity of each finding of ``code``."""
     return [str(finding.severity) for finding in findings if finding.code == code]
 
 
@@ -45,7 +45,7 @@ def test_large_logits_of_softmax_are_a_warning_from_where_runs_diverged(largest,
 
 
 @pytest.mark.parametrize(("mass", "severity"), [(0.0004, "warning"), (1.4, "info")], ids=["none", "one-layer"])
-def test_rows_starve_harmlessly_where_another_layer_has_recovered(mass, severity, written):
+def test_starved_rows_are_information_where_another_layer_has_recovered(mass, severity, written):
     masses = {"layers.0/row_mass": 0.0004, "layers.1/row_mass": [0.0004] * 30 + [mass] * 30}
     series = {**masses, "bias": -12.0, "branch_ratio": 0.001, "loss": 2.2}
     found = written({"model": {**FACTS, "bias": -12.0, "is_causal": False}, "steps": 60, "series": series}).findings()

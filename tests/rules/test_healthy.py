@@ -1,4 +1,4 @@
-"""Runs that must stay silent, or be told, as measured on random q, k, v and on a byte-level language model."""
+"""Runs that must have no findings, or information only: measured on random q, k, v and a byte-level language model."""
 
 import math
 
@@ -175,7 +175,7 @@ def test_embeddings_that_are_drawn_small_make_no_stream_grow_too_fast(written):
     assert run.findings() == ()
 
 
-def test_heads_that_learn_to_be_silent_are_no_fault(written):
+def test_heads_that_become_inactive_in_a_learnt_task_are_no_fault(written):
     masses = [0.5] * 60 + [0.01] * 40
     assert run_of(written, model={"max_length": 256}, steps=100, row_mass=masses).findings() == ()
 

@@ -48,7 +48,7 @@ def viewed(written):
         "nan",
     ],
 )
-def test_the_bias_that_is_named(series, facts, bias, viewed):
+def test_the_suggested_bias_makes_rows_sum_to_one(series, facts, bias, viewed):
     assert suggested_fixes.best_bias(*viewed(series, **facts)) == (
         None if bias is None else pytest.approx(bias, abs=0.011)
     )

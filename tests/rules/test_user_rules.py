@@ -32,7 +32,7 @@ def file(tmp_path):
     return write
 
 
-def test_a_rule_of_one_s_own_is_asked_where_it_is_passed_and_gets_all_limits(file, written):
+def test_a_user_rule_is_evaluated_where_it_is_passed_and_gets_all_limits(file, written):
     (own,) = load(file())
     assert "USR001" not in {rule.code for rule in catalogue()}
     assert catalogue([own])[-1] is own

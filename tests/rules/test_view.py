@@ -68,7 +68,7 @@ def test_the_start_is_the_mean_of_the_first_five_numbers_of_each_column(view):
     assert math.isnan(start[2])
 
 
-def test_a_metric_of_the_layer_stands_beside_each_of_its_heads(written):
+def test_a_metric_of_the_layer_is_repeated_for_each_of_its_heads(written):
     run = written({"model": {"layers": 2, "heads": 2}, "series": {"bias": -1, "keys": 7, "layers.1/keys": 9}})
     view = Run(run.info, run.layout)
     view.add(0, run.rows[0])

@@ -16,7 +16,7 @@ from stabmon.store import FILE, RunReader
     "passing",
     [
         *(kernels.eager, store.written, store.killed, store.damaged),
-        *(training.same_bits, training.process_unchanged, training.starts_are_told_apart),
+        *(training.same_bits, training.process_unchanged, training.preflight_flags_only_the_bad_start),
     ],
     ids=lambda one: one.__name__,
 )
@@ -49,7 +49,12 @@ kernels_formula = kernels._formula
         (store.RunWriter, "sample", lambda *_: None, store.written),
         (store, "open_run", lambda path: Forgetful(path), store.killed),
         (store, "open_run", lambda path: np.zeros(1), store.damaged),
-        (training, "preflight", lambda *_, **__: type("Report", (), {"findings": ()}), training.starts_are_told_apart),
+        (
+            training,
+            "preflight",
+            lambda *_, **__: type("Report", (), {"findings": ()}),
+            training.preflight_flags_only_the_bad_start,
+        ),
     ],
     ids=["kernels", "store", "killed", "damaged", "preflight"],
 )
@@ -82,7 +87,7 @@ def test_the_exit_code_is_1_where_a_check_fails(error, code, monkeypatch) -> Non
         for name in ("eager", "triton", "hopper", "written", "killed", "damaged", "same_bits", "process_unchanged"):
             if hasattr(part, name):
                 monkeypatch.setattr(part, name, ends())
-    monkeypatch.setattr(training, "starts_are_told_apart", ends(error))
+    monkeypatch.setattr(training, "preflight_flags_only_the_bad_start", ends(error))
     done = CliRunner().invoke(app, ["selftest", "--json"])
     assert done.exit_code == code
     results = json.loads(done.stdout)

@@ -210,7 +210,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def open_client() -> Callable[..., TestClient]:
-    """Make a client over a folder; it speaks to 127.0.0.1, as a browser on this machine does."""
+    """Make a client over a folder; it connects to 127.0.0.1, as a browser on this machine does."""
 
     def make(directory: Path, token: str | None = None, host: str = "http://127.0.0.1") -> TestClient:
         return TestClient(create_app(directory, token=token), base_url=host)

@@ -96,10 +96,10 @@ def test_the_end_of_a_run_is_sent_once_after_its_last_points(runs, state):
 
 
 def test_a_run_without_a_heartbeat_is_stale_and_its_stream_stays_open(runs):
-    writer = runs.start("silent")
+    writer = runs.start("quiet")
     runs.write(writer, range(2))
     writer.heartbeat(Heartbeat(state=RunState.RUNNING, step=1, time=0.0))
-    follow = Follower(runs.directory / "silent", NEEDS, cursor=2)
+    follow = Follower(runs.directory / "quiet", NEEDS, cursor=2)
     status = next(data for kind, _, data in events(follow.look()) if kind == "status")
     assert status["heartbeat"]["state"] == "stale"
     assert not follow.ended

@@ -131,7 +131,7 @@ def test_more_rows_than_may_wait_are_counted(tmp_path, fill):
         assert run.heartbeat().words == f"finished, {sink.lost + 2} of {40 + 2} samples lost"
 
 
-def test_a_failing_store_is_not_asked_all_the_time(tmp_path, monkeypatch):
+def test_a_failing_store_is_not_retried_before_its_pause_is_over(tmp_path, monkeypatch):
     sink, asked = started(tmp_path, pause=math.inf), []
 
     def locked(*arguments):

@@ -60,7 +60,7 @@ def _same(staged, direct, rtol=2e-6):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("key_heads", [4, 2, 1], ids=lambda count: f"H4-HK{count}")
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-def test_layers_of_one_kind_are_worked_out_together_as_one_by_one(dtype, key_heads, causal):
+def test_layers_of_one_kind_computed_together_equal_layers_computed_one_by_one(dtype, key_heads, causal):
     plan = _plan(4, 4, 4)
     calls = [_call(seed, 4, key_heads, dtype=dtype, causal=causal, bias=seed - 2.0) for seed in range(3)]
 
@@ -140,7 +140,7 @@ def test_numbers_that_are_not_finite_stay_with_their_layer(bad):
         assert np.isfinite(row[plan.columns["attention_norm"]][:3]).all()
 
 
-def test_a_step_that_is_settled_leaves_nothing_for_the_next():
+def test_a_flushed_step_leaves_nothing_for_the_next():
     plan = _plan(2)
     buffer = torch.tensor(plan.initial)
     stage = StagedWriter(plan, buffer)

@@ -94,7 +94,7 @@ def test_findings_and_their_latest_form_come_back(write, odd_rows, make_finding,
     assert found[0].limit == math.inf
 
 
-def test_a_silent_run_is_stale_and_a_finished_one_is_not(write, odd_rows, tmp_path, monkeypatch):
+def test_a_run_without_new_samples_is_stale_and_a_finished_one_is_not(write, odd_rows, tmp_path, monkeypatch):
     writer = write(odd_rows(4))
     beat = Heartbeat(state=RunState.RUNNING, step=3, time=time.time(), dropped=2, overhead=0.01, interval=5.0)
     writer.heartbeat(beat)

@@ -1,4 +1,4 @@
-"""A run that cannot be written is told by its cause."""
+"""The error for a run that cannot be written names its cause."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def refused(info, layout):
     return message
 
 
-def test_too_many_open_files(refused, tmp_path):
+def test_too_many_open_files_are_named_as_the_reason(refused, tmp_path):
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -36,7 +36,7 @@ def test_too_many_open_files(refused, tmp_path):
     assert "creating the run failed: this process has too many files open" in said
 
 
-def test_a_folder_that_may_not_be_written(refused):
+def test_a_folder_without_write_permission_is_named_as_the_reason(refused):
     folder, us = Path(tempfile.mkdtemp()), os.geteuid()
     folder.chmod(0o555)
     if us == 0:
@@ -53,7 +53,7 @@ def test_a_folder_that_may_not_be_written(refused):
     ("options", "cause"),
     [("nr_inodes=2", "the disk has no inodes left"), ("size=16k", "the disk is full"), ("ro", "is read-only")],
 )
-def test_a_disk_without_inodes_without_room_or_without_the_right_to_write(options, cause, refused, tmp_path):
+def test_a_disk_without_inodes_space_or_write_permission_is_named_as_the_reason(options, cause, refused, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]

@@ -23,7 +23,7 @@ def record(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     output: Output = FOLDER,
 ) -> None:
-    """Train a bad and a good run for each rule, check that the rule tells them apart, and write runs.json and plots."""
+    """Train a bad and a good run for each rule, check that it flags only the bad one, and write runs.json and plots."""
     from stabmon.workloads.reference_runs import record
 
     known = dict(reference_runs()) if codes else {}

@@ -15,7 +15,7 @@ class Curves(Record):
     """One metric of one real run, one line a layer, or one a head of a single layer."""
 
     about: str
-    """How the run was trained, in a line."""
+    """A one-line description of the training."""
     source: str
     """Workload, size, device and torch version of the training."""
     flagged: int | None
@@ -36,7 +36,7 @@ class ReferenceRuns(Record):
     limit: float | None
     """Drawn as a dashed line, where the rule has one number for all of them."""
     across: str = "step"
-    """What the horizontal axis is."""
+    """The quantity on the horizontal axis."""
     bad: Curves
     good: Curves
 

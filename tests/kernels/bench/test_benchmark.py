@@ -26,8 +26,8 @@ ROW = {
 COST = {"dim": 128, "length": 4096, "is_causal": True, "microseconds": 501.2, "sums": -0.001, "rows": 0.015}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
-def test_without_a_device_it_says_so():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="concerns machines without a CUDA device")
+def test_without_a_device_the_command_says_so():
     with pytest.raises(RuntimeError, match="bench needs a CUDA device, this machine has none"):
         benchmark.bench()
 
@@ -98,7 +98,7 @@ def test_means_and_worst_cells_over_cudnn_are_a_table():
     assert shown[3] == "| auto, tensor [H] | ×0.82 | ×0.82 (d 64 full 2048) | ×0.55 | ×0.55 (d 64 full 2048) |"
 
 
-def test_peers_that_were_timed_apart_are_compared_cell_by_cell_and_by_way_of_cudnn():
+def test_peers_timed_in_separate_runs_are_compared_cell_by_cell_and_relative_to_cudnn():
     assert set(published_results.MEASURED) == set(speed.GRID)
     shown = published_results.table([row | {"length": 2048} for row in (ROW, ROW | {"dim": 128})]).splitlines()
     ratio, shared = 440 / 384, (440 / 400) / (384 / 468)

@@ -44,7 +44,7 @@ def test_a_batch_lasts_a_few_milliseconds_and_is_one_call_at_least(monkeypatch):
     assert calls == {"short": 4 + 8 * 10, "long": 4 + 10}
 
 
-def test_every_round_gives_each_contender_one_turn_and_orders_differ():
+def test_every_round_times_each_contender_once_in_a_random_order():
     names = "".join(timing.interleaved("abc", 30))
     rounds = [names[at : at + 3] for at in range(0, 90, 3)]
     assert all(set(order) == set("abc") for order in rounds)

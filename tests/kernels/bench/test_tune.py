@@ -24,13 +24,13 @@ def test_a_candidate_fits_the_multiprocessor(dim, config):
     assert config.stages & (config.stages - 1) == 0
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
-def test_without_a_device_it_says_so():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="concerns machines without a CUDA device")
+def test_without_a_device_the_command_says_so():
     with pytest.raises(RuntimeError, match="tune needs a CUDA device"):
         tune.tune()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="concerns machines without a CUDA device")
 def test_the_command_line_is_read_before_anything_is_timed(capsys):
     with pytest.raises(SystemExit) as stop:
         tune.main(["--help"])

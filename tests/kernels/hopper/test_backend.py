@@ -8,7 +8,7 @@ from stabmon.kernels.hopper import requirements
 from stabmon.kernels.problem import Traits
 
 
-def test_asked_for_by_name_it_says_why_it_cannot():
+def test_hopper_by_name_refuses_an_unsupported_call_with_the_reason():
     tensor = torch.zeros(1, 1, 4, 64, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match=r"no CUDA device for backend='hopper'.*pass backend='eager' or 'auto'"):
         sigmoid_attention(tensor, tensor, tensor, backend="hopper")
@@ -24,7 +24,7 @@ def test_asked_for_by_name_it_says_why_it_cannot():
     ],
     ids=["taken", "alibi", "fp32", "switched-off"],
 )
-def test_auto_gives_it_what_it_takes(in_auto, alibi, dtype, chosen, monkeypatch):
+def test_auto_chooses_hopper_for_supported_calls(in_auto, alibi, dtype, chosen, monkeypatch):
     monkeypatch.setattr(requirements, "IN_AUTO", in_auto)
     monkeypatch.setattr(releases, "INSTALLED", (3, 6))
     monkeypatch.setattr(device, "capability", lambda _: (9, 0))

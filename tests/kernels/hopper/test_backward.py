@@ -89,7 +89,7 @@ def test_logits_of_a_hundred_neither_overflow_nor_vanish(differentiate, dtype, d
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["fused", "split"])
-def test_each_head_takes_the_form_that_its_bias_allows(differentiate, deterministic):
+def test_each_head_uses_the_form_of_the_sigmoid_that_its_bias_allows(differentiate, deterministic):
     call = case(heads=3, key_heads=3, bias=torch.tensor([-12.0, -9.0, 12.0]))
     found, fast, accurate = (differentiate(call, deterministic, form=form) for form in (BY_HEAD, TANH, EX2))
     for head, wanted in enumerate((accurate, fast, accurate)):
@@ -168,7 +168,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize(("old", "new"), BREAKS.values(), ids=BREAKS)
-def test_the_simulation_sees(simulation, differentiate, altered, old, new, monkeypatch):
+def test_the_simulation_detects_seeded_faults(simulation, differentiate, altered, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call, broken = case(n_q=600, n_k=600), altered(old, new, "backward")
     with pytest.raises((AssertionError, TimeoutError)):

@@ -201,7 +201,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("config", "old", "new"), CHANGES)
-def test_the_simulation_sees(simulation, attend, altered, config, old, new, monkeypatch):
+def test_the_simulation_detects_seeded_faults(simulation, attend, altered, config, old, new, monkeypatch):
     monkeypatch.setattr(simulation.machine, "PATIENCE", 0.5)
     call = case(*tensors(torch.bfloat16, n_q=600, n_k=1000))
     broken = altered(old, new)

@@ -51,7 +51,7 @@ def an_h100(monkeypatch):
 @pytest.mark.usefixtures("an_h100")
 @pytest.mark.parametrize("dim", [40, 64, 80, 96, 128])
 @pytest.mark.parametrize("dtype", requirements.DTYPES, ids=["fp16", "bf16"])
-def test_it_takes_what_it_was_made_for(dtype, dim):
+def test_the_backend_accepts_supported_calls(dtype, dim):
     assert requirements.refusal(Traits(DEVICE, dtype, dim, False, 0.1)) is None
     assert requirements.preferred(Traits(DEVICE, dtype, dim, False, 0.1))
 
@@ -70,13 +70,13 @@ def test_it_takes_what_it_was_made_for(dtype, dim):
     ],
     ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
 )
-def test_it_says_why_it_cannot(call, reason):
+def test_an_unsupported_call_is_refused_with_the_reason(call, reason):
     assert reason in requirements.refusal(Traits(*call)).text
     assert not requirements.preferred(Traits(*call))
 
 
 @pytest.mark.usefixtures("an_h100")
-def test_it_says_which_device_it_needs(monkeypatch):
+def test_an_unsupported_device_is_refused_with_the_one_required(monkeypatch):
     monkeypatch.setattr(device, "capability", lambda device: (8, 0))
     refusal = requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
     assert refusal.of_machine

@@ -25,7 +25,7 @@ def test_a_descriptor_that_only_one_branch_computes_is_undefined():
     assert machine_code.undefined(code(["UMOV UR4, URZ", *given, *BRANCHES])) == []
 
 
-def test_descriptors_in_a_pair_and_products_with_registers_are_told_apart():
+def test_descriptors_in_a_pair_and_products_with_registers_are_distinguished():
     lines = ["ULDC.64 UR6, c[0x0][0x210]", "HGMMA.64x64x16.F32 R24, R88, gdesc[UR4].tnspB, R24", "EXIT"]
     assert machine_code.undefined(code(lines)) == []
     assert machine_code.undefined(code(["ULDC UR6, c[0x0][0x210]", *lines[1:]])) == [7]

@@ -68,7 +68,7 @@ def test_logits_of_a_hundred_neither_overflow_nor_vanish(dtype, is_causal, bias)
 
 @pytest.mark.parametrize("dim", [64, 128], ids=["D64", "D128"])
 @pytest.mark.parametrize("length", [2048, 8192, 16384])
-def test_the_fast_form_keeps_its_promise(length, dim):
+def test_the_fast_form_is_within_its_error_bound(length, dim):
     call = case(1024, length, dim, torch.bfloat16, False, heads=2)
     problem = Problem(*call[:3], None, call.bias, None, call.scale, False)
     assert forward_form(problem) == TANH
@@ -90,7 +90,7 @@ def test_layout_and_sums_do_not_change_a_bit(is_causal):
     torch.testing.assert_close(aux.statistics[..., 0], output.float().square().sum((-1, -2)), rtol=1e-4, atol=0)
 
 
-def test_a_graph_replays_it():
+def test_a_cuda_graph_replays_the_forward():
     call = case(1000, 1000, 64, torch.bfloat16, True)
     expected = run(call)
     graph = torch.cuda.CUDAGraph()
@@ -102,7 +102,7 @@ def test_a_graph_replays_it():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-def test_it_is_traced_whole():
+def test_a_call_is_traced_into_one_graph():
     call = case(100, 257, 64, torch.bfloat16, True)
     compiled = torch.compile(run, fullgraph=True, dynamic=True)
     assert torch.equal(compiled(call), run(call))

@@ -113,7 +113,7 @@ def kept_tab(browser, address, wait_until) -> Tab:
 
 @pytest.fixture
 def tab(kept_tab) -> Iterator[Tab]:
-    """The tab, which may speak to its own server alone, and must not complain."""
+    """The tab, which may connect to its own server alone, and must not complain."""
     kept_tab.foreign.clear()
     kept_tab.complaints.clear()
     kept_tab.page.set_viewport_size({"width": 1440, "height": 900})

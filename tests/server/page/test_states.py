@@ -80,7 +80,7 @@ def test_an_empty_folder_says_what_to_do_and_shows_the_first_run_as_it_comes(
     server.stop()
 
 
-def test_it_works_on_a_small_screen(tab, page):
+def test_the_page_works_on_a_small_screen(tab, page):
     for width in (1024, 390):
         page.set_viewport_size({"width": width, "height": 800})
         tab.visit("?run=naive")
