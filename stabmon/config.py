@@ -65,7 +65,7 @@ class ModelConfig(Section):
             raise ValueError(f"width must be a multiple of heads, got width {self.width} and {self.heads} heads")
         if self.position == "rope" and (self.width // self.heads) % 2:
             raise ValueError(
-                f"rope turns pairs of channels, so width / heads must be even, got {self.width // self.heads}; "
+                f"rope rotates pairs of channels, so width / heads must be even, got {self.width // self.heads}; "
                 "change heads, or take position 'alibi', 'learned' or 'none'"
             )
         return self
@@ -173,12 +173,12 @@ def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     values = config.model_dump()
     for key, value in changes.items():
         *sections, last = key.split(".")
-        place = values
+        section_values = values
         for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
+            section_values = section_values.setdefault(section, {})
+            if not isinstance(section_values, dict):
                 raise ConfigError(f"override: {key!r} names no setting: {section!r} has no parts")
-        place[last] = value
+        section_values[last] = value
     return _validated(values, "override")
 
 

@@ -22,26 +22,26 @@ def explain(error: ValidationError, root: type[BaseModel], source: str) -> str:
 def _keys(root: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Return the keys of ``location`` without what pydantic adds to distinguish the members of a union."""
     keys: list[str] = []
-    place: type[BaseModel] | None = root
+    section: type[BaseModel] | None = root
     for part in location:
-        if place is None:
+        if section is None:
             break
         keys.append(str(part))
-        place = _section(place, str(part))
+        section = _section(section, str(part))
     return keys
 
 
-def _section(place: type[BaseModel], key: str) -> type[BaseModel] | None:
-    field = place.model_fields.get(key)
+def _section(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    field = section.model_fields.get(key)
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _owner(root: type[BaseModel], key: str) -> type[BaseModel]:
-    place = root
+    section = root
     for part in key.split(".")[:-1]:
-        place = _section(place, part) or place
-    return place
+        section = _section(section, part) or section
+    return section
 
 
 def _line(root: type[BaseModel], key: str, details: Sequence[Mapping[str, Any]]) -> str:
@@ -70,11 +70,11 @@ def _unknown(root: type[BaseModel], key: str, owner: type[BaseModel]) -> str:
     return f"unknown key {key!r}{guess or ';'} known here: {', '.join(known)}"
 
 
-def _all_keys(place: type[BaseModel], above: str = "") -> list[str]:
+def _all_keys(section: type[BaseModel], above: str = "") -> list[str]:
     keys: list[str] = []
-    for name in place.model_fields:
-        section = _section(place, name)
-        keys += _all_keys(section, f"{above}{name}.") if section else [above + name]
+    for name in section.model_fields:
+        inner = _section(section, name)
+        keys += _all_keys(inner, f"{above}{name}.") if inner else [above + name]
     return keys
 
 

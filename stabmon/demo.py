@@ -46,7 +46,7 @@ class DemoReport(Record):
         return self.naive.final_loss - self.fixed.final_loss
 
 
-class Stage(NamedTuple):
+class PreparedModel(NamedTuple):
     """A model that is about to be trained, with its preflight report."""
 
     name: str
@@ -60,7 +60,7 @@ def default_config(device: str) -> RunConfig:
     return configuration.load(name)
 
 
-def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Stage]:
+def prepare(config: RunConfig, directory: Path, device: str) -> tuple[PreparedModel, PreparedModel]:
     """Build the naive model, and with the same seed the fixed one, and run preflight on both."""
     inputs, _ = next(iter(training.batches(config, device)))
     naive, fixed = training.build(config, device), training.build(config, device)
@@ -68,26 +68,26 @@ def prepare(config: RunConfig, directory: Path, device: str) -> tuple[Stage, Sta
     for fix in before.fixes:
         fix.apply(fixed)
     return (
-        Stage(fresh_name(directory, "naive"), naive, before),
-        Stage(fresh_name(directory, "fixed"), fixed, preflight(fixed, inputs)),
+        PreparedModel(fresh_name(directory, "naive"), naive, before),
+        PreparedModel(fresh_name(directory, "fixed"), fixed, preflight(fixed, inputs)),
     )
 
 
 def train(
-    stage: Stage, config: RunConfig, directory: Path, device: str, progress: training.Progress | None = None
+    prepared: PreparedModel, config: RunConfig, directory: Path, device: str, progress: training.Progress | None = None
 ) -> DemoRun:
-    """Train ``stage`` with the monitor on and return its outcome."""
+    """Train ``prepared`` with the monitor on and return its outcome."""
     result = training.train(
-        config, model=stage.model, directory=directory, name=stage.name, device=device, progress=progress
+        config, model=prepared.model, directory=directory, name=prepared.name, device=device, progress=progress
     )
-    biases = {row.layer: row.bias for row in stage.report.rows}
+    biases = {row.layer: row.bias for row in prepared.report.rows}
     return DemoRun(
-        name=stage.name,
+        name=prepared.name,
         path=str(result.path),
         bias=sum(biases.values()) / len(biases),
         bias_per_layer=biases,
         final_loss=result.final_loss,
         overhead_percent=None if result.overhead is None else 100.0 * result.overhead,
-        healthy_at_step_zero=stage.report.healthy,
+        healthy_at_step_zero=prepared.report.healthy,
         findings=tuple(result.findings),
     )

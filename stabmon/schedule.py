@@ -23,5 +23,5 @@ class Schedule(Record):
         return step < self.dense or step % self.every == 0
 
     def offset(self, step: int) -> float:
-        """Return the place in [0, 1) within its stratum where each row of ``step`` is read; nothing is random."""
+        """Return the offset in [0, 1) within its stratum where each row of ``step`` is read; nothing is random."""
         return (0.5 + step * _GOLDEN) % 1.0

@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stabmon.kernels.bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contender, default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="batches of each contender, default: %(default)s")
     parser.add_argument("--cells", help="only these, such as d128-causal-2048,d64-full-8192")
     parser.add_argument("--host", action="store_true", help="time the host for one call on tiny tensors instead")
     parser.add_argument("--grid", choices=list(small_grids.GRIDS), help="time small grids in CUDA graphs instead")

@@ -58,8 +58,8 @@ def figure(results: Results) -> str:
         for axes, way in zip(drawing.subplots(2, 1, sharex=True), ("forward", "backward"), strict=True):
             for at, (label, (backend, column, colour)) in enumerate(SERIES.items()):
                 heights = [row[way][column] for row in results[backend]["cells"]]
-                places = [cell + BAR * (at - (len(SERIES) - 1) / 2) for cell in range(len(heights))]
-                axes.bar(places, heights, width=0.9 * BAR, color=colour, label=label)
+                positions = [cell + BAR * (at - (len(SERIES) - 1) / 2) for cell in range(len(heights))]
+                axes.bar(positions, heights, width=0.9 * BAR, color=colour, label=label)
             axes.set_title(f"{way}, TFLOP/s", loc="left", fontsize=10, fontweight="bold")
             axes.set_xticks(range(len(names)), [f"{mask}\n{length}" for mask, length in names])
             axes.set_xlim(-0.5, len(names) - 0.5)

@@ -1,7 +1,7 @@
 """Microseconds of one forward call where the grid does not fill the device: decoding, chunked prefill, small batches.
 
 Calls are timed in CUDA graphs, where no launch waits for the host, over inputs that together exceed every second-level
-cache, in turns with torch's fused softmax attention. The floor is reading and writing each tensor once.
+cache, interleaved with torch's fused softmax attention. The floor is reading and writing each tensor once.
 """
 
 import math

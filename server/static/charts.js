@@ -44,7 +44,7 @@ export class Charts {
 
   /** Read and draw what the state asks for; returns false when a newer call has overtaken this one. */
   async show(session, others, state) {
-    const mine = (this.turn = (this.turn ?? 0) + 1);
+    const mine = (this.request = (this.request ?? 0) + 1);
     this.metric = session.metric(state.metric) ? state.metric : defaultMetric(session);
     const info = this.metric ? session.metric(this.metric) : null;
     this.layer = info?.layers.includes(state.layer) && info.heads[info.layers.indexOf(state.layer)] > 1 ? state.layer : null;
@@ -57,7 +57,7 @@ export class Charts {
       read("series", GRADIENT),
       overlay(others, this.metric, this.layer, asked),
     ]);
-    if (mine !== this.turn) return false;
+    if (mine !== this.request) return false;
     Object.assign(this, { session, state, info, asked, data: { heat, curve, loss, gradient, laid } });
     await this.draw();
     return true;
@@ -181,7 +181,7 @@ export class Charts {
   }
 
   close() {
-    this.turn = Infinity;
+    this.request = Infinity;
     this.panels.forEach((panel) => panel.remove());
   }
 }

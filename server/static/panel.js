@@ -24,8 +24,8 @@ export class Panel {
     this.below = h("div.panel-below");
     const csv = iconButton("download", `Download ${name} as CSV: what is visible`, () => this.download?.());
     const head = h("div.panel-head", {}, this.title, this.note, inline && this.readout, h("span.panel-tools", {}, ...tools, csv));
-    const stage = h("div.stage", {}, this.plot, this.line);
-    this.element = h("section.panel", { "aria-label": name }, head, inline ? null : this.readout, stage, this.below);
+    const area = h("div.plot-area", {}, this.plot, this.line);
+    this.element = h("section.panel", { "aria-label": name }, head, inline ? null : this.readout, area, this.below);
     this.leave = join(this);
     this.listen();
   }

@@ -34,7 +34,7 @@ def bench(
     steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 120,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     backend: Annotated[Backend, typer.Option(help="The backend that is timed.")] = Backend.auto,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender of a shape.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Batches of each contender of a shape.")] = 30,
     cells: Annotated[
         str | None, typer.Option(help="Only these shapes, such as d128-causal-2048,d64-full-8192.")
     ] = None,

@@ -32,13 +32,13 @@ def demo(
     config = story.default_config(device)
     if steps is not None:
         config = configuration.override(config, {"training.steps": steps})
-    stages = story.prepare(config, directory, device)
+    prepared = story.prepare(config, directory, device)
     runs = []
-    for title, stage in zip(("as it is", "with the suggested fix"), stages, strict=True):
-        console.rule(f"{stage.name}: {title}")
-        console.print(stage.report)
-        with training_bar(stage.name, config.training.steps) as progress:
-            runs.append(story.train(stage, config, directory, device, progress))
+    for title, one in zip(("as it is", "with the suggested fix"), prepared, strict=True):
+        console.rule(f"{one.name}: {title}")
+        console.print(one.report)
+        with training_bar(one.name, config.training.steps) as progress:
+            runs.append(story.train(one, config, directory, device, progress))
     report = story.DemoReport(naive=runs[0], fixed=runs[1])
     if as_json:
         print_json(report)

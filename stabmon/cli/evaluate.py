@@ -59,11 +59,11 @@ def evaluate(
     from stabmon.workloads.training import pick_device
 
     shipped = Path(matrices.__file__).parent.parent / "configs" / MATRIX
-    planned = matrices.plan(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
+    runs = matrices.runs_of(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
     device, chosen = pick_device(device), read(limits) if limits else Limits()
     with _bars() as progress:
-        place = evaluation.Execution(directory, device, jobs, progress)
-        found = evaluation.evaluate(planned, place, chosen, tune=tune, apply_fixes=apply_fixes)
+        execution = evaluation.Execution(directory, device, jobs, progress)
+        found = evaluation.evaluate(runs, execution, chosen, tune=tune, apply_fixes=apply_fixes)
     _print(found, half, as_json)
 
 

@@ -84,11 +84,11 @@ def table(found: Iterable[Finding]) -> Table:
 
 def _add(table: Table, entry: Entry, indent: str = "") -> None:
     rule = Text(f"{indent}{entry.severity} {entry.code}", style=entry.severity.style)
-    place = f"{entry.where.replace(' to ', chr(10) + 'to ')}\n{entry.when}"
+    where = f"{entry.where.replace(' to ', chr(10) + 'to ')}\n{entry.when}"
     what = Text.assemble((entry.name, "bold"), f": {entry.message}")
     if entry.fix is not None and not indent:
         what.append(f"\n{entry.fix}", style="bold")
-    table.add_row(rule, Text(place), what)
+    table.add_row(rule, Text(where), what)
 
 
 def by_group(found: Iterable[Finding]) -> list[str]:

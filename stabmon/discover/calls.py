@@ -61,7 +61,7 @@ def _imports_it(names: set[str]) -> bool:
 
 def _offers(name: str, module: ModuleType) -> bool:
     inner = (module, getattr(module, "kernels", None))
-    return any(getattr(place, name, None) is _OURS[name] for place in inner)
+    return any(getattr(namespace, name, None) is _OURS[name] for namespace in inner)
 
 
 def _is_filled(cell: Any) -> bool:

@@ -21,7 +21,7 @@ class Site(NamedTuple):
 
     attention: Attention
     module: nn.Module
-    place: structure.Surroundings
+    surroundings: structure.Surroundings
 
 
 def find(model: nn.Module, heads: Mapping[str, int] | None = None) -> ModelMap:
@@ -52,13 +52,13 @@ def sites(model: nn.Module, given: Mapping[str, int] | None = None) -> list[Site
     if unknown := sorted(given.keys() - {name for name, *_ in found}):
         known = ", ".join(name for name, *_ in found)
         raise ModelError(f"heads names {', '.join(unknown)}, which is no attention of this model; found: {known}")
-    places = [structure.place(model, path) for _, path, _, _ in found]
-    shared = Counter(place.block_name for place in places)
+    all_surroundings = [structure.surroundings(model, path) for _, path, _, _ in found]
+    shared = Counter(surroundings.block_name for surroundings in all_surroundings)
     named = []
-    for (name, _, module, kind), place in zip(found, places, strict=True):
-        block = own_name(place.block_name)
-        layer = (block if shared[place.block_name] == 1 and block else name) or "model"
-        named.append(Site(_describe(module, kind, layer, name, place, given), module, place))
+    for (name, _, module, kind), surroundings in zip(found, all_surroundings, strict=True):
+        block = own_name(surroundings.block_name)
+        layer = (block if shared[surroundings.block_name] == 1 and block else name) or "model"
+        named.append(Site(_describe(module, kind, layer, name, surroundings, given), module, surroundings))
     return sorted(named, key=lambda site: natural_key(site.attention.layer))
 
 
@@ -73,17 +73,19 @@ def _attentions(model: nn.Module) -> Iterator[tuple[str, nn.Module, Kind]]:
 
 
 def _describe(
-    module: nn.Module, kind: Kind, layer: str, name: str, place: structure.Surroundings, given: Mapping[str, int]
+    module: nn.Module, kind: Kind, layer: str, name: str, surroundings: structure.Surroundings, given: Mapping[str, int]
 ) -> Attention:
     count = heads.count(module, name, given)
-    post_norm = getattr(place.block, "attention_post_norm", None) if isinstance(place.block, Block) else None
+    post_norm = (
+        getattr(surroundings.block, "attention_post_norm", None) if isinstance(surroundings.block, Block) else None
+    )
     position = getattr(module, "position", None)
     causal = getattr(module, "is_causal", None)
     return Attention(
         layer=layer,
         module=name,
-        block=own_name(place.block_name),
-        branch=own_name(place.branch_name),
+        block=own_name(surroundings.block_name),
+        branch=own_name(surroundings.branch_name),
         kind=kind,
         heads=count,
         head_dim=heads.width(module, name, count),
@@ -93,7 +95,7 @@ def _describe(
         position=position if position in ("rope", "alibi") else None,
         qk_norm=_has_qk_norm(module),
         hybrid_norm=_acts(post_norm),
-        layer_scale=place.gain is not None,
+        layer_scale=surroundings.gain is not None,
     )
 
 

@@ -22,7 +22,7 @@ class Surroundings(NamedTuple):
     """Gain of the LayerScale on the branch, or None where there is none."""
 
 
-def place(model: nn.Module, name: str) -> Surroundings:
+def surroundings(model: nn.Module, name: str) -> Surroundings:
     """Return the surroundings of the attention at path ``name`` in ``model``.
 
     Its block is the innermost ancestor that is an element of a ModuleList, Sequential or ModuleDict, else its parent.

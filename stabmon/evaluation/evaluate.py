@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 from stabmon.evaluation import judge, outcome, repairs, report, tuning
 from stabmon.evaluation.judge import Ends, Repaired, RunFindings
 from stabmon.evaluation.labels import label
-from stabmon.evaluation.matrix import Planned, halves
+from stabmon.evaluation.matrix import MatrixRun, halves
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
@@ -41,42 +41,42 @@ class Execution(NamedTuple):
 
 
 def evaluate(
-    planned: Sequence[Planned], place: Execution, limits: Limits, *, tune: bool = False, apply_fixes: bool = True
+    runs: Sequence[MatrixRun], execution: Execution, limits: Limits, *, tune: bool = False, apply_fixes: bool = True
 ) -> Evaluation:
-    """Carry out the evaluation of ``planned`` and store it.
+    """Evaluate ``runs`` and store it.
 
     limits: thresholds to judge with, or to begin the search at.
     tune: whether thresholds are searched on the tuning half; they are written beside the result.
     apply_fixes: whether failed runs are trained again with their first fix; without it, those of before count.
     """
-    with Pool(place.jobs) as pool:
-        outcomes = train(planned, place, pool)
-        ended = judge.ends(planned, outcomes)
+    with Pool(execution.jobs) as pool:
+        outcomes = train(runs, execution, pool)
+        ended = judge.ends(runs, outcomes)
         if tune:
-            limits = tuning.tune(_tuning_half(planned, ended, place), limits, pool)
-            tuning.write(limits, place.folder)
-        found = judge.find(outcomes.values(), place.runs, limits, pool)
-        wanted = repairs_of(outcomes, ended, found, place.fixed)
+            limits = tuning.tune(_tuning_half(runs, ended, execution), limits, pool)
+            tuning.write(limits, execution.folder)
+        found = judge.find(outcomes.values(), execution.runs, limits, pool)
+        wanted = repairs_of(outcomes, ended, found, execution.fixed)
         if apply_fixes:
-            _do(repairs.carry_out, _open(wanted), "fixing", len(wanted), place, pool)
+            _do(repairs.carry_out, _open(wanted), "fixing", len(wanted), execution, pool)
         second = second_repairs(wanted, outcomes, ended, limits)
         if apply_fixes:
-            _do(repairs.carry_out, _open(second), "fixing again", len(second), place, pool)
+            _do(repairs.carry_out, _open(second), "fixing again", len(second), execution, pool)
     evaluation = Evaluation(
-        device=place.device,
+        device=execution.device,
         versions=next(iter(found.values())).versions if found else {},
         limits=limits.differences,
         spreads=ended.spreads,
-        verdicts=judge.verdicts(planned, outcomes, ended, found, repaired([*wanted, *second])),
+        verdicts=judge.verdicts(runs, outcomes, ended, found, repaired([*wanted, *second])),
     )
-    report.write(evaluation, place.folder)
+    report.write(evaluation, execution.folder)
     return evaluation
 
 
-def train(planned: Sequence[Planned], place: Execution, pool: Pool) -> dict[str, Outcome]:
+def train(runs: Sequence[MatrixRun], execution: Execution, pool: Pool) -> dict[str, Outcome]:
     """Train what is not finished, and return every outcome, in the matrix's order."""
-    jobs = [Job(run.config, place.runs / run.name, place.device) for run in planned]
-    _do(record, [job for job in jobs if outcome.read(job.folder) is None], "training", len(jobs), place, pool)
+    jobs = [Job(run.config, execution.runs / run.name, execution.device) for run in runs]
+    _do(record, [job for job in jobs if outcome.read(job.folder) is None], "training", len(jobs), execution, pool)
     return {job.config.name: _read(job.folder) for job in jobs}
 
 
@@ -120,23 +120,23 @@ def repaired(wanted: Iterable[Repair]) -> list[Repaired]:
     return [Repaired(one.run, one.fix, one.how, outcome.read(one.job.folder)) for one in wanted]
 
 
-def _tuning_half(planned: Sequence[Planned], ended: Ends, place: Execution) -> list[tuning.Tried]:
-    half = halves({run.configuration: run.kind for run in planned})
+def _tuning_half(runs: Sequence[MatrixRun], ended: Ends, execution: Execution) -> list[tuning.Tried]:
+    half = halves({run.configuration: run.kind for run in runs})
     return [
-        tuning.Tried(place.runs / run.name, ended.labels[run.name].failed)
-        for run in planned
+        tuning.Tried(execution.runs / run.name, ended.labels[run.name].failed)
+        for run in runs
         if half[run.configuration] == "tuning"
     ]
 
 
 def _do(
-    task: Callable[[Given], Outcome], given: Sequence[Given], what: str, total: int, place: Execution, pool: Pool
+    task: Callable[[Given], Outcome], given: Sequence[Given], what: str, total: int, execution: Execution, pool: Pool
 ) -> None:
     done = total - len(given)
-    place.progress(what, done, total)
+    execution.progress(what, done, total)
     for _ in pool.each(task, given):
         done += 1
-        place.progress(what, done, total)
+        execution.progress(what, done, total)
 
 
 def _read(folder: Path) -> Outcome:

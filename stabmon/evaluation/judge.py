@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from stabmon.evaluation import labels, lead
 from stabmon.evaluation.causes import settings_that_fix
 from stabmon.evaluation.labels import Label, Reference
-from stabmon.evaluation.matrix import Half, Planned, halves
+from stabmon.evaluation.matrix import Half, MatrixRun, halves
 from stabmon.evaluation.outcome import Outcome
 from stabmon.evaluation.pool import Pool
 from stabmon.evaluation.recorded import Recorded
@@ -56,10 +56,10 @@ class Repaired(NamedTuple):
     """Its outcome; None where it was not trained."""
 
 
-def ends(planned: Sequence[Planned], outcomes: Mapping[str, Outcome]) -> Ends:
+def ends(runs: Sequence[MatrixRun], outcomes: Mapping[str, Outcome]) -> Ends:
     """Label every run by its outcome."""
     by_configuration: dict[str, list[Outcome]] = defaultdict(list)
-    for run in planned:
+    for run in runs:
         by_configuration[run.configuration].append(outcomes[run.name])
     references = labels.references(by_configuration)
     found = {name: labels.label(run, references.get(run.group)) for name, run in outcomes.items()}
@@ -72,17 +72,17 @@ def find(runs: Iterable[Outcome], folder: Path, limits: Limits | None, pool: Poo
 
 
 def verdicts(
-    planned: Sequence[Planned],
+    runs: Sequence[MatrixRun],
     outcomes: Mapping[str, Outcome],
     ended: Ends,
     found: Mapping[str, RunFindings],
     repaired: Sequence[Repaired],
 ) -> tuple[Verdict, ...]:
     """Combine what is known of each run; ``repaired`` holds every fix that can be applied."""
-    half = halves({run.configuration: run.kind for run in planned})
+    half = halves({run.configuration: run.kind for run in runs})
     healthy = [outcomes[name] for name, label in ended.labels.items() if not label.failed]
     return tuple(
-        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], repaired, healthy) for run in planned
+        _verdict(run, half[run.configuration], outcomes, ended, found[run.name], repaired, healthy) for run in runs
     )
 
 
@@ -100,7 +100,7 @@ def _find(run: Outcome, folder: Path, limits: Limits | None) -> RunFindings:
 
 
 def _verdict(
-    run: Planned,
+    run: MatrixRun,
     half: Half,
     outcomes: Mapping[str, Outcome],
     ended: Ends,

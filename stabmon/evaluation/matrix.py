@@ -51,7 +51,7 @@ class Matrix(Section):
     variants: list[Variant]
 
 
-class Planned(Record):
+class MatrixRun(Record):
     """One run of the matrix."""
 
     base: str
@@ -84,20 +84,20 @@ def load(path: Path) -> Matrix:
         raise ConfigError(explain(error, Matrix, str(path))) from error
 
 
-def plan(matrix: Matrix, *, cpu_only: bool = False) -> tuple[Planned, ...]:
+def runs_of(matrix: Matrix, *, cpu_only: bool = False) -> tuple[MatrixRun, ...]:
     """Return the runs of ``matrix`` in its order; of the CPU's subset only the first seed.
 
     Raises:
         ConfigError: a variant names a base that does not exist, or makes a configuration that is not valid.
     """
-    planned = []
+    runs = []
     for variant in matrix.variants:
         for base in _bases(matrix, variant):
             if cpu_only and not matrix.bases[base].cpu:
                 continue
             for seed in matrix.seeds[:1] if cpu_only else matrix.seeds:
-                planned.append(_planned(matrix, base, variant, seed))
-    return tuple(planned)
+                runs.append(_run(matrix, base, variant, seed))
+    return tuple(runs)
 
 
 def halves(configurations: dict[str, str]) -> dict[str, Half]:
@@ -132,13 +132,13 @@ def _bases(matrix: Matrix, variant: Variant) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _planned(matrix: Matrix, base: str, variant: Variant, seed: int) -> Planned:
+def _run(matrix: Matrix, base: str, variant: Variant, seed: int) -> MatrixRun:
     name = f"{base}.{variant.name}.{seed}"
     try:
         start = RunConfig.model_validate(matrix.bases[base].config | {"name": name})
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig, f"base {base}")) from error
-    return Planned(
+    return MatrixRun(
         base=base,
         variant=variant.name,
         kind=variant.kind,

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stabmon.errors import StoreError
 from stabmon.evaluation.matrix import Half
-from stabmon.evaluation.metrics import BaselineRow, Row, baseline_rows, rows
+from stabmon.evaluation.scores import BaselineScores, Scores, baseline_scores, scores_by_group
 from stabmon.evaluation.verdict import Verdict
 from stabmon.records import Record
 from stabmon.terminal import json_text
@@ -52,8 +52,8 @@ class Figures(Record):
     """The figures of some runs, as ``--json`` prints them."""
 
     half: Half | None
-    rules: tuple[Row, ...]
-    baselines: tuple[BaselineRow, ...]
+    rules: tuple[Scores, ...]
+    baselines: tuple[BaselineScores, ...]
 
 
 def write(evaluation: Evaluation, folder: Path) -> Path:
@@ -79,7 +79,7 @@ def read(path: Path) -> Evaluation:
 def as_json(evaluation: Evaluation, half: Half | None) -> str:
     """Return figures and verdicts of one half, or of all runs, as one JSON object."""
     verdicts = evaluation.of(half)
-    figures = Figures(half=half, rules=tuple(rows(verdicts)), baselines=tuple(baseline_rows(verdicts)))
+    figures = Figures(half=half, rules=tuple(scores_by_group(verdicts)), baselines=tuple(baseline_scores(verdicts)))
     kept = evaluation.model_copy(update={"verdicts": tuple(verdicts)})
     return json_text({"figures": figures, "evaluation": kept})
 
@@ -87,21 +87,21 @@ def as_json(evaluation: Evaluation, half: Half | None) -> str:
 def tables(evaluation: Evaluation, half: Half | None) -> Group:
     """Return the tables of one half, or of all runs, for a terminal."""
     verdicts = evaluation.of(half)
-    found = rows(verdicts)
+    found = scores_by_group(verdicts)
     runs = half or "all runs"
     return Group(
         _table(found, f"Rules, {runs}", slice(0, _FOUND)),
         _table(found, f"Causes and fixes, {runs}", slice(_FOUND, None)),
         _intervals(found[0]),
-        _baselines(baseline_rows(verdicts)),
+        _baselines(baseline_scores(verdicts)),
     )
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the tables as a README shows them."""
-    lines = [*_markdown_head("", *HEADS), *(_markdown_line(_cells(row)) for row in rows(verdicts)), ""]
+    lines = [*_markdown_head("", *HEADS), *(_markdown_line(_cells(row)) for row in scores_by_group(verdicts)), ""]
     lines += _markdown_head(*_BASELINE_HEADS)
-    lines += [_markdown_line(_baseline_cells(row)) for row in baseline_rows(verdicts)]
+    lines += [_markdown_line(_baseline_cells(row)) for row in baseline_scores(verdicts)]
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +113,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _table(found: Sequence[Row], title: str, columns: slice) -> Table:
+def _table(found: Sequence[Scores], title: str, columns: slice) -> Table:
     """Return a line for each of ``found``; narrow enough for a terminal: some columns, and without the intervals."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -130,7 +130,7 @@ def _narrow(head: str) -> str:
     return head.replace(" ", "\n").replace("cision", "-\ncision").replace("cided", "-\ncided")
 
 
-def _intervals(row: Row) -> Table:
+def _intervals(row: Scores) -> Table:
     table = Table("", "value", "95 %", title="All, with intervals", title_justify="left", box=SIMPLE_HEAD)
     for head, cell in zip(HEADS[_COUNTS:], _cells(row)[_COUNTS + 1 :], strict=True):
         value, _, interval = cell.partition(" ")
@@ -138,7 +138,7 @@ def _intervals(row: Row) -> Table:
     return table
 
 
-def _baselines(found: Sequence[BaselineRow]) -> Table:
+def _baselines(found: Sequence[BaselineScores]) -> Table:
     table = Table(
         title="Baselines on the same series", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
     )
@@ -149,13 +149,13 @@ def _baselines(found: Sequence[BaselineRow]) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Scores) -> list[str]:
     found = (row.recall, row.precision, row.precision_of_decided, row.false_alarms, row.false_alarms_of_decided)
     fixed = (row.lead, row.at_start, row.cause, row.fixed, row.fixed_in_two, row.fixed_live)
     return [row.title, *map(str, (row.runs, row.failed, row.undecided)), *map(str, (*found, *fixed))]
 
 
-def _baseline_cells(row: BaselineRow) -> list[str]:
+def _baseline_cells(row: BaselineScores) -> list[str]:
     figures = (row.recall, row.precision, row.precision_of_decided, row.false_alarms, row.false_alarms_of_decided)
     at = (row.recall_at_our_precision, row.recall_at_our_precision_of_decided)
     return [row.title, *map(str, (*figures, row.lead)), *(f"{recall:.2f}" for recall in at)]

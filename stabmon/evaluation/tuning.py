@@ -26,7 +26,7 @@ ROUNDS = 2
 FILE = "limits.yaml"
 """Name of the file in an evaluation's folder."""
 
-Spoken = list[frozenset[str]]
+Flagged = list[frozenset[str]]
 """Codes of the rules that have an alarm, by run."""
 
 
@@ -37,8 +37,8 @@ class Tried(NamedTuple):
     failed: bool
 
 
-class Score(NamedTuple):
-    """Score of some limits; the greater the better."""
+class Rank(NamedTuple):
+    """Order of some limits; the greater the better."""
 
     right: int
     quiet: int
@@ -48,22 +48,22 @@ class Score(NamedTuple):
 
 
 class Search:
-    """A coordinate search; it keeps what each rule says of each run, so that only the rules of a limit are replayed."""
+    """A coordinate search; it keeps which rules flag each run, so that only the rules of a limit are replayed."""
 
     def __init__(self, runs: Sequence[Tried], limits: Limits, pool: Pool) -> None:
         self.runs, self.limits, self._pool = runs, limits, pool
-        self.spoken = self._replayed(limits, {rule.code for rule in catalogue()})
+        self.flagged = self._replayed(limits, {rule.code for rule in catalogue()})
 
     def improve(self, name: str) -> bool:
         """Try the values of one limit and keep the best; return whether that changed it."""
         codes = {rule.code for rule in catalogue() if any(limit.name == name for limit in rule.limits)}
-        best, changed = self._score(self.spoken, name, self.limits), False
+        best, changed = self._rank(self.flagged, name, self.limits), False
         for limits in self._candidates(name) if codes else ():
             new = self._replayed(limits, codes)
-            spoken = [(old - codes) | said for old, said in zip(self.spoken, new, strict=True)]
-            score = self._score(spoken, name, limits)
-            if score > best:
-                best, changed, self.limits, self.spoken = score, True, limits, spoken
+            flagged = [(old - codes) | said for old, said in zip(self.flagged, new, strict=True)]
+            rank = self._rank(flagged, name, limits)
+            if rank > best:
+                best, changed, self.limits, self.flagged = rank, True, limits, flagged
         return changed
 
     def _candidates(self, name: str) -> Iterator[Limits]:
@@ -74,15 +74,15 @@ class Search:
             if value != value_of(self.limits, name) and not (is_share and value > 1):
                 yield self.limits.changed({name: value})
 
-    def _score(self, spoken: Spoken, name: str, limits: Limits) -> Score:
-        right = sum(bool(codes) == run.failed for codes, run in zip(spoken, self.runs, strict=True))
-        false_alarms = sum(len(codes) for codes, run in zip(spoken, self.runs, strict=True) if not run.failed)
+    def _rank(self, flagged: Flagged, name: str, limits: Limits) -> Rank:
+        right = sum(bool(codes) == run.failed for codes, run in zip(flagged, self.runs, strict=True))
+        false_alarms = sum(len(codes) for codes, run in zip(flagged, self.runs, strict=True) if not run.failed)
         near = -abs(math.log2(value_of(limits, name) / value_of(Limits(), name)))
-        return Score(right, -false_alarms, near)
+        return Rank(right, -false_alarms, near)
 
-    def _replayed(self, limits: Limits, codes: Collection[str]) -> Spoken:
+    def _replayed(self, limits: Limits, codes: Collection[str]) -> Flagged:
         ignore = tuple(rule.code for rule in catalogue() if rule.code not in codes)
-        task = partial(_speaks, limits=limits, ignore=ignore)
+        task = partial(_flags, limits=limits, ignore=ignore)
         found = dict(self._pool.each(task, [run.folder for run in self.runs]))
         return [found[run.folder] for run in self.runs]
 
@@ -111,7 +111,7 @@ def value_of(limits: Limits, name: str) -> Any:
     return getattr(getattr(limits, family), field)
 
 
-def _speaks(folder: Path, limits: Limits, ignore: Collection[str]) -> tuple[Path, frozenset[str]]:
+def _flags(folder: Path, limits: Limits, ignore: Collection[str]) -> tuple[Path, frozenset[str]]:
     found = _recorded(folder).findings(limits, ignore)
     return folder, frozenset(one.code for one in as_alarms(found))
 

@@ -38,7 +38,7 @@ def diff_of(changes: Sequence[Change], model: nn.Module) -> str:
 
 
 def _edit(change: Change, model: nn.Module, texts: dict[Path, str]) -> bool:
-    """Carry ``change`` out in ``texts``, files as edited so far, and return whether its place was found."""
+    """Apply ``change`` to ``texts``, files as edited so far, and return whether its place was found."""
     for cls in _classes(change, model):
         file = inspect.getsourcefile(cls)
         if file is None or not Path(file).is_file():
@@ -65,8 +65,8 @@ def _edits(change: Change, tree: ast.Module, source: bytes) -> list[_Edit]:
     for name, wanted in registry.find(change.kind).arguments(change).items():
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node) == name]
         if len(calls) == 1:
-            places = _Places(source)
-            return [places.argument(calls[0], argument, value) for argument, value in wanted.items()]
+            offsets = _Offsets(source)
+            return [offsets.argument(calls[0], argument, value) for argument, value in wanted.items()]
     return []
 
 
@@ -74,8 +74,8 @@ def _name(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-class _Places:
-    """Turns the lines and columns of a syntax tree, which count bytes, into places in the file."""
+class _Offsets:
+    """Turns the lines and columns of a syntax tree, which count bytes, into offsets in the file."""
 
     def __init__(self, source: bytes) -> None:
         self._source = source
@@ -102,7 +102,7 @@ class _Places:
 
 
 def _edited(source: bytes, edits: list[_Edit]) -> bytes:
-    """Return ``source`` with ``edits``, made from its end so that places before them hold."""
+    """Return ``source`` with ``edits``, made from its end so that offsets before them hold."""
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
         source = source[: edit.start] + edit.text.encode() + source[edit.stop :]
     return source

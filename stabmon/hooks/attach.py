@@ -28,10 +28,12 @@ def attach(recording: Recording, sites: list[Site], observer: type[SigmoidObserv
             blocks.add(block)
             into = StreamHook(recording, f"{block or 'model'} (input)", slots["stream_in"])
             out = StreamHook(recording, f"{block or 'model'} (output)", slots["stream_out"])
-            handles.append(site.place.block.register_forward_pre_hook(into, with_kwargs=True))
-            handles.append(site.place.block.register_forward_hook(out, with_kwargs=True))
-        branch = StreamHook(recording, site.attention.branch, slots["branch"], site.place.gain, slots["layer_scale"])
-        handles.append(site.place.branch.register_forward_hook(branch, with_kwargs=True))
+            handles.append(site.surroundings.block.register_forward_pre_hook(into, with_kwargs=True))
+            handles.append(site.surroundings.block.register_forward_hook(out, with_kwargs=True))
+        branch = StreamHook(
+            recording, site.attention.branch, slots["branch"], site.surroundings.gain, slots["layer_scale"]
+        )
+        handles.append(site.surroundings.branch.register_forward_hook(branch, with_kwargs=True))
         handles += _on_attention(recording, site, slots, observer)
     return handles
 
@@ -63,7 +65,7 @@ def gradient_norms(
     A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
     (DTensor) are left out: the norm of a local part would be wrong.
     """
-    blocks = {site.attention.block: site.place.block for site in sites}
+    blocks = {site.attention.block: site.surroundings.block for site in sites}
     owners: dict[nn.Parameter, str | None] = dict.fromkeys(model.parameters())
     for name in sorted(blocks, key=lambda name: name.count(".")):
         owners.update(dict.fromkeys(blocks[name].parameters(), name))

@@ -68,16 +68,16 @@ class GradientNorms(Guarded):
         if not found:  # an optimizer inside the backward pass has freed them
             return
         norms = _norms([gradient for _, group in found for gradient in group])
-        table, places = self._table(tuple((at.start, len(group)) for at, group in found))
+        table, elements = self._table(tuple((at.start, len(group)) for at, group in found))
         # A row for each group; 0 fills it up.
         each = torch.stack([*norms, norms[0].new_zeros(())])[table]
         total = torch.linalg.vector_norm(each, dim=1)
         if self.scaler is not None and self.scaler.is_enabled():
             total /= self.scaler._get_scale_async()
-        self.recording.buffer.index_copy_(0, places, total)
+        self.recording.buffer.index_copy_(0, elements, total)
 
     def _table(self, groups: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
-        """Return which norms belong to each group of (place, size), [groups, largest size], and the places [groups]."""
+        """Return the norms of each group of (element, size), [groups, largest size], and the elements [groups]."""
         if groups not in self._tables:
             last = sum(size for _, size in groups)
             table = torch.full((len(groups), max(size for _, size in groups)), last)
@@ -85,9 +85,9 @@ class GradientNorms(Guarded):
             for row, (_, size) in enumerate(groups):
                 table[row, :size] = torch.arange(first, first + size)
                 first += size
-            places = torch.tensor([place for place, _ in groups])
+            elements = torch.tensor([element for element, _ in groups])
             device = self.recording.buffer.device
-            self._tables[groups] = table.to(device), places.to(device)
+            self._tables[groups] = table.to(device), elements.to(device)
         return self._tables[groups]
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from stabmon.failures import Failures
 from stabmon.kernels import AuxRequest
 from stabmon.stats import Plan
+from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.stats.direct_writer import DirectWriter
-from stabmon.stats.staged_writer import StagedWriter
 from stabmon.stats.writer import Writer
 
 ROWS_A_SEQUENCE = 16
@@ -36,7 +36,7 @@ class Recording:
         self.initial = torch.tensor(plan.initial, device=device)
         self.buffer = self.initial.clone()
         self.rows = rows
-        self._staged, self._direct = StagedWriter(plan, self.buffer), DirectWriter(self.buffer)
+        self._deferred, self._direct = DeferredWriter(plan, self.buffer), DirectWriter(self.buffer)
         self.active = False
         self.begun = False
         self.offset = 0.5
@@ -46,14 +46,14 @@ class Recording:
 
     @property
     def writer(self) -> Writer:
-        """The way into the buffer: at once where a graph is traced or captured, else staged."""
+        """The way into the buffer: at once where a graph is traced or captured, else deferred."""
         if torch.compiler.is_compiling() or (self.buffer.is_cuda and torch.cuda.is_current_stream_capturing()):
             return self._direct
-        return self._staged
+        return self._deferred
 
     def flush(self) -> None:
-        """Bring what is staged to the buffer: the open step is over."""
-        self._staged.flush()
+        """Bring what is deferred to the buffer: the open step is over."""
+        self._deferred.flush()
 
     def counts(self, module: nn.Module) -> bool:
         """Return whether this pass through ``module`` is to be recorded.

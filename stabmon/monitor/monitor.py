@@ -256,12 +256,12 @@ class Monitor:
 
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
         if self._recording.begun:
-            place = self._recording.buffer if self._recording.active else None
+            buffer = self._recording.buffer if self._recording.active else None
         else:
-            place = self._sealed if self._sealed_step is not None else None
-        if place is not None:
+            buffer = self._sealed if self._sealed_step is not None else None
+        if buffer is not None:
             for name, value in values.items():
-                _write(place, self._recording.plan.logged[name], value)
+                _write(buffer, self._recording.plan.logged[name], value)
 
     def _refuse_closed(self, what: str) -> None:
         if self._closed:

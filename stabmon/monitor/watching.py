@@ -135,7 +135,7 @@ def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
     for name in log:
         if not isinstance(name, str) or not name.isprintable() or not name:
             raise ArgumentError(f"log must be a sequence of names of printable letters, got {name!r}")
-    own = set(Plan(model_map.attentions, optimizer=True, at_start=False).columns)
+    own = set(Plan(model_map.attentions, optimizer=True, preflight=False).columns)
     if taken := sorted(own & set(log)):
         raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")
     return tuple(dict.fromkeys(log))

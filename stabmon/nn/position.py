@@ -30,10 +30,10 @@ def rotate(query: Tensor, key: Tensor, *, base: float = 10000.0) -> tuple[Tensor
     positions = torch.arange(query.shape[-2], device=query.device, dtype=dtype)
     angles = positions[:, None] * base ** (-channels / half)  # [N, D/2]
     cos, sin = angles.cos(), angles.sin()
-    return _turn(query, cos, sin), _turn(key, cos, sin)
+    return _rotate(query, cos, sin), _rotate(key, cos, sin)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.to(cos.dtype).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 

@@ -78,5 +78,5 @@ def _check_sizes(width: int, heads: int, position: Position | None) -> None:
         raise ValueError(f"position must be None, 'rope' or 'alibi', got {position!r}")
     if position == "rope" and (width // heads) % 2:
         raise ValueError(
-            f"rope turns pairs of channels: head dim must be even, got {width} / {heads} = {width // heads}"
+            f"rope rotates pairs of channels: head dim must be even, got {width} / {heads} = {width // heads}"
         )

@@ -35,15 +35,15 @@ class SoftmaxAttention(SelfAttention):
         """Return the terms added to the logits, broadcastable to [B, H, N, N], or None where none is needed."""
         if lengths is None and self.alibi_slopes is None:
             return None
-        places = torch.arange(query.shape[-2], device=query.device)
-        distance = places[:, None] - places
+        positions = torch.arange(query.shape[-2], device=query.device)
+        distance = positions[:, None] - positions
         mask = query.new_zeros(distance.shape)
         if self.alibi_slopes is not None:
             mask = mask - (self.alibi_slopes[:, None, None] * distance.abs()).to(query.dtype)
         if self.is_causal:
             mask = mask.masked_fill(distance < 0, -torch.inf)
         if lengths is not None:
-            mask = mask.masked_fill((places >= lengths[:, None])[:, None, None], -torch.inf)
+            mask = mask.masked_fill((positions >= lengths[:, None])[:, None, None], -torch.inf)
         return mask
 
     def extra_repr(self) -> str:

@@ -122,8 +122,8 @@ def measure(
     refuse_compiled(model)
     found = sites(model, heads)
     model_map = map_of(model, found)
-    plan = Plan(model_map.attentions, at_start=True)
-    recording = _StepZero(plan, new_run.device_of(model), ROWS)
+    plan = Plan(model_map.attentions, preflight=True)
+    recording = _PreflightRecording(plan, new_run.device_of(model), ROWS)
     handles = attach(recording, found, _TwinObserver)
     _one_pass(model, batch, handles)
     recording.flush()
@@ -142,7 +142,7 @@ def _one_pass(model: nn.Module, batch: Batch, handles: Sequence[Any]) -> None:
             handle.remove()
 
 
-class _StepZero(Recording):
+class _PreflightRecording(Recording):
     """Records every pass, and lets a failure of its own be seen."""
 
     def counts(self, module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ at most n·sup w, or √(largest row sum · largest column sum); the second is a
 each row, and for softmax the covariance of the keys under the row's weights, at most max ‖x‖²; the third is at most the
 Frobenius norm of its blocks.
 
-RoPE turns queries and keys by their places: ‖W_qᵀW_k‖₂ then becomes ‖W_q‖₂‖W_k‖₂. A QK norm with gains g divides by
+RoPE rotates queries and keys by position: ‖W_qᵀW_k‖₂ then becomes ‖W_q‖₂‖W_k‖₂. A QK norm with gains g divides by
 the length of each vector, so ‖∂z/∂x‖ is at most G_q = scale ‖W_q‖₂ · max g_q / min rms(q) · √D max g_k (and G_k), and C
 becomes √(mean ‖x‖²) (G_q + G_k)/2. Heads stand below each other: their bounds add as squares. The output projection is
 not in it.

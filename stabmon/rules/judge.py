@@ -58,22 +58,22 @@ class Judge:
         """Yield the findings that opened, grew or cleared at the newest sample of ``run``."""
         seen: set[str | None] = set()
         for observation in self._observations(run):
-            place = None if observation.one_for_the_run else observation.hit.layer
-            seen.add(place)
-            finding = self._open.get(place)
+            layer = None if observation.one_for_the_run else observation.hit.layer
+            seen.add(layer)
+            finding = self._open.get(layer)
             if finding is not None:
                 change = _goes_on(finding, observation, run)
                 if change is not None:
                     yield Changed(finding, change)
             elif self._may_open(observation):
-                before = self._pending.get(place, _Pending(0, run.samples))
-                self._pending[place] = before._replace(samples=before.samples + 1)
+                before = self._pending.get(layer, _Pending(0, run.samples))
+                self._pending[layer] = before._replace(samples=before.samples + 1)
                 if before.samples + 1 >= observation.confirmations:
-                    yield Changed(self._opened(place, observation, run), Transition.OPENED)
+                    yield Changed(self._opened(layer, observation, run), Transition.OPENED)
             else:
-                self._pending.pop(place, None)
+                self._pending.pop(layer, None)
         if self._pending:
-            self._pending = {place: pending for place, pending in self._pending.items() if place in seen}
+            self._pending = {layer: pending for layer, pending in self._pending.items() if layer in seen}
         if self._open:
             yield from self._cleared(seen, run)
 
@@ -91,8 +91,8 @@ class Judge:
             return False
         return math.isfinite(observation.hit.value) or not self._leaves_non_finite
 
-    def _opened(self, place: str | None, observation: Observation, run: Run) -> LiveFinding:
-        pending = self._pending.pop(place)
+    def _opened(self, layer: str | None, observation: Observation, run: Run) -> LiveFinding:
+        pending = self._pending.pop(layer)
         finding = LiveFinding(
             rule=self.rule,
             layer=observation.hit.layer,
@@ -110,12 +110,12 @@ class Judge:
         finding.adopt(observation, run.step)
         finding.fixes = with_effects(observation.fixes(), run)
         finding.recorded()  # a rule that gives something wrong fails here, before the finding is kept
-        self._open[place] = finding
+        self._open[layer] = finding
         return finding
 
     def _cleared(self, seen: set[str | None], run: Run) -> Iterator[Changed]:
-        for place in [place for place in self._open if place not in seen]:
-            finding = self._open[place]
+        for layer in [layer for layer in self._open if layer not in seen]:
+            finding = self._open[layer]
             if not run.was_measured(finding.worst.hit.metric, finding.layer):
                 continue
             if finding.quiet == 0:
@@ -124,7 +124,7 @@ class Judge:
             if finding.quiet >= QUIET:
                 finding.cleared, finding.ended = finding.quiet_since, run.samples
                 finding.touch()
-                del self._open[place]
+                del self._open[layer]
                 yield Changed(finding, Transition.CLEARED)
 
 

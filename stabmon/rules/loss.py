@@ -79,7 +79,7 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     Why it matters: such a run rarely recovers by itself, and every further step is wasted.
     Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding opened
         earlier, its fix comes first.
-    When the fix is wrong: where the data or the loss changed at that step: a new stage of a curriculum, longer
+    When the fix is wrong: where the data or the loss changed at that step: a new phase of a curriculum, longer
         sequences, a warm restart of the rate.
     References: Wortsman et al., arXiv 2309.14322 (divergence after logit growth); measured: losses of healthy runs vary
         by a tenth from sample to sample, medians of 16 by 3 %.

@@ -121,13 +121,13 @@ def _is_gradient(cell: Reading) -> bool:
 
 
 def _path(cell: Reading) -> tuple[object, ...]:
-    layer, place = natural_key(cell.layer or ""), on_path(cell.metric)
+    layer, position = natural_key(cell.layer or ""), on_path(cell.metric)
     if _is_gradient(cell):
         back = tuple((-kind, -number, text) for kind, number, text in layer)
-        return (2, place, back, cell.head or 0)
+        return (2, position, back, cell.head or 0)
     if cell.layer is None:
         return (1,)
-    return (0, layer, place, cell.head or 0)
+    return (0, layer, position, cell.head or 0)
 
 
 def _column(run: Run, cell: Reading) -> int:

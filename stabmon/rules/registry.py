@@ -126,12 +126,12 @@ def rule(
     explained = (symptom_of,) if isinstance(symptom_of, str) else tuple(symptom_of)
 
     def register(check: Check) -> Check:
-        place = _own.get()
-        _check_names(code, name, _RULES | (place or {}))
+        own = _own.get()
+        _check_names(code, name, _RULES | (own or {}))
         title, sections = _parse(code, inspect.getdoc(check) or "")
         limits = _limits_named(code, " ".join(sections.values()))
         made = Rule(code, name, severity, evidence, check, title, sections, explained, judges_non_finite, limits)
-        (_RULES if place is None else place)[code] = made
+        (_RULES if own is None else own)[code] = made
         return check
 
     return register
@@ -140,10 +140,10 @@ def rule(
 @contextmanager
 def collected() -> Iterator[dict[str, Rule]]:
     """Keep the rules that are registered in this block apart from the catalogue."""
-    place: dict[str, Rule] = {}
-    token = _own.set(place)
+    own: dict[str, Rule] = {}
+    token = _own.set(own)
     try:
-        yield place
+        yield own
     finally:
         _own.reset(token)
 

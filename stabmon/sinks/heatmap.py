@@ -36,8 +36,8 @@ def indices(values: Floats, reference: float) -> npt.NDArray[np.uint8]:
     """Return the palette's index of each of ``values`` (any shape); what is not above zero has the lowest shade."""
     with np.errstate(all="ignore"):
         decades = np.log10(np.maximum(values, 0.0).astype(np.float64) / reference)
-    place = np.clip(decades / DECADES, -1.0, 1.0)
-    shade = np.nan_to_num((place + 1.0) / 2.0 * (_SHADES - 1)).round().astype(np.uint8)
+    position = np.clip(decades / DECADES, -1.0, 1.0)
+    shade = np.nan_to_num((position + 1.0) / 2.0 * (_SHADES - 1)).round().astype(np.uint8)
     shade[~np.isfinite(values)] = _NOT_FINITE
     shade[is_missing(values)] = _MISSING
     return shade

@@ -1,6 +1,6 @@
 """From raw sums on the device to one row of series: the plan of the buffer, its writers, and the arithmetic after.
 
-What is named here needs no torch; what hooks call (``stage``, ``direct``, and the statistics beside them) does.
+What is named here needs no torch; what hooks call (the writers, and the statistics beside them) does.
 """
 
 from stabmon.stats.finalise import finalise

@@ -46,11 +46,11 @@ def with_squares(squares: Tensor, rest: Tensor) -> Tensor:
 
 def set_bias(buffer: Tensor, slots: Slots, bias: Tensor | float) -> None:
     """Set the bias of each head; of a bias for each sequence, [B, 1], the mean."""
-    place = buffer[slots["bias"]]
+    element = buffer[slots["bias"]]
     if isinstance(bias, Tensor):
-        place.copy_(bias.detach() if bias.dim() == 1 else bias.detach().mean())
+        element.copy_(bias.detach() if bias.dim() == 1 else bias.detach().mean())
     else:
-        place.fill_(bias)
+        element.fill_(bias)
 
 
 def set_gain(buffer: Tensor, at: slice, gain: Tensor) -> None:

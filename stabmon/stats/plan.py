@@ -39,7 +39,7 @@ class Plan:
         attentions: the model's, in natural order.
         logged: metrics that the user logs.
         optimizer: whether a learning rate can be read.
-        at_start: whether this is the single pass of ``preflight``: there is no gradient, but softmax to compare with.
+        preflight: whether this is the single pass of ``preflight``: there is no gradient, but softmax to compare with.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Plan:
         logged: Sequence[str] = (),
         *,
         optimizer: bool = False,
-        at_start: bool = False,
+        preflight: bool = False,
     ) -> None:
         self.attentions = tuple(attentions)
         self._initial: list[Floats] = []
@@ -62,7 +62,9 @@ class Plan:
         )
         self.logged = {name: self._take(1, Reduction.SET) for name in logged}
         self.initial: Floats = np.concatenate(self._initial)
-        when = {When.ALWAYS, When.PREFLIGHT if at_start else When.TRAINING} | ({When.OPTIMIZER} if optimizer else set())
+        when = {When.ALWAYS, When.PREFLIGHT if preflight else When.TRAINING} | (
+            {When.OPTIMIZER} if optimizer else set()
+        )
         self._metrics = [metric for metric in METRICS.values() if metric.when in when]
         self.layout = Layout.of([*self._wanted(), *((name, None, 1) for name in logged)])
         self.columns = _columns(self.layout)

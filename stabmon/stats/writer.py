@@ -1,4 +1,4 @@
-"""The interface between hooks and the device buffer: ``StagedWriter`` in a plain step, ``DirectWriter`` in a graph."""
+"""The interface between hooks and the device buffer: ``DeferredWriter`` in a step, ``DirectWriter`` in a graph."""
 
 from typing import Protocol
 

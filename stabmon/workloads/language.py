@@ -95,7 +95,7 @@ def next_byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def windows(text: Tensor, batch: int, context: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets [batch, context] int64: windows of ``text`` at random places, targets one byte later.
+    """Return inputs and targets [batch, context] int64: random windows of ``text``, targets one byte later.
 
     Raises:
         ConfigError: the text is shorter than one window.

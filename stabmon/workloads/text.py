@@ -60,9 +60,9 @@ def read(folder: Path, limit: int = LIMIT) -> bytes:
 
 def sources(folder: Path) -> Iterator[Path]:
     """Yield the .py files below ``folder``, in no order."""
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _LEFT_OUT]
-        yield from (Path(place, name) for name in files if name.endswith(".py"))
+        yield from (Path(parent, name) for name in files if name.endswith(".py"))
 
 
 def split(text: bytes) -> Text:

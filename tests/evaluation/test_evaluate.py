@@ -39,10 +39,10 @@ variants:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, report.Evaluation, Counter[str]]:
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "matrix.yaml").write_text(MATRIX)
-    planned = matrix.plan(matrix.load(folder / "matrix.yaml"))
+    runs = matrix.runs_of(matrix.load(folder / "matrix.yaml"))
     seen: Counter[str] = Counter()
-    place = Execution(folder, "cpu", 1, lambda what, done, total: seen.update({what: 1}))
-    return folder, evaluate(planned, place, Limits()), seen
+    execution = Execution(folder, "cpu", 1, lambda what, done, total: seen.update({what: 1}))
+    return folder, evaluate(runs, execution, Limits()), seen
 
 
 def test_what_preflight_and_monitor_find_is_in_the_verdicts(done) -> None:
@@ -87,7 +87,7 @@ def test_finished_runs_are_not_trained_again(done) -> None:
     folder, first, _ = done
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")}
     again = evaluate(
-        matrix.plan(matrix.load(folder / "matrix.yaml")), Execution(folder, "cpu", 1, lambda *_: None), Limits()
+        matrix.runs_of(matrix.load(folder / "matrix.yaml")), Execution(folder, "cpu", 1, lambda *_: None), Limits()
     )
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/outcome.json")} == before
     assert again == first

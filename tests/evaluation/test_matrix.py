@@ -27,16 +27,16 @@ def load(folder: Path, text: str) -> matrix.Matrix:
 
 
 def test_a_workload_means_all_its_bases_and_each_configuration_has_every_seed(tmp_path: Path) -> None:
-    planned = matrix.plan(load(tmp_path, SMALL))
+    runs = matrix.runs_of(load(tmp_path, SMALL))
     names = ["tiny.length.0", "tiny.length.1", "wide.length.0", "wide.length.1", "tiny.zero.0", "tiny.zero.1"]
-    assert [run.name for run in planned] == names
-    assert [run.config.training.seed for run in planned] == [0, 1] * 3
-    assert (planned[-1].configuration, planned[-1].kind, planned[-1].config.model.bias) == ("tiny.zero", "b = 0", 0.0)
+    assert [run.name for run in runs] == names
+    assert [run.config.training.seed for run in runs] == [0, 1] * 3
+    assert (runs[-1].configuration, runs[-1].kind, runs[-1].config.model.bias) == ("tiny.zero", "b = 0", 0.0)
 
 
 def test_the_cpu_s_subset_is_the_first_seed_of_its_bases(tmp_path: Path) -> None:
-    planned = matrix.plan(load(tmp_path, SMALL), cpu_only=True)
-    assert [run.name for run in planned] == ["tiny.length.0", "tiny.zero.0"]
+    runs = matrix.runs_of(load(tmp_path, SMALL), cpu_only=True)
+    assert [run.name for run in runs] == ["tiny.length.0", "tiny.zero.0"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_cpu_s_subset_is_the_first_seed_of_its_bases(tmp_path: Path) -> None
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        matrix.plan(load(tmp_path, SMALL.replace(old, new)))
+        matrix.runs_of(load(tmp_path, SMALL.replace(old, new)))
 
 
 def test_halves_split_each_kind_by_configuration_and_by_names_alone() -> None:
@@ -64,8 +64,8 @@ def test_halves_split_each_kind_by_configuration_and_by_names_alone() -> None:
 
 def test_the_shipped_matrix_holds_the_documented_runs() -> None:
     shipped = matrix.load(SHIPPED)
-    planned = matrix.plan(shipped)
-    assert len(planned) >= 150
-    assert len({run.name for run in planned}) == len(planned)
-    assert len(matrix.plan(shipped, cpu_only=True)) == 30
-    assert {run.config.workload for run in planned} == {"language", "vision", "speech"}
+    runs = matrix.runs_of(shipped)
+    assert len(runs) >= 150
+    assert len({run.name for run in runs}) == len(runs)
+    assert len(matrix.runs_of(shipped, cpu_only=True)) == 30
+    assert {run.config.workload for run in runs} == {"language", "vision", "speech"}

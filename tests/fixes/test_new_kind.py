@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
+from torch import nn
 from typer.testing import CliRunner
 
 import stabmon.fixes
@@ -154,7 +155,7 @@ def test_a_fix_of_an_unknown_kind_is_not_made_but_a_stored_one_is_read(tmp_path:
     assert read.fix == fix
     assert str(read.fix) == "toy weight decay = 0.25"
     with pytest.raises(FixError, match="unknown fix kind"):
-        read.fix.apply(None)
+        read.fix.apply(nn.Identity())
 
 
 def test_every_file_of_the_folder_is_a_kind_and_loads_no_torch() -> None:

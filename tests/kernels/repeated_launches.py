@@ -80,19 +80,19 @@ def tensors(dtype: torch.dtype, offset: int, has_z: bool) -> tuple[torch.Tensor 
 
 
 def compare(kernel: Any, step: int, free: int) -> None:
-    """Launch every kind of tensor three times, in turn, so that later launches are those that the launcher knows."""
+    """Launch every kind of tensor three times in a row, so that later launches are those that the launcher knows."""
     operands = (describe if kernel is by_descriptor else None, None, None)
     for has_z in (False, True):
         constants = {"HAS_Z": has_z, "SIZE": 16, "num_warps": 1}
         launcher = Launcher(kernel, (3, 2), operands, (step, free), constants)
-        for turn in range(3):
+        for repeat in range(3):
             for dtype, offset in ((torch.float16, 0), (torch.float16, 1), (torch.float32, 0), (torch.float32, 4)):
                 given = tensors(dtype, offset, has_z)
-                launcher(given, 0.5 + turn, turn)
+                launcher(given, 0.5 + repeat, repeat)
                 first = given[0] if operands[0] is None else describe(given[0])
-                kernel[3, 2](first, *given[1:], step, free, 0.5 + turn, turn, **constants)
+                kernel[3, 2](first, *given[1:], step, free, 0.5 + repeat, repeat, **constants)
                 found, expected = launches[-2:]
-                assert found[:2] == expected[:2], (kernel, dtype, offset, turn)
+                assert found[:2] == expected[:2], (kernel, dtype, offset, repeat)
                 for mine, its in zip(found.arguments, expected.arguments, strict=True):
                     mine, its = shown(mine), shown(its)
                     assert mine is its or mine == its, (mine, its)

@@ -8,7 +8,7 @@ from stabmon import Schedule, watch
 from stabmon.errors import WatchError
 from stabmon.hooks.recording import Recording
 from stabmon.series import is_missing
-from stabmon.stats.staged_writer import StagedWriter
+from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.store import open_run
 
 
@@ -92,7 +92,7 @@ def test_a_failure_at_the_end_of_a_step_is_reported_once_and_ends_the_measuring(
         loss(model, 0).backward()
         monitor.step()
         monkeypatch.setattr(Recording, "flush", lambda _: 1 / 0)
-        monkeypatch.setattr(StagedWriter, "power", lambda *given: seen.append(given))
+        monkeypatch.setattr(DeferredWriter, "power", lambda *given: seen.append(given))
         for step in range(1, 4):
             loss(model, step).backward()
             monitor.step()

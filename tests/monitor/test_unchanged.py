@@ -139,7 +139,7 @@ def test_steps_that_the_schedule_skips_run_the_operations_of_the_model_alone(tin
 
 
 def test_a_failure_in_a_hook_is_reported_once_and_training_goes_on(tiny, quiet, kept, loss, monkeypatch, caplog):
-    monkeypatch.setattr("stabmon.stats.staged_writer.StagedWriter.call", lambda *_: 1 / 0)
+    monkeypatch.setattr("stabmon.stats.deferred_writer.DeferredWriter.call", lambda *_: 1 / 0)
     model = tiny()
     with watch(model, **quiet) as monitor:
         for step in range(3):

@@ -9,15 +9,15 @@ from stabmon.nn import alibi_slopes, rotate
 def rotated_by_hand(x: torch.Tensor, base: float) -> torch.Tensor:
     """RoPE as multiplication by a complex number, [B, H, N, D] float64."""
     half = x.shape[-1] // 2
-    turns = torch.tensor(
+    angles = torch.tensor(
         [
             [position * base ** (-2 * channel / (2 * half)) for channel in range(half)]
             for position in range(x.shape[-2])
         ],
         dtype=torch.float64,
     )
-    turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(turns), turns)
-    return torch.cat((turned.real, turned.imag), dim=-1)
+    rotated = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat((rotated.real, rotated.imag), dim=-1)
 
 
 def test_rotation_is_a_complex_product() -> None:
@@ -39,18 +39,18 @@ def test_rotated_products_depend_on_the_distance_alone() -> None:
 
 def test_rotation_keeps_type_and_length_of_a_vector() -> None:
     query = torch.randn(1, 1, 300, 64, generator=torch.Generator().manual_seed(2))
-    turned, _ = rotate(query, query)
-    torch.testing.assert_close(turned.norm(dim=-1), query.norm(dim=-1))
+    rotated, _ = rotate(query, query)
+    torch.testing.assert_close(rotated.norm(dim=-1), query.norm(dim=-1))
     exact, _ = rotate(query.double(), query.double())
-    assert (turned - exact).abs().max() < 1e-4
+    assert (rotated - exact).abs().max() < 1e-4
     assert rotate(query.bfloat16(), query.bfloat16())[0].dtype == torch.bfloat16
 
 
 def test_rotation_in_half_precision_computes_its_angles_in_fp32() -> None:
     query = torch.ones(1, 1, 2000, 4, dtype=torch.bfloat16)
-    turned, _ = rotate(query, query)
+    rotated, _ = rotate(query, query)
     exact, _ = rotate(query.double(), query.double())
-    assert (turned.double() - exact).abs().max() <= 2**-8 * math.sqrt(
+    assert (rotated.double() - exact).abs().max() <= 2**-8 * math.sqrt(
         2
     )  # half a unit in the last place of values up to √2
 

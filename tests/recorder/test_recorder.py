@@ -144,10 +144,10 @@ def test_a_full_queue_drops_rows_counts_them_and_reports_it_once(caplog):
     assert [message.count("the queue is full") for message in caplog.messages] == [1, 0]
 
 
-@pytest.mark.parametrize("stage", ["start", "sample"])
-def test_a_failing_sink_is_reported_once_and_the_others_go_on(stage, caplog):
+@pytest.mark.parametrize("method", ["start", "sample"])
+def test_a_failing_sink_is_reported_once_and_the_others_go_on(method, caplog):
     good = ListSink()
-    record = recorder(ListSink(fail=(stage,)), good)
+    record = recorder(ListSink(fail=(method,)), good)
     for step in range(5):
         record.submit(step, torch.zeros(3))
     record.close()

@@ -100,7 +100,7 @@ def test_softmax_has_no_bias_columns_and_a_plain_branch_no_gain():
 
 
 def test_slots_do_not_overlap_and_fill_the_buffer():
-    plan = Plan([_attention(), _attention("layers.1", heads=3)], ("loss",), at_start=True)
+    plan = Plan([_attention(), _attention("layers.1", heads=3)], ("loss",), preflight=True)
     used = np.zeros(plan.width, dtype=int)
     for slots in plan.slots:
         for part in slots.slices.values():

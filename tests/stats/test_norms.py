@@ -17,11 +17,11 @@ from stabmon.nn import SigmoidAttention
 from stabmon.preflight_check.check import measure
 from stabmon.records import Attention
 from stabmon.stats import Plan, finalise
+from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.stats.direct_writer import DirectWriter
 from stabmon.stats.measured import with_output
 from stabmon.stats.rows import row_statistics
 from stabmon.stats.softmax import add_softmax
-from stabmon.stats.staged_writer import StagedWriter
 
 BATCH, HEADS, LENGTH, WIDTH = 2, 2, 64, 16
 REQUEST = AuxRequest(rows=16, offset=0.25)
@@ -55,7 +55,7 @@ def _by(writer_of, change):
         buffer = torch.tensor(plan.initial)
         writer = writer_of(plan, buffer)
         writer.call(plan.slots[0], change(call), slice(None), REQUEST)
-        if isinstance(writer, StagedWriter):
+        if isinstance(writer, DeferredWriter):
             writer.flush()
         return plan, buffer
 
@@ -82,8 +82,8 @@ def _softmax_attention(call):
     return plan, recording.buffer
 
 
-def _staged(plan, buffer):
-    return StagedWriter(plan, buffer)
+def _deferred(plan, buffer):
+    return DeferredWriter(plan, buffer)
 
 
 def _direct(plan, buffer):
@@ -91,9 +91,9 @@ def _direct(plan, buffer):
 
 
 PATHS = {
-    "staged": _by(_staged, lambda call: call),
-    "staged-kernel": _by(_staged, _with_statistics),
-    "staged-window": _by(_staged, lambda call: call._replace(problem=call.problem._replace(window=LENGTH))),
+    "deferred": _by(_deferred, lambda call: call),
+    "deferred-kernel": _by(_deferred, _with_statistics),
+    "deferred-window": _by(_deferred, lambda call: call._replace(problem=call.problem._replace(window=LENGTH))),
     "direct": _by(_direct, lambda call: call),
     "direct-kernel": _by(_direct, _with_statistics),
     "multihead-attention": _multihead_attention,

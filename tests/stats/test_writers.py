@@ -1,4 +1,4 @@
-"""The staged way into the buffer against the direct one: the same calls give the same row."""
+"""The deferred way into the buffer against the direct one: the same calls give the same row."""
 
 import math
 
@@ -12,8 +12,8 @@ from stabmon.kernels.observe import Call
 from stabmon.kernels.problem import Problem
 from stabmon.records import Attention
 from stabmon.stats import Plan, finalise
+from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.stats.direct_writer import DirectWriter
-from stabmon.stats.staged_writer import StagedWriter
 
 ALL, EVERY_ROW = slice(None), AuxRequest(rows=100, offset=0.5)
 
@@ -44,17 +44,17 @@ def _call(seed, heads, key_heads, *, length=7, dtype=torch.float32, bias=None, c
 def _rows(plan, feed):
     """Return the row that ``feed`` makes by each way into the buffer."""
     buffers = [torch.tensor(plan.initial) for _ in range(2)]
-    stage = StagedWriter(plan, buffers[0])
-    feed(stage)
-    stage.flush()
+    writer = DeferredWriter(plan, buffers[0])
+    feed(writer)
+    writer.flush()
     feed(DirectWriter(buffers[1]))
     return [finalise(buffer.numpy(), plan) for buffer in buffers]
 
 
-def _same(staged, direct, rtol=2e-6):
-    assert (np.isnan(staged) == np.isnan(direct)).all()
-    np.testing.assert_allclose(staged, direct, rtol=rtol, atol=1e-6)
-    assert np.isfinite(staged).any()
+def _same(deferred, direct, rtol=2e-6):
+    assert (np.isnan(deferred) == np.isnan(direct)).all()
+    np.testing.assert_allclose(deferred, direct, rtol=rtol, atol=1e-6)
+    assert np.isfinite(deferred).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -101,13 +101,13 @@ def test_a_module_that_is_called_again_adds_to_its_numbers():
                 writer.power(slots["branch"], x * 2)
                 writer.power(slots["stream_out"], x + 1)
 
-    staged, direct = _rows(plan, feed)
-    _same(staged, direct)
+    deferred, direct = _rows(plan, feed)
+    _same(deferred, direct)
     mean = (first.output.square().sum((0, 2, 3)) + second.output.square().sum((0, 2, 3))) / 6
-    np.testing.assert_allclose(staged[plan.columns["attention_norm"]][:4], mean.sqrt(), rtol=1e-6)
-    assert (staged[plan.columns["keys"]] == 11).all()
-    assert (staged[plan.columns["bias"]] == 2).all()
-    np.testing.assert_allclose(staged[plan.columns["branch_ratio"]], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(deferred[plan.columns["attention_norm"]][:4], mean.sqrt(), rtol=1e-6)
+    assert (deferred[plan.columns["keys"]] == 11).all()
+    assert (deferred[plan.columns["bias"]] == 2).all()
+    np.testing.assert_allclose(deferred[plan.columns["branch_ratio"]], 2.0, rtol=1e-6)
 
 
 def test_a_tensor_that_was_changed_in_place_is_measured_again():
@@ -143,14 +143,14 @@ def test_numbers_that_are_not_finite_stay_with_their_layer(bad):
 def test_a_flushed_step_leaves_nothing_for_the_next():
     plan = _plan(2)
     buffer = torch.tensor(plan.initial)
-    stage = StagedWriter(plan, buffer)
+    writer = DeferredWriter(plan, buffer)
     rows = []
     for _ in range(2):
-        stage.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
-        stage.power(plan.slots[0]["branch"], torch.ones(4))
-        stage.flush()
+        writer.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
+        writer.power(plan.slots[0]["branch"], torch.ones(4))
+        writer.flush()
         rows.append(finalise(buffer.numpy(), plan))
         buffer.copy_(torch.tensor(plan.initial))
     np.testing.assert_array_equal(rows[0], rows[1])
-    stage.flush()
+    writer.flush()
     np.testing.assert_array_equal(buffer.numpy(), plan.initial)

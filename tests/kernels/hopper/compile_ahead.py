@@ -78,7 +78,7 @@ def facts(kernel: Any) -> dict[str, Any]:
     """Return what a kernel's code says.
 
     beside: special functions between a wait for S and that for the product before it. forgetful: roles whose loop over
-    turns does not carry its place in the rings. Triton 3.6 folds ``step + (a - b) + b`` in such a loop to ``step``.
+    iterations does not carry its position in the rings. Triton 3.6 folds ``step + (a - b) + b`` there to ``step``.
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"

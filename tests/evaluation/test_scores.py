@@ -1,6 +1,6 @@
 import pytest
 
-from stabmon.evaluation import metrics
+from stabmon.evaluation import scores
 from stabmon.evaluation.intervals import bootstrap, share, wilson
 from stabmon.evaluation.labels import Label
 from tests.evaluation.made import verdict
@@ -15,7 +15,7 @@ FOUR = [
 
 
 def test_the_figures_of_five_known_runs() -> None:
-    row = metrics.row("all", FOUR)
+    row = scores.scores("all", FOUR)
     assert (row.configurations, row.runs, row.failed) == (5, 5, 3)
     assert row.recall.value == pytest.approx(2 / 3)
     assert row.precision.value == pytest.approx(2 / 3)
@@ -29,11 +29,11 @@ def test_the_figures_of_five_known_runs() -> None:
 
 def test_undecided_runs_count_as_healthy_or_not_at_all() -> None:
     middle = verdict("f", failed=False, first=0, label=Label(why="undecided", loss=1.0, reference=None))
-    row = metrics.row("all", [*FOUR, middle])
+    row = scores.scores("all", [*FOUR, middle])
     assert (row.runs, row.failed, row.undecided) == (6, 3, 1)
     assert (row.precision.value, row.precision_of_decided.value) == (pytest.approx(0.5), pytest.approx(2 / 3))
     assert (row.false_alarms.value, row.false_alarms_of_decided.value) == (pytest.approx(1.0), pytest.approx(1.0))
-    assert row.recall == metrics.row("all", FOUR).recall
+    assert row.recall == scores.scores("all", FOUR).recall
 
 
 def test_runs_fixed_by_the_first_fix_and_by_the_second_are_counted() -> None:
@@ -44,36 +44,36 @@ def test_runs_fixed_by_the_first_fix_and_by_the_second_are_counted() -> None:
         verdict("c", **tried, fixed=False, fixed_in_two=False),
         verdict("d", **tried, fixed=False),
     ]
-    row = metrics.row("all", runs)
+    row = scores.scores("all", runs)
     assert (row.fixed.value, row.fixed.count) == (0.25, 4)
     assert (row.fixed_in_two.value, row.fixed_in_two.count) == (0.5, 4)  # d: a second fix that was not tried
 
 
 def test_a_fix_that_was_not_tried_counts_for_nothing_and_a_missing_one_as_a_failure() -> None:
     untried = verdict("a", failed=True, first=0, fixable=True)
-    assert metrics.row("all", [untried]).fixed.value is None
-    assert metrics.row("all", [untried, verdict("b", failed=True)]).fixed.value == 0.0
+    assert scores.scores("all", [untried]).fixed.value is None
+    assert scores.scores("all", [untried, verdict("b", failed=True)]).fixed.value == 0.0
 
 
 def test_nothing_to_count_is_no_figure() -> None:
-    row = metrics.row("healthy", [verdict("e", failed=False)])
+    row = scores.scores("healthy", [verdict("e", failed=False)])
     assert (row.recall.value, row.lead.value, str(row.precision)) == (None, None, "-")
 
 
 def test_there_is_a_row_for_all_runs_each_workload_and_each_kind() -> None:
-    assert [row.title for row in metrics.rows(FOUR)] == ["all", "workload language", "b = 0", "healthy"]
+    assert [row.title for row in scores.scores_by_group(FOUR)] == ["all", "workload language", "b = 0", "healthy"]
 
 
 def test_a_baseline_s_recall_at_a_precision_takes_its_best_threshold() -> None:
-    name = metrics.BASELINES[0].name
+    name = scores.BASELINES[0].name
     runs = [
         verdict("a", failed=True, peak=9.0),
         verdict("b", failed=True, peak=5.0),
         verdict("c", failed=False, peak=7.0),
         verdict("d", failed=False, peak=1.0),
     ]
-    assert metrics.recall_at(runs, name, 1.0) == 0.5
-    assert metrics.recall_at(runs, name, 0.6) == 1.0
+    assert scores.recall_at(runs, name, 1.0) == 0.5
+    assert scores.recall_at(runs, name, 0.6) == 1.0
 
 
 def test_wilson_s_interval_is_the_textbook_s() -> None:

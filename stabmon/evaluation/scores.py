@@ -1,4 +1,4 @@
-"""The figures: recall, precision, false alarms, lead, causes and fixes, each with its interval."""
+"""Scores of an evaluation: recall, precision, false alarms, lead, causes and fixes, each with its interval."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from stabmon.records import Record
 T = TypeVar("T")
 
 
-class Row(Record):
-    """The figures of some runs."""
+class Scores(Record):
+    """The scores of some runs."""
 
     title: str
     configurations: int
@@ -53,8 +53,8 @@ class Row(Record):
     """Share of those in which it was applied at the step of the finding that it then makes healthy."""
 
 
-class BaselineRow(Record):
-    """The figures of a baseline."""
+class BaselineScores(Record):
+    """The scores of a baseline."""
 
     title: str
     source: str
@@ -70,14 +70,14 @@ class BaselineRow(Record):
     """The same, with the precision of both counted without the undecided runs."""
 
 
-def row(title: str, verdicts: Sequence[Verdict]) -> Row:
-    """Return the figures of ``verdicts``."""
+def scores(title: str, verdicts: Sequence[Verdict]) -> Scores:
+    """Return the scores of ``verdicts``."""
     failed = [one for one in verdicts if one.failed]
     leads = [one for one in failed if one.first is not None]
     causes = [one for one in failed if one.found and one.settings]
     tried = [one for one in failed if one.fixed is not None or not one.fixable]
     live = [one for one in failed if one.fixed_live is not None]
-    return Row(
+    return Scores(
         title=title,
         configurations=len({one.configuration for one in verdicts}),
         runs=len(verdicts),
@@ -97,20 +97,20 @@ def row(title: str, verdicts: Sequence[Verdict]) -> Row:
     )
 
 
-def rows(verdicts: Sequence[Verdict]) -> list[Row]:
-    """Return the figures of all runs, of each workload, and of each kind."""
-    found = [row("all", verdicts)]
+def scores_by_group(verdicts: Sequence[Verdict]) -> list[Scores]:
+    """Return the scores of all runs, of each workload, and of each kind."""
+    found = [scores("all", verdicts)]
     for workload, some in _grouped(verdicts, lambda one: one.workload).items():
-        found.append(row(f"workload {workload}", some))
+        found.append(scores(f"workload {workload}", some))
     for kind, some in _grouped(verdicts, lambda one: one.kind).items():
-        found.append(row(kind, some))
+        found.append(scores(kind, some))
     return found
 
 
-def baseline_rows(verdicts: Sequence[Verdict]) -> list[BaselineRow]:
-    """Return the figures of every baseline on the same runs."""
-    ours = row("all", verdicts)
-    return [_baseline_row(baseline.name, baseline.source, verdicts, ours) for baseline in BASELINES]
+def baseline_scores(verdicts: Sequence[Verdict]) -> list[BaselineScores]:
+    """Return the scores of every baseline on the same runs."""
+    ours = scores("all", verdicts)
+    return [_baseline_scores(baseline.name, baseline.source, verdicts, ours) for baseline in BASELINES]
 
 
 def recall_at(verdicts: Sequence[Verdict], name: str, precision: float) -> float:
@@ -124,7 +124,7 @@ def recall_at(verdicts: Sequence[Verdict], name: str, precision: float) -> float
     return best
 
 
-def _baseline_row(name: str, source: str, verdicts: Sequence[Verdict], ours: Row) -> BaselineRow:
+def _baseline_scores(name: str, source: str, verdicts: Sequence[Verdict], ours: Scores) -> BaselineScores:
     failed, decided = [one for one in verdicts if one.failed], _decided(verdicts)
     found = [one for one in failed if one.baselines[name].first is not None]
 
@@ -137,7 +137,7 @@ def _baseline_row(name: str, source: str, verdicts: Sequence[Verdict], ours: Row
     def at(some: Sequence[Verdict], precision: Figure) -> float:
         return 0.0 if precision.value is None else recall_at(some, name, precision.value)
 
-    return BaselineRow(
+    return BaselineScores(
         title=name,
         source=source,
         recall=share(_by_configuration(failed, says)),

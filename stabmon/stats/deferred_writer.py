@@ -1,8 +1,8 @@
-"""The writer of plain steps: measures of a pass are staged, and added to the buffer for all layers together.
+"""The writer of plain steps: measures of a pass are deferred, and added to the buffer for all layers together.
 
 A launch costs more than the few numbers it moves, on a GPU as on a CPU. So a hook takes one norm, or one copy of
-sampled rows, and ``add_staged`` does the rest for all layers at once: when a module is called again before the step is
-over, and at the step's end. What shapes decide is counted on the host.
+sampled rows, and ``add_deferred`` does the rest for all layers at once: when a module is called again before the step
+ends, and at its end. What shapes decide is counted on the host.
 """
 
 import weakref
@@ -56,7 +56,7 @@ class _Sampled(NamedTuple):
 _Pending = TypeVar("_Pending", _Measured, _Sampled)
 
 
-class StagedWriter:
+class DeferredWriter:
     """Notes what hooks measure and brings it to ``buffer`` [plan.width] with few operations.
 
     It does what ``DirectWriter`` does, later. Between two of its calls each slot is written once.
@@ -67,7 +67,7 @@ class StagedWriter:
         self._sums, self._maxima = plan.sums, plan.maxima
         self._norms = torch.zeros_like(buffer[plan.sums])
         """Square roots of what is to be added; of sums alone, since arithmetic on a GPU loses the bits of MISSING."""
-        self._places: dict[int, Tensor] = {}
+        self._views: dict[int, Tensor] = {}
         self._taken: set[int] = set()
         self._measured: list[_Measured] = []
         self._sampled: list[_Sampled] = []
@@ -81,14 +81,14 @@ class StagedWriter:
         """Note the sum of squares of ``x`` and its number of elements for the pair ``at``."""
         self._take(at.start)
         self._counts[at.start + 1] += x.numel()
-        place, last = self._place(at.start), self._stream
+        norm, last = self._norm(at.start), self._stream
         version = -1 if x.is_inference() else x._version
         if last is not None and last[0]() is x and last[1] == version >= 0:
-            place.copy_(self._place(last[2]))  # a block's input is the output of the block before it
+            norm.copy_(self._norm(last[2]))  # a block's input is the output of the block before it
         elif self._direct(x):
-            torch.linalg.vector_norm(x, dtype=torch.float32, out=place)
+            torch.linalg.vector_norm(x, dtype=torch.float32, out=norm)
         else:
-            place.copy_(torch.linalg.vector_norm(x, dtype=wide(x)))
+            norm.copy_(torch.linalg.vector_norm(x, dtype=wide(x)))
         self._stream = (weakref.ref(x), version, at.start)
 
     def gain(self, at: slice, gain: Tensor) -> None:
@@ -117,7 +117,7 @@ class StagedWriter:
         self._counts[slots["counts"].start + 1] += samples * elements
         self._counts[slots["keys"].start] = max(self._counts[slots["keys"].start], keys)
 
-    def add_staged(self) -> None:
+    def add_deferred(self) -> None:
         """Add what was noted to the buffer."""
         if self._taken:
             self.buffer[self._sums].addcmul_(self._norms, self._norms)
@@ -133,7 +133,7 @@ class StagedWriter:
 
     def flush(self) -> None:
         """Add everything to the buffer, what was counted too: it is whole now."""
-        self.add_staged()
+        self.add_deferred()
         counts = self._counts.tobytes()
         if counts != self._counted[0]:
             self._counted = (counts, torch.tensor(self._counts, device=self.buffer.device))
@@ -148,17 +148,17 @@ class StagedWriter:
 
     def _take(self, start: int) -> None:
         if start in self._taken:
-            self.add_staged()
+            self.add_deferred()
         self._taken.add(start)
 
     def _statistics(self, slots: Slots, statistics: Tensor, query: Tensor, key: Tensor) -> None:
         self._measured.append(_Measured(slots, statistics.to(self.buffer.device, non_blocking=True)))
         for at, tokens, count in ((slots["query_squares"], query, 2), (slots["key_squares"], key, 3)):
-            place = self._norms[at]
+            norm = self._norms[at]
             if tokens.size(1) == slots.heads and self._direct(tokens):
-                torch.linalg.vector_norm(tokens, dim=(0, 2, 3), dtype=torch.float32, out=place)
+                torch.linalg.vector_norm(tokens, dim=(0, 2, 3), dtype=torch.float32, out=norm)
             else:
-                place.copy_(square_norm(tokens, slots.heads).sqrt_())
+                norm.copy_(square_norm(tokens, slots.heads).sqrt_())
             self._counts[slots["counts"].start + count] += tokens.size(0) * tokens.size(2)
 
     def _rows(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
@@ -191,11 +191,11 @@ class StagedWriter:
             self._counts[start + 2] += rows.query.size(0) * rows.query.size(2)
             self._counts[start + 3] += key.size(0) * key.size(2)
 
-    def _place(self, start: int) -> Tensor:
+    def _norm(self, start: int) -> Tensor:
         """Return the element ``start`` of the norms as a view that is made once."""
-        if start not in self._places:
-            self._places[start] = self._norms[start]
-        return self._places[start]
+        if start not in self._views:
+            self._views[start] = self._norms[start]
+        return self._views[start]
 
 
 def _runs(calls: Sequence[_Pending]) -> Iterator[list[_Pending]]:
