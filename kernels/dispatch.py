@@ -23,7 +23,11 @@ def attend(
     """
     query, key, value = _autocast(query, key, value)
     validation.check_switches(options)
-    signed = _signature(query, key, value, options, lengths)
+    try:
+        signed = _signature(query, key, value, options, lengths)
+    except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
+        validation.check_layouts(query, key, value, options, lengths.key_lengths)
+        raise
     chosen = memoize(signed, lambda: _choose(query, key, value, options, lengths))
     validation.check_request(return_aux)
     problem = _complete(query, key, value, options, lengths)
@@ -54,6 +58,7 @@ def _signed(given: object) -> Hashable:
 
 def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Chosen:
     """Check a call and choose its backend."""
+    validation.check_layouts(query, key, value, options, lengths.key_lengths)
     validation.check_shapes(query, key, value, options["enable_gqa"])
     validation.check_key_lengths(lengths.key_lengths, query)
     validation.check_options(query, key, value, options)
@@ -76,7 +81,7 @@ def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     kind = query.device.type
-    if query.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    if query.dtype == torch.float64 or query.is_meta or not torch.is_autocast_enabled(kind):
         return query, key, value
     dtype = torch.get_autocast_dtype(kind)
     return query.to(dtype), key.to(dtype), value.to(dtype)

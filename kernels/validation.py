@@ -140,6 +140,25 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H
             raise ValueError(f"{name} must be on {query.device} to match query, got {tensor.device}")
 
 
+def check_layouts(query: Tensor, key: Tensor, value: Tensor, options: Options, key_lengths: Tensor | None) -> None:
+    """Refuse tensors that are no dense array: nested, sparse.
+
+    Raises:
+        TypeError: one of them is.
+    """
+    given = {"query": query, "key": key, "value": value, "key_lengths": key_lengths}
+    for name, tensor in (given | {name: options[name] for name in ("bias", "alibi_slopes")}).items():
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.is_nested:
+            raise TypeError(
+                f"{name} must be a dense tensor, got a nested one; pass padded sequences with key_lengths, or packed "
+                "ones to sigmoid_attention_varlen"
+            )
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got one of {tensor.layout}; call {name}.to_dense()")
+
+
 def check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
     """Refuse tensors that are not [B, H, N_q, D] and twice [B, H_k, N_k, D]."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):

@@ -5,6 +5,7 @@ with i' = i + N_k − N_q (sequences end together). ``visible_keys`` says which 
 is 0. Packed sequences are one long sequence whose rows see the keys of their own sequence alone.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class _Rows(NamedTuple):
 def sigmoid_attention(problem: Problem) -> Tensor:
     """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32."""
     query, key, value = problem[:3]
-    with torch.autocast(query.device.type, enabled=False):
+    with _without_autocast(query):
         rows = _rows(problem, torch.arange(query.size(2), device=query.device))
         z = logits(query, key, problem.scale, problem.alibi_slopes, rows.positions)
         weights = torch.sigmoid(z + _bias(problem, rows, z))
@@ -39,6 +40,11 @@ def sigmoid_attention(problem: Problem) -> Tensor:
         if valid is not None:
             weights = weights.masked_fill(~valid, 0.0)
         return (weights @ _for_each_head(value.to(z.dtype), query)).to(query.dtype)
+
+
+def _without_autocast(query: Tensor) -> AbstractContextManager[object]:
+    """Return a block in which nothing is cast; a meta device has no autocast to switch off."""
+    return nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False)
 
 
 def logits(
@@ -106,7 +112,7 @@ def visible_keys(
 def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | None = None) -> Tensor:
     """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` query rows a sampled sequence."""
     query, key = problem.query, problem.key
-    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+    with torch.no_grad(), _without_autocast(query):
         sampled = _sample(problem, rows, offset)
         if sampled.sequence is None:
             query = query.index_select(2, sampled.rows)

@@ -71,6 +71,45 @@ def test_a_wrong_call_raises_an_error_with_the_expected_and_the_given_value(chan
         sigmoid_attention(**(GOOD | change))
 
 
+def nested(layout):
+    return torch.nested.nested_tensor([torch.zeros(4, 8, 16), torch.zeros(4, 8, 16)], layout=layout)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning", "ignore:.*Sparse:UserWarning")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": lambda: nested(torch.strided)}, "query must be a dense tensor, got a nested one; pass padded"),
+        ({"value": lambda: nested(torch.jagged)}, "value must be a dense tensor, got a nested one; pass padded"),
+        ({"key": lambda: tensor().to_sparse()}, r"key must be a dense tensor, .* torch\.sparse_coo; call key\.to_dense"),
+        ({"key": lambda: tensor(8, 16).to_sparse_csr()}, r"key must be a dense tensor, .* torch\.sparse_csr"),
+        ({"bias": lambda: tensor(4).to_sparse()}, r"bias must be a dense tensor, .* torch\.sparse_coo"),
+        ({"query": lambda: tensor(dtype=torch.float8_e4m3fn)}, r"query must be of float16, .* got torch\.float8_e4m3fn"),
+    ],
+    ids=["strided nested", "jagged nested", "sparse", "compressed sparse", "sparse bias", "float8"],
+)
+def test_a_tensor_of_another_kind_is_refused_each_time(change, message):
+    ((name, make),) = change.items()
+    changed = {name: make()}
+    if "float8" in message:
+        changed = dict.fromkeys(GOOD, changed[name])
+    for _ in range(2):
+        with pytest.raises(TypeError, match=message):
+            sigmoid_attention(**(GOOD | changed))
+
+
+def test_tensors_of_a_meta_device_give_shapes():
+    query = torch.empty(2, 4, 8, 16, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    key, lengths = torch.empty(2, 2, 6, 16, dtype=torch.bfloat16, device="meta"), torch.empty(2, device="meta").int()
+    bias = torch.empty(4, device="meta", requires_grad=True)
+    options = {"bias": bias, "enable_gqa": True, "key_lengths": lengths}
+    output, aux = sigmoid_attention(query, key, key, **options, return_aux=AuxRequest(4))
+    assert (output.device.type, output.shape, output.dtype) == ("meta", query.shape, query.dtype)
+    assert aux.statistics.shape == (2, 4, 9)
+    output.sum().backward()
+    assert (query.grad.shape, bias.grad.shape) == (query.shape, bias.shape)
+
+
 WITHOUT_TRITON = [
     (
         tensor(),
