@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from stabmon.errors import ArgumentError
+
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Attribute names that torch.compile, DDP, FSDP and activation checkpointing put into a module's path."""
 
@@ -10,6 +12,19 @@ RUN_NAME = r"^\w[\w.-]*$"
 """The form of a run's name, which is also its folder's: letters, digits and '_', from the second on '.' and '-'."""
 
 _PATTERN = re.compile(r"\d+|\D+")
+
+
+def check_run_name(name: object) -> None:
+    """Refuse what cannot be a run's name.
+
+    Raises:
+        ArgumentError: it is no text that ``RUN_NAME`` describes.
+    """
+    if not (isinstance(name, str) and re.fullmatch(RUN_NAME, name)):
+        raise ArgumentError(
+            f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
+            "it is the run's folder in dir"
+        )
 
 
 def own_name(name: str) -> str:

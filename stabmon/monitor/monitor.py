@@ -68,13 +68,14 @@ class Monitor:
     def attach(
         self, model: nn.Module, optimizer: Optimizer | None, found: list[Site], scaler: GradScaler | None
     ) -> None:
-        """Put the hooks on; ``watch`` calls this."""
+        """Put the hooks on, all or none; ``watch`` calls this."""
         self._sites, self._optimizer = found, optimizer
         self._gradients = gradient_norms(model, self._recording, found, scaler, self._backward_began)
         try:
             self._put_on()
         except BaseException:
-            self.close(failed=True)
+            self._closed = True
+            self._take_off()
             raise
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -46,8 +47,13 @@ class NewRun(NamedTuple):
     path: Path | None
 
 
-def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures) -> NewRun:
-    """Start the run of ``model``; prints the map where the console is wanted. A run that fails here leaves no files.
+@contextmanager
+def started(
+    model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures
+) -> Iterator[NewRun]:
+    """Start the run of ``model`` for a block that puts it to use; print the map where the console is wanted.
+
+    A run that fails here, or whose block fails, leaves no files.
 
     Raises:
         StoreError: the run's folder cannot be written, or a run of this name exists already.
@@ -63,13 +69,18 @@ def start(model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions
         recorder = Recorder(
             plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine, failures=failures
         )
+        try:
+            yield NewRun(recorder, path)
+        except BaseException:
+            recorder.discard()
+            raise
     if options.console and writes:
         _print_map(model_map, failures)
-    return NewRun(recorder, path)
 
 
 def _stem(model: nn.Module) -> str:
-    return f"{type(model).__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
+    kind = re.sub(r"\W", "_", type(model).__name__.lower())
+    return f"{kind or 'model'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 @contextmanager

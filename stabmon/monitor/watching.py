@@ -1,6 +1,5 @@
 """``watch`` a model and get a ``Monitor``."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from stabmon.monitor.arguments import check_model, check_options
 from stabmon.monitor.generators import same_generators
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.watched import claim, refuse_compiled, release
-from stabmon.names import RUN_NAME
+from stabmon.names import check_run_name
 from stabmon.records import ModelMap
 from stabmon.schedule import Schedule
 from stabmon.stats import Plan
@@ -92,11 +91,8 @@ def watch(
             name=name,
         )
         refuse_compiled(model)
-        if name is not None and not (isinstance(name, str) and re.match(RUN_NAME, name)):
-            raise ArgumentError(
-                f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
-                "it is the run's folder in dir"
-            )
+        if name is not None:
+            check_run_name(name)
         found = sites(model, heads)
         options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
         return _watched(
@@ -120,12 +116,12 @@ def _watched(
     recording = Recording(plan, new_run.device_of(model), schedule.rows, failures)
     claim(model, found)
     try:
-        run = new_run.start(model, model_map, plan, options, failures)
+        with new_run.started(model, model_map, plan, options, failures) as run:
+            monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
+            monitor.attach(model, optimizer, found, scaler)
     except BaseException:
         release(found)
         raise
-    monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
-    monitor.attach(model, optimizer, found, scaler)
     return monitor
 
 

@@ -101,7 +101,7 @@ class Recorder:
         self._moved = clock.monotonic()
         self._submitted = 0
         self._ring = Ring(capacity, width)
-        self._queue: queue.SimpleQueue[_Sample | threading.Event | RunState] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Sample | threading.Event | RunState | None] = queue.SimpleQueue()
         self._process = os.getpid()
         self._closed = False
         self._rules = Lane("rules", self._rules_failed)
@@ -167,6 +167,12 @@ class Recorder:
         self._queue.put(state)
         if timeout:
             self.join(timeout)
+
+    def discard(self) -> None:
+        """End a run that has not begun: sinks that can undo their start leave nothing of it, others close as failed."""
+        self._closed = True
+        self._queue.put(None)
+        self.join(2 * self._share)
 
     def join(self, timeout: float = 60.0) -> None:
         """Wait until a closed recorder has ended."""
@@ -284,8 +290,11 @@ class Recorder:
             overhead=self.overhead,
         )
 
-    def _finish(self, state: RunState) -> None:
-        """End the rules, hand over every finding as it stands, and end the sinks, all at the same time."""
+    def _finish(self, state: RunState | None) -> None:
+        """End the rules, hand over every finding as it stands, and end the sinks, all at the same time.
+
+        state: None for a run that is discarded.
+        """
         self._rules.end((self._take_findings, ()))
         if not self._rules.ended(self._share):
             self._report_hanging(self._rules, "it is ended; `stabmon findings RUN --replay` evaluates the others again")
@@ -293,7 +302,10 @@ class Recorder:
             self._rules.ended(_LAST)
         found, beat = list(self._findings), self._heartbeat()
         for lane in self._sinks:
-            lane.finish(found, beat, state)
+            if state is None:
+                lane.end((lane.discard, ()))
+            else:
+                lane.finish(found, beat, state)
         for lane in self._sinks:
             if not lane.ended(getattr(lane.sink, "closing", self._share)):
                 self._report_hanging(lane, f"the run is closed without the {lane.waiting} samples that wait for it")
@@ -336,7 +348,7 @@ class _SinkLane(Lane):
         self.end(*calls, (self._close, (state,)))
 
     def discard(self) -> None:
-        """End the sink of a run that has not begun, in the caller's thread."""
+        """End the sink of a run that has not begun."""
         try:
             if isinstance(self.sink, Discarding):
                 self.sink.discard()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stabmon.errors import StoreError
 from stabmon.findings.digest import counts
-from stabmon.names import natural_key
+from stabmon.names import check_run_name, natural_key
 from stabmon.records import Record, RunState, Severity
 from stabmon.store.connect import FILE, in_our_words
 from stabmon.store.reader import open_run
@@ -83,8 +83,10 @@ def fresh_name(directory: Path | str, name: str) -> str:
     Making the folder is what takes the name: of several processes that start at once, each gets its own.
 
     Raises:
+        ArgumentError: ``name`` cannot be a run's; nothing was made.
         StoreError: the folder cannot be made.
     """
+    check_run_name(name)
     with in_our_words(Path(directory) / name, "creating the run"):
         Path(directory).mkdir(parents=True, exist_ok=True)
         for number in count(1):

@@ -175,3 +175,10 @@ def test_an_empty_token_is_refused_from_file_and_environment(tmp_path: Path, cap
 def test_every_command_is_tried(capsys) -> None:
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == {*COMMANDS}
     assert config.documented()
+
+
+def test_a_run_name_that_cannot_be_a_folder_is_refused_and_nothing_is_made(tmp_path: Path, capsys) -> None:
+    said = refused(capsys, "train", "naive", "--steps", "1", "--device", "cpu", "--name", "[/red]")
+    assert "name must be letters, digits and '_'" in said
+    assert "'[/red]'" in said
+    assert not list(tmp_path.iterdir())

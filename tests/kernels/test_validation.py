@@ -81,10 +81,16 @@ def nested(layout):
     [
         ({"query": lambda: nested(torch.strided)}, "query must be a dense tensor, got a nested one; pass padded"),
         ({"value": lambda: nested(torch.jagged)}, "value must be a dense tensor, got a nested one; pass padded"),
-        ({"key": lambda: tensor().to_sparse()}, r"key must be a dense tensor, .* torch\.sparse_coo; call key\.to_dense"),
+        (
+            {"key": lambda: tensor().to_sparse()},
+            r"key must be a dense tensor, .* torch\.sparse_coo; call key\.to_dense",
+        ),
         ({"key": lambda: tensor(8, 16).to_sparse_csr()}, r"key must be a dense tensor, .* torch\.sparse_csr"),
         ({"bias": lambda: tensor(4).to_sparse()}, r"bias must be a dense tensor, .* torch\.sparse_coo"),
-        ({"query": lambda: tensor(dtype=torch.float8_e4m3fn)}, r"query must be of float16, .* got torch\.float8_e4m3fn"),
+        (
+            {"query": lambda: tensor(dtype=torch.float8_e4m3fn)},
+            r"query must be of float16, .* got torch\.float8_e4m3fn",
+        ),
     ],
     ids=["strided nested", "jagged nested", "sparse", "compressed sparse", "sparse bias", "float8"],
 )

@@ -88,6 +88,22 @@ def test_a_sink_that_refuses_its_start_leaves_no_run(tiny, tmp_path, kept):
     watch(model, dir=tmp_path / "runs", name="one", console=False).close()
 
 
+def test_hooks_that_cannot_be_put_on_leave_no_run(tiny, tmp_path, kept, monkeypatch):
+    def refuse(*_):
+        raise KeyError("no hook for you")
+
+    model, threads = tiny(), threading.active_count()
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monkeypatch.setattr(optimizer, "register_step_post_hook", refuse)
+    with pytest.raises(KeyError, match="no hook for you"):
+        watch(model, optimizer, dir=tmp_path / "runs", name="one", console=False, sinks=[kept])
+    assert not list(tmp_path.iterdir())
+    assert threading.active_count() == threads
+    assert hooks == sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    watch(model, dir=tmp_path / "runs", name="one", console=False).close()
+
+
 def test_a_model_without_attention_is_refused(quiet):
     with pytest.raises(ModelError, match="found no attention in Linear"):
         watch(nn.Linear(2, 2), **quiet)
@@ -143,7 +159,7 @@ def test_another_number_of_heads_than_expected_is_reported(tiny, quiet, caplog):
     assert len(monitor.failures) == 1
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "", "-x"])
+@pytest.mark.parametrize("name", ["a/b", "..", "", "-x", "x\n", "[/red]"])
 def test_a_name_that_leaves_the_folder_is_refused(tiny, quiet, name):
     with pytest.raises(WatchError, match=r"name must be letters, digits and '_'.*the run's folder"):
         watch(tiny(), name=name, **quiet)
