@@ -17,7 +17,7 @@ READER_GONE = 141
 EXIT_CODES = (
     "Exit codes: 0 healthy or done; 1 a finding at error level (findings, preflight, train) or a failed check"
     " (selftest); 2 wrong use, a damaged run, or a machine that lacks what was asked for; 70 an internal error; 130"
-    " interrupted; 141 the reader of the output has gone."
+    " interrupted; 141 the reader of the output has gone; 143 ended by SIGTERM, which a shell says itself."
 )
 
 

@@ -44,7 +44,33 @@ def test_no_worker_outlives_the_process_that_started_it(ended_by: signal.Signals
     else:
         process.send_signal(ended_by)
     process.communicate(timeout=60)  # the tasks would take 300 s
+    wait_for_the_end(workers)
+
+
+def children(process: int) -> list[int]:
+    """Return the workers among the children of ``process``."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for_the_end(processes: list[int]) -> None:
     deadline = time.monotonic() + 60
-    while any(is_running(worker) for worker in workers) and time.monotonic() < deadline:
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(is_running(worker) for worker in workers)
+    assert not any(map(is_running, processes))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("ended_by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)], ids=str)
+def test_evaluate_ends_with_its_workers_while_they_begin(ended_by: signal.Signals, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stabmon", "evaluate", "--jobs", "2", "--device", "cpu", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + 300
+        while len(workers := children(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(workers) == 2
+        (os.killpg if ended_by is signal.SIGINT else os.kill)(process.pid, ended_by)
+        _, said = process.communicate(timeout=60)  # the matrix would take hours
+    assert process.returncode == code, said.decode()
+    assert b"Traceback" not in said
+    wait_for_the_end(workers)
