@@ -143,38 +143,38 @@ def _attend(
     first = asked if observed is None else observed
     if first is None:
         return _run(problem, backend, None)[0], None, None
-    output, statistics = _run(problem, backend, _sample(problem, first))
+    output, statistics = _run(problem, backend, _sampling(problem, first))
     name = choice.forward(problem) if backend == "auto" else backend
     aux = AuxOutput(statistics, name, choice.form_of(problem, name))
     if asked is None or observed is None or asked == observed:
         return output, aux if observed else None, aux if asked else None
     sums = statistics[..., 0].contiguous()
-    return output, aux, aux._replace(statistics=_measure(problem, backend, sums, _sample(problem, asked)))
+    return output, aux, aux._replace(statistics=_measure(problem, backend, sums, _sampling(problem, asked)))
 
 
-def _sample(problem: Problem, request: AuxRequest) -> ops.Sample:
+def _sampling(problem: Problem, request: AuxRequest) -> ops.Sampling:
     return request.rows, request.offset, problem.batch if request.sequences is None else request.sequences
 
 
-def _run(problem: Problem, backend: Chosen, sample: ops.Sample | None) -> tuple[Tensor, Tensor]:
-    """Return output and statistics; the latter are undefined where no sample is asked for."""
+def _run(problem: Problem, backend: Chosen, sampling: ops.Sampling | None) -> tuple[Tensor, Tensor]:
+    """Return output and statistics; the latter are undefined where none are asked for."""
     if backend != "eager":
-        return ops.attend(problem, sample, backend)
+        return ops.attend(problem, sampling, backend)
     output = reference.sigmoid_attention(problem)
-    if sample is None:
+    if sampling is None:
         return output, output
-    return output, _measure(problem, backend, reference.output_square_sum(problem, output), sample)
+    return output, _measure(problem, backend, reference.output_square_sum(problem, output), sampling)
 
 
-def _measure(problem: Problem, backend: Chosen, sums: Tensor, sample: ops.Sample) -> Tensor:
-    """Return the statistics of a sample, given Σ out² [B, H]."""
+def _measure(problem: Problem, backend: Chosen, sums: Tensor, sampling: ops.Sampling) -> Tensor:
+    """Return the statistics that ``sampling`` asks for, given Σ out² [B, H]."""
     if backend != "eager":
-        return ops.row_statistics(problem, sums, sample)
-    if sample[0] == 0:
+        return ops.row_statistics(problem, sums, sampling)
+    if sampling[0] == 0:
         rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
         rest[..., -1] = -torch.inf
     else:
-        rest = reference.row_statistics(_detached(problem), *sample)
+        rest = reference.row_statistics(_detached(problem), *sampling)
     return torch.cat([sums[..., None], rest], dim=-1)
 
 

@@ -2,7 +2,8 @@
 
 Every pair of query and key of a sequence counts, whatever mask, window or padding hides it: 4·D operations forward and
 10·D backward, which computes the logits again. So the count does not depend on the backend, and compares with softmax.
-Importing torch's counter imports triton, so the formulas are registered once somebody else imports it.
+Importing torch's counter imports triton, so the formulas are registered by an import hook when something else imports
+it. A check at the operator's first call would be too late: ``FlopCounterMode`` copies torch's registry when it is made.
 """
 
 import importlib.util

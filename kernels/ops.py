@@ -21,7 +21,7 @@ from . import choice, flops
 from .cache import memoize
 from .problem import FIELDS, Problem
 
-Sample = tuple[int, float, int]
+Sampling = tuple[int, float, int]
 """The rows to measure as the operators take them: rows, offset, sequences."""
 
 _TYPES = {
@@ -39,21 +39,21 @@ _LIBRARY = torch.library.Library("stabmon", "DEF")
 _BELOW = torch._C._after_autograd_keyset
 _REST = _BELOW - DispatchKeySet(DispatchKey.ADInplaceOrView) - DispatchKeySet(DispatchKey.BackendSelect)
 _DEVICES = (DispatchKey.CUDA, DispatchKey.CPU)
-_UNMEASURED: Sample = (-1, 0.0, 0)
+_UNMEASURED: Sampling = (-1, 0.0, 0)
 
 
-def attend(problem: Problem, sample: Sample | None, backend: str) -> tuple[Tensor, Tensor]:
+def attend(problem: Problem, sampling: Sampling | None, backend: str) -> tuple[Tensor, Tensor]:
     """Return the output [B, H, N_q, D] and ``STATISTICS`` [B, H, 9] float32, by "triton" or "hopper".
 
-    sample: None for no statistics, an empty tensor.
+    sampling: None for no statistics, an empty tensor.
     """
-    output, statistics = sigmoid_attention_op(*problem, *(sample or _UNMEASURED), backend)
+    output, statistics = sigmoid_attention_op(*problem, *(sampling or _UNMEASURED), backend)
     return output, statistics
 
 
-def row_statistics(problem: Problem, sums: Tensor, sample: Sample) -> Tensor:
-    """Return ``STATISTICS`` [B, H, 9] float32, the first of which are ``sums`` [B, H], of another sample."""
-    measured: Tensor = row_statistics_op(*problem, sums, *sample)
+def row_statistics(problem: Problem, sums: Tensor, sampling: Sampling) -> Tensor:
+    """Return ``STATISTICS`` [B, H, 9] float32, the first of which are ``sums`` [B, H], of another request."""
+    measured: Tensor = row_statistics_op(*problem, sums, *sampling)
     return measured
 
 
@@ -94,7 +94,7 @@ def _choose(
 
 
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return output and statistics of ``Problem``'s fields, a ``Sample`` and ``backend``; rows < 0: no statistics."""
+    """Return output and statistics of ``Problem``'s fields, a ``Sampling`` and ``backend``; rows < 0: no statistics."""
     problem, (rows, offset, sequences, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     output, measure = torch.empty_like(problem.query), None
     if rows >= 0:
@@ -130,7 +130,7 @@ def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor,
 
 
 def _compute_statistics(*arguments: Any) -> Tensor:
-    """Return the statistics [B, H, 9] float32 of ``Problem``'s fields, sums and a ``Sample``."""
+    """Return the statistics [B, H, 9] float32 of ``Problem``'s fields, sums and a ``Sampling``."""
     from .triton.statistics_launch import row_statistics
 
     return row_statistics(Problem(*arguments[:FIELDS]), *arguments[FIELDS:])

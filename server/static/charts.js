@@ -18,7 +18,7 @@ export function defaultMetric(session) {
 
 export class Charts {
   /** act: {change(patch), hover, leave, click, zoom, openLayer(layer)}. */
-  constructor(place, act) {
+  constructor(container, act) {
     this.act = act;
     this.select = h("select", { "aria-label": "Metric", onchange: () => act.change({ metric: this.select.value }) });
     this.back = h("button.crumb", { type: "button", hidden: true, onclick: () => act.change({ layer: null }) }, "all layers");
@@ -33,7 +33,7 @@ export class Charts {
     this.loss.title.textContent = "loss";
     this.gradient.title.textContent = "gradient norm";
     this.panels = [this.heat, this.curves, this.loss, this.gradient];
-    place.replaceChildren(...this.panels.map((panel) => panel.element));
+    container.replaceChildren(...this.panels.map((panel) => panel.element));
   }
 
   /** What a live stream must send for what is shown. */

@@ -18,8 +18,8 @@ export const runColour = (index) => RUNS[isDark() ? "dark" : "light"][index % 5]
 const rgb = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 
 /** The colour at 0..1 of a list of colours. */
-function mix(list, place) {
-  const at = Math.min(Math.max(place, 0), 1) * (list.length - 1);
+function mix(list, position) {
+  const at = Math.min(Math.max(position, 0), 1) * (list.length - 1);
   const index = Math.min(Math.floor(at), list.length - 2);
   const [first, second] = [rgb(list[index]), rgb(list[index + 1])];
   return `rgb(${first.map((part, channel) => Math.round(part + (second[channel] - part) * (at - index))).join()})`;
@@ -27,13 +27,13 @@ function mix(list, place) {
 
 /** One colour a layer, by depth; the ends that vanish on the background are left out. */
 export function depthColour(index, count) {
-  const place = count < 2 ? 0.4 : index / (count - 1);
-  return mix(CIVIDIS, isDark() ? 0.36 + 0.64 * place : 0.86 * place);
+  const position = count < 2 ? 0.4 : index / (count - 1);
+  return mix(CIVIDIS, isDark() ? 0.36 + 0.64 * position : 0.86 * position);
 }
 
 const scaleOf = (list) => list.map((colour, index) => [index / (list.length - 1), colour]);
 
-/** What a metric's heatmap is coloured by: kind, place(value) on the axis of colours, far(place) from neutral, its ends, ticks and colours. */
+/** What a metric's heatmap is coloured by: kind, position(value) on the axis of colours, far(position) from neutral, its ends, ticks and colours. */
 export function scaleFor(info, series, range) {
   const found = extent(series.columns, series.steps, ...(range ?? []));
   const [low, high] = found ?? [0, 1];
@@ -51,7 +51,7 @@ function aroundHealthy(healthy, low, high) {
   for (let power = -step * Math.floor(reach / step); power <= reach; power += step) ticks.push(power);
   return {
     kind: `ratio to ${number(healthy)}, where a healthy run is`,
-    place: (value) => Math.log2(value / healthy),
+    position: (value) => Math.log2(value / healthy),
     far: Math.abs,
     ends: [-reach, reach],
     ticks,
@@ -64,21 +64,21 @@ function logarithmic(low, high) {
   const top = Math.max(high, low * 1.25);
   const ticks = logTicks(low, top);
   const ends = [Math.log10(low), Math.log10(top)];
-  return { kind: "log scale", place: Math.log10, far: same, ends, ticks, labels: ticks.map(tickText), colours: scaleOf(CIVIDIS) };
+  return { kind: "log scale", position: Math.log10, far: same, ends, ticks, labels: ticks.map(tickText), colours: scaleOf(CIVIDIS) };
 }
 
 function linear(low, high) {
   const ends = high > low ? [low, high] : [low, low + 1];
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => ends[0] + part * (ends[1] - ends[0]));
   const labels = ticks.map((tick) => number(Number(tick.toPrecision(3))));
-  return { kind: "linear scale", place: same, far: same, ends, ticks, labels, colours: scaleOf(CIVIDIS) };
+  return { kind: "linear scale", position: same, far: same, ends, ticks, labels, colours: scaleOf(CIVIDIS) };
 }
 
 function aroundZero(reach) {
   const ticks = [-reach, -reach / 2, 0, reach / 2, reach];
   return {
     kind: "linear scale around 0",
-    place: same,
+    position: same,
     far: Math.abs,
     ends: [-reach, reach],
     ticks,

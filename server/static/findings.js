@@ -24,15 +24,15 @@ export const inOrder = ({ digest, findings }) =>
 const steps = ({ opened, cleared }) => (cleared === null ? `since ${opened}` : `${opened}–${cleared}`);
 
 /** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {digest, findings, chosen, rules, unfolded}. */
-export function drawFindings(place, { digest, findings, chosen, rules, unfolded }, act) {
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-  const scrolled = place.scrollTop;
+export function drawFindings(container, { digest, findings, chosen, rules, unfolded }, act) {
+  const focused = container.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  const scrolled = container.scrollTop;
   const head = h("div.side-head", {}, h("h2.side-title", {}, "Findings"), h("span.dim", {}, String(findings.length)));
   const list = resolved(digest.entries, findings).map((entry) => drawEntry(entry, { chosen, rules, unfolded }, act));
   const none = h("p.dim.none", {}, "No rule has found anything. The curves show what was measured.");
-  place.replaceChildren(head, findings.length ? h("ul.groups", {}, list) : none);
-  place.scrollTop = scrolled;
-  if (focused) place.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  container.replaceChildren(head, findings.length ? h("ul.groups", {}, list) : none);
+  container.scrollTop = scrolled;
+  if (focused) container.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
 function drawEntry(entry, shown, act) {
@@ -64,11 +64,11 @@ function drawEntry(entry, shown, act) {
 function drawRow(finding, { chosen, rules }, act) {
   const key = keyOf(finding);
   const holds = key === chosen;
-  const place = `${finding.layer ?? "run"}${finding.head === null ? "" : ` · head ${finding.head}`}`;
+  const where = `${finding.layer ?? "run"}${finding.head === null ? "" : ` · head ${finding.head}`}`;
   const button = h(
     "button.row",
     { type: "button", "aria-expanded": String(holds), "data-focus": key, onclick: () => act.choose(holds ? null : finding) },
-    h("span", {}, place),
+    h("span", {}, where),
     h("span.num", {}, number(finding.value)),
     h("span.dim.num", { title: "steps" }, steps(finding)),
   );

@@ -19,23 +19,23 @@ function cellsInSight(steps, range, pixels) {
   return { firsts, stop, borders: [...firsts.map(half), end] };
 }
 
-/** Places on the colour axis, and 1 where a number was measured and is not finite; what was not measured is null in both.
- * A cell of several steps shows the place furthest from the neutral one; a NaN among them wins. */
+/** Positions on the colour axis, and 1 where a number was measured and is not finite; what was not measured is null in both.
+ * A cell of several steps shows the position furthest from the neutral one; a NaN among them wins. */
 function gridOf(column, { firsts, stop }, scale) {
-  const places = [];
+  const positions = [];
   const odd = [];
   firsts.forEach((first, cell) => {
-    let place = null;
+    let position = null;
     let mark = null;
     for (let index = first; index < (firsts[cell + 1] ?? stop); index += 1) {
       const value = column.values[index];
       if (!Number.isFinite(value)) mark = isMissing(column.values, index) ? mark : 1;
-      else if (place === null || scale.far(scale.place(value)) > scale.far(place)) place = scale.place(value);
+      else if (position === null || scale.far(scale.position(value)) > scale.far(position)) position = scale.position(value);
     }
-    places.push(mark ? null : place);
+    positions.push(mark ? null : position);
     odd.push(mark);
   });
-  return { places, odd };
+  return { positions, odd };
 }
 
 /** How many numbers are not finite, and how many were never measured. */
@@ -84,7 +84,7 @@ export class Heatmap extends Panel {
       ticks: "",
     };
     const [zmin, zmax] = scale.ends;
-    const traces = [{ ...cells, z: grids.map(({ places }) => places), zmin, zmax, colorscale: scale.colours, colorbar: bar }];
+    const traces = [{ ...cells, z: grids.map(({ positions }) => positions), zmin, zmax, colorscale: scale.colours, colorbar: bar }];
     if (seen.odd) {
       const colour = token("odd");
       traces.push({ ...cells, z: grids.map(({ odd }) => odd), zmin: 0, zmax: 1, colorscale: [[0, colour], [1, colour]], showscale: false });
@@ -152,10 +152,10 @@ function outline(chosen, series, layer) {
   );
   if (row < 0) return [];
   const rectangle = { type: "rect", xref: "x", yref: "y", x0: from, x1: to };
-  const place = { y0: row - 0.47, y1: row + 0.47 };
+  const position = { y0: row - 0.47, y1: row + 0.47 };
   return [
-    { ...rectangle, ...place, line: { width: 3.5, color: token("surface") } },
-    { ...rectangle, ...place, line: { width: 1.5, color: token("ink") } },
+    { ...rectangle, ...position, line: { width: 3.5, color: token("surface") } },
+    { ...rectangle, ...position, line: { width: 1.5, color: token("ink") } },
   ];
 }
 

@@ -14,7 +14,7 @@ import { change, onChange, state } from "./state.js";
 import { drawStatus, drawVerdict } from "./status.js";
 
 const EVERY = 4000;
-const places = Object.fromEntries(["runs", "status", "tools", "verdict", "message", "panels", "findings"].map((id) => [id, byId(id)]));
+const containers = Object.fromEntries(["runs", "status", "tools", "verdict", "message", "panels", "findings"].map((id) => [id, byId(id)]));
 const unfolded = new Set();
 let rules = new Map();
 let list = null;
@@ -27,13 +27,13 @@ let frame = 0;
 const following = () => state.from === null || state.to === null;
 
 function say(title, text, action = null) {
-  places.message.hidden = !title;
-  places.message.replaceChildren(...(title ? [h("h2", {}, title), h("p", {}, text), action].filter(Boolean) : []));
+  containers.message.hidden = !title;
+  containers.message.replaceChildren(...(title ? [h("h2", {}, title), h("p", {}, text), action].filter(Boolean) : []));
 }
 
 function fail(error) {
   if (error.name === "AbortError") return;
-  places.panels.classList.remove("loading");
+  containers.panels.classList.remove("loading");
   const gone = error instanceof ApiError && [404, 409, 410].includes(error.status);
   const retry = h("button", { type: "button", onclick: () => start() }, "Try again");
   say(gone ? "This run cannot be shown" : "Something went wrong", error.message, retry);
@@ -46,8 +46,8 @@ function clearRun() {
   session = null;
   charts?.close();
   charts = null;
-  for (const name of ["status", "verdict", "panels", "findings"]) places[name].replaceChildren();
-  places.verdict.className = "verdict";
+  for (const name of ["status", "verdict", "panels", "findings"]) containers[name].replaceChildren();
+  containers.verdict.className = "verdict";
   document.body.classList.remove("has-run");
   document.title = "stabmon";
 }
@@ -58,20 +58,20 @@ function drawList() {
     open: (name) => change({ run: name, with: state.with.filter((one) => one !== name), layer: null, step: null, from: null, to: null, finding: null }),
     compare: (name, on) => change({ with: on ? [...state.with, name].slice(-4) : state.with.filter((one) => one !== name) }),
   };
-  drawRuns(places.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, act);
+  drawRuns(containers.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, act);
 }
 
 function drawFacts() {
   if (!session?.digest) return;
-  drawStatus(places.status, session, { following: following(), lost, resume: fit });
-  drawVerdict(places.verdict, session, choose);
+  drawStatus(containers.status, session, { following: following(), lost, resume: fit });
+  drawVerdict(containers.verdict, session, choose);
   document.title = `${session.run} · stabmon`;
 }
 
 function drawSide() {
   if (!session?.digest) return;
   const act = { choose, zoom: zoomTo, redraw: drawSide };
-  drawFindings(places.findings, { digest: session.digest, findings: session.findings, chosen: state.finding, rules, unfolded }, act);
+  drawFindings(containers.findings, { digest: session.digest, findings: session.findings, chosen: state.finding, rules, unfolded }, act);
 }
 
 /** Draw again at the next frame; live points come faster than anyone can see. */
@@ -87,7 +87,7 @@ async function drawCharts() {
   if (!session || !charts) return;
   try {
     if (!(await charts.show(session, others, state))) return;
-    places.panels.classList.remove("loading");
+    containers.panels.classList.remove("loading");
     const waiting = session.detail.heartbeat.step < 0;
     say(waiting ? "No sample yet" : "", waiting ? "The charts appear with the first sampled step." : "");
     pin();
@@ -98,7 +98,7 @@ async function drawCharts() {
 
 function pin() {
   const { step } = state;
-  places.panels.dataset.drawn = location.search;
+  containers.panels.dataset.drawn = location.search;
   if (step !== null) return showCursor(step, { pinned: true });
   if (!currentCursor() || currentCursor().pinned) showCursor(null);
 }
@@ -145,7 +145,7 @@ function choose(finding) {
     ...(layered ? { metric: finding.metric, layer: null } : {}),
     ...(hidden ? { from: null, to: null } : {}),
   });
-  places.findings.querySelector(".detail")?.scrollIntoView({ block: "nearest" });
+  containers.findings.querySelector(".detail")?.scrollIntoView({ block: "nearest" });
 }
 
 function zoomTo(finding) {
@@ -184,7 +184,7 @@ const about = () => session?.detail && showRun(session);
 async function openRun(name) {
   clearRun();
   document.body.classList.add("has-run");
-  places.panels.classList.add("loading");
+  containers.panels.classList.add("loading");
   const opening = new Session(name, {
     points: () => (following() || state.to >= (charts?.steps.at(-1) ?? 0)) && redraw(),
     status: drawFacts,
@@ -198,7 +198,7 @@ async function openRun(name) {
   try {
     await opening.open();
     if (session !== opening) return;
-    charts = new Charts(places.panels, chartActs);
+    charts = new Charts(containers.panels, chartActs);
     drawList();
     drawFacts();
     drawSide();
@@ -278,7 +278,7 @@ onChange(async (now, before) => {
 
 const same = (now, before, keys) => keys.every((key) => String(now[key]) === String(before[key]));
 
-places.tools.append(
+containers.tools.append(
   iconButton("details", "About this run (i)", about),
   iconButton("theme", "Light or dark (t)", flipTheme),
   iconButton("help", "Keys (?)", showKeys),

@@ -13,15 +13,15 @@ const counts = (findings) =>
   );
 
 /** Draw the list. act: {open(name), compare(name, on)}; shown: {runs, directory, run, others, href(name)}. */
-export function drawRuns(place, { runs, directory, run, others, href }, act) {
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-  const open = place.querySelector("details")?.open ?? matchMedia("(min-width: 720px)").matches;
+export function drawRuns(container, { runs, directory, run, others, href }, act) {
+  const focused = container.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  const open = container.querySelector("details")?.open ?? matchMedia("(min-width: 720px)").matches;
   const items = runs.map((item) => line(item, { run, others, href }, act));
   const summary = h("summary", {}, icon("open"), h("span.side-title", {}, "Runs"), h("span.dim", {}, String(runs.length)));
   const list = h("ul.run-list", {}, items);
   const foot = h("p.dim.small.folder", { title: directory }, directory);
-  place.replaceChildren(h("details", { open }, summary, list, foot));
-  if (focused) place.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  container.replaceChildren(h("details", { open }, summary, list, foot));
+  if (focused) container.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function line(item, { run, others, href }, act) {

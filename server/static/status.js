@@ -5,7 +5,7 @@ import { stateChip } from "./runs.js";
 import { age } from "./text.js";
 
 /** Draw the bar's facts about a session. live: {following, lost, resume()}. */
-export function drawStatus(place, session, live) {
+export function drawStatus(container, session, live) {
   const { heartbeat } = session.detail;
   const fact = (label, value, title) => h("span.fact", { title }, h("span.label", {}, label), h("span.value", {}, value));
   const overhead = heartbeat.overhead === null ? "–" : `${(100 * heartbeat.overhead).toFixed(heartbeat.overhead < 0.1 ? 2 : 0)} %`;
@@ -18,13 +18,13 @@ export function drawStatus(place, session, live) {
     fact("updated", age(session.age), "Last heartbeat of the training"),
   ];
   if (!session.ended) parts.push(follower(live));
-  replaceIfChanged(place, parts);
+  replaceIfChanged(container, parts);
 }
 
 /** Replace only what changed: a button that is being used must not vanish every second. */
-function replaceIfChanged(place, parts) {
+function replaceIfChanged(container, parts) {
   const next = h("div", {}, parts);
-  if (next.innerHTML !== place.innerHTML) place.replaceChildren(...next.childNodes);
+  if (next.innerHTML !== container.innerHTML) container.replaceChildren(...next.childNodes);
 }
 
 function follower({ following, lost, resume }) {
@@ -35,10 +35,10 @@ function follower({ following, lost, resume }) {
 
 const ICONS = { error: "error", warning: "warning", info: "info", healthy: "finished", recovered: "finished" };
 
-export function drawVerdict(place, session, choose) {
+export function drawVerdict(container, session, choose) {
   const { level, title, text, key } = session.digest.health;
-  place.className = `verdict ${level}`;
+  container.className = `verdict ${level}`;
   const finding = session.findings.find((one) => keyOf(one) === key);
   const more = finding ? h("button.link", { type: "button", onclick: () => choose(finding) }, "Show why") : null;
-  replaceIfChanged(place, [icon(ICONS[level]), h("h1", {}, title), h("p", {}, text), more].filter(Boolean));
+  replaceIfChanged(container, [icon(ICONS[level]), h("h1", {}, title), h("p", {}, text), more].filter(Boolean));
 }

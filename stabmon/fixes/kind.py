@@ -23,7 +23,7 @@ class Choice(NamedTuple):
     setting: str | None = None
 
 
-class Start(NamedTuple):
+class LayerFacts(NamedTuple):
     """One layer of a model before training."""
 
     depth: int
@@ -107,7 +107,7 @@ class FixKind(ABC):
         return {}
 
     @abstractmethod
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the value and setting that ``stabmon try --fix NAME`` takes; ``asked`` is the user's value, or None.
 
         Raises:

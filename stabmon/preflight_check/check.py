@@ -21,7 +21,7 @@ from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian import jacobian_bound
 from stabmon.preflight_check.one_pass import Batch, run, undisturbed
-from stabmon.preflight_check.report import LayerStart, PreflightReport
+from stabmon.preflight_check.report import LayerReport, PreflightReport
 from stabmon.preflight_check.sweep import sweep
 from stabmon.preflight_check.twin import best_bias, softmax_square_sum
 from stabmon.records import ModelMap, RunInfo
@@ -168,14 +168,14 @@ def _softmax_is_its_own_twin(recording: Recording) -> None:
             recording.buffer[slots["twin_square_sum"]].copy_(statistics[:, 0])
 
 
-def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerStart, ...]:
+def _rows(model_map: ModelMap, layout: Layout, row: Floats) -> tuple[LayerReport, ...]:
     return tuple(_layer(attention.layer, layout, row) for attention in model_map.attentions)
 
 
-def _layer(layer: str, layout: Layout, row: Floats) -> LayerStart:
+def _layer(layer: str, layout: Layout, row: Floats) -> LayerReport:
     values: dict[str, float] = {}
     for metric in (metric.name for metric in METRICS.values() if Shown.PREFLIGHT in metric.shown):
         column = next((column for column in layout.of_metric(metric) if column.layer == layer), None)
         heads = row[column.start : column.start + column.size] if column else None
         values[metric] = float("nan") if heads is None else float(over_heads(metric, heads))
-    return LayerStart.model_validate({"layer": layer} | values)
+    return LayerReport.model_validate({"layer": layer} | values)

@@ -3,7 +3,7 @@
 from stabmon.config import RunConfig
 from stabmon.fixes import registry
 from stabmon.fixes.effect import with_effect
-from stabmon.fixes.kind import Start
+from stabmon.fixes.kind import LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.suggest import make
 from stabmon.preflight_check.report import PreflightReport
@@ -22,13 +22,13 @@ def fixes_of_kind(kind: str, config: RunConfig, report: PreflightReport, value: 
     of, depth = registry.find(kind), len(report.rows)
     if of.of_training:
         known = {"learning_rate": config.training.learning_rate}
-        number, setting = of.default(config, Start(depth, known), value)
+        number, setting = of.default(config, LayerFacts(depth, known), value)
         return (with_effect(make(kind, None, _WHY, value=number, setting=setting), None, known),)
     rows = {row.layer: row.numbers for row in report.rows}
     made = []
     for attention in report.map.attentions:
         measured = rows[attention.layer]
-        number, setting = of.default(config, Start(depth, measured), value)
+        number, setting = of.default(config, LayerFacts(depth, measured), value)
         fix = make(kind, attention, _WHY, value=number, setting=setting)
         made.append(with_effect(fix, attention, measured))
     return tuple(made)

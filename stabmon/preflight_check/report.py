@@ -16,12 +16,12 @@ from stabmon.findings.digest import alarming, first_fixes, in_order
 from stabmon.fixes.record import Fix
 from stabmon.formatting import measured
 from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_table
-from stabmon.preflight_check.sweep_report import LengthStart, sentences, sweep_table
+from stabmon.preflight_check.sweep_report import LengthReport, sentences, sweep_table
 from stabmon.records import ModelMap, Record
 from stabmon.terminal import Terminal
 
 
-class LayerStart(Record):
+class LayerReport(Record):
     """The start of one attention: beside ``layer``, an attribute for each metric that preflight shows.
 
     Each is reduced over heads as the glossary says, and NaN where it was not measured.
@@ -45,10 +45,10 @@ class LayerStart(Record):
 class PreflightReport(Record):
     """The outcome of one forward pass; ``print`` it, or ``model_dump_json`` it."""
 
-    rows: tuple[LayerStart, ...]
+    rows: tuple[LayerReport, ...]
     findings: tuple[Finding, ...]
     map: ModelMap
-    sweep: tuple[LengthStart, ...] = ()
+    sweep: tuple[LengthReport, ...] = ()
     """Each sigmoid attention of stabmon's at each of the lengths that were asked for."""
     jacobian: tuple[JacobianBound, ...] = ()
     """Each attention of stabmon's, where it was asked for."""

@@ -11,7 +11,7 @@ from stabmon.kernels.eager.reference import sampled_rows
 from stabmon.kernels.problem import Problem
 from stabmon.nn import SigmoidAttention
 from stabmon.preflight_check.jacobian import problem_of
-from stabmon.preflight_check.sweep_report import LengthStart
+from stabmon.preflight_check.sweep_report import LengthReport
 from stabmon.preflight_check.twin import best_bias, masked_logits
 
 ROWS = 64
@@ -39,7 +39,7 @@ def _doubling(first: int, last: int) -> Iterator[int]:
         first *= 2
 
 
-def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int]) -> tuple[LengthStart, ...]:
+def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int]) -> tuple[LengthReport, ...]:
     """Return how ``module`` starts at each of ``lengths``, for inputs like ``x`` [B, N, width].
 
     Only its own queries, keys and values are computed, with positions of that length, and ``ROWS`` rows of weights. A
@@ -54,12 +54,12 @@ def sweep(layer: str, module: SigmoidAttention, x: Tensor, lengths: Sequence[int
     return tuple(_at(layer, module, x.detach(), length) for length in sorted(set(lengths)))
 
 
-def _at(layer: str, module: SigmoidAttention, x: Tensor, length: int) -> LengthStart:
+def _at(layer: str, module: SigmoidAttention, x: Tensor, length: int) -> LengthReport:
     with torch.no_grad():
         problem = problem_of(module, _of_length(x, length))
         mass, ratio = _rows(problem)
         best = best_bias(problem, ROWS)
-    return LengthStart(
+    return LengthReport(
         layer=layer,
         length=length,
         row_mass=float(mass.mean()),

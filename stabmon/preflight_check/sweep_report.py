@@ -15,8 +15,8 @@ FACTOR = 3.0
 row masses 0.5 to 1.7."""
 
 
-class LengthStart(Record):
-    """Start of one attention at one length, over its heads as the glossary says."""
+class LengthReport(Record):
+    """One attention before training at one length, over its heads as the glossary says."""
 
     layer: str
     length: int
@@ -34,7 +34,7 @@ class LengthStart(Record):
         return 1 / FACTOR <= self.row_mass <= FACTOR
 
 
-def sentences(sweep: Sequence[LengthStart]) -> Iterator[str]:
+def sentences(sweep: Sequence[LengthReport]) -> Iterator[str]:
     """Say over which lengths the bias of each layer is right, layers of the same bias and lengths in one sentence."""
     by_layer = {layer: tuple(rows) for layer, rows in groupby(sweep, key=lambda row: row.layer)}
     alike: dict[tuple[object, ...], list[str]] = {}
@@ -44,7 +44,7 @@ def sentences(sweep: Sequence[LengthStart]) -> Iterator[str]:
         yield f"{span(layers)}: {_right_lengths(by_layer[layers[0]])}"
 
 
-def _right_lengths(rows: Sequence[LengthStart]) -> str:
+def _right_lengths(rows: Sequence[LengthReport]) -> str:
     right = [row for row in rows if row.right]
     if not right:
         ends = " to ".join(
@@ -59,13 +59,13 @@ def _right_lengths(rows: Sequence[LengthStart]) -> str:
     return f"b = {number(rows[0].bias, 4)} is right {lengths}" + (f"; {_instead(after)}" if after else "")
 
 
-def _instead(row: LengthStart) -> str:
+def _instead(row: LengthReport) -> str:
     return (
         f"at n = {number(row.length)} rows sum to {number(row.row_mass)}, and to one at b* = {number(row.best_bias, 4)}"
     )
 
 
-def sweep_table(sweep: Sequence[LengthStart]) -> Table:
+def sweep_table(sweep: Sequence[LengthReport]) -> Table:
     """Return one row a length, each number from its least to its largest over the layers."""
     table = Table(title="At other lengths", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("n", "row mass", "twin ratio", "bias", "b*", "right in"):

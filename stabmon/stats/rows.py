@@ -39,8 +39,8 @@ class Rows(NamedTuple):
         return (*tensors, self.scale, self.is_causal, self.alibi_slopes is None, self.length, self.request)
 
 
-class _Sample(NamedTuple):
-    """Everything that follows from shapes and the place in the strata: R query rows over N keys.
+class _SampledRows(NamedTuple):
+    """Everything that follows from shapes and the offset in the strata: R query rows over N keys.
 
     rows: [R] int64. positions: [R] int64, the last key each row sees. mask: [R, N], 0 or -inf. seen: [R, N], 1 or 0.
     dead: [R, 1], the weight below which a key is dead. counted, pairs, hidden: rows with a key, keys they see, keys
@@ -69,8 +69,8 @@ def row_statistics(problem: Problem, request: AuxRequest) -> Tensor:
 
 def take(problem: Problem, request: AuxRequest) -> Rows:
     """Return the rows of ``request``; the keys are the call's own, not a copy."""
-    sample = _sample_of(problem.query, problem.key, problem.query.size(2), problem.is_causal, request)
-    query = problem.query.index_select(2, sample.rows)
+    sampled = _rows_of(problem.query, problem.key, problem.query.size(2), problem.is_causal, request)
+    query = problem.query.index_select(2, sampled.rows)
     rest = (problem.any_bias, problem.scale, problem.is_causal, problem.alibi_slopes)
     return Rows(query, problem.key, *rest, problem.query.size(2), request)
 
@@ -89,21 +89,21 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 def measure(rows: Rows) -> Tensor:
     """Return ``kernels.STATISTICS`` but the output's, [B, H, 8] float32."""
-    sample = _sample_of(rows.query, rows.key, rows.length, rows.is_causal, rows.request)
-    work = sample.seen.dtype
+    sampled = _rows_of(rows.query, rows.key, rows.length, rows.is_causal, rows.request)
+    work = sampled.seen.dtype
     with torch.autocast(rows.query.device.type, enabled=False):
-        z = logits(rows.query, rows.key, rows.scale, rows.alibi_slopes, sample.positions)  # [B, H, R, N]
+        z = logits(rows.query, rows.key, rows.scale, rows.alibi_slopes, sampled.positions)  # [B, H, R, N]
         bias = rows.bias.to(work)[:, None, None] if isinstance(rows.bias, Tensor) else rows.bias
-        masked = z + sample.mask if rows.is_causal else z
+        masked = z + sampled.mask if rows.is_causal else z
         largest = masked.flatten(2).amax(-1)
         shifted = masked + bias
-        z = (z.mul_(sample.seen) if rows.is_causal else z).flatten(2)
+        z = (z.mul_(sampled.seen) if rows.is_causal else z).flatten(2)
         logit_sum, logit_norm = z.sum(-1), torch.linalg.vector_norm(z, dim=-1)
         saturated = torch.gt(shifted.flatten(2), 0, out=z).sum(-1)
         weights = shifted.sigmoid_()
         mass = weights.flatten(2).sum(-1)
-        below = weights.lt_(sample.dead).flatten(2).sum(-1).sub_(sample.hidden)
-        counted, pairs = (torch.full_like(mass, number) for number in (sample.counted, sample.pairs))
+        below = weights.lt_(sampled.dead).flatten(2).sum(-1).sub_(sampled.hidden)
+        counted, pairs = (torch.full_like(mass, number) for number in (sampled.counted, sampled.pairs))
         columns = (mass, counted, logit_sum, logit_norm.square_(), pairs, saturated, below, largest)
         return torch.stack(columns, dim=-1).float()
 
@@ -116,15 +116,15 @@ def _per_head(parts: Sequence[Rows], biases: Sequence[Tensor | float]) -> Tensor
     return heads[0] if len(set(heads)) == 1 else torch.tensor(heads)
 
 
-def _sample_of(query: Tensor, key: Tensor, length: int, is_causal: bool, request: AuxRequest) -> _Sample:
-    make = _sample if torch.compiler.is_compiling() else _kept_sample
+def _rows_of(query: Tensor, key: Tensor, length: int, is_causal: bool, request: AuxRequest) -> _SampledRows:
+    make = _sampled_rows if torch.compiler.is_compiling() else _kept_rows
     work = torch.promote_types(query.dtype, torch.float32)
     return make(length, key.size(2), is_causal, request, work, query.device)
 
 
-def _sample(
+def _sampled_rows(
     queries: int, count: int, is_causal: bool, request: AuxRequest, dtype: torch.dtype, device: torch.device
-) -> _Sample:
+) -> _SampledRows:
     rows = sampled_rows(queries, request.rows, request.offset, device)
     positions = rows + (count - queries)
     visible = [_visible(row, queries, count) if is_causal else count for row in _on_the_host(queries, request)]
@@ -132,18 +132,18 @@ def _sample(
     seen = (torch.arange(count, device=device) < keys[:, None]).to(dtype)
     counted, pairs = sum(number > 0 for number in visible), sum(visible)
     hidden = len(visible) * count - pairs
-    return _Sample(rows, positions, seen.log(), seen, (DEAD / keys)[:, None].to(dtype), counted, pairs, hidden)
+    return _SampledRows(rows, positions, seen.log(), seen, (DEAD / keys)[:, None].to(dtype), counted, pairs, hidden)
 
 
 def _on_the_host(queries: int, request: AuxRequest) -> list[int]:
     """Return ``sampled_rows`` as numbers, so that no tensor has to be read."""
-    strata, place = min(request.rows, queries), int(request.offset * OFFSET_STEPS)
-    return [(row * OFFSET_STEPS + place) * queries // (strata * OFFSET_STEPS) for row in range(strata)]
+    strata, offset = min(request.rows, queries), int(request.offset * OFFSET_STEPS)
+    return [(row * OFFSET_STEPS + offset) * queries // (strata * OFFSET_STEPS) for row in range(strata)]
 
 
 def _visible(row: int, queries: int, count: int) -> int:
     return min(max(row + count - queries + 1, 0), count)
 
 
-_kept_sample = lru_cache(maxsize=8)(_sample)
+_kept_rows = lru_cache(maxsize=8)(_sampled_rows)
 """All layers of a step sample the same rows."""

@@ -19,7 +19,7 @@ from stabmon.fixes import (
 from stabmon.fixes.effect import expected, with_effect
 from stabmon.fixes.record import Fix
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.preflight_check.report import LayerStart
+from stabmon.preflight_check.report import LayerReport
 from stabmon.records import Attention
 
 LENGTH, WIDTH = 128, 32
@@ -33,13 +33,13 @@ def model(bias: float) -> torch.nn.Module:
     return torch.nn.Sequential(*blocks)
 
 
-def start(target: torch.nn.Module) -> tuple[LayerStart, Attention]:
+def start(target: torch.nn.Module) -> tuple[LayerReport, Attention]:
     generator = torch.Generator().manual_seed(0)
     report = preflight(target, torch.randn(4, LENGTH, WIDTH, generator=generator))
     return report.rows[0], report.map.attentions[0]
 
 
-def numbers(row: LayerStart) -> dict[str, float]:
+def numbers(row: LayerReport) -> dict[str, float]:
     return row.model_dump(exclude={"layer"})
 
 

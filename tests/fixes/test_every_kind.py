@@ -5,7 +5,7 @@ import pytest
 from stabmon import config as configuration
 from stabmon.config import RunConfig
 from stabmon.fixes import apply_to_config, config_diff, registry
-from stabmon.fixes.kind import Start
+from stabmon.fixes.kind import LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.suggest import make
 from stabmon.records import Attention
@@ -27,7 +27,7 @@ def default(kind: str, attention: str) -> Fix:
         heads=2,
         head_dim=4,
     )
-    value, setting = registry.find(kind).default(run(), Start(2, {}), None)
+    value, setting = registry.find(kind).default(run(), LayerFacts(2, {}), None)
     return make(kind, None if registry.find(kind).of_training else there, "why", value=value, setting=setting)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from stabmon.config import RunConfig
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.suggest import make
 from stabmon.fixes.training_loop import Loop
@@ -36,7 +36,7 @@ class ToyDecay(TrainingKind):
     def settings(self, change: Change, config: RunConfig) -> dict[str, Any]:
         return {"training.weight_decay": change.needed}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         return Choice(value=0.5 if asked is None else asked)
 
     def change_loop(self, change: Change, loop: Loop) -> Loop:

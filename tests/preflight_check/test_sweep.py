@@ -13,7 +13,7 @@ from stabmon.errors import ConfigError
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 from stabmon.preflight_check.report import PreflightReport
 from stabmon.preflight_check.sweep import lengths_of, sweep
-from stabmon.preflight_check.sweep_report import LengthStart, sentences, sweep_table
+from stabmon.preflight_check.sweep_report import LengthReport, sentences, sweep_table
 
 WIDTH = 32
 
@@ -77,7 +77,7 @@ def test_the_model_is_left_as_it_was_and_softmax_is_left_out(count_hooks: Callab
 
 def test_a_bias_that_is_right_at_no_length_gets_a_suggestion() -> None:
     rows = [
-        LengthStart(layer="a", length=n, row_mass=n / 2, twin_ratio=n, bias=0.0, best_bias=-math.log(n))
+        LengthReport(layer="a", length=n, row_mass=n / 2, twin_ratio=n, bias=0.0, best_bias=-math.log(n))
         for n in (64, 128)
     ]
     assert list(sentences(rows)) == [
@@ -113,7 +113,7 @@ def test_lengths_come_in_order_and_one_key_is_refused() -> None:
 
 def test_the_table_fits_80_columns_at_long_lengths_too() -> None:
     rows = [
-        LengthStart(layer=layer, length=16384, row_mass=mass, twin_ratio=ratio, bias=0.0, best_bias=best)
+        LengthReport(layer=layer, length=16384, row_mass=mass, twin_ratio=ratio, bias=0.0, best_bias=best)
         for layer, mass, ratio, best in (("0", 4090.0, 4670.0, -9.11), ("1", 4170.0, 4820.0, -9.06))
     ]
     console = Console(width=80)

@@ -9,7 +9,7 @@ from stabmon.errors import FixError
 from stabmon.fixes.attention_kind import AttentionKind, built, module_line
 from stabmon.fixes.change import Applied, Change, Effect, Safety
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.row_mass import row_mass_at
@@ -79,18 +79,18 @@ class Bias(AttentionKind):
         number = self.number(change.value)
         return {"SigmoidAttention": {"bias": number}, "sigmoid_attention": {"bias": number}}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the bias at which rows sum to one, as measured; -log n where that was not."""
-        return Choice(value=default_bias(config, start, asked))
+        return Choice(value=default_bias(config, facts, asked))
 
     def apply(self, change: Change, target: "Target") -> Applied:
         """Fill the bias of every head."""
         return set_bias(target)
 
 
-def default_bias(config: RunConfig, start: Start, asked: float | None) -> float:
+def default_bias(config: RunConfig, facts: LayerFacts, asked: float | None) -> float:
     """Return ``asked``, else the measured best bias, else -log n, with two decimals."""
-    best = start.measured.get("best_bias", math.nan)
+    best = facts.measured.get("best_bias", math.nan)
     fits = best if math.isfinite(best) else -math.log(config.model.context)
     return round(fits if asked is None else asked, 2)
 

@@ -7,7 +7,7 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -52,7 +52,7 @@ class Clip(TrainingKind):
             )
         return {"training.clip": limit}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return half the present limit, or 1 where there is none."""
         present = 2.0 if config.training.clip is None else config.training.clip
         return Choice(value=present / 2 if asked is None else asked)

@@ -7,7 +7,7 @@ from stabmon.config import RunConfig
 from stabmon.fixes.attention_kind import BlockKind, block_branch, block_built, block_line, branch_diff, width_of
 from stabmon.fixes.change import Applied, Change, Effect
 from stabmon.fixes.code import EARLY, LIKE_BRANCH
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -64,7 +64,7 @@ class HybridNorm(BlockKind):
         """Ask for the norm where the block is built."""
         return {"Block": {"hybrid_norm": "True"}}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return no value: it takes none."""
         return Choice()
 

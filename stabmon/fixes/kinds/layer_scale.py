@@ -8,7 +8,7 @@ from stabmon.config import RunConfig
 from stabmon.fixes.attention_kind import BlockKind, block_branch, block_built, block_line, branch_diff, width_of
 from stabmon.fixes.change import Applied, Change, Effect
 from stabmon.fixes.code import EARLY, LIKE_BRANCH
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -73,9 +73,9 @@ class LayerScaleKind(BlockKind):
         """Name the gain where the block is built."""
         return {} if change.value is None else {"Block": {"layer_scale": self.number(change.value)}}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the gain for the model's depth."""
-        return Choice(value=layer_scale_gain(start.depth) if asked is None else asked)
+        return Choice(value=layer_scale_gain(facts.depth) if asked is None else asked)
 
     def apply(self, change: Change, target: "Target") -> Applied:
         """Put a gain on the block's attention branch."""

@@ -8,7 +8,7 @@ from stabmon.errors import FixError
 from stabmon.fixes.attention_kind import AttentionKind, built, module_line
 from stabmon.fixes.change import Applied, Change, Effect, Safety
 from stabmon.fixes.code import EARLY, hunk
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.kinds.bias import (
     NO_BIAS,
     READS,
@@ -87,9 +87,9 @@ class LearnableBias(AttentionKind):
         start = {} if change.value is None else {"bias_start": self.number(change.value)}
         return {"SigmoidAttention": {"bias": '"learnable"'} | start}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the bias at which rows sum to one, as measured; -log n where that was not."""
-        return Choice(value=default_bias(config, start, asked))
+        return Choice(value=default_bias(config, facts, asked))
 
     def apply(self, change: Change, target: "Target") -> Applied:
         """Replace the buffer by a parameter."""

@@ -6,7 +6,7 @@ from typing import Any
 from stabmon.config import RunConfig
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -51,7 +51,7 @@ class LearningRate(TrainingKind):
         """Multiply the peak rate."""
         return {"training.learning_rate": config.training.learning_rate * change.needed}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the first step down."""
         return Choice(value=FACTOR if asked is None else asked)
 

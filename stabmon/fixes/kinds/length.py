@@ -7,7 +7,7 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -48,7 +48,7 @@ class Length(TrainingKind):
             return longer | {"model.bias": model.bias + moved}
         return longer if model.bias_start is None else longer | {"model.bias_start": model.bias_start + moved}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the length of the evaluation, or twice the present."""
         longer = config.training.evaluate_length or 2 * config.model.context
         return Choice(value=float(longer if asked is None else asked))

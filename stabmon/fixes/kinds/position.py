@@ -7,7 +7,7 @@ from stabmon.errors import FixError
 from stabmon.fixes.attention_kind import AttentionKind, in_block
 from stabmon.fixes.change import Applied, Change, Effect, Safety
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.kinds.bias import bias_settings, set_bias
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
@@ -85,7 +85,7 @@ class Position(AttentionKind):
         wanted = {"position": _ARGUMENTS[change.setting]}
         return {"SigmoidAttention": wanted, "SoftmaxAttention": wanted}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return ALiBi, or RoPE for a run that has it, with the bias in use."""
         return Choice(setting="rope" if config.model.position == "alibi" else "alibi")
 

@@ -7,7 +7,7 @@ from stabmon.errors import FixError
 from stabmon.fixes.attention_kind import BlockKind, block_built, block_line
 from stabmon.fixes.change import Applied, Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -57,7 +57,7 @@ class PreNorm(BlockKind):
         """Name the order where the block is built."""
         return {"Block": {"norm": '"pre"'}}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return no value: it takes none."""
         return Choice()
 

@@ -7,7 +7,7 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -56,7 +56,7 @@ class Precision(TrainingKind):
             raise FixError(f"the precision is {present} already, which overflows later than {wanted}; take another fix")
         return {"training.precision": wanted}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return the next wider precision."""
         present = config.training.precision
         if present == "fp32":

@@ -8,7 +8,7 @@ from stabmon.config import RunConfig
 from stabmon.fixes.attention_kind import AttentionKind, built, in_block, module_line
 from stabmon.fixes.change import Applied, Change, Effect
 from stabmon.fixes.code import EARLY, hunk
-from stabmon.fixes.kind import Choice, Start
+from stabmon.fixes.kind import Choice, LayerFacts
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -97,7 +97,7 @@ class QkNorm(AttentionKind):
         """Ask for the norms where the attention is built."""
         return {"SigmoidAttention": {"qk_norm": "True"}, "SoftmaxAttention": {"qk_norm": "True"}}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return a gain of 1."""
         return Choice(value=1.0 if asked is None else asked)
 

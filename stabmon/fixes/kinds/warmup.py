@@ -7,7 +7,7 @@ from stabmon.config import RunConfig
 from stabmon.errors import FixError
 from stabmon.fixes.change import Change, Effect
 from stabmon.fixes.code import hunk
-from stabmon.fixes.kind import Choice, Start, TrainingKind
+from stabmon.fixes.kind import Choice, LayerFacts, TrainingKind
 from stabmon.fixes.record import Fix
 from stabmon.fixes.registry import register
 from stabmon.fixes.suggest import make
@@ -54,7 +54,7 @@ class Warmup(TrainingKind):
             raise FixError(f"the warm-up is {present} steps already, the fix asks for {steps:g}; take another fix")
         return {"training.warmup": round(steps)}
 
-    def default(self, config: RunConfig, start: Start, asked: float | None) -> Choice:
+    def default(self, config: RunConfig, facts: LayerFacts, asked: float | None) -> Choice:
         """Return twice the present warm-up, or a tenth of the run."""
         training = config.training
         longer = max(2 * training.warmup, training.steps // 10, 1)
