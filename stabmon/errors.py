@@ -10,7 +10,7 @@ class ConfigError(StabmonError, ValueError):
 
 
 class ModelError(StabmonError, ValueError):
-    """A model that cannot be watched or fixed as it stands."""
+    """A model that cannot be watched or fixed as it is."""
 
 
 class WatchError(StabmonError, RuntimeError):

@@ -22,7 +22,7 @@ class Failures:
         """Warn once about ``who``."""
         if who not in self._said:
             self._said.add(who)
-            self.add(f"{who}: {what}; {advice}", "The training goes on; this is said once.")
+            self.add(f"{who}: {what}; {advice}", "The training goes on; this is logged once.")
 
     def note(self, text: str) -> None:
         """Keep ``text`` once, which was logged elsewhere."""

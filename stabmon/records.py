@@ -1,4 +1,4 @@
-"""The words of stabmon as data: a model's map, a run, and how a run stands.
+"""Records of a model's map, a run, and a run's state.
 
 Every record is frozen, refuses unknown keys, and travels as JSON; NaN and infinities travel as the strings
 "NaN", "Infinity" and "-Infinity", because JSON has none. Nothing here imports torch.
@@ -121,7 +121,7 @@ class Heartbeat(Record):
     step: int
     """Latest sampled step; -1 before the first."""
     time: float
-    """Seconds since the epoch at the writer, while the training goes on; it stands still where no step ends."""
+    """Seconds since the epoch at the writer, while the training goes on; it does not change where no step ends."""
     samples: int = 0
     dropped: int = 0
     """Samples that are lost: the queue was full, the disk refused them, or they could not be made."""

@@ -26,7 +26,7 @@ IDIOMS = {
     r"(?-i:promise|[pP]romise[sd])": "expected effect",
     r"propos(es?|ed|als?)": "suggest, suggested",
     r"asks? the rules again": "re-evaluate the rules",
-    r"stands? beneath": "is listed under its cause",
+    r"stands? (beneath|still|for (itself|themselves))|how \w+ runs? stands?": "is listed under its cause",
     r"fails? no more": "succeed when retrained with the first fix",
     r"by its own clock": "self-measured",
     r"who comes last|told by a counter": "the last program (atomic counter)",

@@ -116,7 +116,7 @@ def apply_everywhere(model: nn.Module, fix: Fix) -> None:
 
 
 def _in_order(findings: Iterable[Finding], warned: Mapping[Key, int]) -> list[Finding]:
-    """Return the findings that stand for themselves and have a fix: alarms first, then information."""
+    """Return the findings that have a fix and are no symptom: alarms first, then information."""
     own = [finding for finding in findings if finding.follows is None and finding.fixes]
     return [*as_alarms(own, warned), *sorted(own, key=lambda one: one.opened)]
 

@@ -46,7 +46,7 @@ class Target(NamedTuple):
         for name, block in self.blocks():
             return name, block
         raise FixError(
-            f"{self.change.module} does not stand in a stabmon.nn.Block, so stabmon cannot know where its output is "
+            f"{self.change.module} is not in a stabmon.nn.Block, so stabmon cannot know where its output is "
             f"added. Write in your model:\n{self.change.code}"
         )
 

@@ -15,7 +15,7 @@ Frobenius norm of its blocks.
 
 RoPE rotates queries and keys by position: ‖W_qᵀW_k‖₂ then becomes ‖W_q‖₂‖W_k‖₂. A QK norm with gains g divides by
 the length of each vector, so ‖∂z/∂x‖ is at most G_q = scale ‖W_q‖₂ · max g_q / min rms(q) · √D max g_k (and G_k), and C
-becomes √(mean ‖x‖²) (G_q + G_k)/2. Heads stand below each other: their bounds add as squares. The output projection is
+becomes √(mean ‖x‖²) (G_q + G_k)/2. Heads are stacked: their bounds add as squares. The output projection is
 not in it.
 """
 

@@ -33,7 +33,7 @@ from stabmon.sinks.protocol import Beating, Discarding, Resuming, Sink
 BEAT = 2.0
 """Seconds between heartbeats."""
 PAUSE = 600.0
-"""Seconds without the end of a step after which the heartbeat's time stands still: the run is then called stale."""
+"""Seconds without the end of a step after which the heartbeat's time is kept: the run is then called stale."""
 HANGING = 30.0
 """Seconds that one call of a sink or a rule may take before it is reported."""
 SHARE = 10.0
@@ -115,7 +115,7 @@ class Recorder:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All findings as they stood when one last changed; ``flush`` first for how they stand now."""
+        """All findings at the time of the last change; ``flush`` first for the current ones."""
         return self._findings
 
     def moved(self) -> None:
@@ -291,7 +291,7 @@ class Recorder:
         )
 
     def _finish(self, state: RunState | None) -> None:
-        """End the rules, hand over every finding as it stands, and end the sinks, all at the same time.
+        """End the rules, hand over every finding in its latest form, and end the sinks, all at the same time.
 
         state: None for a run that is discarded.
         """
@@ -367,7 +367,7 @@ class _SinkLane(Lane):
             self._failures.add(f"{self.name}: {self.lost:,} samples were lost because it was too slow or hung")
 
     def _report(self, error: BaseException) -> None:
-        advice = "it is not asked why"
+        advice = "the sink gives no advice"
         with contextlib.suppress(Exception):
             advice = self.sink.advice
         self._failures.report(self.name, str(error) or repr(error), advice)

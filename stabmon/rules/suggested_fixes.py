@@ -220,7 +220,7 @@ def for_post_norm(run: Run, attention: Attention | None) -> tuple[Fix, ...]:
 
 def for_stuck_loss(run: Run) -> tuple[Fix, ...]:
     """Return the fix for a loss that has not fallen."""
-    return (learning_rate_fix(LEARNING_RATE_STEP_UP, "a loss that stands still may be one that is not moved"),)
+    return (learning_rate_fix(LEARNING_RATE_STEP_UP, "a loss that does not fall may need larger steps"),)
 
 
 def for_deep_vision(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -240,7 +240,7 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
     rate = slower("the stream has outgrown its start many times over")
     if attention is None:
         return rate
-    return (*_pre_norm(run, attention), *_qk_norm(attention, "it lets a higher learning rate stand"), *rate)
+    return (*_pre_norm(run, attention), *_qk_norm(attention, "it makes a higher learning rate stable"), *rate)
 
 
 def _warmup(run: Run, why: str) -> Fix:

@@ -43,7 +43,7 @@ class Beating(Protocol):
     """A sink that also wants to know every few seconds that the run is alive."""
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """Take how the run stands now."""
+        """Take the current state of the run."""
 
 
 @runtime_checkable

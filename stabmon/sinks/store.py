@@ -95,7 +95,7 @@ class StoreSink:
         self._write()
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """Write what waits, then how the run stands; look whether the file is still the one that readers find.
+        """Write what waits, then the state of the run; look whether the file is still the one that readers find.
 
         Raises:
             StoreError: it is not.

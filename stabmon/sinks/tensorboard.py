@@ -117,7 +117,7 @@ class TensorBoardSink:
             self._file.check()
 
     def findings(self, changed: Sequence[Finding]) -> None:
-        """Write the table of all findings, as it stands at this step."""
+        """Write the table of all findings, as of this step."""
         self._findings.update({finding.key: finding for finding in changed})
         if self._file is not None:
             self._file.add(self._step, clock.time(), [events.text("findings", _table(self._findings.values()))])

@@ -96,7 +96,7 @@ class RunReader:
                 yield self._connection
 
     def heartbeat(self) -> Heartbeat:
-        """Return how the run stands; whether a run that is stored as running does run is seen by its lock and age."""
+        """Return the state of the run; whether a run that is stored as running does run is seen by its lock and age."""
         with self._snapshot("reading the heartbeat") as connection:
             row = connection.execute(select(schema.heartbeat)).one()
             beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})

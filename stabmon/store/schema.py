@@ -6,7 +6,7 @@ tail       one line a sample: the whole row as one float32 blob, until it is fol
 fold       128 samples that were folded together: their steps and times
 chunk      one line a fold and metric: values [columns, samples], float32, a column's samples side by side
 level      one line a fold, metric and bucket size: low, mean, high and count of each bucket, [columns, buckets]
-heartbeat  one line a run: how it stands now
+heartbeat  one line a run: its current state
 finding    one line an event, with the whole finding as JSON
 
 Every number of a series travels inside a blob: SQLite turns a REAL NaN into NULL, and a blob keeps each bit. A sample's

@@ -84,7 +84,7 @@ class RunWriter:
         self._add(schema.heartbeat, **beat.model_dump())
 
     def _take_up(self) -> None:
-        """Read where the run stands, so that the next sample goes on from there; refuse another layout."""
+        """Read the end of the run, so that the next sample goes on from there; refuse another layout."""
         stored = Layout.model_validate_json(self._connection.execute(select(schema.run.c.layout)).scalar_one())
         if stored != self.layout:
             raise StoreError(f"cannot resume {self.file.parent}: {_difference(stored, self.layout)}; give another name")
@@ -155,7 +155,7 @@ class RunWriter:
                 self._add(finding, **key, severity=found.severity, cleared=found.cleared, document=document)
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        """Write how the run stands; ``samples`` is counted here, over all attempts.
+        """Write the state of the run; ``samples`` is counted here, over all attempts.
 
         Raises:
             StoreError: it was not written.

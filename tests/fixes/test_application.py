@@ -152,7 +152,7 @@ def test_our_attention_in_a_foreign_block_gets_its_bias_but_no_layer_scale() -> 
     there = record().model_copy(update={"module": "mixer", "block": "", "branch": "mixer"})
     bias_fix(there, -2.0, "why").apply(target)
     assert target["mixer"].bias.tolist() == [-2.0] * HEADS
-    with pytest.raises(FixError, match=r"does not stand in a stabmon.nn.Block[\s\S]*self.attention_scale\("):
+    with pytest.raises(FixError, match=r"is not in a stabmon.nn.Block[\s\S]*self.attention_scale\("):
         layer_scale_fix(there, 0.1, "why").apply(target)
 
 

@@ -122,7 +122,7 @@ def test_the_parts_of_a_fix_are_one_diff(here: Path) -> None:
     parts = (bias_fix(one, -4.16, "why"), qk_norm_fix(one, "why"), layer_scale_fix(one, 1, "x"))
     diff = source_diff(together(*parts, warmup_fix(9, "why")), model)
     assert (diff.count("+++ "), diff.count("-            SigmoidAttention(")) == (1, 1)
-    assert "LambdaLR" in diff  # where the training is written is not known, so that stands behind it
+    assert "LambdaLR" in diff  # where the training is written is not known, so that comment follows it
     fixed = first(patched(here, diff).Größe())
     assert (fixed.bias, fixed.qk_norm, fixed.layer_scale) == (pytest.approx(-4.16), True, True)
 

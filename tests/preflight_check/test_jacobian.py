@@ -67,7 +67,7 @@ def test_the_bound_is_reached_where_every_token_is_the_same() -> None:
     x = torch.randn(1, WIDTH, dtype=torch.float64).expand(LENGTH, WIDTH)
     bound = jacobian_bound("layer", ours, x[None])
     assert bound.sigma == LENGTH / 2
-    assert norm_of_jacobian(ours, x) > 0.7 * bound.sigmoid  # √2 is lost where heads stand below each other
+    assert norm_of_jacobian(ours, x) > 0.7 * bound.sigmoid  # √2 is lost where heads are stacked
 
 
 def test_the_factors_are_those_of_the_formula() -> None:
