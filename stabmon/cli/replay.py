@@ -1,6 +1,7 @@
 """Running rules over a stored run again; a user's own rules run in a process that is ended after a stated time."""
 
 import os
+import signal
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -10,6 +11,9 @@ from typing import NamedTuple
 from stabmon.child_process import end_with_parent
 from stabmon.errors import ConfigError, StabmonError
 from stabmon.findings import Finding
+
+_GRACE = 3.0
+"""Seconds that rules have to end once they are told that their time is over."""
 
 
 class Replay(NamedTuple):
@@ -51,18 +55,20 @@ def replayed(asked: Replay) -> Replayed:
 def replayed_apart(asked: Replay, seconds: float) -> Replayed:
     """Replay in a process of its own, which has ``seconds`` from when it starts to load the rules.
 
+    What runs at that time gets a ``TimeoutError``, so that it is named; the process is ended where it does not end.
+
     Raises:
         StabmonError: as ``replayed``; or the rules ended the process or took longer.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(sender, asked), daemon=True)
+    process = context.Process(target=_serve, args=(sender, asked, seconds), daemon=True)
     process.start()
     sender.close()
     files = ", ".join(map(str, asked.rules))
     try:
         receiver.recv()  # ready: everything is imported
-        if not receiver.poll(seconds):
+        if not receiver.poll(seconds + _GRACE):
             raise ConfigError(
                 f"{files}: the rules were not done after {seconds:g} s and were ended; see --rules-timeout"
             )
@@ -78,16 +84,22 @@ def replayed_apart(asked: Replay, seconds: float) -> Replayed:
     return answer
 
 
-def _serve(sender: Connection, asked: Replay) -> None:
+def _serve(sender: Connection, asked: Replay, seconds: float) -> None:
     """Send the answer; what a user's file prints goes to standard error, for standard output is the command's."""
     end_with_parent()
     os.dup2(2, 1)
     import stabmon.rules
     import stabmon.store  # noqa: F401
 
+    def out_of_time(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds:g} s, see --rules-timeout")
+
     sender.send(None)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         answer: Replayed | StabmonError = replayed(asked)
     except StabmonError as error:
         answer = error
+    signal.setitimer(signal.ITIMER_REAL, 0)
     sender.send(answer)

@@ -43,7 +43,7 @@ def _step(model: nn.Module, watch: Callable[[Optimizer], AbstractContextManager[
         optimizer.step()
 
 
-def _changed() -> list[str]:
+def changed() -> list[str]:
     """Watch one step of a small model, and return what is not as before."""
     _step(torch.nn.Linear(16, 16))  # what torch itself loads late is no change of ours
     before = _state()
@@ -60,4 +60,4 @@ def _changed() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_changed()))
+    print(json.dumps(changed()))

@@ -123,14 +123,22 @@ def test_the_layers_of_a_rule_share_a_row_and_fit_a_terminal(folder: Path) -> No
     [
         ("import os; os._exit(0)", r"own\.py: the rules ended their own process, with exit code 0"),
         ("raise SystemExit(0)", r"own\.py: the rules ended their own process, with exit code 0"),
-        ("while True: pass", "the rules were not done after 1 s and were ended; see --rules-timeout"),
+        ("\nwhile True: pass", r"own\.py, line 2: TimeoutError: not done after 1 s, see --rules-timeout"),
+        (
+            "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nwhile True: pass",
+            "the rules were not done after 1 s and were ended; see --rules-timeout",
+        ),
+        (
+            OWN.replace('    for hit in run.series("loss").below(2.0):', "    while True: pass\n    for hit in ():"),
+            r"rules failed .*: USR001: TimeoutError: not done after 1 s",
+        ),
         (OWN.replace('"loss").below', '"loss").nowhere'), r"rules failed .*: USR001: AttributeError: .*nowhere"),
         (
             OWN.replace('    for hit in run.series("loss").below(2.0):', "    exit(0)\n    for hit in ():"),
             r"rules failed .*: USR001: SystemExit: ",
         ),
     ],
-    ids=["exits", "raises SystemExit", "loops", "rule raises", "rule exits"],
+    ids=["exits", "raises SystemExit", "loops", "loops without an alarm", "rule loops", "rule raises", "rule exits"],
 )
 def test_rules_that_exit_raise_or_loop_never_end_healthy(code, message, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(code)

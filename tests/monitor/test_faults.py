@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,9 +21,10 @@ from torch import nn
 from stabmon import Schedule, watch
 from stabmon.errors import StoreError
 from stabmon.nn import Block, SigmoidAttention
-from stabmon.records import Evidence, Severity
+from stabmon.records import Evidence, RunState, Severity
 from stabmon.rules import registry
 from stabmon.store import FILE, open_run
+from tests import damaged_runs
 
 STEPS = 30
 MISSING, ANY = None, -1
@@ -72,11 +74,32 @@ def locked(monitor):
 
 
 @contextlib.contextmanager
-def locked_beyond_the_end(monitor):
+def locked_beyond_the_end(monitor, seconds=3.0):
     connection = sqlite3.connect(monitor.path / FILE, isolation_level=None, check_same_thread=False)
     connection.execute("BEGIN IMMEDIATE")
     yield
-    threading.Timer(3.0, connection.close).start()
+    threading.Timer(seconds, connection.close).start()
+
+
+def locked_half_a_minute_beyond_the_end(monitor):
+    return locked_beyond_the_end(monitor, 30.0)
+
+
+@contextlib.contextmanager
+def read_only(monitor):
+    """Take the right to write from folder and files, and from root that it needs none."""
+    monitor.flush()
+    root, paths = os.geteuid() == 0, [monitor.path, *monitor.path.iterdir()]
+    modes = {path: path.stat().st_mode for path in paths}
+    for path in paths:
+        path.chmod(modes[path] & 0o555)
+    if root:
+        os.seteuid(65534)
+    yield
+    if root:
+        os.seteuid(0)
+    for path in paths:
+        path.chmod(modes[path])
 
 
 @contextlib.contextmanager
@@ -140,6 +163,12 @@ def wrong_clock(monitor):
     [
         (locked, "run", STEPS, "finished", ["store: .*another process has locked it"]),
         (locked_beyond_the_end, "run", STEPS, "finished", ["store: .*another process has locked it"]),
+        pytest.param(
+            *(locked_half_a_minute_beyond_the_end, "run", STEPS, "finished"),
+            ["store: .*another process has locked it"],
+            marks=pytest.mark.slow,
+        ),
+        (read_only, "run", STEPS, "finished", []),
         (no_room, "run", STEPS, "finished", ["store: .*largest size.*wait in memory"]),
         (no_descriptors, "run", STEPS, "finished", []),
         (deleted, "run", MISSING, "", ["store: .*was deleted", "TensorBoard: .*was deleted", "30 of 30 samples"]),
@@ -165,6 +194,29 @@ def test_faults_of_disk_and_clock_change_no_training(fault, name, rows, words, f
     with open_run(tmp_path / name) as run:
         assert run.read("loss").steps.tolist() == list(range(rows))
         assert run.heartbeat().words == words
+
+
+def test_a_second_run_in_the_place_of_the_first_is_left_alone(bits, tmp_path):
+    @contextlib.contextmanager
+    def replaced(monitor):
+        monitor.flush()
+        shutil.rmtree(monitor.path)
+        others.append(damaged_runs.healthy(monitor.path, 3, close=False))
+        yield
+
+    others = []
+    weights, monitor = train(replaced, dir=tmp_path)
+    assert weights == bits
+    assert any("another file is at its place" in said for said in monitor.failures)
+    assert any("30 of 30 samples" in said for said in monitor.failures)
+    with pytest.raises(StoreError, match="being written by another monitor"):
+        watch(nn.Sequential(Block(16, SigmoidAttention(16, 2, max_length=8))), dir=tmp_path, name="run", resume=True)
+    (second,) = others
+    second.sample(3, 1e9, np.zeros(damaged_runs.LAYOUT.width, np.float32))
+    second.close(RunState.FINISHED)
+    with open_run(tmp_path / "run") as run:
+        assert run.read("loss").steps.tolist() == [0, 1, 2, 3]
+        assert run.heartbeat().words == "finished"
 
 
 class Kept:

@@ -1,13 +1,22 @@
 """``stabmon selftest``: its checks pass here, and fail where something is wrong."""
 
+import io
 import json
+import logging
+import random
+import signal
+import sys
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import stabmon
 from stabmon.cli import app
-from stabmon.selftest import check, kernels, run_all, store, training
+from stabmon.selftest import check, kernels, process_state, run_all, store, training
 from stabmon.selftest.check import FailedError, SkippedError, Status
 from stabmon.store import FILE, RunReader
 
@@ -62,6 +71,53 @@ def test_a_check_fails_where_something_is_wrong(part, name, broken, failing, mon
     monkeypatch.setattr(part, name, broken)
     (result,) = run_all([("it", failing)])
     assert result.status is Status.FAILED
+
+
+def draw_from_torch() -> None:
+    torch.rand(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("python's random", random.random),
+        ("numpy's generator", np.random.rand),
+        ("torch's generator", draw_from_torch),
+        ("signal handlers", lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)),
+        ("warning filters", lambda: warnings.simplefilter("ignore")),
+        ("logging handlers", lambda: logging.getLogger().addHandler(logging.NullHandler())),
+        ("excepthook", lambda: setattr(sys, "excepthook", print)),
+        ("standard output", lambda: setattr(sys, "stdout", io.StringIO())),
+        ("standard error", lambda: setattr(sys, "stderr", io.StringIO())),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_watch_changes_of_its_process_is_named(name, change, monkeypatch) -> None:
+    watch, handler = stabmon.watch, signal.getsignal(signal.SIGUSR2)
+    for stream in ("excepthook", "stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # puts them back afterwards
+
+    def changing(*arguments, **options):
+        change()
+        return watch(*arguments, **options)
+
+    assert process_state.changed() == []
+    monkeypatch.setattr(stabmon, "watch", changing)
+    handlers = list(logging.getLogger().handlers)
+    try:
+        with warnings.catch_warnings():
+            assert process_state.changed() == [name]
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
+        logging.getLogger().handlers = handlers
+
+
+def test_the_check_of_the_process_fails_with_what_was_changed(tmp_path, monkeypatch) -> None:
+    (tmp_path / "odd_process.py").write_text("print('[\"excepthook\"]')")
+    monkeypatch.chdir(tmp_path)  # where python -m looks
+    monkeypatch.setattr(training, "process_state", SimpleNamespace(__name__="odd_process"))
+    (result,) = run_all([("it", training.process_unchanged)])
+    assert (result.status, result.detail) == (Status.FAILED, "watching changed excepthook")
 
 
 def ends(error: Exception | None = None) -> check.Check:
