@@ -101,6 +101,7 @@ def test_every_metric_is_what_float64_over_all_rows_gives(tiny, quiet, kept, los
         monitor.log(loss=value)
     for layer, expected in _oracle(double, _tokens(0)).items():
         _compare(kept, layer, expected)
+        assert {*expected, "gradient_norm"} == {one.metric for one in kept.layout.columns if one.layer == layer}
     _compare_gradients(kept, double, loss)
     assert kept.of("loss") == np.float32(value.item())
     assert kept.of("learning_rate") == np.float32(0.125)
