@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabmon.kernels import cache, hopper
+from stabmon.kernels import cache, device, hopper
 from stabmon.kernels.hopper import launch
 
 FOLDER = Path(hopper.__file__).parent
@@ -45,7 +45,7 @@ def simulated(simulation, monkeypatch):
         cache.clear()
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, f"stabmon.kernels.hopper.{name}", simulation.Launchable(module))
-        monkeypatch.setattr(launch, "processors", lambda device: processors)
+        monkeypatch.setattr(device, "processors", lambda _: processors)
 
     monkeypatch.setattr(launch, "descriptor", simulation.descriptor)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
