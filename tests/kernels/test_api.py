@@ -78,6 +78,7 @@ def test_grouped_heads_are_repeated_heads():
     torch.testing.assert_close(grouped, sigmoid_attention(query, *repeated))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_eager_is_one_graph(dynamic):
     compiled = torch.compile(

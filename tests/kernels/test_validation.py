@@ -169,7 +169,9 @@ def test_auto_on_a_gpu_logs_once_why_it_uses_eager(monkeypatch, caplog):
 def test_a_newer_triton_is_tried(monkeypatch):
     monkeypatch.setattr(releases, "INSTALLED", (9, 0))
     monkeypatch.setattr(device, "capability", lambda device: (8, 0))
-    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64)
+    assert choice.choose("auto", traits) == "auto"
+    assert not hopper.preferred(traits)
 
 
 @pytest.mark.parametrize("name", ["window", "key_lengths", "packed", "alibi"])
@@ -178,7 +180,8 @@ def test_auto_uses_triton_for_calls_that_hopper_does_not_support(name, monkeypat
     traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, **{name: True})
     reason = hopper.refusal(traits)
     assert reason is None or (f"does not take {name}" in reason.text and not reason.of_machine)
-    assert choice.choose("auto", traits) == ("triton" if reason else "hopper")
+    assert choice.choose("auto", traits) == "auto"
+    assert hopper.preferred(traits) == (reason is None)
 
 
 def test_bfloat16_is_refused_in_the_interpreter(monkeypatch):
@@ -200,5 +203,7 @@ def test_an_old_device_is_named_with_its_capability(monkeypatch):
     assert refusal == ("backend='triton' needs CUDA capability 8.0 or newer, cuda:0 has 7.5", True)
     assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "eager"
     monkeypatch.setattr(device, "capability", lambda device: (8, 0))
-    assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float16, 64)) == "triton"
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64)
+    assert choice.choose("auto", traits) == "auto"
+    assert not hopper.preferred(traits)
     assert choice.choose("auto", Traits(torch.device("cuda", 0), torch.float64, 64)) == "eager"

@@ -39,6 +39,7 @@ def test_a_limit_that_is_drawn_lies_between_the_two_runs(code):
     assert min(bad) < runs.limit < max(bad) or max(bad) < runs.limit < min(good) or max(good) < runs.limit < min(bad)
 
 
+@pytest.mark.slow
 def test_the_pictures_on_disk_are_those_that_the_command_draws_from_the_stored_runs(tmp_path):
     assert CliRunner().invoke(app, ["draw", "--output", str(tmp_path)]).exit_code == 0
     for code in CODES:
