@@ -137,12 +137,16 @@ def test_no_text_holds_a_merge_that_was_not_resolved() -> None:
     assert marked.stdout == ""
 
 
-def test_every_how_to_add_has_at_most_three_files_and_they_exist() -> None:
+MANY_STEPS = {"An option of the kernel": 7}
+"""What takes more than three steps to add: an option passes from the caller to every backend, or is refused there."""
+
+
+def test_every_how_to_add_has_at_most_three_steps_and_its_files_exist() -> None:
     (how_to,) = re.findall(r"## How to add\n(.*?)\n## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
     for part in how_to.split("\n### ")[1:]:
         title, _, text = part.partition("\n")
         steps = re.findall(r"^\d\. .*", text, flags=re.MULTILINE)
-        assert 1 <= len(steps) <= 3, title
+        assert 1 <= len(steps) <= MANY_STEPS.get(title, 3), title
         for place in re.findall(r"`([\w./]+/[\w./]+)`", text):
             known = re.split(r"/[\w.]*(?:NAME|FAMILY|CODE)", place)[0]
             assert (ROOT / known).exists(), (title, place)
