@@ -102,7 +102,7 @@ def test_a_file_that_holds_no_configuration_is_refused(tmp_path: Path, text: str
         config.load(write(tmp_path, text))
 
 
-def test_a_missing_file_is_answered_with_the_shipped_names(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone.yaml.*naive"):
         config.load(tmp_path / "gone.yaml")
 

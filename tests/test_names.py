@@ -8,7 +8,7 @@ def test_what_wrappers_put_into_a_path_is_left_out():
     assert own_name("modules.module_list.0") == "modules.module_list.0"
 
 
-def test_layers_sort_as_people_count():
+def test_layers_sort_in_natural_order():
     names = ["layers.10", "layers.2", "encoder.1", "layers.2.b", "layers.2.a"]
     assert sorted(names, key=natural_key) == ["encoder.1", "layers.2", "layers.2.a", "layers.2.b", "layers.10"]
 

@@ -35,13 +35,13 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         *("huge number", "no date", "python object", "not closed", "NUL", "long"),
     ],
 )
-def test_a_file_that_grows_or_says_a_thing_twice_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_files_that_expand_too_much_or_repeat_a_key_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         yaml_file.read(tmp_path / "odd.yaml", "the configuration")
 
 
-def test_aliases_merges_and_numbers_are_read_as_people_mean_them(tmp_path: Path) -> None:
+def test_aliases_merges_and_exponents_without_a_dot_are_read(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("base: &base {rate: 1e-3, steps: 3}\nother: {<<: *base, steps: 4}")
     found = yaml_file.read(tmp_path / "good.yaml", "the configuration")
     assert found["other"] == {"rate": 1e-3, "steps": 4}

@@ -29,7 +29,7 @@ const json = async (path, signal) => (await get(path, signal)).json();
 export const listRuns = () => json("/runs");
 export const describeRun = (run, signal) => json(runPath(run), signal);
 export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
-/** How the findings are shown: health, counts, entries in order. */
+/** The digest of the findings: health, counts, entries in order. */
 export const readDigest = (run, signal) => json(`${runPath(run)}/digest`, signal);
 export const listRules = () => json("/rules");
 export const plotOf = (code) => `${ROOT}/rules/${code}/plot`;

@@ -51,7 +51,7 @@ export function showRange(range) {
   for (const view of views) view.showRange(range);
 }
 
-/** Where the axis begins and ends when everything is shown. */
+/** The ends of the axis when everything is shown. */
 export function fullRange(steps) {
   if (!steps.length) return [0, 1];
   const [first, last] = [steps[0], steps[steps.length - 1]];

@@ -33,7 +33,7 @@ export function depthColour(index, count) {
 
 const scaleOf = (list) => list.map((colour, index) => [index / (list.length - 1), colour]);
 
-/** What a metric's heatmap is coloured by: kind, position(value) on the axis of colours, far(position) from neutral, its ends, ticks and colours. */
+/** The colour scale of a metric's heatmap: kind, position(value) on the axis of colours, far(position) from neutral, its ends, ticks and colours. */
 export function scaleFor(info, series, range) {
   const found = extent(series.columns, series.steps, ...(range ?? []));
   const [low, high] = found ?? [0, 1];

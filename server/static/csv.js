@@ -1,4 +1,4 @@
-// What is visible, as a CSV file.
+// The visible values, as a CSV file.
 import { isMissing } from "./packed.js";
 
 const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

@@ -118,7 +118,7 @@ function logAxis(lines, range) {
   return { type: "log", range: ends, tickvals: ticks.map((tick) => 10 ** tick), ticktext: ticks.map(tickText) };
 }
 
-/** Whether a log axis serves these lines: all positive, and spread over more than a factor of 30. */
+/** True if a log axis serves these lines: all positive, and spread over more than a factor of 30. */
 export function wantsLog(lines) {
   const [low, high] = reach(lines) ?? [0, 0];
   return { possible: low > 0, sensible: low > 0 && high / low > 30 };

@@ -38,7 +38,7 @@ const api = () => h("p", {}, "All of this over HTTP, read-only: ", h("a.link", {
 const SHOWN = ["layer", "module", "kind", "heads", "head_dim", "max_length", "bias", "position", "qk_norm", "hybrid_norm", "layer_scale"];
 const said = (value) => (value === null ? "–" : value === true ? "yes" : value === false ? "no" : typeof value === "number" ? number(value, 4) : String(value));
 
-/** What is known of the run: how it was measured, the attentions that were found, its configuration, versions. */
+/** The description of the run: how it was measured, the attentions that were found, its configuration, versions. */
 export function showRun({ detail }) {
   const { info, heartbeat } = detail;
   const facts = [

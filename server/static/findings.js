@@ -3,7 +3,7 @@ import { h, icon } from "./dom.js";
 import { drawCopyAll, drawDetail } from "./detail.js";
 import { number } from "./text.js";
 
-/** What names a finding in the address and in the digest: rule, layer, and the step at which it opened. */
+/** The key of a finding in the address and in the digest: rule, layer, and the step at which it opened. */
 export const keyOf = ({ code, layer, opened }) => `${code}:${layer ?? ""}:${opened}`;
 
 /** The digest's entries with their findings; one that the list does not hold yet is left out. */

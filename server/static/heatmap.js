@@ -38,7 +38,7 @@ function gridOf(column, { firsts, stop }, scale) {
   return { positions, odd };
 }
 
-/** How many numbers are not finite, and how many were never measured. */
+/** The number of values that are not finite, and of those that were never measured. */
 function count(series) {
   const seen = { odd: 0, missing: 0 };
   for (const { values } of series.columns) {

@@ -26,7 +26,7 @@ export function decodeBase64(text) {
   return decode(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }
 
-/** Whether values[index] was never measured; its bits mark that, the number itself reads as NaN. */
+/** True if values[index] was never measured; its bits mark that, the number itself reads as NaN. */
 export function isMissing(values, index) {
   if (values[index] === values[index]) return false;
   return new Uint32Array(values.buffer, values.byteOffset + 4 * index, 1)[0] === MISSING_BITS;

@@ -1,4 +1,4 @@
-// What the address holds: everything a link must bring back. Two tabs share nothing.
+// The state that the address holds: everything a link must bring back. Two tabs share nothing.
 
 const KEYS = ["run", "with", "metric", "layer", "step", "from", "to", "y", "finding", "theme"];
 const NUMBERS = new Set(["step", "from", "to"]);

@@ -129,7 +129,7 @@ def test_progress_counts_over_both_sides_and_all_seeds(model: Model) -> None:
     assert seen == list(range(1, 9))
 
 
-def test_what_cannot_be_tried_says_why(model: Model) -> None:
+def test_a_fix_that_cannot_be_tried_is_refused_with_the_reason(model: Model) -> None:
     with pytest.raises(FixError, match="decided inside step"):
         stabmon.trial(model, precision_fix("bf16", "why"), step)
     with pytest.raises(ValueError, match="needs a fix"):

@@ -88,7 +88,7 @@ def output(stdout, *arguments, code="import sys; from stabmon.cli import main; m
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_said_and_ends_with_2(tmp_path):
+def test_output_that_cannot_be_written_is_reported_with_exit_code_2(tmp_path):
     with open("/dev/full", "w") as full:
         done = output(full, "rules", "--json")
     assert (done.returncode, b"cannot write to standard output: No space left on device" in done.stderr) == (2, True)

@@ -153,7 +153,7 @@ def test_what_a_rules_file_prints_is_not_mixed_into_the_json(folder: Path, tmp_p
     assert codes(folder, "--rules", tmp_path / "own.py", "--ignore", "ATT001") == [("USR001", None)]
 
 
-def test_a_run_that_crashed_or_lost_samples_is_said_beside_its_findings(folder: Path) -> None:
+def test_a_crash_and_lost_samples_are_reported_with_the_findings(folder: Path) -> None:
     from contextlib import closing
     from sqlite3 import connect
 

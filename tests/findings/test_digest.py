@@ -44,7 +44,7 @@ def codes(entries):
     return [entry.code for entry in entries]
 
 
-def test_open_findings_come_first_then_the_severe_the_early_and_layers_as_people_count():
+def test_findings_are_ordered_by_open_severity_step_and_natural_order_of_layers():
     wanted = [
         finding("UPD001", None, 9, ERROR),
         finding("ATT001", "layers.2"),

@@ -132,14 +132,14 @@ def test_wrappers_are_looked_through() -> None:
     assert isinstance(inner["layers"][1].attention_scale, LayerScale)
 
 
-def test_a_missing_module_is_answered_with_the_nearest_name() -> None:
+def test_the_error_for_a_missing_module_names_the_nearest() -> None:
     with pytest.raises(
         FixError, match=r"no module 'layers.7.attention'; the nearest name is 'layers\.[01]\.attention'"
     ):
         bias_fix(record("layers.7"), 0.0, "why").apply(model())
 
 
-def test_a_foreign_attention_is_answered_with_code() -> None:
+def test_a_fix_for_foreign_attention_is_refused_with_code_to_paste() -> None:
     target = nn.ModuleDict({"attention": nn.MultiheadAttention(WIDTH, HEADS)})
     fix = qk_norm_fix(record("block", "softmax").model_copy(update={"module": "attention"}), "logits grow")
     with pytest.raises(FixError, match="MultiheadAttention; stabmon changes only its own") as caught:
@@ -276,7 +276,7 @@ def test_softmax_of_ours_gets_norms_but_no_bias() -> None:
 
 
 @pytest.mark.parametrize("fix", [warmup_fix(10, "why"), clip_fix(1.0, "why"), precision_fix("bf16", "why")])
-def test_what_belongs_to_the_training_is_answered_with_code(fix: Fix) -> None:
+def test_a_fix_of_the_training_is_refused_with_code_to_paste(fix: Fix) -> None:
     with pytest.raises(FixError, match="not in the model") as caught:
         fix.apply(model())
     assert fix.code in str(caught.value)

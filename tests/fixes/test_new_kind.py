@@ -117,7 +117,7 @@ def test_a_new_kind_can_be_tried_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_name_that_is_no_kind_is_answered_with_all_kinds() -> None:
+def test_the_error_for_an_unknown_kind_lists_all_kinds() -> None:
     done = CliRunner().invoke(app, ["try", "naive", "--fix", "toy_decya"])
     assert isinstance(done.exception, FixError)
     assert "did you mean 'toy_decay'?" in str(done.exception)
@@ -130,7 +130,7 @@ def test_the_help_of_try_lists_the_kinds() -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_kind_that_was_taken_out_is_unknown() -> None:
+def test_an_unregistered_kind_is_unknown() -> None:
     registry.unregister("toy_decay")
     with pytest.raises(FixError, match="unknown fix kind 'toy_decay'"):
         registry.find("toy_decay")
@@ -138,7 +138,7 @@ def test_a_kind_that_was_taken_out_is_unknown() -> None:
         stabmon.fixes.toy_decay_fix(0.25, "why")
 
 
-def test_a_name_is_taken_once(toy: type[ToyDecay]) -> None:
+def test_a_kind_is_registered_only_once(toy: type[ToyDecay]) -> None:
     with pytest.raises(ValueError, match=r"'toy_decay' is there already, from tests\.fixes\.toy_kind"):
         registry.register(toy)
 

@@ -155,7 +155,7 @@ def test_a_transformer_encoder_trains_with_the_same_bits(quiet, kept):
     assert not is_missing(kept.of("branch_ratio", step=2)).any()
 
 
-def test_keys_that_the_module_adds_itself_are_said_to_be_unreadable(quiet, kept, caplog):
+def test_keys_that_the_module_adds_itself_are_reported_as_unreadable(quiet, kept, caplog):
     model, x = Around(batch_first=True, add_zero_attn=True), torch.randn(2, N, E)
     with watch(model, **quiet) as monitor:
         model(x, x, x).sum().backward()

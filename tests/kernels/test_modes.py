@@ -24,7 +24,7 @@ def lengths(*numbers):
 
 
 @pytest.mark.parametrize("given", [None, False, True])
-def test_determinism_follows_torch_unless_it_is_said(given, monkeypatch):
+def test_determinism_follows_torch_unless_it_is_passed(given, monkeypatch):
     seen = []
     attend = dispatch.reference.sigmoid_attention
     monkeypatch.setattr(dispatch.reference, "sigmoid_attention", lambda p: (seen.append(p.deterministic), attend(p))[1])

@@ -43,7 +43,7 @@ def test_a_spike_is_over_when_the_series_is_back_at_its_usual_value(written):
     assert (found.opened, found.last, found.cleared) == (50, 50, 51)
 
 
-def test_a_short_past_says_nothing(spiked):
+def test_a_series_that_is_too_short_has_no_spikes(spiked):
     assert spiked([3.0] * 31, 9.0) is None
     assert spiked([3.0] * 31, 9.0, samples_min=31) is not None
 

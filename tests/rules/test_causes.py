@@ -71,7 +71,7 @@ def test_what_follows_from_a_symptom_follows_from_its_cause(written, rules):
     assert found[("LOS001", None)] == found[("GRD001", None)] == ("ATT001", "layers.0", 1)
 
 
-def test_a_cause_that_is_confirmed_after_its_symptom_takes_it_in(written, rules):
+def test_a_cause_that_is_confirmed_after_its_symptom_groups_it(written, rules):
     rules(
         ATT003=("logit_std", W, (), 5),
         ATT004=("saturated_fraction", W, ("ATT003",), 1),

@@ -205,7 +205,7 @@ def test_a_failing_rule_is_reported_once_and_the_others_go_on(fails, written, ow
     assert ".py, line " in record.getMessage()
 
 
-def test_words_and_fixes_are_made_only_when_an_event_is_new_or_worse(written, own_rules):
+def test_texts_and_fixes_are_made_only_when_a_finding_is_new_or_worse(written, own_rules):
     made = []
 
     def counted(run, limits):

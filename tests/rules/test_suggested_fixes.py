@@ -69,7 +69,7 @@ def test_the_median_head_decides_where_heads_differ(viewed):
         ({"max_length": 4096, "kind": "softmax"}, ["qk_norm", "learning_rate"]),
     ],
 )
-def test_growth_asks_for_qk_norm_then_hybrid_norm_then_a_lower_rate(facts, kinds, viewed):
+def test_growth_suggests_qk_norm_then_hybrid_norm_then_a_lower_rate(facts, kinds, viewed):
     assert [fix.kind for fix in suggested_fixes.for_growth(*viewed({"keys": 100}, **facts))] == kinds
 
 
@@ -101,12 +101,12 @@ def test_a_fix_names_the_attention_module_and_the_code(viewed):
     ],
     ids=["growth", "saturated", "high-rate"],
 )
-def test_what_grows_in_a_stream_that_is_normed_asks_for_pre_norm_first(fixes, viewed):
+def test_growth_under_post_norm_suggests_pre_norm_first(fixes, viewed):
     assert fixes(*viewed({"residual_out": 1.0001}, layers=2))[0].kind == "pre_norm"
     assert "pre_norm" not in [fix.kind for fix in fixes(*viewed({"residual_out": 1.02}, layers=2))]
 
 
-def test_gradients_that_grow_ask_for_pre_norm_then_clipping_then_a_lower_rate(viewed):
+def test_growing_gradients_suggest_pre_norm_then_clipping_then_a_lower_rate(viewed):
     config = {"training": {"clip": None}}
     view, _ = viewed({"residual_out": 1.0}, layers=2, config=config)
     assert [fix.kind for fix in suggested_fixes.calmer(view, "why")] == ["pre_norm", "clip", "learning_rate"]
@@ -139,7 +139,7 @@ LONGER = {"training": {"evaluate_length": 1024}}
     ],
     ids=["rope", "unknown-data", "vision", "alibi", "learned", "longer-in-training"],
 )
-def test_a_longer_evaluation_asks_for_its_length_then_alibi_where_rope_is_then_the_bias(facts, config, kinds, viewed):
+def test_a_longer_evaluation_suggests_its_length_then_alibi_for_rope_then_the_bias(facts, config, kinds, viewed):
     view, attention = viewed({"bias": -5.55}, config=config, max_length=256, **facts)
     fixes = suggested_fixes.for_longer(view, attention, 1024.0)
     assert [fix.kind for fix in fixes] == kinds

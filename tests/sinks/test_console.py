@@ -55,7 +55,7 @@ def printed():
     return after
 
 
-def test_one_finding_is_one_line_without_colours_when_nobody_looks(printed):
+def test_one_finding_is_one_line_without_colours_outside_a_terminal(printed):
     assert printed([finding()]) == [
         "stabmon: error ATT001 large-initial-attention-norm in layers.0 head 5 since step 0: "
         "the norm is [9.0], limit 2.0. Fix: bias = -5.5 in m."
@@ -97,7 +97,7 @@ def test_a_symptom_is_printed_under_its_cause_without_a_fix_of_its_own(printed):
     )
 
 
-def test_standard_error_that_is_closed_gone_or_poor_in_letters_is_an_error_of_the_console_alone(monkeypatch, capfd):
+def test_a_closed_missing_or_ascii_standard_error_fails_the_console_alone(monkeypatch, capfd):
     poor = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stderr", poor)
     sink = ConsoleSink()

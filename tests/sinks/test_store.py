@@ -101,7 +101,7 @@ def test_close_says_how_many_rows_are_lost_when_the_store_stays_full(tmp_path, f
     assert stored(tmp_path) == list(range(50 - len(failures)))
 
 
-def test_what_is_lost_at_the_end_is_said_although_the_failure_was_reported_before(tmp_path, caplog, fill):
+def test_losses_at_the_end_are_reported_even_after_an_earlier_report(tmp_path, caplog, fill):
     sink = StoreSink(tmp_path)
     recorder = Recorder(WIDTH, lambda raw: raw, INFO, LAYOUT, [sink], beat=60.0)
     assert recorder.flush(PATIENCE)

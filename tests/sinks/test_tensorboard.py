@@ -153,7 +153,7 @@ def test_a_run_that_goes_back_replaces_the_points_it_repeats(tmp_path):
     assert [(point.step, point.value) for point in points] == [(0, 0.0), (1, 10.0)]
 
 
-def test_half_a_record_is_taken_back_so_that_readers_go_on(tmp_path):
+def test_a_partial_record_is_truncated_so_that_readers_continue(tmp_path):
     file = events.EventFile(tmp_path)
     file.add(0, 1.0, [events.scalar("loss", 1.0)])
     resource = pytest.importorskip("resource", reason="needs a limit on the size of files")

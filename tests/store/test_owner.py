@@ -53,7 +53,7 @@ def test_a_forked_process_holds_no_lock(tmp_path):
     os.waitpid(child, 0)
 
 
-def test_who_holds_a_run_is_seen_and_seeing_does_not_disturb_the_next_writer(tmp_path):
+def test_the_owner_of_a_run_can_be_read_without_disturbing_the_next_writer(tmp_path):
     assert holder(tmp_path) is None
     owner = Owner(tmp_path)
     assert holder(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
@@ -63,7 +63,7 @@ def test_who_holds_a_run_is_seen_and_seeing_does_not_disturb_the_next_writer(tmp
     assert holder(tmp_path) is None
 
 
-def test_a_lock_that_another_machine_left_says_nothing(tmp_path):
+def test_a_lock_of_another_machine_is_no_evidence_of_a_crash(tmp_path):
     (tmp_path / LOCK).write_text("12 elsewhere\n")
     assert holder(tmp_path) is None
 

@@ -108,7 +108,7 @@ def test_a_run_without_new_samples_is_stale_and_a_finished_one_is_not(write, odd
         assert run.heartbeat().state is RunState.FINISHED
 
 
-def test_a_metric_or_layer_that_is_not_there_is_answered_with_what_is(write, odd_rows, tmp_path):
+def test_the_error_for_an_unknown_metric_or_layer_lists_the_known_ones(write, odd_rows, tmp_path):
     write(odd_rows(1))
     with open_run(tmp_path / "lm") as run:
         with pytest.raises(StoreError, match="no metric 'rowmass'; it records row_mass, logit_max, branch_ratio, loss"):

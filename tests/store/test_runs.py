@@ -129,7 +129,7 @@ def test_processes_that_start_at_once_get_names_of_their_own(tmp_path):
     assert sorted(child.result() for child in children) == ["lm", *(f"lm-{number}" for number in range(2, 9))]
 
 
-def test_a_name_in_what_is_no_folder_is_said_plainly(tmp_path):
+def test_a_run_name_below_a_file_is_refused_with_the_reason(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"creating the run failed: .*file is a file and not a folder"):
         fresh_name(tmp_path / "file", "lm")

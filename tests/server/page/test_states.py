@@ -56,7 +56,7 @@ def test_a_live_run_grows_without_a_reload_and_stops_following_when_zoomed(tab, 
     assert page.locator(".following").count() == 0
 
 
-def test_an_unknown_run_says_which_there_are_and_keeps_the_list(browser, address):
+def test_the_error_for_an_unknown_run_names_the_known_ones_and_keeps_the_list(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/?run=nave")
     page.wait_for_selector("#message:visible")
