@@ -192,10 +192,10 @@ const spotName = (column) => (column.head === null ? spot(column) : `head ${colu
 const shortNames = (series) => (series.columns[0].head === null ? labels(series.columns.map((column) => column.layer)) : null);
 const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
 
-/** The steps of a finding; one that is open reaches to the newest step. */
+/** The steps of a finding, since it last opened; one that is open reaches to the newest step. */
 function span(finding, newest) {
   const end = finding.cleared ?? Math.max(finding.last, newest);
-  return { from: finding.opened - 0.5, to: end + 0.5, severity: finding.severity, finding };
+  return { from: (finding.reopened ?? finding.opened) - 0.5, to: end + 0.5, severity: finding.severity, finding };
 }
 
 /** Windows of one severity, joined where they overlap, so that many findings do not darken the charts. */

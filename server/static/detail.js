@@ -33,6 +33,7 @@ function facts(finding) {
   const pairs = [
     ["worst", `${number(finding.value)} at step ${finding.peak}, limit ${number(finding.limit)}`],
     ["steps", `from ${finding.opened}, ${end}`],
+    ...(finding.times > 1 ? [["opened", `${finding.times} times, last at step ${finding.reopened}`]] : []),
     ...(finding.lead === null ? [] : [["lead", `${finding.lead} steps before the loss showed it`]]),
     ["metric", `${words(finding.metric)} · ${spot(finding)}`],
     ["confidence", `${Math.round(100 * finding.confidence)} %`],

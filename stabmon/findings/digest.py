@@ -51,7 +51,7 @@ class Entry(Record):
     where: str
     """"layers.0 to layers.3", "layers.2 head 1", or ``WHOLE_RUN``."""
     when: str
-    """"since step 0", "step 147", "steps 3 to 20"."""
+    """"since step 0", "step 147", "steps 3 to 20", "17 times since step 40"."""
     message: str
     """The first finding's sentence with its numbers, without a full stop; its layer is named where there are more."""
     cause: str
@@ -218,10 +218,14 @@ def _where(findings: Sequence[Finding]) -> str:
 
 
 def _when(findings: Sequence[Finding]) -> str:
+    """Return when they were flagged; of repeated ones, how often at most in one place."""
     first, last = min(finding.opened for finding in findings), max(finding.last for finding in findings)
+    times = max(finding.times for finding in findings)
+    often = "" if times == 1 else f"{'up to ' if len(findings) > 1 else ''}{times} times "
     if findings[0].cleared is None:
-        return f"since step {first}"
-    return f"step {first}" if last == first else f"steps {first} to {last}"
+        return f"{often}since step {first}"
+    between = f"step {first}" if last == first else f"steps {first} to {last}"
+    return f"{often}in {between}" if often else between
 
 
 _ENDS = {
@@ -263,7 +267,7 @@ def _unhealthy(now: Sequence[Group], end: str) -> Health:
     place = "" if first.layer is None else f" in {_where(now[0].findings)}"
     return Health(
         level="error" if is_error else "warning",
-        title=f"{'Unhealthy' if is_error else 'At risk'} since step {first.opened}",
+        title=f"{'Unhealthy' if is_error else 'At risk'} since step {first.since}",
         text=f"{words(first.name)}{place}{others}.{end}",
         key=address(first.key),
     )

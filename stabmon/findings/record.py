@@ -18,7 +18,10 @@ class Reading(Record):
 
 
 class Finding(Record):
-    """A problem that one rule flagged in one place, from the step at which it opened to that at which it cleared."""
+    """A problem that one rule flagged in one place, from the step at which it opened to that at which it cleared.
+
+    One that clears and opens again is the same finding: it counts how often it opened, and is open again.
+    """
 
     code: str
     name: str
@@ -42,6 +45,10 @@ class Finding(Record):
     """Latest step at which the rule flagged it."""
     cleared: int | None = None
     """First step at which it was over; None while it is open."""
+    times: int = 1
+    """How often it opened."""
+    reopened: int | None = None
+    """Step at which it last opened again; None where it opened once."""
     cells: tuple[Reading, ...] = ()
     """The numbers behind it."""
     fixes: tuple[Fix, ...] = ()
@@ -63,6 +70,11 @@ class Finding(Record):
         if not self.fixes:
             raise LookupError(f"{self.code} {self.name} suggests no fix; see `stabmon rules {self.code}`")
         return self.fixes[0]
+
+    @property
+    def since(self) -> int:
+        """Step at which it last opened."""
+        return self.opened if self.reopened is None else self.reopened
 
     @property
     def key(self) -> Key:

@@ -104,19 +104,22 @@ class Monitor:
 
     @property
     def seconds(self) -> float:
-        """Seconds in stabmon's code on the training thread so far."""
-        return self._recording.seconds
+        """Seconds in stabmon's code so far: on the training thread, and processor time of stabmon's own threads."""
+        return self._recording.seconds + self._recorder.seconds
 
     @property
     def overhead(self) -> float | None:
-        """Seconds in stabmon's code on the training thread over seconds of training, since the end of the first step.
+        """Seconds in stabmon's code over seconds of training, since the end of the first step.
 
-        None before the second step, and where torch.compile took the hooks into a graph. Work that a GPU does for
-        stabmon is not in it: ``stabmon bench --overhead`` measures whole steps.
+        They are those of hooks on the training thread, and the processor time of stabmon's own threads, for which a
+        training in Python waits, since one thread at a time holds the interpreter; where it waits for a GPU meanwhile,
+        the figure is an upper bound of theirs. None before the second step, and where torch.compile took the hooks into
+        a graph. Work that a GPU does for stabmon and torch's own calls of hooks (some microseconds each) are not in it:
+        ``stabmon bench --overhead`` measures whole steps.
         """
         if self._closed or self._since is None or self._recording.traced:
             return self._overhead
-        return (self._recording.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
+        return (self.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
 
     def log(self, **values: float | Tensor) -> None:
         """Record numbers, such as the loss, for the open step, or for the one just completed when none has begun.
@@ -237,7 +240,7 @@ class Monitor:
         recording.active = self._schedule.sampled(self._steps)
         recording.offset = self._schedule.offset(self._steps)
         if self._since is None:
-            self._since = (time.perf_counter(), recording.seconds)
+            self._since = (time.perf_counter(), self.seconds)
 
     def _seal(self) -> None:
         """Set the open step aside for ``log``, and make the buffer ready for the next."""

@@ -24,6 +24,8 @@ class Lane:
         self.name = name
         self.lost = 0
         """Samples that were not handed over because ``capacity`` calls waited."""
+        self.seconds = 0.0
+        """Processor time of the thread so far."""
         self._handed = self._taken = 0
         self._failed, self._capacity = failed, capacity
         self._calls: queue.SimpleQueue[_Call | str] = queue.SimpleQueue()
@@ -112,3 +114,4 @@ class Lane:
             except BaseException as error:
                 self._failed(error)
             self._since = None
+            self.seconds = clock.thread_time()

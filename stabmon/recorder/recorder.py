@@ -91,11 +91,12 @@ class Recorder:
         self.samples = 0
         """Rows that were made and handed to the sinks."""
         self.overhead: float | None = None
-        """Set by the monitor: seconds that stabmon took on the training thread over seconds of training."""
+        """Set by the monitor: seconds that stabmon took over seconds of training."""
         self.failures = Failures() if failures is None else failures
         self._finalise, self._engine = finalise, engine
         self._beat, self._share, self._hanging = beat, share, hanging
         self._width = layout.width
+        self._seconds = 0.0
         self._findings: tuple[Finding, ...] = ()
         self._step = -1
         self._moved = clock.monotonic()
@@ -117,6 +118,11 @@ class Recorder:
     def findings(self) -> tuple[Finding, ...]:
         """All findings at the time of the last change; ``flush`` first for the current ones."""
         return self._findings
+
+    @property
+    def seconds(self) -> float:
+        """Processor time of all threads of the recorder so far, up to their latest calls."""
+        return self._seconds + sum(lane.seconds for lane in (self._rules, *self._sinks))
 
     def moved(self) -> None:
         """Note that the training has ended a step, sampled or not."""
@@ -221,6 +227,7 @@ class Recorder:
                 continue
             if isinstance(item, _Sample):
                 self._record(item)
+                self._seconds = clock.thread_time()
             elif isinstance(item, threading.Event):
                 item.set()
             else:

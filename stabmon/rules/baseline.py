@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stabmon.rules.families import SpikeLimits
+from stabmon.rules.families import GradientLimits, LossLimits, SpikeLimits
 from stabmon.rules.view import HOLD, Hit, Run
 
 NORMAL = 1.4826
@@ -27,10 +27,11 @@ class Spike(NamedTuple):
     """It has not lasted, and there were few others in the window."""
 
 
-def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Spike | None:
+def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float, least: float = 0.0) -> Spike | None:
     """Return the spike that the newest value of the run-level ``metric`` is, or None.
 
     spread_floor: smallest robust standard deviation, as a share of the median.
+    least: smallest distance from the median that counts.
     """
     found = _window(run, metric, limits, 1 + HOLD * limits.deviations_max * spread_floor)
     if found is None:
@@ -38,7 +39,7 @@ def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Sp
     now, usable = found
     usual = median(usable)
     spread = max(NORMAL * median(np.abs(usable - usual)), spread_floor * abs(usual))
-    distance = limits.deviations_max * spread
+    distance = max(limits.deviations_max * spread, least)
     if distance <= 0:
         return None
     # In deviations, not in the value: 0.8 of a loss's limit is below its usual value, and no spike would ever be over.
@@ -48,10 +49,11 @@ def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Sp
     return Spike(hits[0], usual, spread, (now - usual) / spread, _is_isolated(usable, usual + distance, limits))
 
 
-def log_spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -> Spike | None:
+def log_spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float, least: float = 0.0) -> Spike | None:
     """Return what ``spike`` does of the logarithm, for a series that varies by factors.
 
     spread_floor: smallest robust standard deviation of the logarithm.
+    least: smallest value that counts, however small the usual ones are.
     """
     found = _window(run, metric, limits, math.exp(HOLD * limits.deviations_max * spread_floor))
     if found is None or not (found[1] > 0).any():
@@ -61,11 +63,31 @@ def log_spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float) -
     usual = median(logs)
     spread = max(NORMAL * median(np.abs(logs - usual)), spread_floor)
     away = (math.log(now) if math.isfinite(now) else math.inf) - usual
-    limit = math.exp(min(usual + limits.deviations_max * spread, 700.0))
-    hits = run.series(metric).over(np.array([away / (limits.deviations_max * spread)]), limit)
+    distance = max(limits.deviations_max * spread, (math.log(least) if least > 0 else -math.inf) - usual)
+    limit = math.exp(min(usual + distance, 700.0))
+    hits = run.series(metric).over(np.array([away / distance]), limit)
     if not hits:
         return None
     return Spike(hits[0], math.exp(usual), spread, away / spread, _is_isolated(usable, limit, limits))
+
+
+def loss_spike(run: Run, limits: LossLimits) -> Spike | None:
+    """Return the spike that the newest loss is, or None; a rise that is small beside the run's start is none."""
+    series = run.series("loss")
+    if not series.spots:
+        return None
+    least = max(limits.rise_min, limits.rise_of_start_min * abs(float(np.nan_to_num(series.start[0]))))
+    return spike(run, "loss", limits, limits.spread_floor, least)
+
+
+def gradient_spike(run: Run, limits: SpikeLimits, floors: GradientLimits) -> Spike | None:
+    """Return the spike that the newest total gradient norm is, or None; ``floors`` say what is too small to be one."""
+    series = run.series("total_gradient_norm")
+    if not series.spots:
+        return None
+    under_epsilon = floors.element_min * math.sqrt(max(run.info.model.parameters, 0))
+    least = max(under_epsilon, floors.norm_of_start_min * float(np.nan_to_num(series.start[0])))
+    return log_spike(run, "total_gradient_norm", limits, floors.spread_floor, least)
 
 
 def rise(run: Run, metric: str, lasting: int, window: int, samples_min: int, factor: float) -> Hit | None:

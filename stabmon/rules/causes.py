@@ -20,17 +20,22 @@ class Causes:
     def opened(self, finding: LiveFinding, samples: int) -> list[LiveFinding]:
         """Take a finding that opened at the sample with this number; return the others that changed by it."""
         self.findings = [other for other in self.findings if other.key != finding.key]
-        finding.follows = self._cause_of(finding, samples)
+        finding.follows = self.cause_of(finding, samples)
         self.findings.append(finding)
         return [*self._led(finding), *self._explained(finding)]
+
+    def reopened(self, finding: LiveFinding) -> list[LiveFinding]:
+        """Take a finding that opened again; return the others that changed by it."""
+        return self._explained(finding)
 
     def escalated(self, finding: LiveFinding, samples: int) -> list[LiveFinding]:
         """Take a finding whose severity rose: information may be too light to be its cause."""
         if finding.follows is not None and not _weighs(finding.follows, finding):
-            finding.follows = self._cause_of(finding, samples)
+            finding.follows = self.cause_of(finding, samples)
         return self._led(finding)
 
-    def _cause_of(self, finding: LiveFinding, samples: int) -> LiveFinding | None:
+    def cause_of(self, finding: LiveFinding, samples: int) -> LiveFinding | None:
+        """Return the finding that one which opens or escalates at the sample with this number follows from, if any."""
         for other in self._recent(samples):
             if other is not finding and _explains(other, finding):
                 root = other.follows or other

@@ -1,4 +1,4 @@
-"""From observations to findings: a finding opens, grows, clears, and may open again.
+"""From observations to findings: a finding opens, grows, clears, and may open again, which it counts.
 
 The engine is fed one sample at a time, live and in a replay alike, so both end with the same findings.
 """
@@ -60,9 +60,11 @@ class Engine:
         layers = sorted({column.layer for column in layout.columns if column.layer}, key=natural_key)
         _check_patterns(limits, layers)
         finite_only = any(rule.code == NON_FINITE for rule in active)
-        self._judges = [Judge(rule, limits, layers, leaves_non_finite=finite_only) for rule in _in_order(active)]
-        self._run = Run(info, layout)
         self._causes = Causes()
+        self._judges = [
+            Judge(rule, limits, layers, self._causes, leaves_non_finite=finite_only) for rule in _in_order(active)
+        ]
+        self._run = Run(info, layout)
         self.running: str | None = None
         """Code of the rule that is being evaluated."""
         self.failures: dict[str, str] = {}
@@ -74,7 +76,7 @@ class Engine:
         return tuple(finding.record for finding in self._causes.findings)
 
     def observe(self, step: int, values: Floats) -> list[Finding]:
-        """Take the sample of ``step``, one row of the layout, float32 [width]; return what opened, grew or cleared."""
+        """Take the sample of ``step``, one row of the layout, float32 [width]; return what has changed."""
         self._run.add(step, values)
         changed: list[LiveFinding] = []
         for judge in tuple(self._judges):
@@ -116,6 +118,8 @@ class Engine:
             others: list[LiveFinding] = []
             if change is Transition.OPENED:
                 others = self._causes.opened(finding, self._run.samples)
+            elif change is Transition.REOPENED:
+                others = self._causes.reopened(finding)
             elif change is Transition.ESCALATED:
                 others = self._causes.escalated(finding, self._run.samples)
             changed += [finding, *others]

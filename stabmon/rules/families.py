@@ -209,6 +209,10 @@ class GradientLimits(SpikeLimits):
         1e-7, unit="1", source="10 times Adam's usual eps of 1e-8; Wortsman et al., arXiv 2309.14322, section 3.4"
     )
     """Root mean square of a gradient's elements, under which Adam's eps takes over."""
+    norm_of_start_min: float = limit(
+        0.001, unit="1", source="stabmon's choice: no step of such a norm undoes what steps a thousand times larger did"
+    )
+    """Share of the total gradient norm at the run's start below which no norm is a spike."""
     depth_ratio_max: float = limit(
         100, unit="1", source="measured at step 0: 1.1 to 2.2 over 4 and 12 layers, pre-norm and post-norm"
     )
@@ -224,6 +228,14 @@ class LossLimits(SpikeLimits):
         0.01, unit="share of the median", source="stabmon's choice: 6 of them are 6 % of the loss"
     )
     """Smallest robust standard deviation, so that a very quiet loss does not make noise a spike."""
+    rise_min: float = limit(
+        1e-6, unit="1", source="by arithmetic: float32 resolves a cross-entropy of logits of 10 to 10 · 2^-23, 1.2e-6"
+    )
+    """Smallest rise of a loss that counts, and smallest start of one that must fall."""
+    rise_of_start_min: float = limit(
+        0.01, unit="1", source="stabmon's choice: half of what a lasting rise must be as a share of the fall"
+    )
+    """Smallest distance of a spike from the usual loss, as a share of the loss at the run's start."""
     rise_max: float = limit(
         1.2, unit="1", source="measured: a run that goes well is never a fifth above its best for a block of samples"
     )

@@ -9,8 +9,8 @@ from stabmon.findings import Reading
 from stabmon.fixes.record import Fix
 from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
-from stabmon.rules import suggested_fixes
-from stabmon.rules.baseline import Spike, disturbed, falls, log_spike, rise
+from stabmon.rules import baseline, suggested_fixes
+from stabmon.rules.baseline import Spike, disturbed, falls, rise
 from stabmon.rules.families import GradientLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside
@@ -27,7 +27,8 @@ def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Observation]:
 
     What it checks: the logarithm of the total gradient norm against the median of the last ``limits.window`` samples
         plus ``limits.deviations_max`` robust standard deviations (1.4826 times the median absolute deviation, at least
-        ``limits.spread_floor``), once there are ``limits.samples_min``. A spike is a warning when it lasts
+        ``limits.spread_floor``), once there are ``limits.samples_min``. A norm below ``limits.norm_of_start_min`` of
+        the run's start, or with elements below ``limits.element_min``, is no spike. A spike is a warning when it lasts
         ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window, and the loss, if
         it is logged, is above its own recent median; any other is information.
     Why it matters: lasting spikes precede a divergence. Isolated ones do not: healthy speech runs with a fixed b = -log
@@ -40,7 +41,7 @@ def gradient_spike(run: Run, limits: GradientLimits) -> Iterator[Observation]:
         not move, of the logarithm, because gradient norms vary by factors); ZClip, arXiv 2504.02507; isolated spikes
         with b = -log n as remembered from arXiv 2409.04431.
     """
-    found = log_spike(run, "total_gradient_norm", limits, limits.spread_floor)
+    found = baseline.gradient_spike(run, limits, limits)
     if found is not None:
         is_lasting = not found.isolated and disturbed(run)
         severity = Severity.WARNING if is_lasting else Severity.INFO

@@ -13,7 +13,7 @@ AGREEING = 8
 
 @dataclass(slots=True, eq=False)
 class LiveFinding:
-    """One finding, from the sample at which it opened to the one at which it cleared."""
+    """One finding, from the sample at which it opened to the one at which it cleared, each time that it opens."""
 
     rule: Rule
     layer: str | None
@@ -23,7 +23,7 @@ class LiveFinding:
     sample: int
     """Number of the sample at which it opened, from 1."""
     began: int
-    """Number of the sample at which its rule first saw it; it opens when enough samples in a row agree."""
+    """Number of the sample at which its rule first saw it, this time; it opens when enough samples in a row agree."""
     severity: Severity
     worst: Observation
     peak: int
@@ -41,6 +41,8 @@ class LiveFinding:
     cleared: int | None = None
     ended: int | None = None
     """Number of the sample at which it was found to be over."""
+    times: int = 1
+    reopened: int | None = None
     follows: "LiveFinding | None" = None
     """The finding whose symptom this one is; never one that follows another itself."""
     lead: int | None = None
@@ -56,6 +58,22 @@ class LiveFinding:
         """The confidence as odds of (times over the limit) x (samples that agree, at most ``AGREEING``) to 1."""
         odds = self.worst.hit.excess * min(self.agreeing, AGREEING)
         return 1.0 if odds == float("inf") else odds / (1 + odds)
+
+    def reopen(self, again: "LiveFinding", step: int) -> None:
+        """Take ``again``, which has just opened at ``step``, as a repetition of this one."""
+        self.times, self.reopened = self.times + 1, step
+        self.began, self.last, self.quiet, self.cleared, self.ended = again.began, step, 0, None, None
+        self.agreeing += again.agreeing
+        if again.worst.hit.excess > self.worst.hit.excess:
+            self.worst, self.peak = again.worst, step
+            self.message, self.cause, self.cells = again.message, again.cause, again.cells
+        self.reported_excess = max(self.reported_excess, again.reported_excess)
+        self.touch()
+
+    def end(self, step: int, sample: int) -> None:
+        """Clear at ``step``, as found at the sample with this number."""
+        self.cleared, self.ended = step, sample
+        self.touch()
 
     def adopt(self, observation: Observation, step: int) -> None:
         """Make ``observation`` the worst so far."""
@@ -97,6 +115,8 @@ class LiveFinding:
             peak=self.peak,
             last=self.last,
             cleared=self.cleared,
+            times=self.times,
+            reopened=self.reopened,
             cells=self.cells,
             fixes=self.fixes,
             confidence=round(self.confidence, 3),

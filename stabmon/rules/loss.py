@@ -1,20 +1,23 @@
 """Rules about the loss, LOS."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from stabmon.fixes.record import Fix
 from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
-from stabmon.rules import suggested_fixes
-from stabmon.rules.baseline import NORMAL, Spike, log_spike, median, spike
+from stabmon.rules import baseline, suggested_fixes
+from stabmon.rules.baseline import NORMAL, Spike, median
 from stabmon.rules.families import GradientLimits, LossLimits
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside
 from stabmon.rules.view import HOLD, Hit, Run
+
+Floats64 = npt.NDArray[np.float64]
 
 CAUSES = (
     *("UPD001", "UPD002", "ATT001", "ATT002", "ATT003", "ATT005", "ATT006", "ATT008"),
@@ -28,8 +31,10 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
 
     What it checks: the loss against the median of the last ``limits.window`` samples plus ``limits.deviations_max``
         robust standard deviations (1.4826 times the median absolute deviation, at least ``limits.spread_floor`` of the
-        median), once there are ``limits.samples_min``. A spike is a warning when it lasts ``limits.confirmations``
-        samples or is one of more than ``limits.isolated_max`` in the window; an isolated one is information.
+        median), once there are ``limits.samples_min``; at least ``limits.rise_min`` above the median, and
+        ``limits.rise_of_start_min`` of the loss at the run's start. A spike is a warning when it lasts
+        ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window; an isolated one
+        is information.
     Why it matters: a loss that does not recover within a few steps is a divergence, and its cost grows with every step.
     Suggested fix: for an isolated one clipping, where gradients are not clipped. Else go back to a checkpoint before
         it, with a lower learning rate or a longer warm-up. If a finding about attention opened earlier, its fix comes
@@ -39,7 +44,7 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
     References: OLMo-core (mean + 6σ of the last 128 steps; here with median and deviation from it, which a spike does
         not move); arXiv 2304.13013 (loss spikes follow Adam's second moment by 1 to 8 steps).
     """
-    found = spike(run, "loss", limits, limits.spread_floor)
+    found = baseline.loss_spike(run, limits)
     if found is not None:
         severity = Severity.INFO if found.isolated else Severity.WARNING
         yield Observation(found.hit, partial(_explain, run, found), partial(_fixes, run, found), severity=severity)
@@ -74,8 +79,9 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
         such median of the last ``limits.window`` samples before them; the rise must also be
         ``limits.rise_of_learnt_min`` of the fall from the start to the best, because a loss near zero varies by a fifth
-        from batch to batch, and ``limits.deviations_max`` standard errors of a median (1.25 robust standard deviations
-        of the losses at the best, over the root of their number).
+        from batch to batch, ``limits.rise_min``, and ``limits.deviations_max`` standard errors of the difference of two
+        such medians: from the robust standard deviation of the losses in their blocks of ``limits.lasting`` (1.25 of
+        it over the root of half their number), or from that of the changes between blocks, whichever is larger.
     Why it matters: such a run rarely recovers by itself, and every further step is wasted.
     Suggested fix: go back to a checkpoint before the rise with a lower learning rate. Where another finding opened
         earlier, its fix comes first.
@@ -96,18 +102,37 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     usable = recent[np.isfinite(recent)]
     if not least > 0 or len(usable) < enough or 2 * np.count_nonzero(usable > least) < len(usable):
         return
-    blocks = (block[np.isfinite(block)] for block in before[-count * lasting :].reshape(count, lasting))
-    block = min((block for block in blocks if len(block) >= enough), key=median, default=None)
-    if block is None:
+    finite = (block[np.isfinite(block)] for block in before[-count * lasting :].reshape(count, lasting))
+    blocks = [block for block in finite if len(block) >= enough]
+    if not blocks:
         return
-    now, best = median(usable), median(block)
-    error = 1.25 * NORMAL * median(np.abs(block - best)) / math.sqrt(len(block))
+    now, medians = median(usable), np.array([median(block) for block in blocks])
+    best = float(medians.min())
     learnt = float(series.start[0]) - best
-    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * learnt, limits.deviations_max * error)
+    error = limits.deviations_max * _error_of_difference(blocks, medians)
+    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * learnt, limits.rise_min, error)
     excess = (now - best) / allowed
     if excess > HOLD:
         hit = Hit("loss", None, None, now, best + allowed, excess, 1, 1)
         yield Observation(hit, partial(_explain_rise, run, hit, best), partial(_slower, run))
+
+
+def _error_of_difference(blocks: Sequence[Floats64], medians: Floats64) -> float:
+    """Return the standard error of the difference of two blocks' medians: by noise in them, or between where it lasts.
+
+    A steady trend is in neither: the fall of a loss in training is no noise.
+    """
+    spreads = np.array([_deviation(block - middle) for block, middle in zip(blocks, medians, strict=True)])
+    inside = 1.25 * median(spreads) / math.sqrt(len(blocks[0]) / 2)
+    if len(medians) < 4:
+        return inside
+    changes = np.diff(medians)
+    return max(inside, _deviation(changes - median(changes)))
+
+
+def _deviation(residuals: Floats64) -> float:
+    """Return the robust standard deviation of ``residuals`` from 0."""
+    return NORMAL * median(np.abs(residuals))
 
 
 def _slower(run: Run) -> tuple[Fix, ...]:
@@ -135,7 +160,7 @@ def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a run whose loss has not fallen since the start.
 
     What it checks: once ``limits.plateau_samples`` samples were taken, the median loss of the last ``limits.lasting``
-        against ``limits.plateau_share_min`` of its mean at the run's start.
+        against ``limits.plateau_share_min`` of its mean at the run's start, unless that is below ``limits.rise_min``.
     Why it matters: every healthy run at least nearly halves its loss in as many steps; otherwise the learning rate is
         far too low or too high, gradients do not reach the weights, or the targets do not match the inputs.
     Suggested fix: with small gradients (GRD004) remove their cause; else a higher learning rate.
@@ -146,6 +171,8 @@ def loss_not_falling(run: Run, limits: LossLimits) -> Iterator[Observation]:
     if run.samples < limits.plateau_samples or not series.spots:
         return
     start = float(series.start[0])
+    if start < limits.rise_min:
+        return
     limit = limits.plateau_share_min * start
     # Cheap first: one value far below the limit is enough to see that the loss has fallen.
     if not 0 < 0.9 * limit < series.now[0]:
@@ -177,10 +204,10 @@ def bad_batch(run: Run, limits: LossLimits) -> Iterator[Observation]:
     References: the detector that logs bad batches in issue 391 of marin-community/levanter; measured: a batch of noise
         made the loss 7.8 instead of 2.7 and the gradient norm 2.6 instead of 0.5, and had no effect five steps later.
     """
-    found = spike(run, "loss", limits, limits.spread_floor)
+    found = baseline.loss_spike(run, limits)
     if found is None or not found.isolated or found.hit.excess <= 1:
         return
-    gradient = log_spike(run, "total_gradient_norm", limits, GradientLimits().spread_floor)
+    gradient = baseline.gradient_spike(run, limits, GradientLimits())
     if gradient is not None and gradient.isolated and gradient.hit.excess > 1:
         yield Observation(
             found.hit, partial(_explain_bad, run, found, gradient), partial(suggested_fixes.if_unclipped, run)

@@ -4,6 +4,12 @@ Curves of one number a layer (``attention_norm/layers.03``) and of the run, heat
 samples and of all heads now, the findings as a table, and a layout for the custom-scalars page. Names are zero-padded,
 because TensorBoard sorts as text. In a model with more layers than there is room for, evenly spaced ones have curves,
 the first and the last among them; the heatmaps show all.
+
+What is written thins out as the run grows, so that the file grows as its logarithm. Curves have every sample up to
+``POINTS`` (at least ``APART`` seconds apart), then one for each ``POINTS``-th of the run so far; heatmaps one for each
+quarter, the table of findings one for each tenth. Always written are the steps at which a finding opens, becomes more
+severe or clears and the first number that is not finite; of a finding or a number that repeats itself the 2nd, 4th,
+8th time and so on.
 """
 
 import math
@@ -18,23 +24,35 @@ import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from stabmon.findings import Entry, Finding, Key, digest
-from stabmon.formatting import number
+from stabmon.formatting import number, plural
 from stabmon.metrics import METRICS, Place, Shown
 from stabmon.names import padded
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
+from stabmon.sinks.spacing import Spacing, counts
 from stabmon.store.column_selection import ColumnSelection, select_columns
 
 TAGS = 90
 """Most per-layer curves; with the run's own numbers, images and texts there are about a hundred tags."""
 
+POINTS = 500
+"""Samples that all have a point, and the share of the run so far, one in so many, between two later points."""
+IMAGES = 4
+"""The same share for heatmaps."""
+TABLES = 10
+"""The same share for the table of findings."""
+ENTRIES = 50
+"""Most lines of that table."""
+KEPT = 64
+"""Latest samples that are kept, for the rules are some samples behind."""
+
 RECENT = 400
 """Samples in a heatmap over steps."""
 
 APART = 0.5
-"""Least seconds between two points of a curve, unless a number is not finite: TensorBoard shows a thousand at most, and
-writing one costs the training more than storing it."""
+"""Least seconds between two points of a curve: TensorBoard shows a thousand at most, and writing one costs the training
+more than storing it."""
 
 _ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference}. {scale}"
 _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
@@ -52,14 +70,13 @@ class _Curve(NamedTuple):
 
 
 class TensorBoardSink:
-    """Writes event files into ``folder``; images every ``images_every`` samples and when the run is closed."""
+    """Writes event files into ``folder``; images every ``images_every`` samples or more, and when the run is closed."""
 
     name = "TensorBoard"
     advice = "points are missing in TensorBoard, the store keeps them; look whether the disk is full"
 
     def __init__(self, folder: Path, *, images_every: int = 100) -> None:
         self.folder = Path(folder)
-        self.images_every = images_every
         self._file: events.EventFile | None = None
         self._curves: list[_Curve] = []
         self._heatmaps: list[_Heatmap] = []
@@ -67,10 +84,13 @@ class TensorBoardSink:
         self._opening: list[Summary.Value] = []
         self._samples = 0
         self._step = -1
+        self._point, self._image, self._text = Spacing(1, POINTS), Spacing(images_every, IMAGES), Spacing(1, TABLES)
         self._next = -math.inf
         """Time from which the next points are written."""
-        self._held: tuple[int, float, Floats] | None = None
-        """The latest sample, where it was not written."""
+        self._kept: dict[int, tuple[float, Floats]] = {}
+        """The latest samples that were not written, by step."""
+        self._is_odd, self._odd_times = False, 0
+        self._table_is_old = False
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
@@ -80,24 +100,39 @@ class TensorBoardSink:
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
     def sample(self, step: int, time: float, values: Floats) -> None:
-        """Write the curves' points, unless the latest were written just before, and now and then the images."""
+        """Write the curves' points and the images where it is time for them, and the table of findings if it is old."""
         if self._file is None:
             return
         for drawn in self._heatmaps:
             drawn.take(values)
         restart, self._step = step <= self._step or not self._samples, step
         self._samples += 1
-        images = self._images() if self._samples % self.images_every == 0 else []
-        if restart or images or time >= self._next or _is_odd(values):
-            self._write(step, time, values, images, restart=restart)
-        else:
-            self._held = (step, time, values)
+        if restart:
+            self._kept.clear()
+        self._kept[step] = time, values
+        images = self._images() if self._image.due(self._samples) else []
+        due = self._point.due(self._samples) and time >= self._next
+        if self._turns_odd(values) or restart or images or due:
+            self._write(step, images, restart=restart)
+        elif len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._write_table()
 
-    def _write(
-        self, step: int, time: float, values: Floats, images: list[Summary.Value], *, restart: bool = False
-    ) -> None:
+    def _turns_odd(self, values: Floats) -> bool:
+        """Return whether a number ceases to be finite here, and that has not happened too often to be written."""
+        before, self._is_odd = self._is_odd, _is_odd(values)
+        turns = self._is_odd and not before
+        self._odd_times += turns
+        return turns and counts(self._odd_times)
+
+    def _write(self, step: int, images: list[Summary.Value], *, restart: bool = False) -> None:
+        """Write the points of ``step``, which is kept, and the images."""
         assert self._file is not None
-        self._next, self._held = time + APART, None
+        time, values = self._kept.pop(step)
+        self._next = max(self._next, time + APART)
+        self._point.written(self._samples)
+        if images:
+            self._image.written(self._samples)
         points, self._opening = self._opening, []
         for curve in self._curves:
             points += curve.points(values)
@@ -117,9 +152,18 @@ class TensorBoardSink:
             self._file.check()
 
     def findings(self, changed: Sequence[Finding]) -> None:
-        """Write the table of all findings, as of this step."""
+        """Write the steps at which a finding opened, became more severe or cleared; and the table, if it is time."""
+        steps = {step for finding in changed for step in _events(self._findings.get(finding.key), finding)}
         self._findings.update({finding.key: finding for finding in changed})
-        if self._file is not None:
+        self._table_is_old = True
+        for step in sorted(steps & self._kept.keys()):
+            self._write(step, [])
+        self._write_table()
+
+    def _write_table(self, *, last: bool = False) -> None:
+        if self._file is not None and self._table_is_old and (last or self._text.due(self._samples)):
+            self._text.written(self._samples)
+            self._table_is_old = False
             self._file.add(self._step, clock.time(), [events.text("findings", _table(self._findings.values()))])
 
     def discard(self) -> None:
@@ -130,15 +174,16 @@ class TensorBoardSink:
             self._file = None
 
     def close(self, state: RunState) -> None:
-        """Write the images a last time and close the file."""
+        """Write the latest sample, the images and the table a last time and close the file."""
         if self._file is None:
             return
         file = self._file
         try:
-            if self._held is not None:
-                self._write(*self._held, self._images())
+            if self._step in self._kept:
+                self._write(self._step, self._images())
             elif self._samples:
                 file.add(self._step, clock.time(), self._images())
+            self._write_table(last=True)
         finally:
             self._file = None
             file.close()
@@ -150,6 +195,20 @@ class TensorBoardSink:
 def _is_odd(values: Floats) -> bool:
     """Return whether a number was measured and is not finite."""
     return bool((~np.isfinite(values) & ~is_missing(values)).any())
+
+
+def _events(before: Finding | None, now: Finding) -> Iterator[int]:
+    """Yield the steps at which a finding opened, became more severe or cleared since ``before``."""
+    if before is None:
+        yield now.opened
+    elif now.severity is not before.severity:
+        yield now.last
+    if not counts(now.times):
+        return
+    if before is not None and now.times != before.times:
+        yield now.since
+    if now.cleared is not None and (before is None or before.cleared is None):
+        yield now.cleared
 
 
 class _Heatmap:
@@ -225,10 +284,12 @@ def _about(info: RunInfo, layout: Layout) -> str:
 
 def _table(findings: Iterable[Finding]) -> str:
     """Return the findings as a markdown table in the digest's order, symptoms under their cause."""
-    lines = ["| severity | rule | where | when | what | fix |", "|---|---|---|---|---|---|"]
+    head = ["| severity | rule | where | when | what | fix |", "|---|---|---|---|---|---|"]
+    lines = []
     for entry in digest(findings).entries:
         lines += [_line(entry, ""), *(_line(symptom, "↳ ") for symptom in entry.symptoms)]
-    return "\n".join(lines)
+    more = [f"\n{plural(len(lines) - ENTRIES, 'more line')}: see `stabmon findings`"] if len(lines) > ENTRIES else []
+    return "\n".join([*head, *lines[:ENTRIES], *more])
 
 
 def _line(entry: Entry, indent: str) -> str:

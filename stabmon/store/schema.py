@@ -18,11 +18,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.types import TypeEngine
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of these tables and of the JSON in them; a reader refuses a file of a higher one.
 
 1: as first released. 2: findings have ``confidence``, ``follows`` and ``lead``, and a run's line may hold its
-``limits``; the tables are the same, so a file of schema 1 is read as it is and becomes 2 where a run goes on in it."""
+``limits``. 3: findings have ``times`` and ``reopened``. The tables are the same, so that an older file is read as it
+is, and becomes one of this schema where a run goes on in it."""
 
 FOLD = 128
 """Samples in a full fold."""

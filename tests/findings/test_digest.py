@@ -40,6 +40,18 @@ def fix(module, value=-5.5, effect=None):
     )
 
 
+def test_repetition_is_said_with_its_count():
+    def when(*findings):
+        (entry,) = digest(findings).entries
+        return entry.when
+
+    again = {"times": 17, "reopened": 300, "last": 310}
+    assert when(finding(opened=40, **again)) == "17 times since step 40"
+    assert when(finding(opened=40, **again, cleared=311)) == "17 times in steps 40 to 310"
+    assert when(finding(opened=40, **again), finding(opened=50, layer="layers.1")) == "up to 17 times since step 40"
+    assert digest([finding(opened=40, **again)]).health.title == "At risk since step 300"
+
+
 def codes(entries):
     return [entry.code for entry in entries]
 

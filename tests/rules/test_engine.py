@@ -68,10 +68,73 @@ def test_a_short_pause_does_not_clear_a_finding(written):
     assert (found.cleared, found.last) == (None, 6)
 
 
-def test_an_event_may_open_again_and_is_then_a_second_finding(written):
-    found = starving(written, [0.01, 0.8, 0.8, 0.8, 0.01, 0.01, 0.01]).findings(limits=ANY_TIME)
-    assert [(finding.opened, finding.cleared) for finding in found] == [(0, 1), (6, None)]
-    assert len({finding.key for finding in found}) == 2
+def test_what_opens_again_is_the_same_finding_with_a_count(written):
+    masses = [0.01, 0.8, 0.8, 0.8, 0.01, 0.002, 0.01]
+    (found,) = starving(written, masses).findings(limits=ANY_TIME)
+    assert (found.opened, found.times, found.reopened, found.last, found.cleared) == (0, 2, 6, 6, None)
+    assert (found.value, found.peak) == (pytest.approx(0.01), 0)
+    (found,) = starving(written, [*masses, 0.002, 0.8, 0.8, 0.8]).findings(limits=ANY_TIME)
+    assert (found.value, found.peak, found.since, found.cleared) == (pytest.approx(0.002), 7, 6, 8)
+
+
+def test_a_repetition_at_another_severity_is_another_finding(written, own_rules):
+    def graded(run, limits):
+        for hit in run.series("row_mass").above(1.0):
+            severity = Severity.ERROR if hit.value > 10 else Severity.INFO
+            yield registry.Observation(hit, lambda: Explanation("said", "cause"), severity=severity)
+
+    graded.__doc__ = DOCUMENTED
+    registry.rule("ATT904", "graded", severity=Severity.INFO, evidence=Evidence.MEASURED)(graded)
+    quiet = [0.5] * 3
+    masses = [2, *quiet, 20, *quiet, 2, *quiet, 2, 20, *quiet, 2, 20, 20]
+    run = written({"model": FACTS | {"layers": 1}, "steps": len(masses), "series": {"row_mass": masses}})
+    assert [(one.severity, one.opened, one.times, one.reopened, one.cleared) for one in run.findings()] == [
+        (Severity.INFO, 0, 4, 17, 18),
+        (Severity.ERROR, 4, 3, 18, None),
+    ]
+
+
+def test_a_repetition_from_another_cause_is_another_finding_up_to_a_few(written, own_rules):
+    for code, metric, explained in (("ATT905", "logit_std", ()), ("ATT906", "row_mass", ("ATT905",))):
+
+        def above_one(run, limits, metric=metric):
+            for hit in run.series(metric).above(1.0):
+                yield registry.Observation(hit, lambda: Explanation("said", "cause"))
+
+        above_one.__doc__ = DOCUMENTED
+        made = registry.rule(
+            code, f"of-{code.lower()}", severity=Severity.INFO, evidence=Evidence.MEASURED, symptom_of=explained
+        )
+        made(above_one)
+    pause = 12
+    masses, stds = ([2] + [0.5] * pause) * 4, [0.5] * 2 * (pause + 1) + ([2] + [0.5] * pause) * 2
+    series = {"row_mass": masses, "logit_std": stds}
+    run = written({"model": FACTS | {"layers": 1}, "steps": len(masses), "series": series})
+    assert [(one.code, one.opened, one.times, one.follows) for one in run.findings()] == [
+        ("ATT906", 0, 2, None),
+        ("ATT905", 26, 2, None),
+        ("ATT906", 26, 2, ("ATT905", "layers.0", 26)),
+    ]
+
+
+def test_symptoms_that_open_before_their_cause_each_time_stay_a_few(written, own_rules):
+    for code, metric, explained in (("ATT907", "logit_std", ()), ("ATT908", "row_mass", ("ATT907",))):
+
+        def over_one(run, limits, metric=metric):
+            for hit in run.series(metric).above(1.0):
+                yield registry.Observation(hit, lambda: Explanation("said", "cause"))
+
+        over_one.__doc__ = DOCUMENTED
+        made = registry.rule(
+            code, f"of-{code.lower()}", severity=Severity.INFO, evidence=Evidence.MEASURED, symptom_of=explained
+        )
+        made(over_one)
+    masses = ([2, 2, 2] + [0.5] * 17) * 30
+    stds = ([0.5, 0.5, 2] + [0.5] * 17) * 30
+    run = written({"model": FACTS | {"layers": 1}, "steps": 600, "series": {"row_mass": masses, "logit_std": stds}})
+    found = [one for one in run.findings() if one.code == "ATT908"]
+    assert len(found) == 3
+    assert sum(one.times for one in found) == 30
 
 
 def test_samples_that_were_not_taken_neither_clear_nor_confirm(written):

@@ -184,3 +184,60 @@ def test_points_are_half_a_second_apart_but_the_last_and_those_that_are_not_fini
         sink.sample(step, 100.0 + 0.1 * step, np.array([loss], np.float32))
     sink.close(RunState.FINISHED)
     assert [point.step for point in read_back(tmp_path).Scalars("loss")] == [0, 2, 4]
+
+
+def found_at(step, code="LOS001", **changes):
+    text = {"name": "loss-spike", "message": "m" * 200, "cause": "c", "metric": "loss", "layer": None, "head": None}
+    numbers = {"value": 3.0, "limit": 2.0, "opened": step, "peak": step, "last": step}
+    kinds = {"severity": Severity.INFO, "evidence": Evidence.MEASURED}
+    return Finding(code=code, **text | numbers | kinds | changes)
+
+
+def test_points_become_sparse_as_a_run_grows_but_not_where_a_finding_changes(tmp_path):
+    layout = Layout.of([("loss", None, 1)])
+    sink = TensorBoardSink(tmp_path)
+    sink.start(INFO, layout)
+    for step in range(3000):
+        sink.sample(step, float(step), np.array([np.nan if step == 2711 else step], np.float32))
+        if step in (2501, 2503):
+            sink.findings([found_at(step)])
+        if step == 2509:  # the rules are six samples behind
+            sink.findings([found_at(2501, cleared=2505), found_at(2503, severity=Severity.ERROR, last=2507)])
+    sink.close(RunState.FINISHED)
+    steps = [point.step for point in read_back(tmp_path).Scalars("loss")]
+    assert steps[:500] == list(range(500))
+    assert {2501, 2503, 2505, 2507, 2711, 2999} <= set(steps)
+    assert len(steps) < 500 * (1 + math.log(6)) + 10
+
+
+def test_of_a_finding_that_repeats_itself_the_steps_of_powers_of_two_are_written(tmp_path):
+    sink = TensorBoardSink(tmp_path)
+    sink.start(INFO, Layout.of([("loss", None, 1)]))
+    for step in range(2000):
+        sink.sample(step, 0.0, np.array([1], np.float32))  # all at one time: no point is due
+        if step >= 100 and step % 100 == 0:
+            again = {} if step == 100 else {"times": step // 100, "reopened": step}
+            sink.findings([found_at(100, last=step, **again)])
+    sink.close(RunState.FINISHED)
+    assert [point.step for point in read_back(tmp_path).Scalars("loss")] == [0, 100, 200, 400, 800, 1600, 1999]
+
+
+@pytest.mark.slow
+def test_forty_thousand_steps_with_three_thousand_changes_of_findings_take_a_few_megabytes(tmp_path):
+    layout = layout_of(6, 4)
+    sink = TensorBoardSink(tmp_path)
+    sink.start(INFO, layout)
+    rows = np.random.default_rng(0).lognormal(size=(64, layout.width)).astype(np.float32)
+    sizes = {}
+    for step in range(40_000):
+        sink.sample(step, float(step), rows[step % 64])
+        if step % 13 == 0:
+            sink.findings([found_at(step, code=f"LOS{step % 997:03}")])
+        if step + 1 in (10_000, 20_000, 40_000):
+            sizes[step + 1] = sum(file.stat().st_size for file in tmp_path.iterdir())
+    sink.close(RunState.FINISHED)
+    print({steps: f"{size / 1e6:.1f} MB" for steps, size in sizes.items()})
+    back = read_back(tmp_path)
+    assert len(back.Tensors("findings")) < 120
+    assert all(event.tensor_proto.string_val[0].count(b"\n") < 60 for event in back.Tensors("findings"))
+    assert len(back.Tensors("heatmap/row_mass.layers")) < 40

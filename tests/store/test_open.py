@@ -35,7 +35,7 @@ def newer(folder):
         (foreign, "is not a stabmon run: it has no table 'stabmon'"),
         (lambda folder: (folder / FILE).write_bytes(b""), "is not a stabmon run: it has no table"),
         (lambda folder: (folder / FILE).write_text("hello " * 999), "is not a stabmon run: it is no SQLite file"),
-        (newer, "run.sqlite was written by schema 7, this stabmon knows up to 2: upgrade stabmon"),
+        (newer, "run.sqlite was written by schema 7, this stabmon knows up to 3: upgrade stabmon"),
     ],
     ids=["missing", "foreign", "empty", "text", "newer"],
 )
