@@ -13,7 +13,7 @@ from stabmon.errors import ConfigError, StabmonError
 from stabmon.findings import Finding
 
 _GRACE = 3.0
-"""Seconds that rules have to end once they are told that their time is over."""
+"""Seconds that rules have to end once their time is over."""
 
 
 class Replay(NamedTuple):
