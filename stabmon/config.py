@@ -6,6 +6,7 @@ No torch is imported here, so ``stabmon serve`` and the rules can read a configu
 import math
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -160,7 +161,9 @@ def load(path: str | Path) -> RunConfig:
     """
     shipped = documented()
     file = Path(path) if os.path.exists(path) else shipped.get(str(path), Path(path))
-    values = yaml_file.read(file, "the configuration", f"give a YAML file or one of {', '.join(shipped)}")
+    near = get_close_matches(str(path), shipped, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    values = yaml_file.read(file, "the configuration", f"{hint}give a YAML file or one of {', '.join(shipped)}")
     return _validated(values, str(file))
 
 

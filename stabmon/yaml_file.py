@@ -33,7 +33,9 @@ def read(path: str | Path, what: str, instead: str = "give a YAML file") -> Any:
         if len(data) > LARGEST:
             raise ConfigError(f"cannot read {what} {path}: it has more than {LARGEST} bytes; {instead}")
         text = data.decode()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror or error}; {instead}") from error
+    except ValueError as error:
         raise ConfigError(f"cannot read {what} {path}: {error}; {instead}") from error
     try:
         return yaml.load(text, Loader=Loader)

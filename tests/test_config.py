@@ -103,6 +103,10 @@ def test_a_file_that_holds_no_configuration_is_refused(tmp_path: Path, text: str
 
 
 def test_the_error_for_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"configuration naivee: No such file or directory; did you mean 'naive'\? give"
+    ):
+        config.load("naivee")
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone.yaml.*naive"):
         config.load(tmp_path / "gone.yaml")
 

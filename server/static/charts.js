@@ -194,7 +194,7 @@ const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
 
 /** The steps of a finding, since it last opened; one that is open reaches to the newest step. */
 function span(finding, newest) {
-  const end = finding.cleared ?? Math.max(finding.last, newest);
+  const end = finding.cleared === null ? Math.max(finding.last, newest) : finding.last;
   return { from: (finding.reopened ?? finding.opened) - 0.5, to: end + 0.5, severity: finding.severity, finding };
 }
 

@@ -21,7 +21,10 @@ function resolved(entries, findings) {
 export const inOrder = ({ digest, findings }) =>
   resolved(digest.entries, findings).flatMap((entry) => [entry, ...entry.symptoms].flatMap((each) => each.findings));
 
-const steps = ({ opened, cleared }) => (cleared === null ? `since ${opened}` : `${opened}–${cleared}`);
+function steps({ opened, last, cleared }) {
+  if (cleared === null) return `since ${opened}`;
+  return last === opened ? String(opened) : `${opened}–${last}`;
+}
 
 /** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {digest, findings, chosen, rules, unfolded}. */
 export function drawFindings(container, { digest, findings, chosen, rules, unfolded }, act) {

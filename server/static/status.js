@@ -17,7 +17,7 @@ export function drawStatus(container, session, live) {
     fact("dropped", String(heartbeat.dropped), "Samples lost because the queue was full or the disk refused them"),
     fact("updated", age(session.age), "Last heartbeat of the training"),
   ];
-  if (!session.ended) parts.push(follower(live));
+  if (!session.ended && heartbeat.state !== "crashed") parts.push(follower(live));
   replaceIfChanged(container, parts);
 }
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from stabmon.demo import DemoReport
 
 
+_FINAL = "loss, mean of the last 20 steps"
+
+
 def demo(
     directory: Annotated[Path, typer.Option("--dir", file_okay=False, help="Folder for the two runs.")] = Path("runs"),
     steps: Annotated[int | None, typer.Option(min=20, help="Optimizer steps of each training.")] = None,
@@ -57,12 +60,12 @@ def demo(
 def _side_by_side(report: "DemoReport") -> Table:
     table = Table(title="Side by side", title_justify="left")
     table.add_column("")
-    rows: dict[str, list[str]] = {"bias": [], "healthy at step 0": [], "final loss": [], "overhead": [], "findings": []}
+    rows: dict[str, list[str]] = {"bias": [], "healthy at step 0": [], _FINAL: [], "overhead": [], "findings": []}
     for run in (report.naive, report.fixed):
         table.add_column(run.name, justify="right")
         rows["bias"].append(number(run.bias, 4))
         rows["healthy at step 0"].append("yes" if run.healthy_at_step_zero else "no")
-        rows["final loss"].append(number(run.final_loss, 4))
+        rows[_FINAL].append(number(run.final_loss, 4))
         rows["overhead"].append("-" if run.overhead_percent is None else f"{number(run.overhead_percent)} %")
         rows["findings"].append("\n".join(by_group(run.findings)) or "none")
     for title, cells in rows.items():

@@ -39,6 +39,7 @@ def rules(
 
 def _list(documents: list["RuleDocument"]) -> Table:
     table = Table("rule", "name", "severity", "evidence", "what it flags", title="Rules", title_justify="left")
+    table.columns[1].overflow = "fold"  # a name is what is typed into `stabmon rules NAME`: never cut
     for one in documents:
         table.add_row(one.code, one.name, one.severity, one.evidence, _plain(one.title.removeprefix("Flag ")))
     return table

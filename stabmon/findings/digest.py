@@ -262,8 +262,10 @@ def _health(groups: Sequence[Group], layers: int | None, state: RunState | None)
 def _unhealthy(now: Sequence[Group], end: str) -> Health:
     """Return the state of a run with open warnings or errors: the worst of them, and the first one's place and time."""
     first, is_error = now[0].first, any(group.first.severity is Severity.ERROR for group in now)
-    more = sum(len(group.findings) for group in now[1:])
-    others = f", and {plural(more, 'more finding')}" if more else ""
+    more = Counter(finding.severity for group in now[1:] for finding in group.findings)
+    worst = sorted(more, key=lambda severity: -severity.rank)
+    counted = " and ".join(plural(more[severity], f"more {severity}") for severity in worst)
+    others = f", and {counted}" if counted else ""
     place = "" if first.layer is None else f" in {_where(now[0].findings)}"
     return Health(
         level="error" if is_error else "warning",

@@ -60,6 +60,11 @@ class Finding(Record):
     lead: int | None = None
     """Steps from its opening to that of the first finding about the loss that follows it; None while there is none."""
 
+    def __str__(self) -> str:
+        place = "" if self.layer is None else f" in {self.layer}"
+        when = f"since step {self.opened}" if self.cleared is None else f"steps {self.opened} to {self.last}"
+        return f"{self.severity} {self.code} {self.name}{place}, {when}: {self.message}"
+
     @property
     def fix(self) -> Fix:
         """The first fix to try.

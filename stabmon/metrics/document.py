@@ -1,5 +1,7 @@
 """A metric's declaration as a record, for the command line and the documentation."""
 
+from difflib import get_close_matches
+
 from stabmon.errors import ConfigError
 from stabmon.metrics.declaration import Metric, OverHeads, Place, When
 from stabmon.metrics.registry import METRICS
@@ -31,7 +33,9 @@ def document(name: str) -> MetricDocument:
         ConfigError: the glossary has no such metric; the message lists what it has.
     """
     if name not in METRICS:
-        raise ConfigError(f"no metric {name!r}; there are: {', '.join(METRICS)}")
+        near = get_close_matches(name, METRICS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"no metric {name!r}; {hint}there are: {', '.join(METRICS)}")
     return _document(METRICS[name])
 
 

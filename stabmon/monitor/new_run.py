@@ -181,5 +181,6 @@ def _versions(device: torch.device) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    is_cuda = device.type == "cuda"
+    found["device"] = torch.cuda.get_device_name(device) if is_cuda else f"{device.type} ({platform.machine()})"
     return found

@@ -42,13 +42,14 @@ class Hit(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The heads over the limit, as text: "all 4 heads", "head 2 of 4", "3 of 4 heads", or "" without heads."""
+        """The heads over the limit: "in all 4 heads", "in both heads", "in head 2 of 4", "in 3 of 4 heads", or ""."""
         if self.head is None:
             return ""
         if self.heads <= 1:
             return f" in head {self.head} of {self.measured}"
-        count = f"all {self.heads}" if self.heads == self.measured else f"{self.heads} of {self.measured}"
-        return f" in {count} heads"
+        if self.heads < self.measured:
+            return f" in {self.heads} of {self.measured} heads"
+        return " in both heads" if self.heads == 2 else f" in all {self.heads} heads"
 
 
 class MetricView:

@@ -279,7 +279,7 @@ def _about(info: RunInfo, layout: Layout) -> str:
     layers = max((len(layout.layers(metric)) for metric in layout.metrics), default=0)
     room = TAGS // max(1, len(_shown(layout, Shown.CURVE)))
     some = f" Curves are of {room} evenly spaced layers, the heatmaps show all." if layers > room else ""
-    return f"**{info.name}**: {layers} layers, {info.model.parameters} parameters, {versions}.{some}"
+    return f"**{info.name}**: {plural(layers, 'layer')}, {info.model.parameters:,} parameters, {versions}.{some}"
 
 
 def _table(findings: Iterable[Finding]) -> str:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,9 @@ FILE = "run.sqlite"
 """Name of the file in a run's folder."""
 
 OPENING = "opening it"
+_RUNS = Path("runs")
+"""The folder in which commands put runs where ``--dir`` gives none."""
+
 _PATIENCE = 5.0
 """Seconds that a reader waits for a lock, which in WAL mode is only held while a crashed writer's log is recovered."""
 
@@ -117,14 +121,20 @@ def for_reading(file: Path) -> Connection:
 def _look(file: Path) -> None:
     """Refuse what is not there, or is no file: opening a pipe waits for ever, and so does its log's."""
     if not file.exists():
-        raise StoreError(f"no run at {file.parent}: it has no {file.name}; {_instead(file.parent)}")
+        why = f"it has no {file.name}" if file.parent.exists() else "there is no such folder"
+        raise StoreError(f"no run at {file.parent}: {why}; {_instead(file.parent)}")
     for part in (file, *(file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))):
         if part.exists() and not part.is_file():
             raise damaged(file, f"{part.name} is a folder, a pipe or a device, expected a file")
 
 
 def _instead(folder: Path) -> str:
-    """Say what to give instead of ``folder``: one of the runs in it, where it holds some."""
+    """Say what to give instead of ``folder``: a run of a similar name, or one of the runs in it."""
+    if not folder.exists():
+        others = [found.parent for above in (_RUNS, folder.parent) for found in above.glob(f"*/{FILE}")]
+        beside = {run.name: run for run in others}
+        near = get_close_matches(folder.name, beside, 1)
+        return f"did you mean {beside[near[0]]}?" if near else "expected a folder that stabmon.watch wrote"
     inside = sorted(str(found.parent) for found in folder.glob(f"*/{FILE}"))
     if not inside:
         return "expected a folder that stabmon.watch wrote"

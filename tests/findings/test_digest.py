@@ -169,7 +169,7 @@ def test_counts_are_by_severity_the_most_severe_first():
             {"state": RunState.FAILED},
             "warning",
             "At risk since step 3",
-            "name of att001 in layers.0, and 1 more finding. The run failed.",
+            "name of att001 in layers.0, and 1 more warning. The run failed.",
         ),
         (
             [finding(severity=ERROR), finding(layer="layers.1", severity=ERROR)],
@@ -206,3 +206,29 @@ def test_a_digest_travels_as_json():
     shown = digest([cause, finding("RES001", opened=4, follows=cause.key)])
     assert Digest.model_validate_json(shown.model_dump_json()) == shown
     assert [len(group.findings) for group in grouped([cause])] == [1]
+
+
+def test_the_verdict_counts_the_further_errors_and_warnings_and_leaves_information_out():
+    found = [
+        finding(severity=ERROR),
+        finding("ATT003", "layers.1", severity=ERROR),
+        *(finding("CFG001", f"layers.{layer}") for layer in range(3)),
+        finding("ATT004", severity=INFO),
+    ]
+    text = digest(found, layers=4, state=RunState.FINISHED).health.text
+    assert text == "name of att001 in layers.0, and 1 more error and 3 more warnings."
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (finding(opened=3), "warning ATT001 name-of-att001 in layers.0, since step 3: rows of layers.0 are heavy"),
+        (
+            finding("LOS001", None, 3, severity=ERROR, last=5, cleared=6),
+            "error LOS001 name-of-los001, steps 3 to 5: rows of None are heavy",
+        ),
+    ],
+    ids=["open", "cleared"],
+)
+def test_a_finding_prints_as_one_line(one, text):
+    assert str(one) == text

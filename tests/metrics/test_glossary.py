@@ -2,7 +2,8 @@
 
 import pytest
 
-from stabmon.metrics import METRICS, RAW, When, on_path
+from stabmon.errors import ConfigError
+from stabmon.metrics import METRICS, RAW, When, document, on_path
 from stabmon.records import Attention
 from stabmon.stats import Plan
 
@@ -11,6 +12,11 @@ from stabmon.stats import Plan
 def test_a_metric_has_a_text_and_a_unit(name):
     assert METRICS[name].text
     assert METRICS[name].unit
+
+
+def test_a_mistyped_metric_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="no metric 'rowmass'; did you mean 'row_mass'"):
+        document("rowmass")
 
 
 def test_every_raw_input_is_used_by_a_metric():

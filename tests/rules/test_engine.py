@@ -226,7 +226,7 @@ def test_the_worst_head_is_named(written):
     run = written({"model": FACTS, "series": {"row_mass": 20, "layers.1:1/row_mass": 30}})
     first, second = run.findings()
     assert (first.head, second.head, second.value) == (0, 1, 30)
-    assert "in all 2 heads" in second.message
+    assert "in both heads" in second.message
 
 
 def _raises(run, limits):

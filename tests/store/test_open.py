@@ -53,6 +53,16 @@ def test_a_folder_of_runs_names_the_runs_in_it(info, layout, tmp_path):
         open_run(tmp_path)
 
 
+def test_a_wrong_path_names_the_run_that_may_have_been_meant(info, layout, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RunWriter.create(tmp_path / "runs" / "naive", info, layout).close(RunState.FINISHED)
+    for given in ("naive", "runs/nave", "nowhere/naive"):
+        with pytest.raises(StoreError, match=f"no run at {given}: there is no such folder; did you mean runs/naive"):
+            open_run(given)
+    with pytest.raises(StoreError, match="there is no such folder; expected a folder"):
+        open_run("elsewhere/quite-different")
+
+
 def test_a_folder_that_disappears_is_an_error_that_names_the_reason(write, odd_rows, tmp_path):
     write(odd_rows(3))
     with open_run(tmp_path / "lm") as run:

@@ -29,6 +29,13 @@ def test_a_nan_and_a_missing_value_are_shown_differently(tab, page):
     assert re.search(r"layers\.2\s*NaN", readout)
 
 
+def test_a_cleared_finding_is_shaded_to_the_last_step_at_which_it_held(tab, page):
+    tab.visit("?run=naive")
+    curves = page.locator("section[aria-label=curves] .plot")
+    shaded = curves.evaluate("(plot) => plot.layout.shapes.map((shape) => [shape.x0, shape.x1])")
+    assert [146.5, 148.5] in shaded
+
+
 def test_a_click_on_a_finding_pins_its_step_on_every_chart_and_shows_the_fix(tab, page):
     tab.visit("?run=naive")
     page.get_by_role("button", name=re.compile("Gradient spike", re.I)).click()
