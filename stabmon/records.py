@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 
 class Record(BaseModel):
@@ -130,6 +130,7 @@ class Heartbeat(Record):
     interval: float = 10.0
     """Longest pause between heartbeats that is normal for this run, in seconds."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def words(self) -> str:
         """The state in words, with what was lost: "finished, 12 of 150 samples lost"."""

@@ -44,7 +44,7 @@ export function showRun({ detail }) {
   const facts = [
     ["started", new Date(info.created).toLocaleString()],
     ["parameters", info.model.parameters.toLocaleString("en")],
-    ["samples", `${heartbeat.samples} kept, ${heartbeat.dropped} dropped`],
+    ["samples", `${heartbeat.samples} kept, ${heartbeat.dropped} lost`],
     ["overhead", heartbeat.overhead === null ? "not measured" : `${(100 * heartbeat.overhead).toFixed(3)} % of the training's time`],
     ["heartbeat", `every ${number(heartbeat.interval)} s`],
     ...Object.entries(info.versions),

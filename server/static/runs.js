@@ -2,9 +2,9 @@
 import { h, icon } from "./dom.js";
 import { plural } from "./text.js";
 
-/** The chip of a state: colour, icon and word. */
-export function stateChip(state) {
-  return h(`span.chip.state-${state}`, {}, icon(state), state);
+/** The chip of a run's state: colour, icon and the server's words, which say what was lost. */
+export function stateChip({ state, words }) {
+  return h(`span.chip.state-${state}`, {}, icon(state), words);
 }
 
 const counts = (findings) =>
@@ -41,7 +41,7 @@ function line(item, { run, others, href }, act) {
     h("span.run-name", {}, item.name),
     item.problem
       ? h("span.run-problem", {}, item.problem)
-      : h("span.run-facts", {}, stateChip(item.state), h("span.dim", {}, item.step < 0 ? "no step yet" : `step ${item.step}`), counts(item.findings)),
+      : h("span.run-facts", {}, stateChip(item), h("span.dim", {}, item.step < 0 ? "no step yet" : `step ${item.step}`), counts(item.findings)),
   );
   const box = h("input", {
     type: "checkbox",

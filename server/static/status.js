@@ -11,10 +11,9 @@ export function drawStatus(container, session, live) {
   const overhead = heartbeat.overhead === null ? "–" : `${(100 * heartbeat.overhead).toFixed(heartbeat.overhead < 0.1 ? 2 : 0)} %`;
   const parts = [
     h("span.title", {}, session.run),
-    stateChip(heartbeat.state),
+    stateChip(heartbeat),
     fact("step", heartbeat.step < 0 ? "none yet" : String(heartbeat.step), "Latest sampled step"),
     fact("overhead", overhead, "Time that stabmon took on the training thread"),
-    fact("dropped", String(heartbeat.dropped), "Samples lost because the queue was full or the disk refused them"),
     fact("updated", age(session.age), "Last heartbeat of the training"),
   ];
   if (!session.ended && heartbeat.state !== "crashed") parts.push(follower(live));

@@ -22,6 +22,8 @@ class RunSummary(Record):
     """The folder's name, which is also its address on the page."""
     path: Path
     state: RunState | None = None
+    words: str = ""
+    """The state in words, with what was lost."""
     step: int = -1
     """Latest sampled step; -1 before the first."""
     created: datetime | None = None
@@ -68,6 +70,7 @@ def _summary(folder: Path) -> RunSummary | None:
                 name=folder.name,
                 path=folder,
                 state=beat.state,
+                words=beat.words,
                 step=beat.step,
                 created=run.info.created,
                 findings=counts(run.findings()),

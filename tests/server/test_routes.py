@@ -2,13 +2,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from stabmon.findings import Digest, Finding
 from stabmon.names import natural_key
-from stabmon.records import RunInfo
+from stabmon.records import RunInfo, RunState
 from stabmon.rules import catalogue
 from stabmon.series import is_missing
 from stabmon.server.encoding import MEDIA_TYPE, unpack
@@ -20,7 +21,7 @@ RUNS = "/api/v1/runs"
 def test_the_reference_plot_of_a_rule_is_a_picture_and_an_unknown_rule_has_none(client):
     answer = client.get("/api/v1/rules/ATT001/plot")
     assert answer.headers["content-type"].startswith("image/svg+xml")
-    assert answer.text.startswith("<svg")
+    assert ElementTree.fromstring(answer.text).tag == "{http://www.w3.org/2000/svg}svg"
     assert "did you mean 'ATT001'" in client.get("/api/v1/rules/ATT01/plot").json()["detail"]
     assert client.get("/api/v1/rules/ATT01/plot").status_code == 404
 
@@ -31,6 +32,15 @@ def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severi
     assert [run["state"] for run in body["runs"]] == ["finished", "finished"]
     assert [run["step"] for run in body["runs"]] == [299, 299]
     assert body["runs"][1]["findings"] == {"error": 5, "warning": 1}
+
+
+def test_what_a_run_lost_is_in_the_words_of_its_state(runs, open_client):
+    writer = runs.start("lossy")
+    runs.write(writer, range(20))
+    writer.close(RunState.FAILED, dropped=12)
+    client = open_client(runs.directory)
+    assert client.get(RUNS).json()["runs"][0]["words"] == "failed, 12 of 32 samples lost"
+    assert client.get(f"{RUNS}/lossy").json()["heartbeat"]["words"] == "failed, 12 of 32 samples lost"
 
 
 def test_an_empty_folder_is_an_empty_list(runs, open_client):
