@@ -82,6 +82,7 @@ def test_activation_checkpointing_changes_no_bit(backend):
     assert all(torch.equal(first, second) for first, second in zip(*grads, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_lengths_and_windows_compile_to_one_graph(backend):
     def call(query, key, value, given):
