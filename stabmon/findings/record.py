@@ -46,7 +46,7 @@ class Finding(Record):
     cleared: int | None = None
     """First step at which it was over; None while it is open."""
     times: int = 1
-    """How often it opened."""
+    """Number of times that it opened."""
     reopened: int | None = None
     """Step at which it last opened again; None where it opened once."""
     cells: tuple[Reading, ...] = ()

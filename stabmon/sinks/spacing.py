@@ -1,4 +1,4 @@
-"""Which samples of a run are written: all at first, then ever fewer, so that a file grows as the run's logarithm."""
+"""The samples of a run that are written: all at first, then ever fewer, so that a file grows as the run's logarithm."""
 
 
 class Spacing:
