@@ -138,7 +138,7 @@ def test_no_text_holds_a_merge_that_was_not_resolved() -> None:
 
 
 MANY_STEPS = {"An option of the kernel": 7}
-"""What takes more than three steps to add: an option passes from the caller to every backend, or is refused there."""
+"""Additions of more than three steps: an option passes from the caller to every backend, or is refused there."""
 
 
 def test_every_how_to_add_has_at_most_three_steps_and_its_files_exist() -> None:

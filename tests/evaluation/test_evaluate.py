@@ -104,7 +104,7 @@ def test_a_limit_moves_only_where_that_decides_more_runs_rightly(done) -> None:
     runs = [Tried(done[0] / "runs" / name, failed=False) for name in ("tiny.length.0", "tiny.zero.0")]
     with Pool(1) as pool:
         search = Search(runs, Limits.from_mapping({"att.row_mass_max": 1000, "ignore": ["CFG001"]}), pool)
-        assert search.spoken == [frozenset(), frozenset({"ATT001"})]
+        assert search.flagged == [frozenset(), frozenset({"ATT001"})]
         assert [search.improve(name) for name in ("att.twin_ratio_max", "att.row_mass_min")] == [True, False]
-    assert search.spoken == [frozenset(), frozenset()]
+    assert search.flagged == [frozenset(), frozenset()]
     assert list(search.limits.differences) == ["att.twin_ratio_max", "att.row_mass_max", "ignore"]
