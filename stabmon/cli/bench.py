@@ -64,7 +64,7 @@ def bench(
     if as_json:
         print_json(found)
     else:
-        Terminal().print(text)
+        Terminal().print(text, soft_wrap=True)
 
 
 def _kernels(
