@@ -50,7 +50,7 @@ function aroundHealthy(healthy, low, high) {
   const ticks = [];
   for (let power = -step * Math.floor(reach / step); power <= reach; power += step) ticks.push(power);
   return {
-    kind: `ratio to ${number(healthy)}, where a healthy run is`,
+    kind: `ratio to the healthy value ${number(healthy)}`,
     position: (value) => Math.log2(value / healthy),
     far: Math.abs,
     ends: [-reach, reach],

@@ -48,7 +48,7 @@ def findings(
     with open_run(run) as reader:
         words = reader.heartbeat().words
     if words != RunState.FINISHED:
-        Terminal(stderr=True).print(f"The run is {words}.")
+        Terminal(stderr=True).print(f"State of the run: {words}.")
     report(found, failures, as_json=as_json)
 
 

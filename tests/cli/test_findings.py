@@ -157,9 +157,9 @@ def test_a_crash_and_lost_samples_are_reported_with_the_findings(folder: Path) -
     from contextlib import closing
     from sqlite3 import connect
 
-    assert "The run is" not in CliRunner().invoke(app, ["findings", str(folder)]).output
+    assert "State of the run" not in CliRunner().invoke(app, ["findings", str(folder)]).output
     with closing(connect(folder / "run.sqlite")) as connection, connection:
         connection.execute("UPDATE heartbeat SET dropped = 3")
     done = CliRunner().invoke(app, ["findings", str(folder)])
-    assert "The run is finished, 3 of " in done.output
+    assert "State of the run: finished, 3 of " in done.output
     assert "samples lost." in done.output

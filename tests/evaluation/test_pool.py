@@ -14,7 +14,8 @@ from stabmon.evaluation.pool import Pool
 
 if __name__ == "__main__":
     with Pool(2) as pool:
-        list(pool.each(exec, ["import os, time; print(os.getpid(), flush=True); time.sleep(300)"] * 2))
+        own_number = "os.write(1, (str(os.getpid()) + chr(10)).encode())"  # one write: two lines cannot mix
+        list(pool.each(exec, [f"import os, time; {own_number}; time.sleep(300)"] * 2))
 """
 
 

@@ -375,6 +375,7 @@ monitor = watch(model, schedule=Schedule(dense=10**9), **options)
 while True:
     model(torch.randn(2, 8, 16)).square().mean().backward()
     monitor.step()
+    monitor.flush()
     print(monitor.steps, flush=True)
 """
 
