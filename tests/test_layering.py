@@ -90,6 +90,11 @@ def test_kernels_import_triton_only_when_they_launch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
+def test_a_bare_import_of_kernels_in_a_checkout_leaves_those_of_stabmon_usable() -> None:
+    script = "import kernels, stabmon.kernels as ours; ours.sigmoid_attention"  # Transformers imports that name
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
 def test_the_server_imports_only_records_store_and_rules() -> None:
     for path in _source("server"):
         ours = {name.split(".")[1] for name in _imports(path) if name.startswith("stabmon.")}
