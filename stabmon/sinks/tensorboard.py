@@ -13,12 +13,10 @@ severe or clears and the first number that is not finite; of a finding or a numb
 """
 
 import math
-import re
 import time as clock
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -26,15 +24,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from stabmon.findings import Entry, Finding, Key, digest
 from stabmon.formatting import number, plural
 from stabmon.metrics import METRICS, Place, Shown
-from stabmon.names import padded
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, heatmap
+from stabmon.sinks.curves import CURVES, Curve, curves, shown
 from stabmon.sinks.spacing import Spacing, counts
 from stabmon.store.column_selection import ColumnSelection, select_columns
-
-TAGS = 90
-"""Most per-layer curves; with the run's own numbers, images and texts there are about a hundred tags."""
 
 POINTS = 500
 """Samples that all have a point, and the share of the run so far, one in so many, between two later points."""
@@ -58,17 +53,6 @@ _ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: 
 _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
 
-class _Curve(NamedTuple):
-    chosen: ColumnSelection
-    layers: list[tuple[int, str]]
-    """Column after reduction, and the tag."""
-
-    def points(self, values: Floats) -> Iterator[Summary.Value]:
-        reduced = self.chosen.shaped(values[None, self.chosen.columns])[0]
-        absent = is_missing(reduced)
-        return (events.scalar(tag, float(reduced[at])) for at, tag in self.layers if not absent[at])
-
-
 class TensorBoardSink:
     """Writes event files into ``folder``; images every ``images_every`` samples or more, and when the run is closed."""
 
@@ -78,7 +62,7 @@ class TensorBoardSink:
     def __init__(self, folder: Path, *, images_every: int = 100) -> None:
         self.folder = Path(folder)
         self._file: events.EventFile | None = None
-        self._curves: list[_Curve] = []
+        self._curves: list[Curve] = []
         self._heatmaps: list[_Heatmap] = []
         self._findings: dict[Key, Finding] = {}
         self._opening: list[Summary.Value] = []
@@ -94,8 +78,8 @@ class TensorBoardSink:
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
-        self._curves = list(_curves(layout))
-        self._heatmaps = [_Heatmap(select_columns(layout, metric, None)) for metric in _shown(layout, Shown.HEATMAP)]
+        self._curves = list(curves(layout))
+        self._heatmaps = [_Heatmap(select_columns(layout, metric, None)) for metric in shown(layout, Shown.HEATMAP)]
         self._file = events.EventFile(self.folder)
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
 
@@ -135,7 +119,7 @@ class TensorBoardSink:
             self._image.written(self._samples)
         points, self._opening = self._opening, []
         for curve in self._curves:
-            points += curve.points(values)
+            points += (events.scalar(tag, value) for tag, value in curve.numbers(values))
         self._file.add(step, time, points + images, restart=restart)
 
     def resumed(self, findings: Sequence[Finding]) -> None:
@@ -245,29 +229,10 @@ class _Heatmap:
         return events.image(tag, encoded, height, total, about)
 
 
-def _shown(layout: Layout, view: Shown) -> list[str]:
-    """Return the recorded metrics that the glossary shows in ``view``."""
-    return [name for name in layout.metrics if name in METRICS and view in METRICS[name].shown]
-
-
-def _curves(layout: Layout) -> Iterator[_Curve]:
-    """Yield the curves that fit into ``TAGS``."""
-    own = _shown(layout, Shown.CURVE)
-    for metric in layout.metrics:
-        if metric in METRICS and METRICS[metric].place is Place.RUN:
-            yield _Curve(select_columns(layout, metric, None), [(0, metric)])
-    for metric in own:
-        names = layout.layers(metric)
-        digits = max((len(number) for name in names for number in re.findall(r"\d+", name or "")), default=2)
-        columns = np.unique(np.linspace(0, len(names) - 1, min(len(names), TAGS // len(own))).round().astype(int))
-        tags = [(int(column), f"{metric}/{padded(names[column] or '', max(2, digits))}") for column in columns]
-        yield _Curve(select_columns(layout, metric, None).reduced(), tags)
-
-
 def _pages(layout: Layout) -> dict[str, dict[str, str]]:
     """Return the custom-scalars page: the run's own numbers, then one chart a metric with all its layers."""
     of_run = [name for name in layout.metrics if name in METRICS and METRICS[name].place is Place.RUN]
-    by_layer = _shown(layout, Shown.CURVE)
+    by_layer = shown(layout, Shown.CURVE)
     return {
         "run": {name: f"^{name}$" for name in of_run},
         "layers": {f"{metric}: {METRICS[metric].text}": f"^{metric}/" for metric in by_layer},
@@ -277,7 +242,7 @@ def _pages(layout: Layout) -> dict[str, dict[str, str]]:
 def _about(info: RunInfo, layout: Layout) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     layers = max((len(layout.layers(metric)) for metric in layout.metrics), default=0)
-    room = TAGS // max(1, len(_shown(layout, Shown.CURVE)))
+    room = CURVES // max(1, len(shown(layout, Shown.CURVE)))
     some = f" Curves are of {room} evenly spaced layers, the heatmaps show all." if layers > room else ""
     return f"**{info.name}**: {plural(layers, 'layer')}, {info.model.parameters:,} parameters, {versions}.{some}"
 
