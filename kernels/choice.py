@@ -6,8 +6,7 @@ from typing import Literal
 
 import torch
 
-from . import sigmoid_forms
-from .device import Refusal
+from . import device, sigmoid_forms
 from .hopper import requirements as hopper
 from .hopper.sigmoid import forward_form as hopper_form
 from .problem import Backend, Chosen, Problem, Traits
@@ -30,8 +29,8 @@ def check(backend: Backend, traits: Traits) -> None:
     if backend not in ("triton", "split_keys", "hopper"):
         return
     reason = hopper.refusal(traits) if backend == "hopper" else triton.refusal(traits)
-    if backend == "split_keys" and traits.packed:
-        reason = Refusal("backend='split_keys' does not take packed sequences", False)
+    if backend == "split_keys":
+        reason = device.untaken(backend, triton.SPLIT_TAKES, traits.used) or reason
     if reason is not None:
         kind = RuntimeError if reason.of_machine else ValueError
         raise kind(f"{reason.text}; pass backend='eager' or 'auto'")

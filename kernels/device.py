@@ -10,6 +10,8 @@ INTERPRETER = (8, 0)
 """The capability that Triton's interpreter counts as."""
 OVERLAPPING = (9, 0)
 """The first capability with programmatic dependent launch."""
+PACKED = frozenset({"query_starts", "key_starts", "max_q", "max_k"})
+"""The fields of a ``Problem`` that packed sequences use."""
 
 
 class Refusal(NamedTuple):
@@ -17,6 +19,12 @@ class Refusal(NamedTuple):
 
     text: str
     of_machine: bool
+
+
+def untaken(backend: str, takes: frozenset[str], used: frozenset[str]) -> Refusal | None:
+    """Return why ``backend``, which knows the fields ``takes`` of a ``Problem``, cannot take ``used`` ones."""
+    names = sorted("packed sequences" if name in PACKED else name for name in used - takes)
+    return Refusal(f"backend={backend!r} does not take {names[0]}", False) if names else None
 
 
 def interpreted() -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,27 +11,26 @@ from . import choice, observe, ops, validation
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
-from .options import Lengths, Options
+from .options import DECLARED, Options, Packed, check
 from .problem import Chosen, Problem
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths, return_aux: AuxRequest | None
+    query: Tensor, key: Tensor, value: Tensor, options: Options, packed: Packed, return_aux: AuxRequest | None
 ) -> tuple[Tensor, AuxOutput | None]:
     """Return the output [B, H, N_q, D] of a call on floating tensors of one device, and the statistics it asks for.
 
     Calls of one signature are checked, and given to a backend, once.
     """
     query, key, value = _autocast(query, key, value)
-    validation.check_switches(options)
     try:
-        signed = _signature(query, key, value, options, lengths)
+        signed = _signature(query, key, value, options, packed)
     except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
-        validation.check_layouts(query, key, value, options, lengths.key_lengths)
+        validation.check_layouts({"query": query, "key": key, "value": value, **options})
         raise
-    chosen = memoize(signed, lambda: _choose(query, key, value, options, lengths))
+    chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
     validation.check_request(return_aux)
-    problem = _complete(query, key, value, options, lengths)
+    problem = _problem(query, key, value, _bias(query, key, options, packed), options, packed)
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
     output, seen, asked = _attend(problem, chosen, observed, return_aux)
@@ -39,41 +39,34 @@ def attend(
     return output, asked
 
 
-def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Hashable:
-    """Return all that the checks and the choice of a backend depend on: neither a bias's value nor a tensor's.
+def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, packed: Packed) -> Hashable:
+    """Return all that the checks and the choice of a backend depend on: no tensor's values, nor a bias's number.
 
-    The type of the window is there because True equals 1 and is refused.
+    The types of numbers are there because True equals 1 and may be refused.
     """
-    return (
-        "decision", signature(query), signature(key), signature(value), _signed(options["bias"]),
-        _signed(options["alibi_slopes"]),
-        options["scale"], options["is_causal"], type(options["window"]), options["window"], options["enable_gqa"],
-        options["backend"], options["form"], _signed(lengths.key_lengths), lengths.query_starts is None,
-    )  # fmt: skip
+    given = [_signed(x) if name in _CONSTANT else _typed(x) for name, x in options.items()]
+    return "decision", signature(query), signature(key), signature(value), *given, packed.query_starts is None
+
+
+_CONSTANT = frozenset(name for name, option in DECLARED.items() if option.constant)
 
 
 def _signed(given: object) -> Hashable:
+    return signature(given) if isinstance(given, Tensor) else (type(given), given)
+
+
+def _typed(given: object) -> Hashable:
     return signature(given) if isinstance(given, Tensor) else (type(given),)
 
 
-def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Chosen:
+def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, packed: Packed) -> Chosen:
     """Check a call and choose its backend."""
-    validation.check_layouts(query, key, value, options, lengths.key_lengths)
+    validation.check_layouts({"query": query, "key": key, "value": value, **options})
+    validation.check_switch("enable_gqa", options["enable_gqa"], query, key)
     validation.check_shapes(query, key, value, options["enable_gqa"])
-    validation.check_key_lengths(lengths.key_lengths, query)
-    validation.check_options(query, key, value, options)
-    problem = Problem(
-        query,
-        key,
-        value,
-        None,
-        0.0,
-        options["alibi_slopes"],
-        _scale(query, options),
-        options["is_causal"],
-        options["window"],
-        *lengths,
-    )
+    validation.check_inputs(query, key, value)
+    check(query, key, options)
+    problem = _problem(query, key, value, 0.0, options, packed)
     choice.check(options["backend"], problem.traits)
     chosen = choice.choose(options["backend"], problem.traits)
     return choice.forward(problem) if chosen == "auto" and not torch.compiler.is_compiling() else chosen
@@ -87,28 +80,37 @@ def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
-def _complete(query: Tensor, key: Tensor, value: Tensor, options: Options, lengths: Lengths) -> Problem:
-    """Fill in every default."""
-    bias = _bias(query, key, options, lengths)
+def _problem(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float, options: Options, packed: Packed
+) -> Problem:
+    """Return the call with every default filled in; an option that needs none goes into the field of its name."""
+    fields: dict[str, Any] = {name: options[name] for name in _FIELDS}  # type: ignore[literal-required]
     slopes = options["alibi_slopes"]
-    return Problem(
-        query,
-        key,
-        value,
-        bias if isinstance(bias, Tensor) else None,
-        0.0 if isinstance(bias, Tensor) else bias,
-        None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
-        _scale(query, options),
-        options["is_causal"],
-        options["window"],
-        *lengths,
-        _is_deterministic(options),
-        options["form"],
-    )
+    fields |= {
+        "bias": bias if isinstance(bias, Tensor) else None,
+        "bias_value": 0.0 if isinstance(bias, Tensor) else bias,
+        "alibi_slopes": None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
+        "scale": 1.0 / math.sqrt(query.size(3)) if options["scale"] is None else options["scale"],
+        "deterministic": _is_deterministic(options),
+        "attn_mask": _mask(query, key, options),
+    }
+    return Problem(query, key, value, **fields, **packed._asdict())
 
 
-def _scale(query: Tensor, options: Options) -> float:
-    return 1.0 / math.sqrt(query.size(3)) if options["scale"] is None else options["scale"]
+_FIELDS = tuple(name for name in DECLARED if name in Problem._fields)
+
+
+def _mask(query: Tensor, key: Tensor, options: Options) -> Tensor | None:
+    """Return the mask [B, H, N_q, N_k], with sizes of 1 where it is the same for all, but N_k whole."""
+    mask = options["attn_mask"]
+    if mask is None:
+        return None
+    mask = mask[(None,) * (4 - mask.dim())]
+    if mask.size(3) != key.size(2):
+        mask = mask.expand(-1, -1, -1, key.size(2))
+    if mask.size(2) > 1 and mask.stride(2) == 0 and not mask.requires_grad:  # a mask of keys that was expanded
+        mask = mask[:, :, :1]
+    return mask
 
 
 def _is_deterministic(options: Options) -> bool:
@@ -116,17 +118,30 @@ def _is_deterministic(options: Options) -> bool:
     return torch.are_deterministic_algorithms_enabled() if given is None else given
 
 
-def _bias(query: Tensor, key: Tensor, options: Options, lengths: Lengths) -> Tensor | float:
+def _bias(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tensor | float:
     """Return the bias: the caller's, or −log of the most keys that a row of each sequence may see."""
     if isinstance(options["bias"], Tensor):
         return options["bias"].to(_working_type(query)).contiguous()
     if options["bias"] is not None:
         return options["bias"]
-    most = lengths.max_k or key.size(2)
+    most = packed.max_k or key.size(2)
     if options["window"] is not None:
         most = min(most, options["window"] if options["is_causal"] else 2 * options["window"] - 1)
-    keys = lengths.keys()
+    keys = _most_keys(query, key, options, packed)
     return -math.log(most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
+
+
+def _most_keys(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tensor | None:
+    """Return how many keys lengths and mask leave the row of each sequence that sees most, [B], or None for all."""
+    if packed.key_starts is not None:
+        return packed.key_starts[1:] - packed.key_starts[:-1]
+    lengths, mask = options["key_lengths"], _mask(query, key, options)
+    if mask is None:
+        return lengths
+    valid = reference.shown(mask)
+    if lengths is not None:
+        valid = valid & (torch.arange(key.size(2), device=key.device) < lengths[:, None, None, None])
+    return valid.sum(-1).amax((1, 2)).expand(query.size(0))
 
 
 def _working_type(query: Tensor) -> torch.dtype:
@@ -179,7 +194,5 @@ def _measure(problem: Problem, backend: Chosen, sums: Tensor, sampling: ops.Samp
 
 
 def _detached(problem: Problem) -> Problem:
-    query, key, value = (tensor.detach() for tensor in problem[:3])
-    return problem._replace(
-        query=query, key=key, value=value, bias=None if problem.bias is None else problem.bias.detach()
-    )
+    given: dict[str, Any] = {name: x.detach() for name, x in problem._asdict().items() if isinstance(x, Tensor)}
+    return problem._replace(**given)

@@ -1,81 +1,191 @@
-"""The options of a call: the keyword arguments that every public function shares, their types and defaults."""
+"""The options of a call: the keyword arguments that every public function shares, declared once.
+
+An option has a type in ``Options`` and a line in ``DECLARED``: its default, its check and its documentation. An option
+that is a field of ``Problem`` by the same name reaches every backend; one that does not list it refuses the call.
+"""
 
 import inspect
+import textwrap
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar, get_args
 
 from torch import Tensor
 
+from . import validation
 from .problem import Backend, Form
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Options(TypedDict, total=False):
-    """The options as they are given; ``sigmoid_attention`` says what each means."""
+    """The options as they are given; ``DECLARED`` says what each means."""
 
     bias: Tensor | float | None
     scale: float | None
     is_causal: bool
     window: int | None
     alibi_slopes: Tensor | None
+    key_lengths: Tensor | None
+    attn_mask: Tensor | None
     enable_gqa: bool
     deterministic: bool | None
     backend: Backend
     form: Form
 
 
-DEFAULTS: Options = {
-    "bias": None,
-    "scale": None,
-    "is_causal": False,
-    "window": None,
-    "alibi_slopes": None,
-    "enable_gqa": False,
-    "deterministic": None,
-    "backend": "auto",
-    "form": "auto",
+class Option(NamedTuple):
+    """One option.
+
+    check: refuses a value that does not fit query and key [B, H, N, D].
+    text: its documentation.
+    packed: whether packed sequences take it.
+    constant: whether its value, and not only its type, decides which backend takes a call, and is the same in many.
+    """
+
+    default: Any
+    check: validation.Check
+    text: str
+    packed: bool = True
+    constant: bool = True
+
+
+DECLARED: dict[str, Option] = {
+    "bias": Option(
+        None,
+        validation.check_bias,
+        "added to every logit: None for −log of the most keys that a row of each sequence may see (N_k, or what "
+        "lengths, window and mask leave of it), a number, or a tensor [H] that receives its gradient. A model "
+        "that sees several lengths should pass -log of its longest training length.",
+        constant=False,
+    ),
+    "scale": Option(None, validation.check_scale, "factor of q·k; 1/√D by default."),
+    "is_causal": Option(
+        False,
+        validation.check_switch,
+        "query i sees keys j <= i' = i + N_k - N_q: the sequences end together, the last query sees every key, "
+        "and a query without a key gives 0.",
+    ),
+    "window": Option(
+        None,
+        validation.check_window,
+        "how far a query sees: keys i' - window < j <= i' if causal, |i' - j| < window if not. At least 1.",
+    ),
+    "alibi_slopes": Option(
+        None, validation.check_slopes, "[H], subtracts slope·|i' - j| from the logit; receives no gradient."
+    ),
+    "key_lengths": Option(
+        None,
+        validation.check_key_lengths,
+        "[B] integers, only keys j < key_lengths[b] are valid: padding on the right, of keys. Positions stay "
+        "those of the padded tensors. A length above N_k counts as N_k, one of 0 makes the sequence's output 0. "
+        "What the padding holds must be finite.",
+        packed=False,
+    ),
+    "attn_mask": Option(
+        None,
+        validation.check_mask,
+        "broadcastable to [B, H, N_q, N_k]. Boolean: True where a query may see a key, besides what the other "
+        "options allow. Floating: added to the logit, and receives its gradient; a pair is hidden where it is at "
+        "most -8192, as -inf, -1e4 and the lowest number of a type are. A row of which all is hidden gives 0. "
+        "What is hidden must be finite. A mask of keys alone, [B, 1, 1, N_k], is the fast one.",
+        packed=False,
+    ),
+    "enable_gqa": Option(
+        False, validation.check_switch, "allow fewer key heads than query heads; consecutive query heads share one."
+    ),
+    "deterministic": Option(
+        None,
+        validation.check_switch_or_none,
+        "whether the gradients are to be the same bits in every run; None follows "
+        "``torch.use_deterministic_algorithms``. eager and triton always are, on one device and version; hopper "
+        "takes a slower way to the query's gradient.",
+    ),
+    "backend": Option(
+        "auto",
+        validation.one_of(get_args(Backend)),
+        '"eager" (plain PyTorch, any device and float type; holds all weights of a head), "triton" (CUDA '
+        "capability 8.0 and newer, float16, bfloat16, float32, head dims 16 to 256 in multiples of 8), "
+        '"split_keys" (as triton, its forward for grids that do not fill the device, such as decoding, without '
+        'packed sequences; gradients as by auto), "hopper" (CUDA capability 9.0, what ``hopper/requirements.py`` '
+        'lets through), or "auto": the fastest of these by ``triton/splitting.py``, else eager.',
+    ),
+    "form": Option(
+        "auto",
+        validation.one_of(get_args(Form)),
+        'how a fused forward computes sigmoid: "accurate", "tanh" (one special-function operation, loses small '
+        'weights), or "auto": tanh only where type and bias keep its error within the bound under Numerics. Which'
+        " one was taken is in ``AuxOutput.form``.",
+    ),
 }
+DEFAULTS: Options = {name: option.default for name, option in DECLARED.items()}  # type: ignore[assignment]
+PACKED = frozenset(name for name, option in DECLARED.items() if option.packed)
+"""The names of the options that packed sequences take."""
 
 
-def complete(given: Options) -> Options:
+def complete(given: Options, packed: bool = False) -> Options:
     """Return ``given`` with the defaults of what is missing.
 
     Raises:
-        TypeError: an option has an unknown name.
+        TypeError: an option has an unknown name, or one that packed sequences do not take.
     """
     options: Options = {**DEFAULTS, **given}
     if len(options) > len(DEFAULTS):
         unknown = next(name for name in given if name not in DEFAULTS)
         raise TypeError(f"unknown option {unknown!r}; expected one of {', '.join(map(repr, DEFAULTS))}")
+    if packed and not PACKED.issuperset(given):
+        refused = next(name for name in given if name not in PACKED)
+        raise TypeError(f"packed sequences do not take {refused}")
     return options
 
 
-def spelled_out(function: F) -> F:
-    """Return ``function`` with the options in place of ``**options`` in the signature that ``help`` shows."""
-    signature = inspect.signature(function)
-    own = [of for of in signature.parameters.values() if of.kind is not inspect.Parameter.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Options.__annotations__[name]
+def check(query: Tensor, key: Tensor, options: Options) -> None:
+    """Refuse options that do not fit query and key [B, H, N, D], whose shapes fit together.
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong type, or its value does not fit.
+    """
+    for name, given in options.items():
+        DECLARED[name].check(name, given, query, key)
+
+
+def spelled_out(packed: bool) -> Callable[[F], F]:
+    """Return a decorator that puts the options in place of ``**options`` into signature and docstring, for ``help``.
+
+    The docstring's line "options: ..." gives way to the documentation of each.
+    """
+    names = [name for name in DEFAULTS if name in PACKED or not packed]
+
+    def spell(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [of for of in signature.parameters.values() if of.kind is not inspect.Parameter.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=DECLARED[name].default,
+                annotation=Options.__annotations__[name],
+            )
+            for name in names
+        ]
+        function.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
+        lines = (function.__doc__ or "").split("\n")
+        function.__doc__ = "\n".join(
+            found for line in lines for found in (map(_documented, names) if "    options: " in line else (line,))
         )
-        for name, default in DEFAULTS.items()
-    ]
-    function.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
-    return function
+        return function
+
+    return spell
 
 
-class Lengths(NamedTuple):
-    """The lengths of a call's sequences; the fields of ``Problem``."""
+def _documented(name: str) -> str:
+    text = f"{name}: {DECLARED[name].text}"
+    return textwrap.fill(text, 120, initial_indent=" " * 8, subsequent_indent=" " * 12)
 
-    key_lengths: Tensor | None = None
+
+class Packed(NamedTuple):
+    """The lengths of packed sequences; the fields of ``Problem``, and its defaults for padded ones."""
+
     query_starts: Tensor | None = None
     key_starts: Tensor | None = None
     max_q: int = 0
     max_k: int = 0
-
-    def keys(self) -> Tensor | None:
-        """Return how many valid keys each sequence has, [B], or None where all have the same number."""
-        if self.key_starts is not None:
-            return self.key_starts[1:] - self.key_starts[:-1]
-        return self.key_lengths

@@ -16,16 +16,13 @@ Form = Literal["auto", "tanh", "accurate"]
 
 
 class Traits(NamedTuple):
-    """The traits of a call that decide which backend can take it."""
+    """The traits of a call that decide which backend can take it; ``used``: as ``Problem.used``."""
 
     device: torch.device
     dtype: torch.dtype
     head_dim: int
-    alibi: bool = False
     scale: float = 1.0
-    window: bool = False
-    key_lengths: bool = False
-    packed: bool = False
+    used: frozenset[str] = frozenset()
 
 
 class Problem(NamedTuple):
@@ -33,7 +30,8 @@ class Problem(NamedTuple):
 
     query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: float32 [H], or [B, 1] where each sequence has its own,
     or None and ``bias_value`` holds for all. alibi_slopes: [H] float32 or None.
-    window, key_lengths: as in ``sigmoid_attention``. Packed sequences: query [1, H, T_q, D], key and value
+    window, key_lengths: as in ``sigmoid_attention``. attn_mask: boolean or floating, [B, H, N_q, N_k] with sizes of 1
+    where it is the same for all, but N_k whole. Packed sequences: query [1, H, T_q, D], key and value
     [1, H_k, T_k, D], query_starts and key_starts [B + 1] where each sequence begins, max_q and max_k the longest; dense
     calls have None and 0 there.
     deterministic: whether the gradients must be the same bits in every run.
@@ -55,20 +53,18 @@ class Problem(NamedTuple):
     max_k: int = 0
     deterministic: bool = False
     form: str = "auto"
+    attn_mask: Tensor | None = None
 
     @property
     def traits(self) -> Traits:
         """The properties of the call that decide which backend can take it."""
-        return Traits(
-            self.query.device,
-            self.query.dtype,
-            self.query.size(3),
-            self.alibi_slopes is not None,
-            self.scale,
-            self.window is not None,
-            self.key_lengths is not None,
-            self.query_starts is not None,
-        )
+        return Traits(self.query.device, self.query.dtype, self.query.size(3), self.scale, self.used)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The names of the fields that are not at their defaults; a backend takes those that it lists."""
+        given = self._asdict()
+        return frozenset(name for name, default in Problem._field_defaults.items() if _differs(given[name], default))
 
     @property
     def batch(self) -> int:
@@ -98,24 +94,24 @@ class Problem(NamedTuple):
     @property
     def layout(self) -> Hashable:
         """All that a launch may depend on but the numbers ``bias_value`` and ``scale``."""
-        bias, query_starts = self.bias, self.query_starts
-        return (
-            layout(self.query), layout(self.key), layout(self.value), None if bias is None else bias.dim(),
-            self.alibi_slopes is None, self.is_causal, self.window, self.key_lengths is None,
-            None if query_starts is None else query_starts.size(0), self.key_starts is None, self.max_q, self.max_k,
-            self.deterministic, self.form,
-        )  # fmt: skip
+        given = (*self[:4], self.alibi_slopes, *self[7:])
+        return tuple([layout(each) if isinstance(each, Tensor) else each for each in given])
 
     def sequences(self, read: slice) -> "Problem":
         """Return the problem of the sequences ``read`` alone; not for packed ones."""
-        bias, lengths = self.bias, self.key_lengths
+        bias, lengths, mask = self.bias, self.key_lengths, self.attn_mask
         return self._replace(
             query=self.query[read],
             key=self.key[read],
             value=self.value[read],
             bias=bias if bias is None or bias.dim() == 1 else bias[read],
             key_lengths=None if lengths is None else lengths[read],
+            attn_mask=mask if mask is None or mask.size(0) == 1 else mask[read],
         )
+
+
+def _differs(given: object, default: object) -> bool:
+    return given is not default and (isinstance(given, Tensor) or given != default)
 
 
 FIELDS = len(Problem._fields)

@@ -1,51 +1,97 @@
 """Checks of the arguments of a call; the message of an error says what was expected and what was given."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .auxiliary import AuxRequest
-from .options import Options
-from .problem import Backend, Form
+
+Check = Callable[[str, Any, Tensor, Tensor], None]
+"""The check of an option: its name, its value, query and key; raises TypeError or ValueError."""
 
 
-def check_options(query: Tensor, key: Tensor, value: Tensor, options: Options) -> None:
-    """Refuse options that do not fit tensors [B, H, N, D] whose shapes fit together.
+def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuse tensors [B, H, N, D] of types or strides that do not fit together.
 
     Raises:
-        TypeError: an argument of the wrong type, or tensors whose dtypes differ.
-        ValueError: shapes, strides, devices or names that do not fit.
+        TypeError: dtypes that differ, or of eight bits.
+        ValueError: strides that no backend reads.
     """
-    _check_name("backend", options["backend"], get_args(Backend))
-    _check_name("form", options["form"], get_args(Form))
     for name, tensor in (("key", key), ("value", value)):
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have dtype {query.dtype} to match query, got {tensor.dtype}")
     if query.dtype.itemsize == 1:
         raise TypeError(f"query must be of float16, bfloat16, float32 or float64, got {query.dtype}; convert it first")
     _check_strides(query, key, value)
-    _check_per_head("bias", options["bias"], query)
-    _check_per_head("alibi_slopes", options["alibi_slopes"], query)
-    _check_window(options["window"])
-    _check_scale(options["scale"])
 
 
-def _check_name(argument: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise ValueError(f"unknown {argument} {given!r}; expected one of {', '.join(map(repr, known))}")
+def one_of(known: tuple[str, ...]) -> Check:
+    """Return the check of an option that is one of the ``known`` names."""
+
+    def check(name: str, given: str, query: Tensor, key: Tensor) -> None:
+        if given not in known:
+            raise ValueError(f"unknown {name} {given!r}; expected one of {', '.join(map(repr, known))}")
+
+    return check
 
 
-def _check_window(window: int | None) -> None:
-    if window is not None:
-        _check_count("window", window)
+def check_window(name: str, given: int | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a window that is no whole number of at least 1."""
+    if given is not None:
+        _check_count(name, given)
 
 
-def _check_scale(scale: float | None) -> None:
-    if isinstance(scale, Tensor):
-        raise TypeError("scale must be None or a number, got a Tensor: no gradient flows to it; multiply query with it")
+def check_scale(name: str, given: float | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a scale that is a tensor."""
+    if isinstance(given, Tensor):
+        raise TypeError(
+            f"{name} must be None or a number, got a Tensor: no gradient flows to it; multiply query with it"
+        )
+
+
+def check_switch(name: str, given: bool, query: Tensor, key: Tensor) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} must be True or False, got {given!r}")
+
+
+def check_switch_or_none(name: str, given: bool | None, query: Tensor, key: Tensor) -> None:
+    """Refuse what is not True, False or None."""
+    if not isinstance(given, (bool, NoneType)):
+        raise TypeError(f"{name} must be True, False or None, got {given!r}")
+
+
+def check_bias(name: str, given: Tensor | float | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a bias that is not None, a number or a floating tensor [H]."""
+    if given is None or (isinstance(given, (int, float)) and not isinstance(given, bool)):
+        return
+    _check_per_head(name, given, query, "None, a number or a Tensor [H]")
+
+
+def check_slopes(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:
+    """Refuse slopes that are not None or a floating tensor [H]."""
+    if given is not None:
+        _check_per_head(name, given, query, "None or a Tensor [H]")
+
+
+def check_mask(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a mask that is not boolean or floating, or does not broadcast to [B, H, N_q, N_k]."""
+    if given is None:
+        return
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be None or a Tensor, got {type(given).__name__}")
+    if given.dtype != torch.bool and not given.is_floating_point():
+        raise TypeError(f"{name} must be of bool or a floating type, got {given.dtype}")
+    _check_device(name, given, query)
+    shape = [*query.shape[:3], key.size(2)]
+    fits = given.dim() <= 4 and all(
+        size in (1, wanted) for size, wanted in zip(reversed(given.shape), reversed(shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"{name} must broadcast to [B, H, N_q, N_k] = {shape}, got shape {list(given.shape)}")
 
 
 def _check_count(name: str, given: int) -> None:
@@ -55,15 +101,13 @@ def _check_count(name: str, given: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {given}")
 
 
-def check_key_lengths(key_lengths: Tensor | None, query: Tensor) -> None:
+def check_key_lengths(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:
     """Refuse lengths that are no integers [B]; their values are not read, since that would wait for the device."""
-    if key_lengths is None:
+    if given is None:
         return
-    _check_integers("key_lengths", key_lengths, query)
-    if key_lengths.shape != query.shape[:1]:
-        raise ValueError(
-            f"key_lengths must have shape [{query.size(0)}], one a sequence, got {list(key_lengths.shape)}"
-        )
+    _check_integers(name, given, query)
+    if given.shape != query.shape[:1]:
+        raise ValueError(f"{name} must have shape [{query.size(0)}], one a sequence, got {list(given.shape)}")
 
 
 def check_packed(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -93,8 +137,7 @@ def _check_integers(name: str, given: Tensor, query: Tensor) -> None:
         raise TypeError(f"{name} must be a Tensor of int32 or int64, got {type(given).__name__}")
     if given.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name} must be of int32 or int64, got {given.dtype}")
-    if given.device != query.device:
-        raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")
+    _check_device(name, given, query)
 
 
 def check_request(request: AuxRequest | None) -> None:
@@ -115,20 +158,6 @@ def check_request(request: AuxRequest | None) -> None:
         raise ValueError(f"AuxRequest.sequences must be None or at least 1, got {request.sequences}")
 
 
-def check_switches(options: Options) -> None:
-    """Refuse what is neither True nor False; a check of its own, since 1 equals True as a key of the cache.
-
-    Raises:
-        TypeError: one of ``options`` is something else.
-    """
-    if not isinstance(options["is_causal"], bool):
-        raise TypeError(f"is_causal must be True or False, got {options['is_causal']!r}")
-    if not isinstance(options["enable_gqa"], bool):
-        raise TypeError(f"enable_gqa must be True or False, got {options['enable_gqa']!r}")
-    if not isinstance(options["deterministic"], (bool, NoneType)):
-        raise TypeError(f"deterministic must be True, False or None, got {options['deterministic']!r}")
-
-
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H, N, D]") -> None:
     """Refuse what is no floating tensor, or tensors on several devices; runs before autocast looks at them."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
@@ -140,14 +169,13 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H
             raise ValueError(f"{name} must be on {query.device} to match query, got {tensor.device}")
 
 
-def check_layouts(query: Tensor, key: Tensor, value: Tensor, options: Options, key_lengths: Tensor | None) -> None:
-    """Refuse tensors that are no dense array: nested, sparse.
+def check_layouts(given: Mapping[str, object]) -> None:
+    """Refuse tensors, by name, that are no dense array: nested, sparse.
 
     Raises:
         TypeError: one of them is.
     """
-    given = {"query": query, "key": key, "value": value, "key_lengths": key_lengths}
-    for name, tensor in (given | {name: options[name] for name in ("bias", "alibi_slopes")}).items():
+    for name, tensor in given.items():
         if not isinstance(tensor, Tensor):
             continue
         if tensor.is_nested:
@@ -190,15 +218,16 @@ def _check_strides(query: Tensor, key: Tensor, value: Tensor) -> None:
             )
 
 
-def _check_per_head(name: str, given: Tensor | float | None, query: Tensor) -> None:
-    if given is None or (name == "bias" and isinstance(given, (int, float)) and not isinstance(given, bool)):
-        return
+def _check_per_head(name: str, given: object, query: Tensor, wanted: str) -> None:
     if not isinstance(given, Tensor):
-        wanted = "None, a number or a Tensor [H]" if name == "bias" else "None or a Tensor [H]"
         raise TypeError(f"{name} must be {wanted}, got {type(given).__name__}")
     if given.shape != query.shape[1:2]:
         raise ValueError(f"{name} must have shape [{query.size(1)}], one a query head, got {list(given.shape)}")
     if not given.is_floating_point():
         raise TypeError(f"{name} must be of a floating type, got {given.dtype}")
+    _check_device(name, given, query)
+
+
+def _check_device(name: str, given: Tensor, query: Tensor) -> None:
     if given.device != query.device:
         raise ValueError(f"{name} must be on {query.device} to match query, got {given.device}")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from . import dispatch, validation
 from .auxiliary import AuxOutput, AuxRequest
-from .options import Lengths, Options, complete, spelled_out
+from .options import Options, Packed, complete, spelled_out
 
 
 @overload
@@ -35,7 +35,7 @@ def sigmoid_attention_varlen(
     return_aux: AuxRequest,
     **options: Unpack[Options],
 ) -> tuple[Tensor, AuxOutput]: ...
-@spelled_out
+@spelled_out(packed=True)
 def sigmoid_attention_varlen(
     query: Tensor,
     key: Tensor,
@@ -59,16 +59,8 @@ def sigmoid_attention_varlen(
         max_seqlen_q: queries of the longest sequence. The tensors' values are not read, since that would wait for the
             device: rows beyond a number that is too small are not computed.
         max_seqlen_k: keys of the longest sequence.
-        bias: None for −log of the most keys that a row of each sequence may see, a number, or a tensor [H].
-        scale: factor of q·k; 1/√D by default.
-        is_causal: as in ``sigmoid_attention``; query and key of each sequence end together.
-        window: as in ``sigmoid_attention``.
-        alibi_slopes: [H], as in ``sigmoid_attention``.
-        enable_gqa: allow fewer key heads than query heads.
-        deterministic: as in ``sigmoid_attention``.
+        options: see ``options.py``, which holds type, default and documentation of each.
         return_aux: also return the statistics it asks for, [B, H, 9], rows sampled from each sequence.
-        backend: as in ``sigmoid_attention``. "eager" holds T_q · T_k weights a head: it is the specification.
-        form: as in ``sigmoid_attention``.
 
     Returns:
         The output [T_q, H, D] in the inputs' type, or with ``return_aux`` a pair of it and an ``AuxOutput``.
@@ -81,7 +73,7 @@ def sigmoid_attention_varlen(
     validation.check_packed(query, key, value)
     validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
-    lengths = Lengths(None, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    output, aux = dispatch.attend(query, key, value, complete(options), lengths, return_aux)
+    packed = Packed(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    output, aux = dispatch.attend(query, key, value, complete(options, packed=True), packed, return_aux)
     output = output[0].transpose(0, 1)
     return output if aux is None else (output, aux)

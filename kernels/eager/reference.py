@@ -20,6 +20,7 @@ class _Rows(NamedTuple):
 
     positions: i', the place of each row among the keys. first, stop: where the keys of its sequence begin and end, or
     None for all keys. sequence: which sequence it belongs to, or None where that is the batch index.
+    mask: the rows of ``Problem.attn_mask``, or None.
     """
 
     rows: Tensor
@@ -27,14 +28,24 @@ class _Rows(NamedTuple):
     first: Tensor | None
     stop: Tensor | None
     sequence: Tensor | None
+    mask: Tensor | None = None
+
+
+HIDDEN = -8192.0
+"""A floating mask hides a pair where it is at most this: -1e4 (in bfloat16 -9984), -1e9, a type's lowest, -inf."""
+
+
+def shown(mask: Tensor) -> Tensor:
+    """Return which pairs a boolean or floating mask leaves, as boolean; NaN hides nothing, so that it is seen."""
+    return mask if mask.dtype == torch.bool else ~(mask <= HIDDEN)
 
 
 def sigmoid_attention(problem: Problem) -> Tensor:
     """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32."""
-    query, key, value = problem[:3]
+    query, value = problem.query, problem.value
     with _without_autocast(query):
-        rows = _rows(problem, torch.arange(query.size(2), device=query.device))
-        z = logits(query, key, problem.scale, problem.alibi_slopes, rows.positions)
+        rows = _rows(problem, None)
+        z = _logits(problem, query, rows)
         weights = torch.sigmoid(z + _bias(problem, rows, z))
         valid = _visible(problem, rows)
         if valid is not None:
@@ -66,11 +77,16 @@ def logits(
     return z - alibi_slopes.detach().to(work)[:, None, None] * distance
 
 
+def _logits(problem: Problem, query: Tensor, rows: _Rows) -> Tensor:
+    """Return z [B, H, R, N_k] of the queries [B, H, R, D] of ``rows``, with what a floating mask adds."""
+    z = logits(query, problem.key, problem.scale, problem.alibi_slopes, rows.positions)
+    return z if rows.mask is None or rows.mask.dtype == torch.bool else z + rows.mask.to(z.dtype)
+
+
 def masked_logits(problem: Problem, index: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] of the query rows ``index`` [R], in float32 or wider, -inf where a key is not valid."""
     rows = _rows(problem, index)
-    query = problem.query.index_select(2, index)
-    z = logits(query, problem.key, problem.scale, problem.alibi_slopes, rows.positions)
+    z = _logits(problem, problem.query.index_select(2, index), rows)
     valid = _visible(problem, rows)
     return z if valid is None else z.masked_fill(~valid, -torch.inf)
 
@@ -111,14 +127,14 @@ def visible_keys(
 
 def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | None = None) -> Tensor:
     """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` query rows a sampled sequence."""
-    query, key = problem.query, problem.key
+    query = problem.query
     with torch.no_grad(), _without_autocast(query):
         sampled = _sample(problem, rows, offset)
         if sampled.sequence is None:
             query = query.index_select(2, sampled.rows)
         else:
             query = query[0][:, sampled.rows].transpose(0, 1)  # [B, H, R, D] of packed sequences
-        z = logits(query, key, problem.scale, problem.alibi_slopes, sampled.positions)
+        z = _logits(problem, query, sampled)
         valid = _visible(problem, sampled)
         valid = torch.ones_like(z, dtype=torch.bool) if valid is None else valid.expand_as(z)
         if sequences is not None and sequences < problem.batch:
@@ -175,11 +191,17 @@ def output_square_sum(problem: Problem, output: Tensor) -> Tensor:
     return sums.T.float()
 
 
-def _rows(problem: Problem, index: Tensor) -> _Rows:
+def _rows(problem: Problem, index: Tensor | None) -> _Rows:
+    """Return the query rows ``index`` [R], or all of them."""
+    mask = problem.attn_mask
+    if index is None:
+        index = torch.arange(problem.query.size(2), device=problem.query.device)
+    elif mask is not None and mask.size(2) > 1:
+        mask = mask.index_select(2, index)
     if problem.query_starts is None or problem.key_starts is None:
         positions = index + (problem.key.size(2) - problem.query.size(2))
         stop = None if problem.key_lengths is None else problem.key_lengths[:, None]
-        return _Rows(index, positions, None, stop, None)
+        return _Rows(index, positions, None, stop, None, mask)
     sequence = _sequence(problem.query_starts, index)
     ends = problem.key_starts[1:] - problem.query_starts[1:]
     return _Rows(
@@ -211,9 +233,13 @@ def _sample(problem: Problem, rows: int, offset: float) -> _Rows:
 
 
 def _visible(problem: Problem, rows: _Rows) -> Tensor | None:
-    """Return the valid pairs [R, N_k] or [B, 1, R, N_k], or None for all."""
+    """Return the valid pairs, [R, N_k] or broadcastable to [B, H, R, N_k], or None for all."""
     valid = visible_keys(rows.positions, problem.key.size(2), problem.is_causal, problem.window, rows.first, rows.stop)
-    return valid if valid is None or valid.dim() == 2 else valid[:, None]
+    if valid is not None and valid.dim() == 3:
+        valid = valid[:, None]
+    if rows.mask is None:
+        return valid
+    return shown(rows.mask) if valid is None else valid & shown(rows.mask)
 
 
 def _bias(problem: Problem, rows: _Rows, like: Tensor) -> Tensor | float:

@@ -13,6 +13,8 @@ IN_AUTO = True
 """True if ``auto`` chooses this backend."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
+TAKES = frozenset({"bias", "bias_value", "scale", "is_causal", "deterministic", "form"})
+"""The fields of a ``Problem`` that the kernels know."""
 SMALLEST_SCALE = 1e-30
 """Below it a mask and a product look the same."""
 
@@ -37,13 +39,9 @@ def _refusal_of_arguments(traits: Traits) -> Refusal | None:
         return Refusal(f"backend='hopper' takes float16 and bfloat16, got {traits.dtype}", False)
     if traits.head_dim % 8 or not 40 <= traits.head_dim <= 128:
         return Refusal(f"backend='hopper' takes head dims 40 to 128 in multiples of 8, got {traits.head_dim}", False)
-    if traits.alibi:
-        return Refusal("backend='hopper' does not take alibi_slopes", False)
-    for name in ("window", "key_lengths"):
-        if getattr(traits, name):
-            return Refusal(f"backend='hopper' does not take {name}", False)
-    if traits.packed:
-        return Refusal("backend='hopper' does not take packed sequences", False)
+    untaken = device.untaken("hopper", TAKES, traits.used)
+    if untaken is not None:
+        return untaken
     if abs(traits.scale) < SMALLEST_SCALE:
         text = f"backend='hopper' needs a scale of at least {SMALLEST_SCALE} either way, got {traits.scale}"
         return Refusal(text, False)

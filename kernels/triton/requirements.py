@@ -7,6 +7,12 @@ from ..device import Refusal
 from ..problem import Traits
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+SPLIT_TAKES = frozenset(
+    {
+        "bias", "bias_value", "scale", "is_causal", "deterministic", "form", "window", "alibi_slopes", "key_lengths",
+    }
+)  # fmt: skip
+"""The fields of a ``Problem`` that the split-key kernel knows; the others know packed sequences too."""
 OLDEST = (8, 0)
 """The oldest CUDA capability."""
 
@@ -22,6 +28,9 @@ def refusal(traits: Traits) -> Refusal | None:
         return Refusal(f"backend='triton' takes float16, bfloat16 and float32, got {traits.dtype}", False)
     if traits.head_dim % 8 or not 16 <= traits.head_dim <= 256:
         return Refusal(f"backend='triton' takes head dims 16 to 256 in multiples of 8, got {traits.head_dim}", False)
+    untaken = device.untaken("triton", SPLIT_TAKES | device.PACKED, traits.used)
+    if untaken is not None:
+        return untaken
     if traits.device.type == "cuda":
         major, minor = device.capability(traits.device)
         if (major, minor) >= OLDEST:

@@ -2,8 +2,8 @@
 
 It differs in this: rows are taken out first and measured later, those of all layers at once as if they were heads;
 what depends on shapes alone is made once; the mask is added and multiplied, not selected, and comparisons write floats
-in place. A logit that is not finite thereby makes the numbers of its head NaN even where the mask hides it. Calls with
-a window, key lengths or packed sequences are left to the reference.
+in place. A logit that is not finite thereby makes the numbers of its head NaN even where the mask hides it. Calls that
+use anything but ``KNOWN`` are left to the reference.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ from stabmon.kernels.auxiliary import DEAD, OFFSET_STEPS
 from stabmon.kernels.eager import reference
 from stabmon.kernels.eager.reference import logits, sampled_rows
 from stabmon.kernels.problem import Problem
+
+KNOWN = frozenset({"bias", "bias_value", "alibi_slopes", "scale", "is_causal", "deterministic", "form"})
+"""The fields of a problem that are known here."""
 
 
 class Rows(NamedTuple):
@@ -59,7 +62,7 @@ class _SampledRows(NamedTuple):
 
 def plain(problem: Problem) -> bool:
     """Return whether ``problem`` has nothing that only the reference knows."""
-    return problem.window is None and problem.key_lengths is None and problem.query_starts is None
+    return problem.used <= KNOWN
 
 
 def row_statistics(problem: Problem, request: AuxRequest) -> Tensor:

@@ -7,6 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from stabmon.kernels import device, sigmoid_attention, sigmoid_attention_varlen
+from stabmon.kernels.problem import Problem
 
 BACKENDS = ["eager", pytest.param("triton", marks=pytest.mark.skipif(not device.interpreted(), reason="interpreter"))]
 
@@ -19,7 +20,7 @@ def count(call, *tensors):
 
 def test_forward_and_backward_count_as_fused_softmax_does():
     tensors = [torch.randn(2, 4, 8, 16, device="meta", requires_grad=True) for _ in range(3)]
-    problem = (*tensors, None, -2.0, None, 0.25, True, 3, None, None, None, 0, 0, False, "auto")
+    problem = Problem(*tensors, is_causal=True, window=3)
     ours = count(lambda *_: torch.ops.stabmon.sigmoid_attention(*problem, -1, 0.0, 0, "triton")[0], *tensors)
     forward = 4 * 2 * 4 * 8 * 8 * 16
     assert ours == 3.5 * forward

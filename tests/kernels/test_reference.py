@@ -20,8 +20,8 @@ def sees(position, j, is_causal, window):
     return window is None or (position - window < j if is_causal else abs(position - j) < window)
 
 
-def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=None):
-    """One row at a time, keys a row may see counted from the end."""
+def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=None, mask=None):
+    """One row at a time, keys a row may see counted from the end; mask: None or [B, H, N_q, N_k]."""
     batch, heads, n_q, dim = query.shape
     n_k, group = key.size(2), heads // key.size(1)
     output = torch.zeros_like(query)
@@ -33,6 +33,10 @@ def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=Non
                     if not sees(position, j, is_causal, window):
                         continue
                     z = float(query[b, h, i] @ key[b, h // group, j]) / math.sqrt(dim) - slopes[h] * abs(position - j)
+                    if mask is not None and mask.dtype == torch.bool and not mask[b, h, i, j]:
+                        continue
+                    if mask is not None and mask.dtype != torch.bool:
+                        z += float(mask[b, h, i, j])
                     output[b, h, i] += value[b, h // group, j] / (1 + math.exp(-z - bias[h]))
     return output
 
@@ -61,6 +65,66 @@ def test_windows_and_lengths_equal_the_formula(n_q, n_k, window, is_causal):
     expected = by_hand(query, key, value, bias, slopes=slopes, lengths=lengths, **options)
     torch.testing.assert_close(output, expected)
     assert torch.equal(output[2], torch.zeros(2, n_q, 3, dtype=torch.float64))
+
+
+MASKS = [(5,), (4, 1), (4, 5), (2, 1, 1, 5), (2, 1, 4, 5), (1, 3, 4, 5), (1, 3, 1, 1), (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("kind", ["boolean", "floating"])
+@pytest.mark.parametrize("shape", MASKS, ids=str)
+def test_masks_of_every_shape_equal_the_formula(shape, kind):
+    query, key, value = draw(2, 3, 4, 2), draw(2, 3, 5, 2), draw(2, 3, 5, 2)
+    bias, slopes, mask = draw(3), draw(3).abs(), draw(*shape)
+    mask = mask > 0 if kind == "boolean" else mask.masked_fill(mask > 1, -torch.inf)
+    options = {"bias": bias, "is_causal": True, "alibi_slopes": slopes, "key_lengths": torch.tensor([5, 4])}
+    output = sigmoid_attention(query, key, value, attn_mask=mask, backend="eager", **options)
+    whole = mask.expand(2, 3, 4, 5)
+    expected = by_hand(query, key, value, bias, True, slopes, lengths=options["key_lengths"], mask=whole)
+    torch.testing.assert_close(output, expected)
+    statistics = [
+        sigmoid_attention(query, key, value, attn_mask=given, return_aux=AuxRequest(4), **options)[1].statistics
+        for given in (mask, whole.clone() if kind == "boolean" else whole.clamp(min=-1e4))
+    ]
+    torch.testing.assert_close(*statistics)
+    assert statistics[0].isfinite()[..., :-1].all()
+
+
+def test_a_row_of_which_a_mask_hides_everything_gives_zero_and_receives_no_gradient():
+    leaves = [draw(1, 2, 4, 3).requires_grad_() for _ in range(3)]
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[2] = False
+    for given in (mask, torch.zeros(4, 4).masked_fill(~mask, -torch.inf), torch.zeros(4, 4).masked_fill(~mask, -1e4)):
+        output = sigmoid_attention(*leaves, attn_mask=given, bias=1.0)
+        (grad,) = torch.autograd.grad(output.sum(), leaves[0])
+        assert output[:, :, 2].eq(0).all()
+        assert grad[:, :, 2].eq(0).all()
+        assert output[:, :, 3].ne(0).all()
+
+
+@pytest.mark.parametrize("kind", ["boolean", "floating"])
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [({}, [3, 5]), ({"key_lengths": torch.tensor([5, 4])}, [2, 4]), ({"window": 2}, [3, 3])],
+    ids=["mask", "lengths", "window"],
+)
+def test_no_bias_follows_the_most_keys_that_a_mask_leaves(options, counts, kind):
+    query, key, value = (draw(2, 2, 6, 4) for _ in range(3))
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 0, 1]], dtype=torch.bool)[:, None, None]
+    mask = mask if kind == "boolean" else torch.zeros(2, 1, 1, 6).masked_fill(~mask, -torch.inf)
+    found = sigmoid_attention(query, key, value, attn_mask=mask, **options)
+    for b, count in enumerate(counts):
+        of = {name: given[b : b + 1] if isinstance(given, torch.Tensor) else given for name, given in options.items()}
+        of |= {"attn_mask": mask[b : b + 1], "bias": -math.log(count)}
+        alone = sigmoid_attention(*(x[b : b + 1] for x in (query, key, value)), **of)
+        torch.testing.assert_close(found[b : b + 1], alone)
+
+
+def test_a_mask_of_queries_counts_for_no_bias_what_its_widest_row_sees():
+    query, key, value = (draw(1, 2, 5, 4) for _ in range(3))
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    torch.testing.assert_close(
+        sigmoid_attention(query, key, value, attn_mask=mask), sigmoid_attention(query, key, value, is_causal=True)
+    )
 
 
 def test_no_bias_follows_each_sequences_own_length():
@@ -97,6 +161,18 @@ def test_gradients_match_finite_differences(is_causal):
 
     assert torch.autograd.gradcheck(call, leaves)
     assert torch.autograd.gradgradcheck(call, leaves)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 2, 3), (2, 3)], ids=str)
+def test_the_gradient_of_a_floating_mask_matches_finite_differences(shape):
+    leaves = [draw(1, 2, 2, 2), draw(1, 2, 3, 2), draw(*(shape if len(shape) == 2 else (1, *shape[1:])))]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    hidden = torch.zeros(3, dtype=torch.float64).index_fill(0, torch.tensor([1]), -torch.inf)
+
+    def call(query, key, mask):
+        return sigmoid_attention(query, key, key, bias=-1.0, attn_mask=mask + hidden)
+
+    assert torch.autograd.gradcheck(call, leaves)
 
 
 def test_statistics_are_those_of_the_sampled_rows():

@@ -56,6 +56,15 @@ REFUSED = [
     ({"key_lengths": [8, 8]}, TypeError, r"key_lengths must be a Tensor of int32 or int64, got list"),
     ({"key_lengths": tensor(2)}, TypeError, r"key_lengths must be of int32 or int64, got torch\.float32"),
     ({"key_lengths": tensor(4).int()}, ValueError, r"key_lengths must have shape \[2\], one a sequence, got \[4\]"),
+    ({"attn_mask": [True]}, TypeError, r"attn_mask must be None or a Tensor, got list"),
+    ({"attn_mask": tensor(8, 8).long()}, TypeError, r"attn_mask must be of bool or a floating type, got torch\.int64"),
+    (
+        {"attn_mask": tensor(2, 8, 8)},
+        ValueError,
+        r"must broadcast to \[B, H, N_q, N_k\] = \[2, 4, 8, 8\], .* \[2, 8, 8\]",
+    ),
+    ({"attn_mask": tensor(1, 2, 4, 8, 8)}, ValueError, r"attn_mask must broadcast to .* got shape \[1, 2, 4, 8, 8\]"),
+    ({"attn_mask": torch.zeros(8, device="meta")}, ValueError, r"attn_mask must be on cpu to match query, got meta"),
     ({"form": "ex2"}, ValueError, r"unknown form 'ex2'; expected one of 'auto', 'tanh', 'accurate'"),
     ({"return_aux": True}, TypeError, r"return_aux must be an AuxRequest or None, got bool"),
     ({"return_aux": AuxRequest(rows=-1)}, ValueError, r"AuxRequest\.rows must be 0 or more, got -1"),
@@ -174,14 +183,24 @@ def test_a_newer_triton_is_tried(monkeypatch):
     assert not hopper.preferred(traits)
 
 
-@pytest.mark.parametrize("name", ["window", "key_lengths", "packed", "alibi"])
+@pytest.mark.parametrize("name", ["window", "key_lengths", "query_starts", "alibi_slopes"])
 def test_auto_uses_triton_for_calls_that_hopper_does_not_support(name, monkeypatch):
     monkeypatch.setattr(device, "capability", lambda device: (9, 0))
-    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, **{name: True})
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, used=frozenset({name}))
     reason = hopper.refusal(traits)
-    assert reason is None or (f"does not take {name}" in reason.text and not reason.of_machine)
+    assert reason.text == f"backend='hopper' does not take {name.replace('query_starts', 'packed sequences')}"
+    assert not reason.of_machine
     assert choice.choose("auto", traits) == "auto"
-    assert hopper.preferred(traits) == (reason is None)
+    assert not hopper.preferred(traits)
+
+
+def test_a_backend_refuses_an_option_that_it_does_not_list(monkeypatch):
+    monkeypatch.setattr(device, "capability", lambda device: (9, 0))
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, used=frozenset({"scale", "softcap"}))
+    for backend in ("triton", "split_keys", "hopper"):
+        with pytest.raises(ValueError, match=f"backend='{backend}' does not take softcap; pass backend='eager'"):
+            choice.check(backend, traits)
+    assert choice.choose("auto", traits) == "eager"
 
 
 def test_bfloat16_is_refused_in_the_interpreter(monkeypatch):

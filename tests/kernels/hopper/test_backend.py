@@ -15,19 +15,19 @@ def test_hopper_by_name_refuses_an_unsupported_call_with_the_reason():
 
 
 @pytest.mark.parametrize(
-    ("in_auto", "alibi", "dtype", "is_hopper"),
+    ("in_auto", "used", "dtype", "is_hopper"),
     [
-        (True, False, torch.bfloat16, True),
-        (True, True, torch.bfloat16, False),
-        (True, False, torch.float32, False),
-        (False, False, torch.bfloat16, False),
+        (True, {"is_causal"}, torch.bfloat16, True),
+        (True, {"alibi_slopes"}, torch.bfloat16, False),
+        (True, {"is_causal"}, torch.float32, False),
+        (False, {"is_causal"}, torch.bfloat16, False),
     ],
     ids=["taken", "alibi", "fp32", "switched-off"],
 )
-def test_auto_chooses_hopper_for_supported_calls(in_auto, alibi, dtype, is_hopper, monkeypatch):
+def test_auto_chooses_hopper_for_supported_calls(in_auto, used, dtype, is_hopper, monkeypatch):
     monkeypatch.setattr(requirements, "IN_AUTO", in_auto)
     monkeypatch.setattr(releases, "INSTALLED", (3, 6))
     monkeypatch.setattr(device, "capability", lambda _: (9, 0))
-    traits = Traits(torch.device("cuda", 0), dtype, 64, alibi, 0.1)
+    traits = Traits(torch.device("cuda", 0), dtype, 64, 0.1, frozenset(used))
     assert choice.choose("auto", traits) == "auto"  # a fused backend; the operator decides which by `preferred`
     assert requirements.preferred(traits) == is_hopper

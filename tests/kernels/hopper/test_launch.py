@@ -52,21 +52,21 @@ def an_h100(monkeypatch):
 @pytest.mark.parametrize("dim", [40, 64, 80, 96, 128])
 @pytest.mark.parametrize("dtype", requirements.DTYPES, ids=["fp16", "bf16"])
 def test_the_backend_accepts_supported_calls(dtype, dim):
-    assert requirements.refusal(Traits(DEVICE, dtype, dim, False, 0.1)) is None
-    assert requirements.preferred(Traits(DEVICE, dtype, dim, False, 0.1))
+    assert requirements.refusal(Traits(DEVICE, dtype, dim, 0.1)) is None
+    assert requirements.preferred(Traits(DEVICE, dtype, dim, 0.1))
 
 
 @pytest.mark.usefixtures("an_h100")
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ((torch.device("cpu"), torch.bfloat16, 64, False, 0.1), "no CUDA device"),
-        ((DEVICE, torch.float32, 64, False, 0.1), "float16 and bfloat16"),
-        ((DEVICE, torch.bfloat16, 256, False, 0.1), "head dims 40 to 128"),
-        ((DEVICE, torch.bfloat16, 32, False, 0.1), "head dims 40 to 128"),
-        ((DEVICE, torch.bfloat16, 68, False, 0.1), "multiples of 8"),
-        ((DEVICE, torch.bfloat16, 64, True, 0.1), "alibi_slopes"),
-        ((DEVICE, torch.bfloat16, 64, False, 0.0), "scale"),
+        ((torch.device("cpu"), torch.bfloat16, 64, 0.1), "no CUDA device"),
+        ((DEVICE, torch.float32, 64, 0.1), "float16 and bfloat16"),
+        ((DEVICE, torch.bfloat16, 256, 0.1), "head dims 40 to 128"),
+        ((DEVICE, torch.bfloat16, 32, 0.1), "head dims 40 to 128"),
+        ((DEVICE, torch.bfloat16, 68, 0.1), "multiples of 8"),
+        ((DEVICE, torch.bfloat16, 64, 0.1, frozenset({"alibi_slopes"})), "alibi_slopes"),
+        ((DEVICE, torch.bfloat16, 64, 0.0), "scale"),
     ],
     ids=["cpu", "fp32", "D256", "D32", "D68", "alibi", "no-scale"],
 )
@@ -78,7 +78,7 @@ def test_an_unsupported_call_is_refused_with_the_reason(call, reason):
 @pytest.mark.usefixtures("an_h100")
 def test_an_unsupported_device_is_refused_with_the_one_required(monkeypatch):
     monkeypatch.setattr(device, "capability", lambda device: (8, 0))
-    refusal = requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    refusal = requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, 0.1))
     assert refusal.of_machine
     assert "cuda:0 has 8.0" in refusal.text
 
@@ -87,9 +87,9 @@ def test_an_unsupported_device_is_refused_with_the_one_required(monkeypatch):
 @pytest.mark.parametrize("release", [None, (3, 5), (3, 10), (4, 0)], ids=str)
 def test_auto_passes_over_an_unknown_triton_release_and_says_so_once(release, monkeypatch, caplog):
     monkeypatch.setattr(releases, "INSTALLED", release)
-    assert "knows triton 3.6 to 3.9" in requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, False, 0.1)).text
-    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
-    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, False, 0.1))
+    assert "knows triton 3.6 to 3.9" in requirements.refusal(Traits(DEVICE, torch.bfloat16, 64, 0.1)).text
+    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, 0.1))
+    assert not requirements.preferred(Traits(DEVICE, torch.bfloat16, 64, 0.1))
     assert caplog.text.count("backend='auto' uses 'triton'") == 1
 
 
