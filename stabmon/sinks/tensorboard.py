@@ -15,18 +15,18 @@ severe or clears and the first number that is not finite; of a finding or a numb
 import math
 import time as clock
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from stabmon.findings import Entry, Finding, Key, digest
+from stabmon.findings import Finding, Key
 from stabmon.formatting import number, plural
 from stabmon.metrics import METRICS, Place, Shown
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
-from stabmon.sinks import events, heatmap
+from stabmon.sinks import events, findings_table, heatmap
 from stabmon.sinks.curves import CURVES, Curve, curves, shown
 from stabmon.sinks.spacing import Spacing, counts
 from stabmon.store.column_selection import ColumnSelection, select_columns
@@ -37,8 +37,6 @@ IMAGES = 4
 """The same share for heatmaps."""
 TABLES = 10
 """The same share for the table of findings."""
-ENTRIES = 50
-"""Most lines of that table."""
 KEPT = 64
 """Latest samples that are kept, for the rules are some samples behind."""
 
@@ -148,7 +146,9 @@ class TensorBoardSink:
         if self._file is not None and self._table_is_old and (last or self._text.due(self._samples)):
             self._text.written(self._samples)
             self._table_is_old = False
-            self._file.add(self._step, clock.time(), [events.text("findings", _table(self._findings.values()))])
+            self._file.add(
+                self._step, clock.time(), [events.text("findings", findings_table.markdown(self._findings.values()))]
+            )
 
     def discard(self) -> None:
         """Remove the file of a run that has not begun."""
@@ -245,19 +245,3 @@ def _about(info: RunInfo, layout: Layout) -> str:
     room = CURVES // max(1, len(shown(layout, Shown.CURVE)))
     some = f" Curves are of {room} evenly spaced layers, the heatmaps show all." if layers > room else ""
     return f"**{info.name}**: {plural(layers, 'layer')}, {info.model.parameters:,} parameters, {versions}.{some}"
-
-
-def _table(findings: Iterable[Finding]) -> str:
-    """Return the findings as a markdown table in the digest's order, symptoms under their cause."""
-    head = ["| severity | rule | where | when | what | fix |", "|---|---|---|---|---|---|"]
-    lines = []
-    for entry in digest(findings).entries:
-        lines += [_line(entry, ""), *(_line(symptom, "↳ ") for symptom in entry.symptoms)]
-    more = [f"\n{plural(len(lines) - ENTRIES, 'more line')}: see `stabmon findings`"] if len(lines) > ENTRIES else []
-    return "\n".join([*head, *lines[:ENTRIES], *more])
-
-
-def _line(entry: Entry, indent: str) -> str:
-    rule, fix = f"{entry.code} {entry.name}", entry.advice or ""
-    cells = (f"{indent}{entry.severity}", rule, entry.where, entry.when, entry.message, fix)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
