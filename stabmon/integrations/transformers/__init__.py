@@ -1,5 +1,5 @@
 """Hugging Face Transformers: the Trainer's callback and the attention function ``attn_implementation="sigmoid"``."""
 
-from stabmon.integrations.transformers.callback import StabmonCallback
+from stabmon.integrations.transformers import attention, modules
 
-__all__ = ["StabmonCallback"]
+__all__ = ["attention", "modules"]

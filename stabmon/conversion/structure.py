@@ -1,0 +1,56 @@
+"""Heads, head dim and output projection of an attention module, by the names that libraries give them."""
+
+from typing import Any
+
+from torch import nn
+
+from stabmon.errors import ModelError
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+_HEAD_DIMS = ("head_dim", "attention_head_size", "key_value_proj_dim", "dim_head", "d_head")
+_WIDTHS = ("embed_dim", "hidden_size", "n_embd", "d_model", "dim", "width")
+_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "o", "proj", "out", "to_out", "wo", "dense")
+
+
+def heads(module: nn.Module) -> int:
+    """Return how many query heads an attention module has.
+
+    Raises:
+        ModelError: neither it nor its configuration says it.
+    """
+    return _whole(module, _HEADS, "number of heads, which a learnable bias needs")
+
+
+def head_dim(module: nn.Module) -> int:
+    """Return the channels of a head.
+
+    Raises:
+        ModelError: neither it nor its configuration says it.
+    """
+    try:
+        return _whole(module, _HEAD_DIMS, "head dim, which QK norm needs")
+    except ModelError:
+        return _whole(module, _WIDTHS, "head dim, which QK norm needs") // heads(module)
+
+
+def projection(model: nn.Module, name: str) -> nn.Module:
+    """Return the output projection of the attention ``name``: its own, or BERT's ``output.dense`` beside it.
+
+    Raises:
+        ModelError: none is known.
+    """
+    module = model.get_submodule(name)
+    beside = getattr(model.get_submodule(name.rpartition(".")[0]), "output", None) if name else None
+    for found in (*(getattr(module, known, None) for known in _PROJECTIONS), getattr(beside, "dense", None)):
+        if isinstance(found, nn.Module) and hasattr(found, "weight"):
+            return found
+    raise ModelError("its output projection is unknown, and LayerScale belongs behind it")
+
+
+def _whole(module: nn.Module, names: tuple[str, ...], what: str) -> int:
+    for owner in (module, getattr(module, "config", None)):
+        for name in names:
+            value: Any = getattr(owner, name, None)
+            if isinstance(value, int) and value > 0:
+                return value
+    raise ModelError(f"it does not say its {what}")
