@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stabmon.ab_test import TrialReport, trial
+    from stabmon.conversion import ConversionReport, convert
     from stabmon.findings import Finding
     from stabmon.fixes.record import Fix
     from stabmon.monitor import Monitor, watch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ConversionReport",
     "Finding",
     "Fix",
     "Monitor",
@@ -25,12 +27,14 @@ __all__ = [
     "Severity",
     "TrialReport",
     "__version__",
+    "convert",
     "preflight",
     "trial",
     "watch",
 ]
 
 _HOME = {
+    "ConversionReport": "conversion",
     "Finding": "findings",
     "Fix": "fixes.record",
     "Monitor": "monitor",
@@ -38,6 +42,7 @@ _HOME = {
     "Schedule": "schedule",
     "Severity": "records",
     "TrialReport": "ab_test",
+    "convert": "conversion",
     "preflight": "preflight_check",
     "trial": "ab_test",
     "watch": "monitor",
