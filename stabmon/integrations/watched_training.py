@@ -1,0 +1,121 @@
+"""The monitor of a training that a framework runs: the framework says when it begins, logs and ends; nothing raises."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stabmon.errors import ArgumentError, StoreError
+from stabmon.monitor import Monitor, watch
+from stabmon.store import fresh_name
+
+_log = logging.getLogger("stabmon")
+
+GIVEN = frozenset({"model", "optimizer", "scaler", "resume", "first_step"})
+"""Arguments of ``watch`` that the framework gives."""
+
+
+class WatchedTraining:
+    """One monitor at a time, for a framework's callback.
+
+    A training that cannot be watched goes on without stabmon, and the reason is logged as an error.
+
+    options: arguments of ``watch``; the framework gives model, optimizer, scaler and what concerns resuming.
+
+    Raises:
+        TypeError: ``watch`` has no such argument, or the framework gives it.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        known = inspect.signature(watch).parameters.keys() - GIVEN
+        if wrong := sorted(options.keys() - known):
+            raise TypeError(f"{', '.join(wrong)} cannot be given here; the options are {', '.join(sorted(known))}")
+        self.options = dict(options)
+        self.monitor: Monitor | None = None
+        self.name: str | None = None
+        """The run that was begun last, for a checkpoint."""
+        self._counts = False
+
+    def begin(
+        self,
+        model: nn.Module,
+        optimizer: object = None,
+        *,
+        scaler: object = None,
+        first_step: int = 0,
+        resumed: str | None = None,
+    ) -> None:
+        """Watch ``model``; an earlier training that has not ended has failed.
+
+        optimizer: one that has no hooks of torch's is left out, and ``stepped`` counts its steps.
+        resumed: the run that the checkpoint names; it goes on at ``first_step``.
+        """
+        self.end(failed=True)
+        options = {"first_step": first_step, "scaler": scaler} | self.options
+        if resumed is not None:
+            options |= {"name": resumed, "resume": True}
+        self._try(self._begin, _inner(model), optimizer, options)
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Log the numbers among ``values`` whose names were announced."""
+        wanted = self.options.get("log", ("loss",))
+        numbers = {name: value for name, value in values.items() if name in wanted and _is_number(value)}
+        if self.monitor is not None and numbers:
+            self._try(self.monitor.log, **numbers)
+
+    def stepped(self) -> None:
+        """Count an optimizer step where the optimizer does not say it itself."""
+        if self.monitor is not None and self._counts:
+            self._try(self.monitor.step)
+
+    def end(self, *, failed: bool = False) -> None:
+        """Close the monitor."""
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None:
+            self._try(monitor.close, failed=failed)
+
+    def _begin(self, model: nn.Module, optimizer: object, options: dict[str, Any]) -> None:
+        hooked = optimizer if isinstance(optimizer, Optimizer) else None
+        try:
+            self.monitor = _watched(model, hooked, options)
+        except ArgumentError:
+            if hooked is None:
+                raise
+            hooked, self.monitor = None, _watched(model, None, options)
+        self._counts = hooked is None
+        path = self.monitor.path
+        self.name = None if path is None else path.name
+
+    def _try(self, call: Callable[..., None], *given: Any, **named: Any) -> None:
+        try:
+            call(*given, **named)
+        except Exception as error:
+            _log.error("stabmon: %s: %s. The training goes on.", type(error).__name__, error)
+
+
+def _watched(model: nn.Module, optimizer: Optimizer | None, options: dict[str, Any]) -> Monitor:
+    """Watch under the name that is asked for, or under that with a number where it cannot be written."""
+    try:
+        return watch(model, optimizer, **options)
+    except StoreError as error:
+        if options.get("name") is None or options.get("dir", "runs") is None:
+            raise
+        name = fresh_name(options.get("dir", "runs"), options["name"])
+        _log.warning("stabmon: %s. The run is recorded as %s.", error, name)
+        return watch(model, optimizer, **options | {"name": name, "resume": False})
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Return the module inside a compiled one: it has not run yet, so hooks are compiled with it."""
+    compiler = sys.modules.get("torch._dynamo")
+    inner: nn.Module = model._orig_mod if compiler and isinstance(model, compiler.OptimizedModule) else model
+    return inner
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
