@@ -133,6 +133,8 @@ class Heartbeat(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def words(self) -> str:
-        """The state in words, with what was lost: "finished, 12 of 150 samples lost"."""
+        """The state in words, with what was lost: "finished, 12 of 150 samples lost", "finished without a sample"."""
+        if self.state in (RunState.FINISHED, RunState.FAILED) and not self.samples + self.dropped:
+            return f"{self.state} without a sample"
         lost = f", {self.dropped:,} of {self.samples + self.dropped:,} samples lost" if self.dropped else ""
         return f"{self.state}{lost}"

@@ -10,6 +10,7 @@ from torch import nn
 
 from stabmon.failures import Failures
 from stabmon.kernels import AuxRequest
+from stabmon.metrics import RAW, Per
 from stabmon.stats import Plan
 from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.stats.direct_writer import DirectWriter
@@ -32,17 +33,33 @@ class Recording:
     """
 
     def __init__(self, plan: Plan, device: torch.device, rows: int, failures: Failures | None = None) -> None:
-        self.plan = plan
-        self.initial = torch.tensor(plan.initial, device=device)
-        self.buffer = self.initial.clone()
+        self._lay(plan, device)
         self.rows = rows
-        self._deferred, self._direct = DeferredWriter(plan, self.buffer), DirectWriter(self.buffer)
         self.active = False
         self.begun = False
         self.offset = 0.5
         self.seconds = 0.0
         self.traced = False
         self.failures = Failures() if failures is None else failures
+
+    def _lay(self, plan: Plan, device: torch.device) -> None:
+        self.plan = plan
+        self.initial = torch.tensor(plan.initial, device=device)
+        self.buffer = self.initial.clone()
+        self._deferred, self._direct = DeferredWriter(plan, self.buffer), DirectWriter(self.buffer)
+
+    def lay_anew(self, plan: Plan, device: torch.device) -> None:
+        """Replace the plan and the buffer; numbers of the open step that both plans have are kept.
+
+        Hooks that were attached before write to slots of the old buffer: attach them again.
+        """
+        self.flush()
+        before, numbers = _places(self.plan), self.buffer
+        self._lay(plan, device)
+        for name, at in _places(plan).items():
+            old = before.get(name)
+            if old is not None and old.stop - old.start == at.stop - at.start:
+                self.buffer[at].copy_(numbers[old])
 
     @property
     def writer(self) -> Writer:
@@ -106,6 +123,17 @@ class Recording:
     def fail(self, what: str) -> None:
         """Report a failure of stabmon's own; the training goes on without what failed."""
         self.failures.add(what, "It is not recorded any more; the training goes on.", level=logging.ERROR)
+
+
+def _places(plan: Plan) -> dict[tuple[str, str], slice]:
+    """Return where each raw input is, by the module of its attention ("" for the run and "log" for logged numbers)."""
+    of_run = {("", raw.name): plan.of_run(raw.name) for raw in RAW.values() if raw.per is Per.RUN}
+    of_attention = {
+        (attention.module, name): at
+        for attention, slots in zip(plan.attentions, plan.slots, strict=True)
+        for name, at in slots.slices.items()
+    }
+    return of_run | of_attention | {("log", name): at for name, at in plan.logged.items()}
 
 
 class Guarded:

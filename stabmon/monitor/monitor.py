@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,11 +15,15 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from stabmon.discover.find import Site
+from stabmon.batch import Batch, arguments
 from stabmon.errors import WatchError
 from stabmon.findings import Finding
-from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
+from stabmon.hooks import Recording
 from stabmon.hooks.recording import Guarded
+from stabmon.monitor.arrivals import RowMaker, why_no_sample
+from stabmon.monitor.attachment import Attachment
+from stabmon.monitor.generators import same_generators
+from stabmon.monitor.new_run import Reservation
 from stabmon.monitor.watched import release
 from stabmon.records import ModelMap, RunState
 from stabmon.schedule import Schedule
@@ -32,32 +35,41 @@ if TYPE_CHECKING:
 class Monitor:
     """A watched training: a context manager that takes its hooks off at the end, also after an exception.
 
+    It looks for attention right before the first training pass, and its run begins when the first step ends.
+
     path: the run's folder, or None where no files are written.
-    map: what was found in the model.
     """
 
     def __init__(
         self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        run: Reservation,
         recording: Recording,
-        recorder: "Recorder",
         schedule: Schedule,
-        path: Path | None,
-        model_map: ModelMap,
+        *,
+        scaler: GradScaler | None = None,
+        heads: Mapping[str, int] | None = None,
         first_step: int = 0,
     ) -> None:
-        self.path = path
-        self.map = model_map
-        self._recording, self._recorder, self._schedule = recording, recorder, schedule
-        self._steps = first_step
+        self.path = run.path
+        self._attached: Attachment | None = Attachment(
+            model, recording, self._backward_began, scaler=scaler, heads=heads, optimizer=optimizer is not None
+        )
+        self._map = self._attached.map
+        self._optimizer = optimizer
+        self._run, self._recording, self._schedule = run, recording, schedule
+        self._failures = recording.failures
+        self._recorder: Recorder | None = None
+        self._steps = self._first_step = first_step
         self._own, self._logging = Guarded("the end of a step"), Guarded("logged numbers")
         self._closed = False
-        self._handles: list[Any] = []
-        self._sites: list[Site] = []
-        self._sealed = recording.initial.clone()
+        self._counting: list[Any] = []
+        """Handles of the hooks that count steps."""
+        self._sealed: Tensor | None = None
         """The step just completed, which ``log`` may still add to."""
         self._sealed_step: int | None = None
-        self._optimizer: Optimizer | None = None
-        self._gradients: GradientNorms | None = None
+        self._rows: RowMaker | None = None
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
@@ -65,14 +77,19 @@ class Monitor:
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
-    def attach(
-        self, model: nn.Module, optimizer: Optimizer | None, found: list[Site], scaler: GradScaler | None
-    ) -> None:
-        """Put the hooks on, all or none; ``watch`` calls this."""
-        self._sites, self._optimizer = found, optimizer
-        self._gradients = gradient_norms(model, self._recording, found, scaler, self._backward_began)
+    def attach(self, batch: Batch | None) -> None:
+        """Put the hooks on, all or none; look for attention at once where there is a ``batch``. ``watch`` calls this.
+
+        Raises:
+            ModelError: no attention was found, or the model does not take ``batch``.
+            StoreError: the run cannot be started.
+        """
+        assert self._attached is not None
         try:
             self._put_on()
+            if batch is not None:
+                self._attached.look(self._attached.model, *arguments(batch))
+                self._start(strict=True)
         except BaseException:
             self._closed = True
             self._take_off()
@@ -94,18 +111,25 @@ class Monitor:
     @property
     def failures(self) -> tuple[str, ...]:
         """Failures to record, store or print, each once; empty in a good run, complete after ``close``."""
-        return self._recording.failures.texts
+        return self._failures.texts
+
+    @property
+    def map(self) -> ModelMap:
+        """The attentions that were found in the model; none before its first training pass."""
+        return self._map if self._attached is None else self._attached.map
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings so far; waits for the writer thread, which is milliseconds behind."""
+        if self._recorder is None:
+            return ()
         self._recorder.flush(sinks=False)
         return self._recorder.findings
 
     @property
     def seconds(self) -> float:
         """Seconds in stabmon's code so far: on the training thread, and processor time of stabmon's own threads."""
-        return self._recording.seconds + self._recorder.seconds
+        return self._recording.seconds + (0.0 if self._recorder is None else self._recorder.seconds)
 
     @property
     def overhead(self) -> float | None:
@@ -152,7 +176,7 @@ class Monitor:
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until all rows have reached sinks and rules; return whether that took less than ``timeout`` s."""
-        return self._recorder.flush(timeout)
+        return self._recorder is None or self._recorder.flush(timeout)
 
     def step(self) -> None:
         """Count an optimizer step, where no optimizer was given.
@@ -191,12 +215,23 @@ class Monitor:
         if self._closed:
             return
         self._guarded(self._submit)
+        if self._recorder is None and wait:  # at the end of the program no thread can be started any more
+            self._recording.guard(self._own, self._start)
+        if self._sealed is None and self._attached is not None:
+            taken = self._steps - self._first_step
+            why = why_no_sample(self._attached.seen, steps=taken, optimizer=self._optimizer is not None)
+            self._failures.add(why)
         self._overhead = self.overhead
         self._closed = True
         self._recording.active = False
         self._take_off()
-        release(self._sites)
-        self._sites, self._optimizer, self._gradients = [], None, None
+        if self._attached is not None:
+            self._map = self._attached.map
+            release(self._attached.model)
+        self._attached = self._optimizer = None
+        if self._recorder is None:
+            self._run.release()
+            return
         self._recorder.overhead = self._overhead
         if wait:
             self._recorder.close(state)
@@ -204,16 +239,33 @@ class Monitor:
             self._recorder.close(state, timeout=0)
 
     def _put_on(self) -> None:
-        self._handles += attach(self._recording, self._sites)
-        if self._gradients is not None:
-            self._handles += self._gradients.attach()
+        if self._attached is not None:
+            self._attached.put_on()
         if self._optimizer is not None:
-            self._handles.append(self._optimizer.register_step_post_hook(self._stepped))
+            self._counting.append(self._optimizer.register_step_post_hook(self._stepped))
 
     def _take_off(self) -> None:
-        for handle in self._handles:
+        if self._attached is not None:
+            self._attached.take_off()
+        for handle in self._counting:
             handle.remove()
-        self._handles = []
+        self._counting = []
+
+    def _start(self, *, strict: bool = False) -> None:
+        """Start the run: what is recorded is known from now on."""
+        assert self._attached is not None
+        self._attached.end_search()
+        self._rows = RowMaker(self._recording.plan, self._failures)
+        with same_generators():
+            self._recorder = self._run.start(
+                self._attached.model,
+                self._attached.map,
+                self._recording.plan,
+                self._rows,
+                self._failures,
+                strict=strict,
+            )
+        _note(self)  # its end comes before that of the recorder, whose module was loaded just now
 
     def _backward_began(self) -> None:
         """Submit the last step's row: during a backward pass the interpreter is free for the writer thread."""
@@ -228,32 +280,41 @@ class Monitor:
         self._recording.guard(self._own, action)
         if not self._own.enabled:
             self._recording.active = False
+        if self._since is None and self._recorder is not None:  # starting the run is not counted
+            self._since = (time.perf_counter(), self.seconds)
 
     def _advance(self) -> None:
         recording = self._recording
+        if self._recorder is None:
+            self._start()
         self._submit()
         if recording.active:
             self._seal()
         self._steps += 1
-        self._recorder.moved()
+        if self._recorder is not None:
+            self._recorder.moved()
         recording.begun = False
         recording.active = self._schedule.sampled(self._steps)
         recording.offset = self._schedule.offset(self._steps)
-        if self._since is None:
-            self._since = (time.perf_counter(), self.seconds)
 
     def _seal(self) -> None:
         """Set the open step aside for ``log``, and make the buffer ready for the next."""
         recording = self._recording
         recording.flush()
-        self._sealed.copy_(recording.buffer)
+        if self._sealed is None:
+            self._sealed = recording.buffer.clone()
+            assert self._attached is not None
+            assert self._rows is not None
+            self._rows.first = self._steps, self._attached.seen
+        else:
+            self._sealed.copy_(recording.buffer)
         recording.buffer.copy_(recording.initial)
         self._sealed_step = self._steps
         if self._optimizer is not None:
             _write(self._sealed, recording.plan.of_run("learning_rate"), self._optimizer.param_groups[0]["lr"])
 
     def _submit(self) -> None:
-        if self._sealed_step is not None:
+        if self._sealed_step is not None and self._sealed is not None and self._recorder is not None:
             self._recorder.overhead = self.overhead
             self._recorder.submit(self._sealed_step, self._sealed)
             self._sealed_step = None
@@ -280,9 +341,8 @@ def _note(monitor: Monitor) -> None:
 
     One that its user forgets altogether is closed when it is collected.
     """
-    if not _open:
-        atexit.unregister(_at_exit)
-        atexit.register(_at_exit)
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
     _open.add(monitor)
 
 

@@ -1,12 +1,10 @@
-"""Preparation of a run: a name, a folder, its description, sinks, rules, and the recorder between them."""
+"""A run: its name and folder from ``watch`` on; its description, sinks, rules and recorder from its start on."""
 
 import contextlib
 import platform
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -15,15 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import distributed, nn
 
+from stabmon.errors import ConfigError
 from stabmon.failures import Failures
 from stabmon.monitor.config_values import stored
 from stabmon.records import ModelMap, RunInfo
-from stabmon.stats import Plan, finalise
+from stabmon.series import Floats
+from stabmon.stats import Plan
 
 if TYPE_CHECKING:
     from stabmon.recorder import Recorder
     from stabmon.rules import Engine, Limits, Rule
     from stabmon.sinks import Sink
+    from stabmon.store.owner import Owner
 
 
 class RunOptions(NamedTuple):
@@ -40,42 +41,101 @@ class RunOptions(NamedTuple):
     resume: bool
 
 
-class NewRun(NamedTuple):
-    """A run that has started. path: its folder, or None where no files are written."""
+class Reservation:
+    """The name and the folder of a run that is to start; ``watch`` makes it, so that wrong use is refused at once.
 
-    recorder: "Recorder"
-    path: Path | None
-
-
-@contextmanager
-def started(
-    model: nn.Module, model_map: ModelMap, plan: Plan, options: RunOptions, failures: Failures
-) -> Iterator[NewRun]:
-    """Start the run of ``model`` for a block that puts it to use; print the map where the console is wanted.
-
-    A run that fails here, or whose block fails, leaves no files.
+    path: the run's folder, or None where no files are written.
 
     Raises:
         StoreError: the run's folder cannot be written, or a run of this name exists already.
+        ConfigError: limits or rules cannot be read.
     """
-    from stabmon.recorder import Recorder
 
-    writes = rank() == 0
-    limits, rules = _limits(options), resolve_rules(options)
-    with new_folder(options, _stem(model), writes=writes) as (name, path):
-        info = describe(model, model_map, name, options.config).model_copy(update={"limits": limits.differences})
-        engine = _engine(info, plan, limits, rules, path if options.resume else None)
-        sinks = _sinks(path, options) if writes else []
-        recorder = Recorder(
-            plan.width, partial(finalise, plan=plan), info, plan.layout, sinks, engine, failures=failures
-        )
+    def __init__(self, model: nn.Module, options: RunOptions) -> None:
+        self._options = options
+        self._writes = rank() == 0
+        self._owner: Owner | None = None
+        self._made: list[Path] = []
+        self._rules = resolve_rules(options)
+        self._limits = _limits(options, self._rules)
+        self.name = options.name or _stem(model)
+        self.path: Path | None = None
+        if options.dir is not None and self._writes:
+            self._reserve(Path(options.dir))
+
+    def _reserve(self, directory: Path) -> None:
+        from stabmon.store import fresh_name, reserve
+
+        self._made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
         try:
-            yield NewRun(recorder, path)
+            if self._options.name is None:
+                self.name = fresh_name(directory, self.name)
+            self.path = path = directory / self.name
+            self._made.insert(0, path)
+            self._owner = reserve(path, resume=self._options.resume)
         except BaseException:
-            recorder.discard()
+            self.release()
             raise
-    if options.console and writes:
-        _print_map(model_map, failures)
+
+    def start(
+        self,
+        model: nn.Module,
+        model_map: ModelMap,
+        plan: Plan,
+        row: Callable[[Floats], Floats],
+        failures: Failures,
+        *,
+        strict: bool,
+    ) -> "Recorder":
+        """Start the run; print the map where the console is wanted.
+
+        row: makes the row of a buffer of ``plan``.
+        strict: a sink's refusal is raised, and leaves no files; otherwise it is a failure, and the run goes on.
+
+        Raises:
+            StoreError: of a sink's start.
+        """
+        from stabmon.recorder import Recorder
+
+        info = describe(model, model_map, self.name, self._options.config)
+        info = info.model_copy(update={"limits": self._limits.differences})
+        resumed = self.path if self._options.resume else None
+        try:
+            engine = _engine(info, plan, self._limits, self._rules, resumed)
+        except ConfigError as error:  # limits of layers that this model does not have
+            if strict:
+                raise
+            failures.report("limits", str(error), "no layer has limits of its own in this run")
+            limits = self._limits.model_copy(update={"layers": {}})
+            info = info.model_copy(update={"limits": limits.differences})
+            engine = _engine(info, plan, limits, self._rules, resumed)
+        recorder = Recorder(plan.width, row, info, plan.layout, self._sinks(), engine, failures=failures, strict=strict)
+        if self._options.console and self._writes:
+            _print_map(model_map, failures)
+        return recorder
+
+    def release(self) -> None:
+        """Let another run have the name, as this one has not begun; folders that were made for it go, if empty."""
+        from stabmon.store import FILE
+
+        if self._owner is not None:
+            self._owner.release(ended=self.path is not None and not (self.path / FILE).exists())
+        with contextlib.suppress(OSError):  # what is not empty is another's
+            for folder in self._made:
+                folder.rmdir()
+        self._made = []
+
+    def _sinks(self) -> list["Sink"]:
+        from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink
+
+        if not self._writes:
+            return []
+        made: list[Sink] = []
+        if self.path is not None:
+            made += [StoreSink(self.path, resume=self._options.resume, owner=self._owner), TensorBoardSink(self.path)]
+        if self._options.console:
+            made.append(ConsoleSink())
+        return made + list(self._options.sinks or ())
 
 
 def _stem(model: nn.Module) -> str:
@@ -83,32 +143,16 @@ def _stem(model: nn.Module) -> str:
     return f"{kind or 'model'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-@contextmanager
-def new_folder(options: RunOptions, stem: str, *, writes: bool) -> Iterator[tuple[str, Path | None]]:
-    """Yield the run's name and folder, or None where no files are written; where the block fails, empty folders go."""
-    from stabmon.store import fresh_name
-
-    if options.dir is None or not writes:
-        yield options.name or stem, None
-        return
-    directory = Path(options.dir)
-    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    name = options.name or fresh_name(directory, stem)
-    try:
-        yield name, directory / name
-    except BaseException:
-        with contextlib.suppress(OSError):  # what is not empty is another's
-            for folder in (directory / name, *missing):
-                folder.rmdir()
-        raise
-
-
-def _limits(options: RunOptions) -> "Limits":
+def _limits(options: RunOptions, rules: "tuple[Rule, ...]") -> "Limits":
     """Return the limits and the ignored rules in one mapping, as the run's file stores them."""
     from stabmon.rules.limits import resolve
+    from stabmon.rules.registry import catalogue, find
 
     limits = resolve(options.limits)
-    return limits.changed({"ignore": list(options.ignore)}) if options.ignore else limits
+    limits = limits.changed({"ignore": list(options.ignore)}) if options.ignore else limits
+    for code in limits.ignore:
+        find(code, catalogue(rules))
+    return limits
 
 
 def resolve_rules(options: RunOptions) -> "tuple[Rule, ...]":
@@ -151,17 +195,6 @@ def device_of(model: nn.Module) -> torch.device:
 def rank() -> int:
     """Return this process's rank under torch.distributed, 0 outside it."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-
-
-def _sinks(path: Path | None, options: RunOptions) -> list["Sink"]:
-    from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink
-
-    made: list[Sink] = []
-    if path is not None:
-        made += [StoreSink(path, resume=options.resume), TensorBoardSink(path)]
-    if options.console:
-        made.append(ConsoleSink())
-    return made + list(options.sinks or ())
 
 
 def _print_map(model_map: ModelMap, failures: Failures) -> None:

@@ -1,35 +1,36 @@
-"""The attentions that are watched now, and the refusals that follow from it."""
+"""The models that are watched now, and the refusals that follow from it."""
 
-import sys
 import weakref
 
 from torch import nn
 
-from stabmon.discover import Site
 from stabmon.errors import WatchError
+from stabmon.monitor.trigger import is_compiled
 
 _watched: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Models that a monitor watches now."""
 
 
-def claim(model: nn.Module, found: list[Site]) -> None:
-    """Note that the attentions ``found`` in ``model`` are watched.
+def claim(model: nn.Module) -> None:
+    """Note that ``model`` is watched.
 
     Raises:
-        WatchError: one of them is watched already.
+        WatchError: it, a part of it, or a model that it is a part of is watched already.
     """
-    taken = [site.attention.module for site in found if site.module in _watched]
-    if taken:
-        raise WatchError(
-            f"{type(model).__name__} is watched already ({', '.join(taken)}): close the first monitor, or leave "
-            "its with block, before watching again"
-        )
-    _watched.update(site.module for site in found)
+    inside = set(model.modules())
+    for other in tuple(_watched):
+        if other in inside or any(module is model for module in other.modules()):
+            within = "" if other is model else f" with {type(other).__name__}"
+            raise WatchError(
+                f"{type(model).__name__} is watched already{within}: close the first monitor, or leave its with block, "
+                "before watching again"
+            )
+    _watched.add(model)
 
 
-def release(found: list[Site]) -> None:
-    """Note that the attentions ``found`` are not watched any more."""
-    for site in found:
-        _watched.discard(site.module)
+def release(model: nn.Module) -> None:
+    """Note that ``model`` is not watched any more."""
+    _watched.discard(model)
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -39,14 +40,8 @@ def refuse_compiled(model: nn.Module) -> None:
         WatchError: ``torch.compile(model)`` or ``module.compile()`` came first.
     """
     for name, module in model.named_modules():
-        if _is_optimized(module) or getattr(module, "_compiled_call_impl", None) is not None:
+        if is_compiled(module) or getattr(module, "_compiled_call_impl", None) is not None:
             raise WatchError(
                 f"{name or type(model).__name__} was compiled already, so hooks on it would be ignored: "
                 "watch before compiling, as in monitor = stabmon.watch(model, ...); model = torch.compile(model)"
             )
-
-
-def _is_optimized(module: nn.Module) -> bool:
-    """Return whether ``module`` came out of ``torch.compile``; loads nothing of the compiler, which takes seconds."""
-    compiler = sys.modules.get("torch._dynamo")
-    return compiler is not None and isinstance(module, compiler.OptimizedModule)

@@ -8,17 +8,16 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from stabmon.discover.find import Site, map_of, sites
+from stabmon.batch import Batch
 from stabmon.errors import ArgumentError, WatchError
-from stabmon.failures import Failures
 from stabmon.hooks import Recording
+from stabmon.metrics import METRICS, When
 from stabmon.monitor import new_run
 from stabmon.monitor.arguments import check_model, check_options
 from stabmon.monitor.generators import same_generators
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.watched import claim, refuse_compiled, release
 from stabmon.names import check_run_name
-from stabmon.records import ModelMap
 from stabmon.schedule import Schedule
 from stabmon.stats import Plan
 
@@ -45,10 +44,14 @@ def watch(
     console: bool = True,
     resume: bool = False,
     first_step: int = 0,
+    batch: Batch | None = None,
 ) -> Monitor:
     """Record the stability of ``model`` while it trains, without changing a bit of the training.
 
-    Attach before ``torch.compile``, after DDP or before it. Passes in eval mode or without gradients are not recorded.
+    Attention is looked for right before the first pass in training mode, and the run begins when the first step ends;
+    what could not be recorded is then in ``Monitor.failures``, on the console and with the run. With ``batch`` both
+    happen here. Attach before ``torch.compile``, after DDP or before it. Passes in eval mode or without gradients are
+    not recorded.
     A compiled model that checkpoints activations stays one graph only with
     ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``; otherwise torch runs it uncompiled.
 
@@ -69,9 +72,11 @@ def watch(
         console: print the map of what was found, and findings as they open.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before.
+        batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments) with which
+            the model is called as in training.
 
     Raises:
-        ModelError: no attention was found, or a head count is unknown.
+        ModelError: with ``batch``: no attention was found, a head count is unknown, or the model does not take it.
         WatchError: the model is watched already or was compiled before, or ``log`` names a number that stabmon records.
         ArgumentError: an argument is of another kind or range, or ``optimizer`` is another model's. It is a WatchError
             and a ValueError. Nothing has been made.
@@ -93,45 +98,34 @@ def watch(
         refuse_compiled(model)
         if name is not None:
             check_run_name(name)
-        found = sites(model, heads)
+        logged = _checked(log)
         options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
-        return _watched(
-            model, optimizer, found, _checked(log, map_of(model, found)), schedule, scaler, first_step, options
-        )
+        claim(model)
+        try:
+            run = new_run.Reservation(model, options)
+            try:
+                plan = Plan((), logged, optimizer=optimizer is not None)
+                recording = Recording(plan, new_run.device_of(model), schedule.rows)
+                monitor = Monitor(
+                    model, optimizer, run, recording, schedule, scaler=scaler, heads=heads, first_step=first_step
+                )
+                monitor.attach(batch)
+            except BaseException:
+                run.release()
+                raise
+        except BaseException:
+            release(model)
+            raise
+        return monitor
 
 
-def _watched(
-    model: nn.Module,
-    optimizer: Optimizer | None,
-    found: list[Site],
-    log: tuple[str, ...],
-    schedule: Schedule,
-    scaler: GradScaler | None,
-    first_step: int,
-    options: new_run.RunOptions,
-) -> Monitor:
-    """Start the run and put the hooks on."""
-    model_map, failures = map_of(model, found), Failures()
-    plan = Plan(model_map.attentions, log, optimizer=optimizer is not None)
-    recording = Recording(plan, new_run.device_of(model), schedule.rows, failures)
-    claim(model, found)
-    try:
-        with new_run.started(model, model_map, plan, options, failures) as run:
-            monitor = Monitor(recording, run.recorder, schedule, run.path, model_map, first_step)
-            monitor.attach(model, optimizer, found, scaler)
-    except BaseException:
-        release(found)
-        raise
-    return monitor
-
-
-def _checked(log: Sequence[str], model_map: ModelMap) -> tuple[str, ...]:
+def _checked(log: Sequence[str]) -> tuple[str, ...]:
     if isinstance(log, str):
         raise ArgumentError(f"log must be a sequence of names, got the text {log!r}; write log=({log!r},)")
     for name in log:
         if not isinstance(name, str) or not name.isprintable() or not name:
             raise ArgumentError(f"log must be a sequence of names of printable letters, got {name!r}")
-    own = set(Plan(model_map.attentions, optimizer=True, preflight=False).columns)
+    own = {metric.name for metric in METRICS.values() if metric.when not in (When.LOGGED, When.PREFLIGHT)}
     if taken := sorted(own & set(log)):
         raise WatchError(f"log names {', '.join(taken)}, which stabmon records itself; choose another name")
     return tuple(dict.fromkeys(log))

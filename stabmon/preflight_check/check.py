@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stabmon.batch import Batch
 from stabmon.discover.find import map_of, sites
 from stabmon.hooks import Recording, attach
 from stabmon.hooks.forward import SigmoidObserver
@@ -20,7 +21,7 @@ from stabmon.monitor.watched import refuse_compiled
 from stabmon.nn import SigmoidAttention
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian import jacobian_bound
-from stabmon.preflight_check.one_pass import Batch, run, undisturbed
+from stabmon.preflight_check.one_pass import run, undisturbed
 from stabmon.preflight_check.report import LayerReport, PreflightReport
 from stabmon.preflight_check.sweep import sweep
 from stabmon.preflight_check.twin import best_bias, softmax_square_sum

@@ -1,16 +1,13 @@
 """One forward pass through a model that is left as it was."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stabmon.batch import Batch, arguments
 from stabmon.errors import ModelError, StabmonError
-
-Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""The only argument of a model, its arguments, or its keyword arguments."""
 
 
 def run(model: nn.Module, batch: Batch) -> None:
@@ -19,12 +16,7 @@ def run(model: nn.Module, batch: Batch) -> None:
     Raises:
         ModelError: the model does not take it.
     """
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
-    if isinstance(batch, Mapping):
-        kwargs = batch
-    else:
-        args = batch if isinstance(batch, tuple) else (batch,)
+    args, kwargs = arguments(batch)
     try:
         model(*args, **kwargs)
     except StabmonError:

@@ -69,6 +69,7 @@ class Recorder:
     finalise: makes the row of ``layout`` of a buffer [width]; called in the writer thread.
     engine: the rules, or None to record without them.
     capacity: samples that may wait for ``finalise``; more are dropped and counted.
+    strict: a ``StabmonError`` of a sink's start is raised; otherwise it is a failure as any other.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Recorder:
         share: float = SHARE,
         hanging: float = HANGING,
         failures: Failures | None = None,
+        strict: bool = True,
     ) -> None:
         self.dropped = 0
         """Samples that reached no sink: the queue was full, or a row could not be made."""
@@ -106,7 +108,7 @@ class Recorder:
         self._process = os.getpid()
         self._closed = False
         self._rules = Lane("rules", self._rules_failed)
-        self._sinks = self._started(sinks, info, layout)
+        self._sinks = self._started(sinks, info, layout, strict)
         self._thread = threading.Thread(target=self._work, name="stabmon recorder", daemon=True)
         for lane in (self._rules, *self._sinks):
             lane.start()
@@ -190,17 +192,17 @@ class Recorder:
             what = f"{left} samples were not made within {timeout:.0f} s"
             self.failures.report("closing", what, "they are lost: the device or stabmon's writer thread hangs")
 
-    def _started(self, sinks: Sequence[Sink], info: RunInfo, layout: Layout) -> list["_SinkLane"]:
-        """Start each sink; one whose use was wrong stops here, one that merely fails is left out."""
+    def _started(self, sinks: Sequence[Sink], info: RunInfo, layout: Layout, strict: bool) -> list["_SinkLane"]:
+        """Start each sink; one that fails is left out, one whose use was wrong stops here if ``strict``."""
         started: list[_SinkLane] = []
         for sink in sinks:
             try:
                 sink.start(info, layout)
-            except (StabmonError, KeyboardInterrupt):
-                for other in started:
-                    other.discard()
-                raise
             except BaseException as error:  # a sink that cannot start must not stop the training
+                if isinstance(error, KeyboardInterrupt) or (strict and isinstance(error, StabmonError)):
+                    for other in started:
+                        other.discard()
+                    raise
                 self.failures.report(sink.name, str(error) or repr(error), "the run goes on without it")
                 continue
             started.append(_SinkLane(sink, self.failures))

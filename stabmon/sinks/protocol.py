@@ -23,7 +23,10 @@ class Sink(Protocol):
         """One sentence for the warning: what a failure loses, what is kept, and what to do."""
 
     def start(self, info: RunInfo, layout: Layout) -> None:
-        """Begin the run; a ``StabmonError`` raised here reaches the user, before the training begins."""
+        """Begin the run, at the end of its first step, or in ``watch`` where that is given a batch.
+
+        A ``StabmonError`` that is raised in ``watch`` reaches the user; otherwise the run goes on without the sink.
+        """
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Take the row ``values`` [width] float32 of ``step``, sampled at ``time`` (seconds since the epoch).

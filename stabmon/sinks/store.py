@@ -10,6 +10,7 @@ from stabmon.findings import Finding, Key
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
 from stabmon.store import RunWriter
+from stabmon.store.owner import Owner
 from stabmon.store.reason import LOCKED
 
 KEPT = 10_000
@@ -28,6 +29,7 @@ _ATTEMPTS = 5
 class StoreSink:
     """Writes a run into ``folder``/run.sqlite; with ``resume`` goes on with the run that is there.
 
+    owner: of ``stabmon.store.reserve``, where the folder was reserved before.
     closing: seconds that ``close`` may take, mostly for another process that has locked the file.
     """
 
@@ -38,6 +40,7 @@ class StoreSink:
         folder: Path,
         *,
         resume: bool = False,
+        owner: Owner | None = None,
         kept: int = KEPT,
         pause: float = PAUSE,
         closing: float = CLOSING,
@@ -46,7 +49,7 @@ class StoreSink:
         self.closing = closing
         self.lost = 0
         """Rows that are not in the run's file: more than ``kept`` waited, or the file is gone."""
-        self._resume = resume
+        self._resume, self._owner = resume, owner
         self._pause = pause
         self._rows: deque[tuple[int, float, Floats]] = deque(maxlen=kept)
         self._findings: dict[Key, Finding] = {}
@@ -78,7 +81,7 @@ class StoreSink:
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Create or reopen the run's file; see ``RunWriter.create`` for what it refuses."""
-        self._writer = RunWriter.create(self.folder, info, layout, resume=self._resume)
+        self._writer = RunWriter.create(self.folder, info, layout, resume=self._resume, owner=self._owner)
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Write this row, after those that wait."""

@@ -4,6 +4,6 @@ from stabmon.store.connect import FILE
 from stabmon.store.live import New
 from stabmon.store.reader import RunReader, Sizes, open_run
 from stabmon.store.runs import RunSummary, fresh_name, runs
-from stabmon.store.writer import RunWriter
+from stabmon.store.writer import RunWriter, reserve
 
-__all__ = ["FILE", "New", "RunReader", "RunSummary", "RunWriter", "Sizes", "fresh_name", "open_run", "runs"]
+__all__ = ["FILE", "New", "RunReader", "RunSummary", "RunWriter", "Sizes", "fresh_name", "open_run", "reserve", "runs"]

@@ -43,8 +43,12 @@ class RunWriter:
         self._last_step: int | None = None
 
     @classmethod
-    def create(cls, folder: Path, info: RunInfo, layout: Layout, *, resume: bool = False) -> "RunWriter":
+    def create(
+        cls, folder: Path, info: RunInfo, layout: Layout, *, resume: bool = False, owner: Owner | None = None
+    ) -> "RunWriter":
         """Start the run ``folder``/run.sqlite, or with ``resume`` go on with the one that is there.
+
+        owner: of ``reserve``, where the folder was reserved before.
 
         Raises:
             StoreError: the run exists already and ``resume`` is False; another process writes it; its layout differs;
@@ -54,20 +58,16 @@ class RunWriter:
         # the cause is looked for before what was made is taken away
         with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
             file.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_existing(file, info, resume=resume)
-            owner = Owner(file.parent)
-            undo.callback(owner.release)
-            there = _refuse_existing(file, info, resume=resume)
-            undo.callback(owner.release, ended=not there)
+            held = reserve(file.parent, resume=resume) if owner is None else owner
+            there = _refuse_existing(file, resume=resume)
+            undo.callback(held.release, ended=not there)
             if not there:
                 undo.callback(_remove, file)
-            if there:
-                open_run(file).close()  # its checks: foreign, newer, damaged
             watched = WatchedFile(file)
             undo.callback(watched.close)
             connection = for_writing(file)
             undo.callback(disconnect, connection)
-            writer = cls(connection, file, layout, owner, watched)
+            writer = cls(connection, file, layout, held, watched)
             with connection.begin():
                 if there:
                     writer._take_up()
@@ -199,19 +199,38 @@ class RunWriter:
         self._connection.execute(insert(table), {"run": schema.RUN, **columns})
 
 
+def reserve(folder: Path, *, resume: bool = False) -> Owner:
+    """Return the ownership of ``folder``, which is made, for a run that is to start or, with ``resume``, to go on.
+
+    Raises:
+        StoreError: a run is there and ``resume`` is False, or it is foreign, newer or damaged; another process writes
+            it; the folder cannot be made.
+    """
+    file = Path(folder) / FILE
+    with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_existing(file, resume=resume)
+        owner = Owner(file.parent)
+        undo.callback(owner.release)
+        if _refuse_existing(file, resume=resume):
+            open_run(file).close()
+        undo.pop_all()
+        return owner
+
+
 def _remove(file: Path) -> None:
     """Remove a run's file and what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
-def _refuse_existing(file: Path, info: RunInfo, *, resume: bool) -> bool:
+def _refuse_existing(file: Path, *, resume: bool) -> bool:
     """Return whether there is a run to go on with; raise where there is one that must not be written over."""
     there = file.exists() and (not file.is_file() or file.stat().st_size > 0)
     if there and not resume:
         raise StoreError(
-            f"the run {info.name!r} exists already at {file.parent}: give another name, pass resume=True to go on "
-            "with it, or delete the folder"
+            f"the run {file.parent.name!r} exists already at {file.parent}: give another name, pass resume=True to go "
+            "on with it, or delete the folder"
         )
     return there
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from stabmon import watch
 from stabmon.errors import ArgumentError, ModelError, StoreError, WatchError
+from stabmon.store import open_run
 
 
 def test_watching_twice_is_refused_until_the_first_is_closed(tiny, quiet):
@@ -75,17 +76,29 @@ def test_the_optimizer_of_another_model_is_refused(tiny, tmp_path):
     watch(model, torch.optim.SGD(model.head.parameters(), 0.1), dir=None, console=False).close()
 
 
-def test_a_sink_that_refuses_its_start_leaves_no_run(tiny, tmp_path, kept):
-    def refuse(info, layout):
-        raise StoreError("not like this")
+def _refuse(info, layout):
+    raise StoreError("not like this")
 
-    kept.start = refuse
-    model, threads = tiny(), threading.active_count()
+
+def test_a_sink_that_refuses_its_start_leaves_no_run_where_watch_has_a_batch(tiny, tmp_path, kept):
+    kept.start = _refuse
+    model, threads, batch = tiny(), threading.active_count(), torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(StoreError, match="not like this"):
-        watch(model, dir=tmp_path / "runs", name="one", console=False, sinks=[kept])
+        watch(model, dir=tmp_path / "runs", name="one", console=False, sinks=[kept], batch=batch)
     assert not list(tmp_path.iterdir())
     assert threading.active_count() == threads
-    watch(model, dir=tmp_path / "runs", name="one", console=False).close()
+    watch(model, dir=tmp_path / "runs", name="one", console=False, batch=batch).close()
+
+
+def test_a_sink_that_refuses_its_start_in_the_training_is_left_out(tiny, tmp_path, kept, loss):
+    kept.start = _refuse
+    model = tiny()
+    with watch(model, dir=tmp_path, name="one", console=False, sinks=[kept]) as monitor:
+        loss(model, 0).backward()
+        monitor.step()
+        assert monitor.failures == ("kept: not like this; the run goes on without it",)
+    with open_run(tmp_path / "one") as run:
+        assert run.sizes.samples == 1
 
 
 def test_hooks_that_cannot_be_put_on_leave_no_run(tiny, tmp_path, kept, monkeypatch):
@@ -104,9 +117,18 @@ def test_hooks_that_cannot_be_put_on_leave_no_run(tiny, tmp_path, kept, monkeypa
     watch(model, dir=tmp_path / "runs", name="one", console=False).close()
 
 
-def test_a_model_without_attention_is_refused(quiet):
+def test_a_model_without_attention_is_refused_where_watch_has_a_batch(quiet):
     with pytest.raises(ModelError, match="found no attention in Linear"):
-        watch(nn.Linear(2, 2), **quiet)
+        watch(nn.Linear(2, 2), batch=torch.zeros(1, 2), **quiet)
+    watch(nn.Linear(2, 2), **quiet).close()
+
+
+def test_a_name_that_is_taken_is_refused_before_the_training(tiny, tmp_path):
+    options = {"dir": tmp_path, "name": "one", "console": False}
+    with watch(tiny(), **options), pytest.raises(StoreError, match="being written by another monitor"):
+        watch(tiny(), **options)
+    with pytest.raises(StoreError, match="the run 'one' exists already"):
+        watch(tiny(), **options)
 
 
 def test_a_name_that_was_not_announced_is_refused(tiny, quiet):
@@ -154,7 +176,8 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tiny, tmp_path)
 def test_another_number_of_heads_than_expected_is_reported(tiny, quiet, caplog):
     model = tiny()
     with watch(model, heads={"layers.0.attention": 2}, **quiet) as monitor:
-        model(torch.zeros(1, 4, dtype=torch.long))
+        model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+        monitor.step()
     assert "has 4 heads, expected 2; pass heads={'layers.0.attention': 4}" in caplog.text
     assert len(monitor.failures) == 1
 

@@ -1,6 +1,7 @@
 """Limits, rules and silence of a watched run, and that a replay and a run that goes on find the same."""
 
 import pytest
+import torch
 
 from stabmon import watch
 from stabmon.errors import ConfigError
@@ -8,6 +9,7 @@ from stabmon.rules import Limits, replay
 from stabmon.store import open_run
 
 LOW = {"att.row_mass_max": 0.01}
+ELSEWHERE = Limits.from_mapping({"layer.9/att.row_mass_max": 1})
 
 
 def train(model, loss, monitor, steps):
@@ -51,7 +53,7 @@ def test_a_resumed_run_has_the_findings_of_an_uninterrupted_one(tiny, tmp_path, 
         ({"limits": "nowhere.yaml"}, "cannot read the limits nowhere.yaml"),
         ({"ignore": ["ATT01"]}, "did you mean 'ATT001'"),
         ({"rules": ["nowhere.py"]}, "there is no such file"),
-        ({"limits": Limits.from_mapping({"layer.9/att.row_mass_max": 1})}, "no layer is called 'layer.9'"),
+        ({"limits": ELSEWHERE, "batch": torch.zeros(1, 4, dtype=torch.long)}, "no layer is called 'layer.9'"),
     ],
     ids=["limits", "ignore", "rules", "layers"],
 )
@@ -60,3 +62,13 @@ def test_wrong_limits_and_rules_are_refused_and_leave_the_model_unwatched(option
     with pytest.raises(ConfigError, match=message):
         watch(model, dir=None, console=False, **options)
     watch(model, dir=None, console=False).close()
+
+
+def test_limits_of_unknown_layers_cost_a_training_these_limits_alone(tiny, quiet, kept, loss):
+    model = tiny()
+    with watch(model, limits=ELSEWHERE.changed(LOW), **quiet) as monitor:
+        train(model, loss, monitor, range(2))
+        assert "ATT001" in {finding.code for finding in monitor.findings}
+        (said,) = monitor.failures
+    assert said.startswith("limits: no layer is called 'layer.9'")
+    assert kept.info.limits == LOW

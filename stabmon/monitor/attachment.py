@@ -1,0 +1,141 @@
+"""The hooks of a monitor on its model: put on, taken off, and laid anew for what each first pass shows."""
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec
+
+from torch import nn
+from torch.amp import GradScaler
+
+from stabmon.discover.find import Site, map_of, sites
+from stabmon.errors import StabmonError
+from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
+from stabmon.hooks.recording import Guarded
+from stabmon.monitor.arrivals import Seen
+from stabmon.monitor.generators import same_generators
+from stabmon.monitor.new_run import device_of
+from stabmon.monitor.trigger import Trigger
+from stabmon.names import natural_key
+from stabmon.stats import Plan
+
+P = ParamSpec("P")
+
+
+class Attachment:
+    """Everything that a monitor puts on ``model``.
+
+    began: called when the first gradient of a backward pass arrives.
+    map: the attentions that were found so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recording: Recording,
+        began: Callable[[], None],
+        *,
+        scaler: GradScaler | None,
+        heads: Mapping[str, int] | None,
+        optimizer: bool,
+    ) -> None:
+        self.model = model
+        self.map = map_of(model, [])
+        self._sites: list[Site] = []
+        self._recording, self._began = recording, _weakly(began)
+        self._scaler, self._heads, self._optimizer = scaler, heads, optimizer
+        self._trigger = Trigger(model, _weakly(self._first_pass))
+        self._waits = True
+        self._gradients: GradientNorms | None = None
+        self._handles: list[Any] = []
+        self._refusal: str | None = None
+        self._looking = Guarded("looking for attention")
+
+    def put_on(self) -> None:
+        """Put all hooks on."""
+        self._handles += attach(self._recording, self._sites)
+        self._gradients = gradient_norms(self.model, self._recording, self._sites, self._scaler, self._began)
+        self._handles += self._gradients.attach()
+        if self._waits:
+            self._trigger.arm()
+
+    def take_off(self) -> None:
+        """Take all hooks off."""
+        self._trigger.disarm()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def look(self, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Add the attentions that run when ``called``, the model or a part of it, is given these arguments.
+
+        Plan, buffer and hooks are made anew for them; the numbers of the open step are kept.
+
+        Raises:
+            ModelError: none was found, or the number of heads of one is not known.
+        """
+        with same_generators():
+            found = _scanned(self.model, called, args, kwargs, self._heads)
+        known = {site.attention.module for site in self._sites}
+        new = [site for site in found if site.attention.module not in known]
+        if known and not new:
+            return
+        self._sites = sorted([*self._sites, *new], key=lambda site: natural_key(site.attention.layer))
+        self.map = map_of(self.model, self._sites)
+        self.take_off()
+        logged = tuple(self._recording.plan.logged)
+        plan = Plan(self.map.attentions, logged, optimizer=self._optimizer)
+        self._recording.lay_anew(plan, device_of(self.model))
+        self.put_on()
+
+    def end_search(self) -> None:
+        """Look for attention no more: the run begins."""
+        self._waits = False
+        self._trigger.disarm()
+
+    @property
+    def seen(self) -> Seen:
+        """Facts that were seen of the model so far."""
+        return Seen(
+            type(self.model).__name__,
+            self._trigger.fired,
+            self._trigger.others,
+            {site.attention.layer: site.module.training for site in self._sites},
+            self._refusal,
+        )
+
+    def _first_pass(self, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Look before the user's pass goes on; why it failed is said at the end of the step."""
+        self._recording.guard(self._looking, self._try_to_look, called, args, kwargs)
+
+    def _try_to_look(self, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self.look(called, args, kwargs)
+        except Exception as error:  # whatever the model raises in this pass, it is the user's own pass that may say so
+            self._refusal = str(error) if isinstance(error, StabmonError) else f"{type(error).__name__}: {error}"
+
+
+def _weakly(method: Callable[P, None]) -> Callable[P, None]:
+    """Return a call of a bound ``method`` that does not keep its object alive.
+
+    In a cycle of references a forgotten monitor would be collected late, when torch's handles cannot remove hooks any
+    more: Python clears the weak references that are part of it first.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = reference()
+        if bound is not None:
+            bound(*args, **kwargs)
+
+    return call
+
+
+def _scanned(
+    model: nn.Module,
+    called: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    heads: Mapping[str, int] | None,
+) -> list[Site]:
+    """Return the attentions of ``model`` that run when ``called`` is given these arguments."""
+    return sites(model, heads)
