@@ -52,10 +52,13 @@ class WatchedTraining:
     ) -> None:
         """Watch ``model``; an earlier training that has not ended has failed.
 
-        optimizer: one that has no hooks of torch's is left out, and ``stepped`` counts its steps.
+        optimizer: one inside a wrapper, as Accelerate's, is taken out of it; of one that has no hooks of torch's,
+            ``stepped`` counts the steps.
         resumed: the run that the checkpoint names; it goes on at ``first_step``.
         """
         self.end(failed=True)
+        if isinstance(inside := getattr(optimizer, "optimizer", None), Optimizer):
+            scaler, optimizer = getattr(optimizer, "scaler", scaler), inside
         options = {"first_step": first_step, "scaler": scaler} | self.options
         if resumed is not None:
             options |= {"name": resumed, "resume": True}
@@ -78,6 +81,10 @@ class WatchedTraining:
         monitor, self.monitor = self.monitor, None
         if monitor is not None:
             self._try(monitor.close, failed=failed)
+
+    def saved(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the run's name, and its steps so far."""
+        return {"run": self.name} if self.monitor is None else {"run": self.name, "steps": self.monitor.steps}
 
     def _begin(self, model: nn.Module, optimizer: object, options: dict[str, Any]) -> None:
         hooked = optimizer if isinstance(optimizer, Optimizer) else None

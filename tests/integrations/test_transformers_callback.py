@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from stabmon.integrations.transformers import StabmonCallback
-from stabmon.nn import Block, SigmoidAttention
 from stabmon.records import RunState
-from stabmon.series import is_missing
 from stabmon.store import open_run
+from tests.integrations.language_model import LanguageModel, dataset, read
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -22,31 +21,23 @@ class Model(transformers.PreTrainedModel):
 
     def __init__(self, config):
         super().__init__(config)
-        self.embedding = torch.nn.Embedding(32, 16)
-        attentions = [SigmoidAttention(16, 2, max_length=8, is_causal=True) for _ in range(2)]
-        self.layers = torch.nn.ModuleList(Block(16, attention) for attention in attentions)
-        self.dropout, self.head = torch.nn.Dropout(0.2), torch.nn.Linear(16, 32)
+        self.model = LanguageModel()
         self.post_init()
 
     def forward(self, input_ids, labels, **_):
-        hidden = self.embedding(input_ids)
-        for layer in self.layers:
-            hidden = self.dropout(layer(hidden))
-        logits = self.head(hidden)
-        return {"loss": torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())}
+        return {"loss": self.model(input_ids)}
 
 
 @pytest.fixture
 def trainer(tmp_path):
     def make(*callbacks, **arguments):
         torch.manual_seed(0)
-        tokens = torch.randint(32, (64, 8))
         options = {"max_steps": STEPS, "logging_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no"}
         options |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "learning_rate": 0.01} | arguments
         return transformers.Trainer(
             model=Model(transformers.PretrainedConfig()),
             args=transformers.TrainingArguments(str(tmp_path / "out"), **options),
-            train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
+            train_dataset=[{"input_ids": row, "labels": row} for row in dataset()],
             callbacks=list(callbacks),
         )
 
@@ -56,14 +47,6 @@ def trainer(tmp_path):
 @pytest.fixture
 def callback(tmp_path):
     return lambda **options: StabmonCallback(**{"dir": tmp_path / "runs", "name": "run", "console": False} | options)
-
-
-def read(folder, metric, name="run"):
-    """Return the measured values of ``metric`` by step, those of layers side by side."""
-    with open_run(folder / "runs" / name) as run:
-        series = run.read_layers(metric)
-        rows = zip(series.steps.tolist(), series.values, strict=True)
-        return {step: row.tolist() for step, row in rows if not is_missing(row).all()}
 
 
 def weights(trainer):

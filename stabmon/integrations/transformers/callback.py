@@ -36,8 +36,7 @@ class StabmonCallback(TrainerCallback, ExportableState):
         saved = (state.stateful_callbacks or {}).get(type(self).__name__) if state.global_step else None
         self._training.begin(
             model,
-            getattr(optimizer, "optimizer", optimizer),  # Accelerate's wrapper has none of torch's hooks
-            scaler=getattr(optimizer, "scaler", None),
+            optimizer,
             first_step=state.global_step,
             resumed=saved["attributes"]["run"] if isinstance(saved, dict) else None,
         )
