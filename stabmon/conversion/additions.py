@@ -7,11 +7,13 @@ find their parameters through the module that calls them.
 import logging
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stabmon.conversion import structure
+from stabmon.errors import ModelError
 from stabmon.nn import LayerScale, RMSNorm
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ BIAS, QUERY_NORM, KEY_NORM, LAYER_SCALE = (
 def add_bias(module: nn.Module, heads: int, start: float, undo: ExitStack) -> None:
     """Give ``module`` a learnable bias [heads] in fp32, unless it has one."""
     if getattr(module, BIAS, None) is None:
-        device = _like(module).device
-        module.register_parameter(BIAS, nn.Parameter(torch.full((heads,), start, device=device, dtype=torch.float32)))
+        bias = torch.full((heads,), start, device=_like(module).device, dtype=torch.float32)
+        module.register_parameter(BIAS, nn.Parameter(bias))
         undo.callback(_remove, module, BIAS)
 
 
@@ -44,9 +46,8 @@ def add_qk_norm(module: nn.Module, head_dim: int, undo: ExitStack) -> None:
 def add_layer_scale(module: nn.Module, projection: nn.Module, gain: float, undo: ExitStack) -> None:
     """Multiply what ``projection`` returns by a LayerScale that belongs to ``module``, unless it has one."""
     if not hasattr(module, LAYER_SCALE):
-        like, of = _like(projection), cast(Any, projection)
-        width = int(of.out_features if isinstance(projection, nn.Linear) else of.nf)  # nf: GPT-2's Conv1D
-        scale = LayerScale(width, gain).to(like.device, like.dtype)
+        like = _like(projection)
+        scale = LayerScale(structure.width_out(projection), gain).to(like.device, like.dtype)
         module.add_module(LAYER_SCALE, scale)
         undo.callback(_remove, module, LAYER_SCALE)
         undo.callback(projection.register_forward_hook(_Scaled(scale)).remove)
@@ -85,8 +86,15 @@ def log_ignored_dropout(kind: str) -> None:
 
 
 def _like(module: nn.Module) -> Tensor:
-    """Return the tensor whose device and type new parameters take."""
-    return next(module.parameters())
+    """Return the tensor whose device and type new parameters take.
+
+    Raises:
+        ModelError: the module has no weights.
+    """
+    like = next(module.parameters(), None)
+    if like is None:
+        raise ModelError("it has no weights, whose device and type new parameters would take")
+    return like
 
 
 def _remove(module: nn.Module, name: str) -> None:

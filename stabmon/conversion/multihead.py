@@ -28,7 +28,7 @@ def convert(work: Work) -> None:
 
 
 def _refusal(module: nn.MultiheadAttention) -> str | None:
-    if type(module) is not nn.MultiheadAttention:
+    if type(module) not in (nn.MultiheadAttention, SigmoidMultiheadAttention):
         return f"{type(module).__name__} may compute something else than the nn.MultiheadAttention that it derives from"
     if module.bias_k is not None or module.add_zero_attn:
         return "add_bias_kv and add_zero_attn give softmax a key to rest on, which sigmoid attention does not need"

@@ -7,7 +7,7 @@ from torch import nn
 
 from stabmon.conversion import additions, structure
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import Work, put
+from stabmon.conversion.work import ALREADY, Work, put
 from stabmon.nn import RMSNorm, SigmoidAttention, SoftmaxAttention
 
 
@@ -15,7 +15,7 @@ def convert(work: Work) -> None:
     """Convert the softmax attentions of ``work`` that are stabmon's own."""
     for name, module in list(work.remaining()):
         if isinstance(module, SigmoidAttention):
-            work.kept.append(Kept(name, "it is sigmoid attention already"))
+            work.kept.append(Kept(name, ALREADY))
         elif type(module) is SoftmaxAttention:
             work.attempt("stabmon", name, lambda undo, of=module, at=name: _convert(work, at, of, undo))  # type: ignore[misc]
 

@@ -47,6 +47,18 @@ def projection(model: nn.Module, name: str) -> nn.Module:
     raise ModelError("its output projection is unknown, and LayerScale belongs behind it")
 
 
+def width_out(projection: nn.Module) -> int:
+    """Return how many channels ``projection`` gives.
+
+    Raises:
+        ModelError: it does not say it.
+    """
+    for name in ("out_features", "nf"):  # nf: GPT-2's Conv1D
+        if isinstance(value := getattr(projection, name, None), int):
+            return value
+    raise ModelError(f"its output projection, a {type(projection).__name__}, does not say its channels")
+
+
 def _whole(module: nn.Module, names: tuple[str, ...], what: str) -> int:
     for owner in (module, getattr(module, "config", None)):
         for name in names:

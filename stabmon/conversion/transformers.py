@@ -8,7 +8,7 @@ from torch import nn
 
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import Work, put
+from stabmon.conversion.work import ALREADY, Work, put
 from stabmon.errors import ModelError
 
 
@@ -58,7 +58,7 @@ def _refuse_what_sigmoid_lacks(modules: list[nn.Module]) -> None:
     for module in modules:
         config: Any = module.config
         if config._attn_implementation == "sigmoid":
-            raise ModelError("it is sigmoid attention already")
+            raise ModelError(ALREADY)
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise ModelError("its logits are capped (config.attn_logit_softcapping), which sigmoid attention lacks")
         if getattr(module, "sinks", None) is not None:

@@ -12,6 +12,8 @@ from stabmon.conversion.report import Converted, Kept
 from stabmon.errors import ModelError
 from stabmon.formatting import number
 
+ALREADY = "it is sigmoid attention already"
+
 
 class Wanted(NamedTuple):
     """The arguments of ``stabmon.convert``."""
@@ -61,6 +63,9 @@ class Work:
     def attempt(self, kind: str, name: str, change: Callable[[ExitStack], float]) -> None:
         """Convert the attention ``name`` by ``change``, which returns the bias; where that refuses, keep it whole."""
         module = self.model.get_submodule(name)
+        if hasattr(module, additions.BIAS):
+            self.kept.append(Kept(name, ALREADY))
+            return
         with ExitStack() as changes:
             try:
                 start = change(changes)

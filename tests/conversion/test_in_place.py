@@ -29,6 +29,13 @@ class ByHandAttention(ByHand):
     pass
 
 
+class Fused(nn.Module):
+    """Attention without weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(x, x, x)
+
+
 def _blocks(**options: Any) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(*(Block(32, SoftmaxAttention(32, 4, is_causal=True, **options)) for _ in range(2)))
@@ -117,6 +124,29 @@ def test_a_model_of_which_nothing_can_be_converted_is_refused_and_left_as_it_was
     assert vars(model[0]) == before
     with pytest.raises(ModelError, match=r"no attention of a kind that stabmon.convert knows was found"):
         stabmon.convert(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_blocks, lambda: nn.MultiheadAttention(32, 4), lambda: nn.Sequential(Fused())],
+    ids=["stabmon", "multihead", "sdpa"],
+)
+def test_a_second_conversion_is_refused_and_undoing_the_first_is_enough(make: Any) -> None:
+    model = make()
+    classes = [type(module) for module in model.modules()]
+    report = stabmon.convert(model, max_length=16)
+    with pytest.raises(ModelError, match="it is sigmoid attention already"):
+        stabmon.convert(model, max_length=16)
+    report.undo()
+    assert [type(module) for module in model.modules()] == classes
+
+
+def test_a_module_without_weights_takes_a_number_and_no_parameters() -> None:
+    model = nn.Sequential(Fused())
+    model[0].num_heads = 2
+    with pytest.raises(ModelError, match="it has no weights"):
+        stabmon.convert(model, bias="learnable", max_length=16)
+    assert stabmon.convert(model, max_length=16).converted[0].bias == "-2.77"
 
 
 def test_an_error_midway_undoes_what_was_converted(monkeypatch: pytest.MonkeyPatch) -> None:

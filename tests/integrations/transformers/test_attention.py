@@ -167,6 +167,26 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
         torch.testing.assert_close(plain, checkpointed)
 
 
+def test_a_causal_model_that_is_asked_to_see_both_ways_does() -> None:
+    case = CASES["llama"]
+    model = case.build().eval()
+    plain = _plain(case, model).eval()
+    model.config.is_causal = plain.config.is_causal = False
+    for given in (_padded(case.batch(8)["input_ids"], 0, 0), _padded(case.batch(8)["input_ids"], 2, 1)):
+        valid = given["attention_mask"].bool()
+        ours, expected = model(**given).logits[valid], plain(**given).logits[valid]
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
+def test_a_forward_pass_compiles_in_one_graph(name: str) -> None:
+    model, batch = CASES[name].build(), CASES[name].batch()
+    del batch["labels"]  # GPT-2 logs something about its loss, which breaks the graph
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits)
+
+
 def test_a_causal_batch_without_padding_reaches_the_kernel_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     from stabmon.integrations.transformers import attention
 
