@@ -72,7 +72,7 @@ def _operator(
 
 
 @cache
-def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
+def _runs(name: str) -> Mapping[str, Callable[..., Tensor]]:
     """Return a function of the kernels, "forward" or "backward", by backend."""
     from .hopper import backward_launch, forward_launch
     from .triton import backward, forward, split
@@ -80,7 +80,7 @@ def _runs(name: str) -> dict[str, Callable[..., Tensor]]:
     if name == "forward":
         fused = {"triton": forward.forward, "split_keys": split.forward, "hopper": forward_launch.forward}
         return {**fused, "auto": partial(_choose, choice.forward, fused)}
-    gradients = {"triton": backward.backward, "hopper": backward_launch.backward}
+    gradients: Mapping[str, Callable[..., Tensor]] = {"triton": backward.backward, "hopper": backward_launch.backward}
     chosen = partial(_choose, choice.gradients, gradients)
     return {**gradients, "split_keys": chosen, "auto": chosen}
 
@@ -111,22 +111,34 @@ def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), statistics
 
 
-def _compute_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key, value and bias; the last is empty unless it is asked for."""
-    problem, (bias_gradient, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""The gradients of query, key, value, bias and mask; those of bias and mask are empty unless they are asked for."""
+
+
+def _compute_gradients(grad: Tensor, *arguments: Any) -> Gradients:
+    """Return the gradients of ``Problem``'s fields, whether those of bias and mask are asked for, and ``backend``."""
+    problem, (bias_gradient, mask_gradient, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
+    grad_mask = _gradient_of_mask(problem, mask_gradient)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-    return *grads, _runs("backward")[backend](problem, grad, grads, bias_gradient)
+    outputs = (*grads, grad_mask) if mask_gradient else grads
+    return *grads, _runs("backward")[backend](problem, grad, outputs, bias_gradient), grad_mask
+
+
+def _gradient_of_mask(problem: Problem, asked: bool) -> Tensor:
+    mask = problem.attn_mask
+    return mask.new_empty(mask.shape) if asked and mask is not None else problem.query.new_empty((0,))
 
 
 _untraced_gradients = _disable_dynamo(_compute_gradients)
 
 
-def _fake_gradients(_: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    problem, (bias_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
+def _fake_gradients(_: Tensor, *arguments: Any) -> Gradients:
+    problem, (bias_gradient, mask_gradient, _) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
     query, key, value = problem[:3]
     grad_bias = query.new_empty((query.size(1),) if bias_gradient else (0,), dtype=torch.float32)
-    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), grad_bias
+    grad_mask = _gradient_of_mask(problem, mask_gradient)
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), grad_bias, grad_mask
 
 
 def _compute_statistics(*arguments: Any) -> Tensor:
@@ -149,7 +161,8 @@ sigmoid_attention_op = _operator(
 )
 backward_op = _operator(
     "sigmoid_attention_backward",
-    f"(Tensor grad, {SCHEMA}, bool bias_gradient, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor grad, {SCHEMA}, bool bias_gradient, bool mask_gradient, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _compute_gradients,
     _fake_gradients,
 )
@@ -162,8 +175,8 @@ row_statistics_op = _operator(
 
 _TENSORS = tuple(i for i, kind in enumerate(Problem.__annotations__.values()) if kind in (Tensor, Tensor | None))
 """The indices of ``Problem``'s tensors."""
-_NOTHING = (None,) * FIELDS
-"""The gradients of what has none: all arguments but query, key, value and bias."""
+_DIFFERENTIABLE = (*range(4), Problem._fields.index("attn_mask"))
+"""The indices of the tensors that receive a gradient: query, key, value, bias and mask."""
 
 
 class _Attention(torch.autograd.Function):
@@ -182,14 +195,16 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return None, None, None, None, None, *_NOTHING
+            return (None,) * len(ctx.needs_input_grad)
         given = ctx.rest.copy()
         for i, tensor in zip(_TENSORS, ctx.saved_tensors, strict=True):
             given[i] = tensor
-        wanted = ctx.needs_input_grad[4]
+        wanted = [ctx.needs_input_grad[1 + i] for i in _DIFFERENTIABLE]
         run = _Gradients.apply if torch.is_grad_enabled() else _differentiate
-        *grads, grad_bias = run(grad, *given, wanted, ctx.backend)
-        return None, *grads, grad_bias if wanted else None, *_NOTHING
+        found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for i, each, asked in zip(_DIFFERENTIABLE, run(grad, *given, *wanted[3:], ctx.backend), wanted, strict=True):
+            found[1 + i] = each if asked else None
+        return tuple(found)
 
 
 def _differentiate(grad: Tensor, *arguments: Any) -> Any:
@@ -217,15 +232,17 @@ class _Gradients(torch.autograd.Function):
 
 
 def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
-    if forward_ad._current_level >= 0 and any(x is not None and _has_tangent(x) for x in arguments[:4]):
+    if forward_ad._current_level >= 0 and any(_has_tangent(arguments[i]) for i in _DIFFERENTIABLE):
         raise RuntimeError("sigmoid_attention has no forward-mode derivative; pass backend='eager' for one")
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in arguments[:4]):
+    if torch.is_grad_enabled() and any(
+        arguments[i] is not None and arguments[i].requires_grad for i in _DIFFERENTIABLE
+    ):
         return _Attention.apply(keys, *arguments)
     return _below(keys, sigmoid_attention_op, _compute_attention, arguments)
 
 
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None
+def _has_tangent(tensor: Tensor | None) -> bool:
+    return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _measure(keys: DispatchKeySet, *arguments: Any) -> Any:

@@ -34,6 +34,7 @@ class Case(NamedTuple):
     alibi_slopes: Tensor | None = None
     window: int | None = None
     key_lengths: Tensor | None = None
+    attn_mask: Tensor | None = None
 
     @property
     def scale(self) -> float:
@@ -43,7 +44,7 @@ class Case(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the call but the bias."""
-        names = ("is_causal", "alibi_slopes", "window", "key_lengths")
+        names = ("is_causal", "alibi_slopes", "window", "key_lengths", "attn_mask")
         return {"enable_gqa": True, **{name: getattr(self, name) for name in names}}
 
 
@@ -119,6 +120,8 @@ def _weights_and_slopes(case: Case, group: int, product: Product) -> tuple[Tenso
         z = z + reference.logits(torch.zeros_like(case.query), torch.zeros_like(key), 1.0, case.alibi_slopes).to(
             z.dtype
         )
+    if case.attn_mask is not None and case.attn_mask.is_floating_point():
+        z = z + case.attn_mask
     bias = case.bias.to(z.dtype)[:, None, None] if isinstance(case.bias, Tensor) else case.bias
     weights = torch.sigmoid(z + bias)
     valid = _visible(case)
@@ -131,7 +134,13 @@ def _visible(case: Case) -> Tensor | None:
     n_q, n_k = case.query.size(2), case.key.size(2)
     positions = torch.arange(n_q, device=case.query.device) + (n_k - n_q)
     stop = None if case.key_lengths is None else case.key_lengths[:, None, None]
-    return reference.visible_keys(positions, n_k, case.is_causal, case.window, stop=stop)
+    valid = reference.visible_keys(positions, n_k, case.is_causal, case.window, stop=stop)
+    if valid is not None and valid.dim() == 3:
+        valid = valid[:, None]
+    if case.attn_mask is None:
+        return valid
+    shown = reference.shown(case.attn_mask)
+    return shown if valid is None else valid & shown
 
 
 def ratios(case: Case, results: Results) -> dict[str, float]:

@@ -6,7 +6,7 @@ is 0. Packed sequences are one long sequence whose rows see the keys of their ow
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -144,6 +144,14 @@ def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | 
                 & (torch.arange(problem.batch, device=query.device)[:, None] == chosen).any(1)[:, None, None, None]
             )
         return _measure(z, z + _bias(problem, sampled, z), valid)
+
+
+def keys_of_sampled_rows(problem: Problem, rows: int, offset: float) -> Tensor:
+    """Return how many keys each sampled row of a padded call sees, [B, H, R] int32, for a call with a mask."""
+    query = problem.query
+    valid = _visible(problem, _rows(problem, sampled_rows(query.size(2), rows, offset, query.device)))
+    counts = cast(Tensor, valid).sum(-1, dtype=torch.int32)
+    return counts.expand(query.size(0), query.size(1), min(rows, query.size(2))).contiguous()
 
 
 def _measure(z: Tensor, shifted: Tensor, valid: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Tensors as kernels take them: TMA descriptors where hardware and strides allow it, else pointers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -64,10 +64,20 @@ def strides(tma: bool, tensors: tuple[Tensor, ...]) -> list[int]:
 
 
 def per_sequence(problem: Problem) -> tuple[Tensor | None, ...]:
-    """Return the tensors that hold one number a head or sequence: bias, slopes, lengths, starts."""
-    return problem.bias, problem.alibi_slopes, problem.key_lengths, problem.query_starts, problem.key_starts
+    """Return the tensors besides query, key and value: bias, slopes, mask (boolean as bytes), lengths, starts."""
+    mask = problem.attn_mask
+    mask = mask.view(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
+    return problem.bias, problem.alibi_slopes, mask, problem.key_lengths, problem.query_starts, problem.key_starts
 
 
 def bias_strides(problem: Problem) -> tuple[int, int]:
     """Return the strides of sequence and head of the bias, [H] or [B, 1]."""
     return (0, 1) if problem.bias is None or problem.bias.dim() == 1 else (1, 0)
+
+
+def mask_strides(problem: Problem) -> Sequence[int]:
+    """Return the strides of sequence, head, query and key of the mask, 0 where it is the same for all."""
+    mask = problem.attn_mask
+    if mask is None:
+        return 0, 0, 0, 0
+    return [0 if size == 1 else step for size, step in zip(mask.shape, mask.stride(), strict=True)]

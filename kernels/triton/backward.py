@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The backward kernels of the triton backend: one for dQ and the bias, one for dK and dV, no atomics.
 
-Q, dO, dQ [B, H, n_q, D]; K, V, dK, dV [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; dB [B·H, tiles] float32.
+Q, dO, dQ [B, H, n_q, D]; K, V, dK, dV [B, H_k, n_k, D]; bias [B, H] and mask by strides; slopes [H];
+dB [B·H, tiles], dM [B, H, n_q or 1, n_k] float32.
 With P = sigmoid(z + b) computed again: dP = dO Vᵀ, dS = P (1 − P) dP, dV = Pᵀ dO, dK = scale·dSᵀ Q, dQ = scale·dS K,
 db = Σ dS. Keys and queries past the end are zero in K, V, Q and dO, so their dS is 0 and they add nothing.
 """
@@ -32,13 +33,13 @@ def _logit_gradient(p, dp, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr):
 
 @triton.jit
 def _accumulate_dq(
-    dq, db, q, do, K, V, b, h, start, stop, row, n_k, limit, window, shift, slope,
-    k_b, k_h, k_n, v_b, v_h, v_n, c_scale,
+    dq, db, q, do, K, V, mask, dM, b, h, start, stop, row, n_k, limit, window, shift, slope,
+    k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASK: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
+    MASK: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr, MASK_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Add dS k to dq and Σ_j dS to db over keys start .. stop."""
+    """Add dS k to dq and Σ_j dS to db over keys start .. stop, and store dS where the mask differs by query."""
     rows = row + tl.arange(0, BLOCK_Q)[:, None]
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
@@ -47,26 +48,35 @@ def _accumulate_dq(
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
         dp = tl.dot(do, v.T, input_precision="ieee")
-        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
+        m = visible.load_mask(mask, rows, columns, n_k, m_q, m_k, MASK)
+        x = tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI)
+        p = tiles.weight(visible.add_mask(x, m, factor, MASK), FORM, GAIN)
+        p = visible.apply_mask(p, rows, columns, limit, window, m, MASK)
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
         if BIAS_GRADIENT:
             db += tl.sum(ds, 1)
+        if MASK_GRADIENT:
+            at = rows.to(tl.int64) * n_k + columns
+            tl.store(dM + at, ds * (1.0 / GRADIENT_GAIN), mask=(rows < n_k) & (columns < n_k))
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
     return dq, db
 
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
 def bwd_dq_kernel(
-    Q, K, V, dO, dQ, bias, slopes, lengths, q_starts, k_starts, dB,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n, bias_b, bias_h,
+    Q, K, V, dO, dQ, bias, slopes, mask, lengths, q_starts, k_starts, dB, dM,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
     heads, group, n_q, n_k, window, pairs, query_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
+    MASK_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """dQ[i] = scale·Σ_j dS[i, j] k_j and dB[tile] = Σ_ij dS[i, j]; grid (B·H·query_tiles,), walks like the forward."""
+    """dQ[i] = scale·Σ_j dS[i, j] k_j and dB[tile] = Σ_ij dS[i, j]; grid (B·H·query_tiles,), walks like the forward.
+
+    MASK_GRADIENT: also dM[i, j] = dS[i, j], 0 before.
+    """
     pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
@@ -76,6 +86,9 @@ def bwd_dq_kernel(
     dQ = visible.begin(dQ, first_q, g_n, RULES)
     first = tile * BLOCK_Q
     row = first + n_k - n_q
+    mask = visible.mask_of_head(mask, b, h, n_k - n_q, m_b, m_h, m_q, RULES)
+    if MASK_GRADIENT:
+        dM += (pair.to(tl.int64) * n_q - (n_k - n_q)) * n_k
     q = tiles.load(Q, b, h, first, n_q, q_b, q_h, q_n, BLOCK_Q, D, D_PAD, TMA)
     do = tiles.load(dO, b, h, first, n_q, o_b, o_h, o_n, BLOCK_Q, D, D_PAD, TMA)
     dq = tl.zeros([BLOCK_Q, D_PAD], tl.float32)
@@ -83,20 +96,20 @@ def bwd_dq_kernel(
     edges = visible.keys_of(row, limit, window, BLOCK_Q, BLOCK_K, RULES)
     if visible.WINDOW & RULES:
         dq, db = _accumulate_dq(
-            dq, db, q, do, K, V, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
-            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-            RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+            dq, db, q, do, K, V, mask, dM, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+            RULES, ALIBI, BIAS_GRADIENT, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
     dq, db = _accumulate_dq(
-        dq, db, q, do, K, V, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
-        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-        0, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+        dq, db, q, do, K, V, mask, dM, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
+        k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+        visible.TENSOR & RULES, ALIBI, BIAS_GRADIENT, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
     )  # fmt: skip
     if (visible.CAUSAL | visible.WINDOW | visible.LENGTHS) & RULES:
         dq, db = _accumulate_dq(
-            dq, db, q, do, K, V, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
-            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-            RULES, ALIBI, BIAS_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
+            dq, db, q, do, K, V, mask, dM, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+            RULES, ALIBI, BIAS_GRADIENT, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
     dq = dq * (scale / GRADIENT_GAIN)
     tiles.store(dQ, dq.to(q.dtype), b, h, first, n_q, g_b, g_h, g_n, BLOCK_Q, D, D_PAD, TMA)
@@ -106,13 +119,13 @@ def bwd_dq_kernel(
 
 @triton.jit
 def _accumulate_dkdv(
-    dk, dv, k, v, Q, dO, b, h, start, stop, column, offset, n_q, limit, window, shift, slope,
-    q_b, q_h, q_n, o_b, o_h, o_n, c_scale,
+    dk, dv, dm, k, v, Q, dO, mask, b, h, start, stop, column, offset, n_q, limit, window, shift, slope,
+    q_b, q_h, q_n, o_b, o_h, o_n, m_q, m_k, c_scale, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASK: tl.constexpr, ALIBI: tl.constexpr,
+    MASK: tl.constexpr, ALIBI: tl.constexpr, MASK_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Add Pᵀ do to dv and dSᵀ q to dk over queries start .. stop, on transposed tiles [BLOCK_K, BLOCK_Q]."""
+    """Add Pᵀ do to dv, dSᵀ q to dk and Σ_i dS to dm over queries start .. stop, on tiles [BLOCK_K, BLOCK_Q]."""
     columns = column + tl.arange(0, BLOCK_K)[:, None]
     for first in range(start, stop, BLOCK_Q):
         first = tl.multiple_of(first, BLOCK_Q)
@@ -121,27 +134,33 @@ def _accumulate_dkdv(
         do = tiles.load(dO, b, h, first, n_q, o_b, o_h, o_n, BLOCK_Q, D, D_PAD, TMA)
         s = tl.dot(k, q.T, input_precision="ieee")
         dp = tl.dot(v, do.T, input_precision="ieee")
-        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
+        m = visible.load_mask(mask, rows, columns, n_q + offset, m_q, m_k, MASK)
+        x = tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI)
+        p = tiles.weight(visible.add_mask(x, m, factor, MASK), FORM, GAIN)
+        p = visible.apply_mask(p, rows, columns, limit, window, m, MASK)
         dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
         ds = _logit_gradient(p, dp, GAIN, GRADIENT_GAIN)
+        if MASK_GRADIENT:
+            dm += tl.sum(ds, 1)
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
-    return dk, dv
+    return dk, dv, dm
 
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together", "window", "bias_b", "bias_h"])
 def bwd_dkdv_kernel(
-    Q, K, V, dO, dK, dV, bias, slopes, lengths, q_starts, k_starts,
+    Q, K, V, dO, dK, dV, bias, slopes, mask, lengths, q_starts, k_starts, dM,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n, bias_b, bias_h,
+    m_b, m_h, m_q, m_k,
     key_heads, group, n_q, n_k, window, pairs, key_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr,
+    RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, MASK_GRADIENT: tl.constexpr,
     FORM: tl.constexpr, GAIN: tl.constexpr, GRADIENT_GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """dV[j] = Σ_i P[i, j] dO_i and dK[j] = scale·Σ_i dS[i, j] q_i; grid (B·H_k·key_tiles,).
 
     The query heads that share a key head are summed here, in float32. Padding keys are computed and stored as 0.
+    MASK_GRADIENT: also dM[h, j] = Σ_i dS[i, j] of each query head h.
     """
     pair, tile = tiles.tile_of_program(tl.program_id(0), key_tiles, pairs, together, False)
     sequence, key_head = pair // key_heads, pair % key_heads
@@ -155,28 +174,36 @@ def bwd_dkdv_kernel(
     v = tiles.load(V, b, key_head, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
     dk = tl.zeros([BLOCK_K, D_PAD], tl.float32)
     dv = tl.zeros([BLOCK_K, D_PAD], tl.float32)
+    dm = tl.zeros([BLOCK_K], tl.float32)
     MASK: tl.constexpr = (visible.CAUSAL | visible.WINDOW) & RULES
+    TENSOR: tl.constexpr = visible.TENSOR & RULES
     edges = visible.queries_of(column, offset, n_q, limit, window, BLOCK_Q, BLOCK_K, RULES)
     for member in range(0, group):
         h = key_head * group + member
         shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+        m = visible.mask_of_head(mask, b, h, offset, m_b, m_h, m_q, RULES)
         if MASK:
-            dk, dv = _accumulate_dkdv(
-                dk, dv, k, v, Q, dO, b, h, edges[0], edges[1], column, offset, n_q, limit, window, shift, slope,
-                q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-                MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+            dk, dv, dm = _accumulate_dkdv(
+                dk, dv, dm, k, v, Q, dO, m, b, h, edges[0], edges[1], column, offset, n_q, limit, window, shift, slope,
+                q_b, q_h, q_n, o_b, o_h, o_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+                MASK | TENSOR, ALIBI, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
             )  # fmt: skip
-        dk, dv = _accumulate_dkdv(
-            dk, dv, k, v, Q, dO, b, h, edges[1], edges[2], column, offset, n_q, limit, window, shift, slope,
-            q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-            0, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+        dk, dv, dm = _accumulate_dkdv(
+            dk, dv, dm, k, v, Q, dO, m, b, h, edges[1], edges[2], column, offset, n_q, limit, window, shift, slope,
+            q_b, q_h, q_n, o_b, o_h, o_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+            TENSOR, ALIBI, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
         )  # fmt: skip
         if visible.WINDOW & RULES:
-            dk, dv = _accumulate_dkdv(
-                dk, dv, k, v, Q, dO, b, h, edges[2], edges[3], column, offset, n_q, limit, window, shift, slope,
-                q_b, q_h, q_n, o_b, o_h, o_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K,
-                MASK, ALIBI, FORM, GAIN, GRADIENT_GAIN, TMA,
+            dk, dv, dm = _accumulate_dkdv(
+                dk, dv, dm, k, v, Q, dO, m, b, h, edges[2], edges[3], column, offset, n_q, limit, window, shift, slope,
+                q_b, q_h, q_n, o_b, o_h, o_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+                MASK | TENSOR, ALIBI, MASK_GRADIENT, FORM, GAIN, GRADIENT_GAIN, TMA,
             )  # fmt: skip
+        if MASK_GRADIENT:
+            columns = column + tl.arange(0, BLOCK_K)
+            at = dM + (sequence * key_heads * group + h).to(tl.int64) * n_k + columns
+            tl.store(at, tl.where(columns < limit, dm * (1.0 / GRADIENT_GAIN), 0.0), mask=columns < n_k)
+            dm = tl.zeros([BLOCK_K], tl.float32)
     if visible.LENGTHS & RULES:
         counts = (column + tl.arange(0, BLOCK_K) < limit)[:, None]
         dk, dv = tl.where(counts, dk, 0.0), tl.where(counts, dv, 0.0)
@@ -188,24 +215,25 @@ def bwd_dkdv_kernel(
 class _Prepared(NamedTuple):
     """Launchers shared by all calls of one signature. config: of the logits, the same for both kernels but for tiles.
 
-    partial: the shape of the partial sums of the bias's gradient.
+    partial: the shape of the partial sums of the bias's gradient. weights: that of dS, or of its sums over the queries,
+    for the mask's gradient.
     """
 
     config: launch.LaunchConfig
     partial: tuple[int, ...]
+    weights: tuple[int, ...]
     dq: Launcher
     dkdv: Launcher
 
 
-def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> Tensor:
-    """Write ``grads`` of query, key and value and return the bias's [H] float32, or an empty tensor.
+def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, ...], bias_gradient: bool) -> Tensor:
+    """Write ``grads`` of query, key, value and, if a fourth is there, mask; return the bias's [H], or an empty tensor.
 
     Bitwise repeatable with and without ``problem.deterministic``: each number is summed by one program, in one order.
     Tensors whose rows are not aligned are copied.
     """
-    grad_query, grad_key, grad_value = grads
-    layouts = layout(grad), layout(grad_query), layout(grad_key), layout(grad_value)
-    key = "backward", problem.layout, layouts, bias_gradient
+    grad_query, grad_key, grad_value, *grad_mask = grads
+    key = "backward", problem.layout, layout(grad), tuple(map(layout, grads)), bias_gradient
     aligned = descriptors.is_aligned
     prepared = memoize(
         key, lambda: _prepare(problem, grad, grads, bias_gradient) if all(map(aligned, (*problem[:3], grad))) else None
@@ -216,20 +244,25 @@ def backward(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor
     query, given = problem.query, (problem.query, problem.key, problem.value, grad)
     factors, per_sequence = (*prepared.config.factors(problem), float(problem.scale)), descriptors.per_sequence(problem)
     partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
-    prepared.dq((*given, grad_query, *per_sequence, partial), *factors)
-    prepared.dkdv((*given, grad_key, grad_value, *per_sequence), *factors)
+    weights = torch.zeros(prepared.weights, dtype=torch.float32, device=query.device)
+    prepared.dq((*given, grad_query, *per_sequence, partial, weights), *factors)
+    prepared.dkdv((*given, grad_key, grad_value, *per_sequence, weights), *factors)
+    for each in grad_mask:
+        each.copy_(weights.sum_to_size(each.shape))
     return partial.sum((0, 2)) if bias_gradient else partial
 
 
-def _prepare(problem: Problem, grad: Tensor, grads: tuple[Tensor, Tensor, Tensor], bias_gradient: bool) -> _Prepared:
+def _prepare(problem: Problem, grad: Tensor, grads: tuple[Tensor, ...], bias_gradient: bool) -> _Prepared:
     config = launch.dq_config(problem, grad, grads[0])
     batch, heads = problem.batch, problem.query.size(1)
     query_tiles = triton.cdiv(problem.n_q, config.block_q)
+    rows = 0 if len(grads) == 3 or problem.attn_mask is None else problem.attn_mask.size(2)
     return _Prepared(
         config,
         (batch, heads, query_tiles) if bias_gradient else (0,),
-        _dq_launcher(problem, grad, grads[0], bias_gradient, config, query_tiles),
-        _dkdv_launcher(problem, grad, grads[1], grads[2]),
+        (batch, heads, rows, problem.n_k) if rows else (0,),
+        _dq_launcher(problem, grad, grads[0], bias_gradient, rows > 1, config, query_tiles),
+        _dkdv_launcher(problem, grad, grads[1], grads[2], rows == 1),
     )
 
 
@@ -238,6 +271,7 @@ def _dq_launcher(
     grad: Tensor,
     grad_query: Tensor,
     bias_gradient: bool,
+    mask_gradient: bool,
     config: launch.LaunchConfig,
     query_tiles: int,
 ) -> Launcher:
@@ -246,15 +280,20 @@ def _dq_launcher(
     heads, pairs, bq, bk = query.size(1), problem.batch * query.size(1), config.block_q, config.block_k
     numbers = (
         *descriptors.strides(config.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
-        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, pairs, query_tiles,
-        launch.heads_together(key, problem.is_causal),
+        *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
+        pairs, query_tiles, launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bq), pointers=6)
-    constants = {"BIAS_GRADIENT": bias_gradient, "GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bq), pointers=8)
+    constants = {
+        "BIAS_GRADIENT": bias_gradient, "MASK_GRADIENT": mask_gradient, "GRADIENT_GAIN": config.gradient_gain,
+        **config.constants(problem),
+    }  # fmt: skip
     return Launcher(bwd_dq_kernel, (pairs * query_tiles,), operands, numbers, constants)
 
 
-def _dkdv_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor) -> Launcher:
+def _dkdv_launcher(
+    problem: Problem, grad: Tensor, grad_key: Tensor, grad_value: Tensor, mask_gradient: bool
+) -> Launcher:
     """Return the kernel that writes ``grad_key`` and ``grad_value`` [B, H_k, N_k, D]."""
     query, key, value = problem[:3]
     config = launch.dkdv_config(problem, grad, grad_key, grad_value)
@@ -262,10 +301,10 @@ def _dkdv_launcher(problem: Problem, grad: Tensor, grad_key: Tensor, grad_value:
     key_tiles = triton.cdiv(problem.n_k, bk)
     tensors = (query, key, value, grad, grad_key, grad_value)
     numbers = (
-        *descriptors.strides(config.tma, tensors), *descriptors.bias_strides(problem), heads, query.size(1) // heads,
-        problem.n_q, problem.n_k, problem.reach, pairs, key_tiles,
-        launch.heads_together(query, problem.is_causal),
+        *descriptors.strides(config.tma, tensors), *descriptors.bias_strides(problem),
+        *descriptors.mask_strides(problem), heads, query.size(1) // heads, problem.n_q, problem.n_k, problem.reach,
+        pairs, key_tiles, launch.heads_together(query, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bk, bk), pointers=5)
-    constants = {"GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bk, bk), pointers=7)
+    constants = {"MASK_GRADIENT": mask_gradient, "GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}
     return Launcher(bwd_dkdv_kernel, (pairs * key_tiles,), operands, numbers, constants)

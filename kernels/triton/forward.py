@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The forward kernel of the triton backend.
 
-Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B·H, tiles] float32.
+Q, O [B, H, n_q, D]; K, V [B, H / group, n_k, D]; bias [B, H] and mask [B, H, n_q, n_k] by strides;
+slopes [H]; sums [B·H, tiles] float32.
 One program computes one tile of BLOCK_Q queries of one head; q [BLOCK_Q, D_PAD], k and v [BLOCK_K, D_PAD].
 """
 
@@ -23,8 +24,8 @@ from . import launch, tiles, visible
 
 @triton.jit
 def _accumulate(
-    acc, q, K, V, b, h, start, stop, row, n_k, limit, window, shift, slope,
-    k_b, k_h, k_n, v_b, v_h, v_n, c_scale,
+    acc, q, K, V, mask, b, h, start, stop, row, n_k, limit, window, shift, slope,
+    k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     MASK: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr, GAIN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
@@ -35,8 +36,10 @@ def _accumulate(
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         k = tiles.load(K, b, h, column, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, TMA)
         s = tl.dot(q, k.T, input_precision="ieee")
-        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI), FORM, GAIN)
-        p = visible.apply_mask(p, rows, columns, limit, window, MASK)
+        m = visible.load_mask(mask, rows, columns, n_k, m_q, m_k, MASK)
+        x = tiles.shifted(s, rows, columns, c_scale, shift, slope, ALIBI)
+        p = tiles.weight(visible.add_mask(x, m, factor, MASK), FORM, GAIN)
+        p = visible.apply_mask(p, rows, columns, limit, window, m, MASK)
         v = tiles.load(V, b, h, column, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, TMA)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
     return acc
@@ -44,8 +47,8 @@ def _accumulate(
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
 def forward_kernel(
-    Q, K, V, O, bias, slopes, lengths, q_starts, k_starts, sums,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h,
+    Q, K, V, O, bias, slopes, mask, lengths, q_starts, k_starts, sums,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
     heads, group, n_q, n_k, window, pairs, query_tiles, together,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -66,22 +69,26 @@ def forward_kernel(
     K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)
     first = tile * BLOCK_Q
     row = first + n_k - n_q
+    mask = visible.mask_of_head(mask, b, h, n_k - n_q, m_b, m_h, m_q, RULES)
     q = tiles.load(Q, b, h, first, n_q, q_b, q_h, q_n, BLOCK_Q, D, D_PAD, TMA)
     acc = tl.zeros([BLOCK_Q, D_PAD], tl.float32)
     edges = visible.keys_of(row, limit, window, BLOCK_Q, BLOCK_K, RULES)
     if visible.WINDOW & RULES:
         acc = _accumulate(
-            acc, q, K, V, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
-            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, RULES, ALIBI, FORM, GAIN, TMA,
+            acc, q, K, V, mask, b, h // group, edges[0], edges[1], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+            RULES, ALIBI, FORM, GAIN, TMA,
         )  # fmt: skip
     acc = _accumulate(
-        acc, q, K, V, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
-        k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, 0, ALIBI, FORM, GAIN, TMA,
+        acc, q, K, V, mask, b, h // group, edges[1], edges[2], row, n_k, limit, window, shift, slope,
+        k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+        visible.TENSOR & RULES, ALIBI, FORM, GAIN, TMA,
     )  # fmt: skip
     if (visible.CAUSAL | visible.WINDOW | visible.LENGTHS) & RULES:
         acc = _accumulate(
-            acc, q, K, V, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
-            k_b, k_h, k_n, v_b, v_h, v_n, c_scale, D, D_PAD, BLOCK_Q, BLOCK_K, RULES, ALIBI, FORM, GAIN, TMA,
+            acc, q, K, V, mask, b, h // group, edges[2], edges[3], row, n_k, limit, window, shift, slope,
+            k_b, k_h, k_n, v_b, v_h, v_n, m_q, m_k, c_scale, factor, D, D_PAD, BLOCK_Q, BLOCK_K,
+            RULES, ALIBI, FORM, GAIN, TMA,
         )  # fmt: skip
     o = (acc * (1.0 / GAIN)).to(q.dtype)
     tiles.store(O, o, b, h, first, n_q, o_b, o_h, o_n, BLOCK_Q, D, D_PAD, TMA)
@@ -124,10 +131,10 @@ def _prepare(problem: Problem, output: Tensor, with_sums: bool) -> _Prepared:
     query_tiles = triton.cdiv(problem.n_q, bq)
     numbers = (
         *descriptors.strides(config.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
-        heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach, batch * heads, query_tiles,
-        launch.heads_together(key, problem.is_causal),
+        *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
+        batch * heads, query_tiles, launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
-    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq), pointers=6)
+    operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq), pointers=7)
     early = with_sums and device.overlaps(query.device)
     constants = {"SUMS": with_sums, "EARLY": early, **config.constants(problem)}
     launcher = Launcher(forward_kernel, (batch * heads * query_tiles,), operands, numbers, constants)

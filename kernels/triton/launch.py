@@ -12,8 +12,11 @@ from ..sigmoid_forms import EX2, PLAIN, TANH
 from . import tables
 from .tables import STATISTICS, Kernel, Tiles
 
-CAUSAL, WINDOW, LENGTHS, PACKED = 1, 2, 4, 8
-"""Rules of visibility, whose sum a kernel is compiled for."""
+CAUSAL, WINDOW, LENGTHS, PACKED, MASK, PAIRS, ADDED = (1 << bit for bit in range(7))
+"""Rules of visibility, whose sum a kernel is compiled for.
+
+MASK: there is a mask tensor. PAIRS: it differs between the rows of a tile. ADDED: it is floating, not boolean.
+"""
 TANH_BIAS = {torch.bfloat16: -9.2, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used; README.md holds the measurement."""
 WEIGHT_GAIN = {torch.float16: 2.0**15}
@@ -69,18 +72,27 @@ def sigmoid_form(problem: Problem, kernel: Kernel) -> int:
         return PLAIN
     if kernel != "forward" or problem.form == "accurate":
         return EX2
-    known = problem.bias is None and problem.alibi_slopes is None
+    added = problem.attn_mask is not None and problem.attn_mask.is_floating_point()
+    known = problem.bias is None and problem.alibi_slopes is None and not added
     return TANH if problem.form == "tanh" or (known and problem.bias_value >= TANH_BIAS[dtype]) else EX2
 
 
-def rules(problem: Problem) -> int:
-    """Return the rules of visibility that the kernels are compiled for."""
+def rules(problem: Problem, heads: int = 1) -> int:
+    """Return the rules of visibility that a kernel is compiled for whose tiles hold rows of ``heads`` heads."""
     return (
         CAUSAL * problem.is_causal
         + WINDOW * (problem.window is not None)
         + LENGTHS * (problem.key_lengths is not None)
         + PACKED * (problem.query_starts is not None)
+        + _mask_rules(problem.attn_mask, heads)
     )
+
+
+def _mask_rules(mask: Tensor | None, heads: int) -> int:
+    if mask is None:
+        return 0
+    differs = mask.size(2) > 1 or (mask.size(1) > 1 and heads > 1)
+    return MASK + PAIRS * differs + ADDED * mask.is_floating_point()
 
 
 def heads_together(shared: Tensor, is_causal: bool) -> int:
@@ -124,7 +136,8 @@ def split_config(problem: Problem) -> LaunchConfig:
     """Return the launch of the split-key forward kernel."""
     found, d_pad = device.capability(problem.query.device), tables.padded(problem.query.size(3))
     rows = problem.query.size(1) // problem.key.size(1) * problem.n_q
-    return _launch(problem, "forward", tables.split_tiles(found, problem.query.dtype, d_pad, rows), False)
+    tiles = tables.split_tiles(found, problem.query.dtype, d_pad, rows, problem.attn_mask is not None)
+    return _launch(problem, "forward", tiles, False)
 
 
 def dq_config(problem: Problem, grad: Tensor, grad_query: Tensor) -> LaunchConfig:

@@ -10,9 +10,12 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 SPLIT_TAKES = frozenset(
     {
         "bias", "bias_value", "scale", "is_causal", "deterministic", "form", "window", "alibi_slopes", "key_lengths",
+        "attn_mask",
     }
 )  # fmt: skip
-"""The fields of a ``Problem`` that the split-key kernel knows; the others know packed sequences too."""
+"""The fields of a ``Problem`` that the split-key kernel knows."""
+TAKES = SPLIT_TAKES | device.PACKED
+"""Those that the other kernels know."""
 OLDEST = (8, 0)
 """The oldest CUDA capability."""
 
@@ -28,7 +31,7 @@ def refusal(traits: Traits) -> Refusal | None:
         return Refusal(f"backend='triton' takes float16, bfloat16 and float32, got {traits.dtype}", False)
     if traits.head_dim % 8 or not 16 <= traits.head_dim <= 256:
         return Refusal(f"backend='triton' takes head dims 16 to 256 in multiples of 8, got {traits.head_dim}", False)
-    untaken = device.untaken("triton", SPLIT_TAKES | device.PACKED, traits.used)
+    untaken = device.untaken("triton", TAKES, traits.used)
     if untaken is not None:
         return untaken
     if traits.device.type == "cuda":

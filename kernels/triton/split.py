@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The split-key forward of the triton backend, for grids too small to fill the device, such as decoding.
 
-Q, O [B, H, n_q, D]; K, V [B, H / GROUP, n_k, D]; bias [B, H] by strides; slopes [H]; lengths [B];
+Q, O [B, H, n_q, D]; K, V [B, H / GROUP, n_k, D]; bias [B, H] by strides; slopes [H]; mask by strides; lengths [B];
 sums [B, H, n_q] and partial [B·H / GROUP, tiles, splits, ROWS, D] float32; arrived [B·H / GROUP·tiles] int32.
 
 The GROUP query heads that share a key head are packed into one tile, row r holding query r // GROUP of head
@@ -61,8 +61,8 @@ def _finish(
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "window", "chunk", "splits", "bias_b", "bias_h"])
 def split_kernel(
-    Q, K, V, O, bias, slopes, lengths, sums, partial, arrived,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h,
+    Q, K, V, O, bias, slopes, mask, lengths, sums, partial, arrived,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
     key_heads, n_q, n_k, window, chunk, splits,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -106,14 +106,19 @@ def split_kernel(
     if ALIBI:
         slope = -factor * tl.load(slopes + h, mask=inside, other=0.0)
     rows = (i + offset)[:, None]
+    mask = visible.mask_of_head(mask, b, key_head * GROUP, offset, m_b, m_h, m_q, RULES)
+    if visible.PAIRS & RULES:
+        mask += ((tile * BLOCK_Q + index) % GROUP).to(tl.int64)[:, None] * m_h
     acc = tl.zeros([BLOCK_Q, D_PAD], tl.float32)
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
         k = tiles.load(K, b, key_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
         s = tl.dot(q, k.T, input_precision="ieee")
-        p = tiles.weight(tiles.shifted(s, rows, columns, c_scale, shift[:, None], slope[:, None], ALIBI), FORM, GAIN)
-        p = visible.apply_mask(p, rows, columns, limit, window, RULES)
+        m = visible.load_mask(mask, rows, columns, n_k, m_q, m_k, RULES)
+        x = tiles.shifted(s, rows, columns, c_scale, shift[:, None], slope[:, None], ALIBI)
+        p = tiles.weight(visible.add_mask(x, m, factor, RULES), FORM, GAIN)
+        p = visible.apply_mask(p, rows, columns, limit, window, m, RULES)
         v = tiles.load(V, b, key_head, column, stop, v_b, v_h, v_n, BLOCK_K, D, D_PAD, False)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
 
@@ -167,7 +172,7 @@ def forward(problem: Problem, output: Tensor, measure: Measure | None, splits: i
         problem.key,
         problem.value,
         output,
-        *descriptors.per_sequence(problem)[:3],
+        *descriptors.per_sequence(problem)[:4],
         sums,
         partial,
         arrived,
@@ -185,14 +190,14 @@ def _prepare(problem: Problem, output: Tensor, with_sums: bool, splits: int | No
     rows = min(config.block_q, heads // key_heads * n_q)
     numbers = (
         *descriptors.strides(False, (query, key, value, output)), *descriptors.bias_strides(problem),
-        key_heads, n_q, problem.n_k, problem.reach, cut.chunk, cut.splits,
+        *descriptors.mask_strides(problem), key_heads, n_q, problem.n_k, problem.reach, cut.chunk, cut.splits,
     )  # fmt: skip
     constants = config.constants(problem) | {
         "GROUP": heads // key_heads, "ROWS": rows, "ONE": cut.splits == 1, "SUMS": with_sums,
-        "EARLY": with_sums and device.overlaps(query.device),
+        "EARLY": with_sums and device.overlaps(query.device), "RULES": launch.rules(problem, heads // key_heads),
     }  # fmt: skip
     del constants["TMA"]
     units = batch * key_heads * cut.tiles
     partial = 0 if cut.splits == 1 else units * cut.splits * rows * dim
-    launcher = Launcher(split_kernel, (cut.splits, batch * key_heads, cut.tiles), [None] * 10, numbers, constants)
+    launcher = Launcher(split_kernel, (cut.splits, batch * key_heads, cut.tiles), [None] * 11, numbers, constants)
     return _Prepared(config, (batch, heads, n_q) if with_sums else (0,), partial, units, launcher)

@@ -1,7 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The statistics kernels: sums of outputs, and measures of logits and weights over sampled query rows.
 
-Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] by strides; slopes [H]; sums [B, H, sum_parts], out [B, H, 9] float32;
+Q [B, H, n_q, D]; K [B, H_k, n_k, D]; bias [B, H] and mask by strides; slopes [H];
+valid [B, H, count] int32, the keys that a sampled row sees, where there is a mask;
+sums [B, H, sum_parts], out [B, H, 9] float32;
 partial [S·H, row_tiles, splits, 8] float32, columns: row mass, rows, Σ z, Σ z², pairs, saturated, dead, max z;
 arrived [S·H] int32, zeros before and after. Row r of ``count`` is query floor((r + offset)·n_q / count), exactly.
 EARLY: the kernel may begin while the forward runs, so it waits for the forward's end before it reads ``sums``, the only
@@ -43,7 +45,7 @@ def _edges(first, end, n_q, n_k, length, window, count, offset_steps, STEPS: tl.
 
 @triton.jit
 def _add(
-    sums, q, k, column, rows, lowest, limit, threshold, scale, shift, slope,
+    sums, q, k, mask, column, rows, lowest, limit, n_k, threshold, m_q, m_k, scale, shift, slope,
     RULES: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     """Add the measures over keys k, which begin at ``column``, to ``sums``, each [BLOCK_Q]."""
@@ -52,8 +54,11 @@ def _add(
     valid = columns < limit[:, None]
     if visible.WINDOW & RULES:
         valid = valid & (columns >= lowest[:, None])
+    m = visible.load_mask(mask, rows[:, None], columns, n_k, m_q, m_k, RULES)
+    if visible.MASK & RULES:
+        valid = valid & ~visible.hidden_by(m, RULES)
     s = tl.dot(q, k.T, input_precision="ieee")
-    z = tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI)
+    z = visible.add_mask(tiles.shifted(s, rows[:, None], columns, scale, 0.0, slope, ALIBI), m, 1.0, RULES)
     y = z + shift
     w = tiles.weight(y * NEGATIVE_LOG2E, FORM, 1.0)
     known = tl.where(valid, z, 0.0)
@@ -134,8 +139,8 @@ def sums_kernel(sums, out, sum_parts, EARLY: tl.constexpr):
     ]
 )  # fmt: skip
 def statistics_kernel(
-    Q, K, bias, slopes, lengths, q_starts, k_starts, sums, partial, arrived, out,
-    q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h,
+    Q, K, bias, slopes, mask, lengths, q_starts, k_starts, valid, sums, partial, arrived, out,
+    q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
     heads, group, n_q, n_k, window, batch, sequences, count, splits,
     offset_steps, scale, c_bias, dead, sum_parts,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
@@ -183,19 +188,30 @@ def statistics_kernel(
     if SPLIT == BLOCK_K:  # no loop: keys are asked for before anything waits for queries
         k = tiles.load(K, b, kv_head, first, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
     q = tl.where(inside, q, 0.0)
+    mask = visible.mask_of_head(mask, b, h, n_k - n_q, m_b, m_h, m_q, RULES)
     zero = tl.zeros([BLOCK_Q], tl.float32)
     seen = (zero, zero, zero, zero, zero, zero - float("inf"))
-    threshold = dead / tl.maximum(limit - lowest, 1).to(tl.float32)
+    keys_seen = limit - lowest
+    pairs_seen = tl.maximum(0, tl.minimum(limit, first + SPLIT) - tl.maximum(lowest, first))
+    if visible.MASK & RULES:  # counted before, since one program sees only a part of a row
+        keys_seen = tl.load(valid + (b * heads + h).to(tl.int64) * count + index, mask=index < count, other=0)
+        pairs_seen = tl.where(split == 0, keys_seen, 0)
+    threshold = dead / tl.maximum(keys_seen, 1).to(tl.float32)
     if SPLIT == BLOCK_K:
-        seen = _add(seen, q, k, first, rows, lowest, limit, threshold, scale, shift, slope, RULES, ALIBI, FORM)
+        seen = _add(
+            seen, q, k, mask, first, rows, lowest, limit, n_k, threshold, m_q, m_k, scale, shift, slope,
+            RULES, ALIBI, FORM,
+        )  # fmt: skip
     else:
         for column in range(first, tl.minimum(first + SPLIT, stop), BLOCK_K):
             column = tl.multiple_of(column, BLOCK_K)
             k = tiles.load(K, b, kv_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
-            seen = _add(seen, q, k, column, rows, lowest, limit, threshold, scale, shift, slope, RULES, ALIBI, FORM)
+            seen = _add(
+                seen, q, k, mask, column, rows, lowest, limit, n_k, threshold, m_q, m_k, scale, shift, slope,
+                RULES, ALIBI, FORM,
+            )  # fmt: skip
     mass, total, squares, saturated, dead_weights, largest = seen
-    pairs_seen = tl.maximum(0, tl.minimum(limit, first + SPLIT) - tl.maximum(lowest, first)).to(tl.float32)
-    rows_seen = tl.where(split == 0, 1.0, 0.0) * (limit > lowest).to(tl.float32)
+    rows_seen = tl.where(split == 0, 1.0, 0.0) * (keys_seen > 0).to(tl.float32)
     parts = tl.num_programs(1) * splits
     part = partial + (pair.to(tl.int64) * parts + row_tile * splits + split) * 8
     tl.store(part, tl.sum(mass))
@@ -203,7 +219,7 @@ def statistics_kernel(
     total_logit, largest_logit = tl.sum(total), tl.max(largest)
     tl.store(part + 2, total_logit)
     tl.store(part + 3, tl.sum(squares))
-    tl.store(part + 4, tl.sum(pairs_seen))
+    tl.store(part + 4, tl.sum(pairs_seen.to(tl.float32)))
     tl.store(part + 5, tl.sum(saturated))
     tl.store(part + 6, tl.sum(dead_weights))
     # A maximum passes over NaN; the sum does not.

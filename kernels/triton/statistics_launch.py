@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import device
 from ..auxiliary import DEAD, OFFSET_STEPS
 from ..cache import memoize
+from ..eager import reference
 from ..launching import completion_counters, descriptors
 from ..launching.launcher import Launcher
 from ..problem import Problem
@@ -67,10 +68,11 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
     )
     partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
     arrived = completion_counters.counters(query.device, prepared.partial[0], "statistics")
+    valid = None if problem.attn_mask is None else reference.keys_of_sampled_rows(problem, rows, offset)
 
     def measure(sums: Tensor) -> Tensor:
         prepared.launcher(
-            (query, problem.key, *descriptors.per_sequence(problem), sums, partial, arrived, measured),
+            (query, problem.key, *descriptors.per_sequence(problem), valid, sums, partial, arrived, measured),
             int(offset * OFFSET_STEPS), float(problem.scale), float(problem.bias_value), DEAD, _parts(sums),
         )  # fmt: skip
         return measured
@@ -98,8 +100,9 @@ def _prepare(problem: Problem, rows: int, sequences: int, early: bool) -> _Prepa
     split_keys = launch.split_keys(config)
     row_tiles, splits = max(1, triton.cdiv(count, config.block_q)), max(1, triton.cdiv(problem.n_k, split_keys))
     numbers = (
-        *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem), heads, heads // key.size(1),
-        problem.n_q, problem.n_k, problem.reach, batch, sequences, count, splits,
+        *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem),
+        *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
+        batch, sequences, count, splits,
     )  # fmt: skip
     constants = {
         "D": query.size(3), "D_PAD": config.d_pad, "BLOCK_Q": config.block_q, "BLOCK_K": config.block_k,
@@ -110,5 +113,5 @@ def _prepare(problem: Problem, rows: int, sequences: int, early: bool) -> _Prepa
     grid = (sequences * heads, row_tiles, splits)
     return _Prepared(
         (sequences * heads, row_tiles * splits, 8),
-        Launcher(statistics_kernel, grid, [None] * 11, numbers, constants),
+        Launcher(statistics_kernel, grid, [None] * 13, numbers, constants),
     )

@@ -79,8 +79,13 @@ _SPLIT: dict[tuple[str, bool], dict[int, Tiles]] = {
 """Launch tables of the split-key forward for the 16-bit types, by device family and whether a tile has few rows."""
 
 
-def split_tiles(found: tuple[int, int], dtype: torch.dtype, d_pad: int, rows: int) -> Tiles:
-    """Return the pinned launch of the split-key forward of ``rows`` packed rows; 16 rows or less take a tile of 16."""
+def split_tiles(found: tuple[int, int], dtype: torch.dtype, d_pad: int, rows: int, masked: bool) -> Tiles:
+    """Return the pinned launch of the split-key forward of ``rows`` packed rows; 16 rows or less take a tile of 16.
+
+    masked: with a mask tensor, large tiles take eight warps, of which four would spill.
+    """
     table = _FULL["forward"] if dtype == torch.float32 else _SPLIT[family(found), rows <= 32]
     entry = next(entry for most, entry in table.items() if d_pad <= most)
+    if masked and rows > 32 and dtype != torch.float32:
+        return entry._replace(block_k=min(entry.block_k, 64), warps=8)
     return entry._replace(block_q=16) if rows <= 16 else entry

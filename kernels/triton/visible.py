@@ -1,18 +1,23 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Visibility: the keys that a tile of queries sees, the queries that see a tile of keys, and the mask.
 
-``RULES`` is what a kernel is compiled for: the sum of CAUSAL, WINDOW, LENGTHS and PACKED.
+``RULES`` is what a kernel is compiled for, the sum of the rules of ``launch``.
 i' is a query's position among the keys; a key j is valid if j < limit, j <= i' (CAUSAL), and j > i' − window (WINDOW
 and CAUSAL) or |i' − j| < window (WINDOW alone). Tiles are visited in three ranges between four edges: masked, clear and
-masked again; nothing outside them is visited.
+masked again; nothing outside them is visited. A mask tensor (MASK) is applied to every tile that is visited.
 """
 
 import triton
 import triton.language as tl
 
+from ..eager import reference
 from . import launch
 
 CAUSAL, WINDOW, LENGTHS, PACKED = map(tl.constexpr, (launch.CAUSAL, launch.WINDOW, launch.LENGTHS, launch.PACKED))
+MASK, PAIRS, ADDED = map(tl.constexpr, (launch.MASK, launch.PAIRS, launch.ADDED))
+TENSOR = tl.constexpr(launch.MASK + launch.PAIRS + launch.ADDED)
+"""The rules of a mask tensor, which hold in clear tiles too."""
+HIDDEN = tl.constexpr(reference.HIDDEN)
 
 
 @triton.jit
@@ -85,7 +90,47 @@ def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_
 
 
 @triton.jit
-def apply_mask(p, rows, columns, limit, window, RULES: tl.constexpr):
+def mask_of_head(mask, b, h, offset, m_b, m_h, m_q, RULES: tl.constexpr):
+    """Return the pointer to the mask of head h of sequence b, key 0, and the query at position 0."""
+    if PAIRS & RULES:
+        return mask + (b.to(tl.int64) * m_b + h.to(tl.int64) * m_h - (tl.full([], 0, tl.int64) + offset) * m_q)
+    elif MASK & RULES:
+        return mask + (b.to(tl.int64) * m_b + h.to(tl.int64) * m_h)
+    else:
+        return 0
+
+
+@triton.jit
+def load_mask(mask, rows, columns, n_k, m_q, m_k, RULES: tl.constexpr):
+    """Return the mask of queries at positions ``rows`` and keys ``columns``, or of the keys alone; 0 past the end."""
+    if PAIRS & RULES:
+        at = rows.to(tl.int64) * m_q + columns.to(tl.int64) * m_k
+        return tl.load(mask + at, mask=(rows < n_k) & (columns < n_k), other=0)
+    elif MASK & RULES:
+        return tl.load(mask + columns.to(tl.int64) * m_k, mask=columns < n_k, other=0)
+    else:
+        return 0
+
+
+@triton.jit
+def add_mask(x, mask, factor, RULES: tl.constexpr):
+    """Return factor·(z + b), plus factor times what a floating mask adds; what it hides is cut, to stay finite."""
+    if ADDED & RULES:
+        x += tl.maximum(mask.to(tl.float32), HIDDEN, propagate_nan=tl.PropagateNan.ALL) * factor
+    return x
+
+
+@triton.jit
+def hidden_by(mask, RULES: tl.constexpr):
+    """Return where a mask tensor hides pairs."""
+    if ADDED & RULES:
+        return mask.to(tl.float32) <= HIDDEN
+    else:
+        return mask == 0
+
+
+@triton.jit
+def apply_mask(p, rows, columns, limit, window, mask, RULES: tl.constexpr):
     """Return ``p`` where the key ``columns`` is valid for the query at position ``rows``, else 0."""
     if CAUSAL & RULES:
         p = tl.where(columns <= rows, p, 0.0)
@@ -96,4 +141,6 @@ def apply_mask(p, rows, columns, limit, window, RULES: tl.constexpr):
         p = tl.where(distance < window, p, 0.0)
     if LENGTHS & RULES:
         p = tl.where(columns < limit, p, 0.0)
+    if MASK & RULES:
+        p = tl.where(hidden_by(mask, RULES), 0.0, p)
     return p

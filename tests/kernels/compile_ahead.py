@@ -32,7 +32,9 @@ def forward_and_statistics(p: Problem, rows: int) -> None:
 
 
 def gradients(p: Problem, grad: torch.Tensor) -> None:
-    grads = torch.empty_like(p.query), torch.empty_like(p.key), torch.empty_like(p.value)
+    grads = [torch.empty_like(p.query), torch.empty_like(p.key), torch.empty_like(p.value)]
+    if p.attn_mask is not None and p.attn_mask.is_floating_point():
+        grads.append(torch.empty_like(p.attn_mask))
     backward.backward(p, grad, grads, p.bias is not None and p.bias.dim() == 1)
 
 
@@ -65,6 +67,13 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 64, "bias": "tensor", "causal": False, "window": 128}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": False, "lengths": True}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, ("forward", "backward", "statistics")),
+        ({"dim": 64, "bias": "sequence", "causal": True, "mask": (1, 1, 1, 256)}, tuple(CALLS)),
+        ({"dim": 128, "bias": "tensor", "causal": False, "mask": (1, 1, 1, 256), "added": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "sequence", "causal": True, "mask": (1, 1, 1, 256)}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": True, "mask": (1, 1, 1, 256), "added": True}, ATTENTION),
+        ({"dim": 64, "bias": "tensor", "causal": False, "mask": (1, 4, 256, 256), "added": True}, tuple(CALLS)),
+        ({"dim": 128, "bias": "sequence", "causal": False, "mask": (1, 1, 256, 256)}, ATTENTION),
+        ({"dim": 128, "bias": "tensor", "causal": False, "mask": (1, 1, 256, 256), "added": True}, ATTENTION),
     ],
     (8, 0): [
         ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
@@ -80,7 +89,7 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
 
 def problem(
     dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False, window=None, lengths=False,
-    packed=False,
+    packed=False, mask=None, added=False,
 ) -> tuple[Problem, torch.Tensor]:  # fmt: skip
     def tensor(heads):
         return torch.empty(1, 1 if broadcast else heads, 256, dim, dtype=dtype).expand(1, heads, 256, dim)
@@ -92,7 +101,9 @@ def problem(
     longest = 256 if packed else 0
     tensors = tensor(4), tensor(key_heads), tensor(key_heads)
     rules = (causal, window, key_lengths, starts, starts, longest, longest)
-    return Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules), tensor(4)
+    attn_mask = None if mask is None else torch.zeros(mask, dtype=torch.bfloat16 if added else torch.bool)
+    made = Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules, attn_mask=attn_mask)
+    return made, tensor(4)
 
 
 def compile_for(capability: tuple[int, int]) -> Iterator[tuple[str, dict[str, Any], Any]]:

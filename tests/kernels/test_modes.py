@@ -84,14 +84,14 @@ def test_activation_checkpointing_changes_no_bit(backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_lengths_and_windows_compile_to_one_graph(backend):
-    def call(query, key, value, given):
+def test_lengths_windows_and_masks_compile_to_one_graph(backend):
+    def call(query, key, value, mask, given):
         options = {"key_lengths": given, "window": 5, "is_causal": True, "return_aux": AuxRequest(3, sequences=1)}
-        return sigmoid_attention(query, key, value, backend=backend, **options)
+        return sigmoid_attention(query, key, value, attn_mask=mask, backend=backend, **options)
 
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
     for n in (9, 12):
-        leaves = draw(n)
+        leaves = [*draw(n), torch.randn(2, 1, 1, n, device=DEVICE, requires_grad=True)]
         (output, aux), (expected, wanted) = compiled(*leaves, lengths(n, 4)), call(*leaves, lengths(n, 4))
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(aux.statistics, wanted.statistics)
@@ -102,15 +102,19 @@ def test_lengths_and_windows_compile_to_one_graph(backend):
 
 
 @fused
-def test_operators_pass_opcheck_on_lengths_and_packed_sequences():
+def test_operators_pass_opcheck_on_lengths_packed_sequences_and_masks():
     tensors, per_sequence = draw(requires_grad=False), torch.zeros(2, 1, device=DEVICE)
     padded = Problem(*tensors, per_sequence, 0.0, None, 0.25, True, 4, lengths(12, 5))
     starts = lengths(0, 3, 7, 12)
     one = [tensor[:1] for tensor in tensors]
     packed = Problem(*one, None, -1.0, None, 0.25, True, None, None, starts, starts, 5, 5)
     quick = ("test_schema", "test_faketensor")  # what depends on the fields; test_ops runs the rest
-    for problem in (padded, packed):
-        torch.library.opcheck(ops.backward_op, (problem.query.clone(), *problem, False, "triton"), test_utils=quick)
+    masked = Problem(*tensors, per_sequence, scale=0.25, attn_mask=torch.randn(2, 1, 1, 12, device=DEVICE))
+    for problem in (padded, packed, masked):
+        gradients = (False, problem.attn_mask is not None)
+        torch.library.opcheck(
+            ops.backward_op, (problem.query.clone(), *problem, *gradients, "triton"), test_utils=quick
+        )
         sums = torch.zeros(problem.batch, 2, device=DEVICE)
         torch.library.opcheck(ops.row_statistics_op, (*problem, sums, 3, 0.5, 1), test_utils=quick)
         leaves = problem._replace(query=problem.query.clone().requires_grad_())

@@ -39,7 +39,7 @@ def test_the_forward_operator_passes_opcheck(bias, slopes, causal, sample):
 def test_the_other_operators_pass_opcheck():
     query, key, value = draw(requires_grad=False)
     problem = Problem(query, key, value, per_head(requires_grad=False), 0.0, None, 0.25, True)
-    torch.library.opcheck(ops.backward_op, (query.clone(), *problem, True, "triton"))
+    torch.library.opcheck(ops.backward_op, (query.clone(), *problem, True, False, "triton"))
     torch.library.opcheck(ops.row_statistics_op, (*problem, torch.zeros(1, 2, device=DEVICE), 4, 0.5, 1))
 
 
