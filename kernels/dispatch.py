@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import choice, observe, ops, validation
+from . import choice, observe, ops, validation, visibility
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
@@ -138,7 +138,7 @@ def _most_keys(query: Tensor, key: Tensor, options: Options, packed: Packed) -> 
     lengths, mask = options["key_lengths"], _mask(query, key, options)
     if mask is None:
         return lengths
-    valid = reference.shown(mask)
+    valid = visibility.shown(mask)
     if lengths is not None:
         valid = valid & (torch.arange(key.size(2), device=key.device) < lengths[:, None, None, None])
     return valid.sum(-1).amax((1, 2)).expand(query.size(0))

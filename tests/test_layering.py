@@ -189,6 +189,7 @@ KERNEL_LAYERS = (
         "device",
         "sigmoid_forms",
         "problem",
+        "visibility",
         "options",
         "auxiliary",
         "observe",

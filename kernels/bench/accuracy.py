@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import visibility
 from ..api import sigmoid_attention
 from ..eager import reference
 
@@ -134,12 +135,12 @@ def _visible(case: Case) -> Tensor | None:
     n_q, n_k = case.query.size(2), case.key.size(2)
     positions = torch.arange(n_q, device=case.query.device) + (n_k - n_q)
     stop = None if case.key_lengths is None else case.key_lengths[:, None, None]
-    valid = reference.visible_keys(positions, n_k, case.is_causal, case.window, stop=stop)
+    valid = visibility.visible_keys(positions, n_k, case.is_causal, case.window, stop=stop)
     if valid is not None and valid.dim() == 3:
         valid = valid[:, None]
     if case.attn_mask is None:
         return valid
-    shown = reference.shown(case.attn_mask)
+    shown = visibility.shown(case.attn_mask)
     return shown if valid is None else valid & shown
 
 

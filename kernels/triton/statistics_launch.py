@@ -14,10 +14,9 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import device
+from .. import device, visibility
 from ..auxiliary import DEAD, OFFSET_STEPS
 from ..cache import memoize
-from ..eager import reference
 from ..launching import completion_counters, descriptors
 from ..launching.launcher import Launcher
 from ..problem import Problem
@@ -68,7 +67,7 @@ def begin(problem: Problem, rows: int, offset: float, sequences: int, early: boo
     )
     partial = torch.empty(prepared.partial, dtype=torch.float32, device=query.device)
     arrived = completion_counters.counters(query.device, prepared.partial[0], "statistics")
-    valid = None if problem.attn_mask is None else reference.keys_of_sampled_rows(problem, rows, offset)
+    valid = None if problem.attn_mask is None else visibility.keys_of_sampled_rows(problem, rows, offset)
 
     def measure(sums: Tensor) -> Tensor:
         prepared.launcher(

@@ -10,14 +10,14 @@ masked again; nothing outside them is visited. A mask tensor (MASK) is applied t
 import triton
 import triton.language as tl
 
-from ..eager import reference
+from .. import visibility
 from . import launch
 
 CAUSAL, WINDOW, LENGTHS, PACKED = map(tl.constexpr, (launch.CAUSAL, launch.WINDOW, launch.LENGTHS, launch.PACKED))
 MASK, PAIRS, ADDED = map(tl.constexpr, (launch.MASK, launch.PAIRS, launch.ADDED))
 TENSOR = tl.constexpr(launch.MASK + launch.PAIRS + launch.ADDED)
 """The rules of a mask tensor, which hold in clear tiles too."""
-HIDDEN = tl.constexpr(reference.HIDDEN)
+HIDDEN = tl.constexpr(visibility.HIDDEN)
 
 
 @triton.jit

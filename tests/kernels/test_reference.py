@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stabmon.kernels import STATISTICS, AuxRequest, sigmoid_attention
+from stabmon.kernels import STATISTICS, AuxRequest, sigmoid_attention, visibility
 from stabmon.kernels.eager import reference
 from stabmon.kernels.problem import Problem
 
@@ -178,7 +178,7 @@ def test_the_gradient_of_a_floating_mask_matches_finite_differences(shape):
 def test_statistics_are_those_of_the_sampled_rows():
     query, key = draw(1, 2, 12, 4), draw(1, 2, 20, 4)
     bias = torch.tensor([-1.0, -2.0], dtype=torch.float64)
-    rows = reference.sampled_rows(12, 4, 0.5, query.device)
+    rows = visibility.sampled_rows(12, 4, 0.5, query.device)
     assert rows.tolist() == [1, 4, 7, 10]
     found = reference.row_statistics(Problem(query, key, key, bias, 0.0, None, 0.5, True), 4, 0.5)
     for h in range(2):
@@ -206,7 +206,7 @@ def test_statistics_are_named_once_each():
 
 @pytest.mark.parametrize(("length", "rows", "offset"), [(7, 3, 0.0), (7, 3, 0.999), (5, 64, 0.3), (131072, 64, 0.7)])
 def test_sampled_rows_lie_one_in_each_stratum(length, rows, offset):
-    sampled = reference.sampled_rows(length, rows, offset, torch.device("cpu"))
+    sampled = visibility.sampled_rows(length, rows, offset, torch.device("cpu"))
     count = min(length, rows)
     edges = torch.arange(count + 1, dtype=torch.float64) * length / count
     assert len(sampled.unique()) == count
