@@ -53,7 +53,7 @@ function evidence(cells) {
 
 /** A change in words: its title, value and setting. */
 function setting(fix) {
-  const value = fix.value === null ? "" : ` ${number(fix.value, 4)}`;
+  const value = fix.value === null ? "" : ` ${fix.kind === "learning_rate" ? "x " : ""}${number(fix.value, 4)}`;
   return `${fix.title || words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
 }
 

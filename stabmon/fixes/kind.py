@@ -56,6 +56,8 @@ class FixKind(ABC):
     """True if a model that is being trained can be changed so; False where the result is another model."""
     bounds_updates: ClassVar[bool] = False
     """True if it is enough at a learning rate whose steps outgrow the weights; other fixes then bring QK norm along."""
+    is_factor: ClassVar[bool] = False
+    """True if its value multiplies the setting; it is then shown as "x 0.3" and not as "= 0.3"."""
     for_every_layer: ClassVar[bool] = False
     """True if a fix without a module is meant for every layer."""
 

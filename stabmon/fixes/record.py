@@ -54,9 +54,12 @@ class Fix(Change):
     def __str__(self) -> str:
         if self.made_of:
             return ", with ".join(map(str, self.made_of))
-        value = "" if self.value is None else f" = {number(self.value, 4)}"
+        value = "" if self.value is None else f" {self._sign()} {number(self.value, 4)}"
         setting = "" if self.setting is None else f" = {self.setting}"
         return f"{self.title or self.kind}{value}{setting}{self._place()}"
+
+    def _sign(self) -> str:
+        return "x" if registry.is_registered(self.kind) and registry.find(self.kind).is_factor else "="
 
     def _place(self) -> str:
         if self.module:

@@ -28,8 +28,8 @@ def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[
 
     What it checks: the twin ratio (attention norm over that of softmax on the same q, k, v) against
         ``limits.twin_ratio_max`` where preflight measured it; else the row mass in the first ``limits.first_steps``
-        steps against ``limits.row_mass_max``. Layers whose LayerScale keeps the branch ratio under
-        ``limits.tamed_branch_ratio_max`` are not flagged.
+        steps, from the first sample on, against ``limits.row_mass_max``. Layers whose LayerScale keeps the branch ratio
+        under ``limits.tamed_branch_ratio_max`` are not flagged.
     Why it matters: a row of sigmoid attention is not normalised. With b = 0 it sums to about n/2, the output is
         hundreds of times too large, and the loss looks normal: at step 50 it was within 0.06 of the loss with softmax,
         at step 250 it was 0.6 nats worse.
@@ -54,8 +54,14 @@ def large_initial_attention_norm(run: Run, limits: AttentionLimits) -> Iterator[
                 hit,
                 partial(_explain_large, run, hit, attention),
                 partial(suggested_fixes.for_large_start, run, attention),
-                opens=run.step < limits.first_steps,
+                opens=run.step < limits.first_steps and _began_large(run, hit),
             )
+
+
+def _began_large(run: Run, hit: Hit) -> bool:
+    """Return whether a layer was over the limit at its first sample; what a step makes large is no start."""
+    series = run.series(hit.metric)
+    return not bool((series.first[series.within(hit.layer)] <= hit.limit).all())
 
 
 def _tamed(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
@@ -102,9 +108,9 @@ def starved_rows(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
         ``limits.starved_heads_min`` of a layer's heads must be under it within the first ``limits.first_steps`` steps,
         at the first sample or for ``limits.confirmations`` samples in a row. Later no finding opens: heads that become
         inactive by learning are normal. Without a causal mask the finding is information, until that share of heads has
-        been below the limit for ``limits.starved_samples`` samples from the first on, while the branch ratio is under
-        ``limits.dead_branch_ratio_max``, no head of any layer has a row mass of ``limits.recovered_row_mass_min`` and
-        the loss is above ``limits.learnt_share_max`` of its start.
+        been below ``limits.unmasked_row_mass_max`` for ``limits.starved_samples`` samples from the first on, while the
+        branch ratio was measured and is under ``limits.dead_branch_ratio_max``, no head of any layer has a row mass of
+        ``limits.recovered_row_mass_min`` and the loss is above ``limits.learnt_share_max`` of its start.
     Why it matters: the attention then adds nothing to the stream, its gradients are as small, and the model trains as
         if it had no attention: 1.84 instead of 1.64 nats after 250 steps with b four below -log n. The loss curve does
         not show it. In a causal model attention is the only path between tokens. Other models may not need it, such as
@@ -157,8 +163,8 @@ def _stays_starved(run: Run, attention: Attention, limits: AttentionLimits) -> b
     if (series.now >= limits.recovered_row_mass_min).any():
         return False
     past = series.past(int(limits.starved_samples))[:, series.within(attention.layer)]
-    starved = float((past < limits.row_mass_min).all(axis=0).mean())
-    return starved >= limits.starved_heads_min and (ratio is None or ratio < limits.dead_branch_ratio_max)
+    starved = float((past < limits.unmasked_row_mass_max).all(axis=0).mean())
+    return starved >= limits.starved_heads_min and ratio is not None and ratio < limits.dead_branch_ratio_max
 
 
 def _explain_starved(run: Run, hit: Hit, attention: Attention) -> Explanation:

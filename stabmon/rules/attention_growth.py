@@ -10,7 +10,9 @@ from stabmon.findings import Reading
 from stabmon.formatting import number
 from stabmon.records import Attention, Evidence, Severity
 from stabmon.rules import suggested_fixes
+from stabmon.rules.baseline import falls, has_learnt
 from stabmon.rules.families import AttentionLimits
+from stabmon.rules.observed_norms import has_hybrid_norm, has_qk_norm
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.view import HOLD, Hit, Limit, Run
@@ -32,7 +34,9 @@ def logit_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]:
         logit against ``limits.logit_max`` (softmax: ``limits.softmax_logit_max``). Each must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
         row. It is information with QK norm, which bounds the logits; while the branch ratio, where it is recorded, is
-        under ``limits.grown_branch_ratio_min``; and with softmax up to ``limits.softmax_harmful_logit_min``.
+        under ``limits.grown_branch_ratio_min``, or with hybrid norm has not grown ``limits.logit_growth_min``-fold;
+        without a causal mask while the loss falls, by the medians of ``limits.learning_samples`` samples, or is under
+        ``limits.learnt_share_max`` of its start; and with softmax up to ``limits.softmax_harmful_logit_min``.
     Why it matters: -log n is right at the start only. A row sums to exp(s²/2) for logits of standard deviation s, 6.8
         at s = 2 and 116 at s = 4 (n = 4096), and a single logit of log n has weight 0.5, so limits known from softmax
         are reached far too late.
@@ -73,18 +77,27 @@ def _is_harmless(run: Run, attention: Attention, logit: float, limits: Attention
     """Return whether growth that allows a logit of this size is known to be harmless, or is so far."""
     if not suggested_fixes.is_sigmoid(attention):
         return logit < limits.softmax_harmful_logit_min
-    return attention.qk_norm or _is_in_proportion(run, attention, limits)
+    return has_qk_norm(run, attention) or _is_in_proportion(run, attention, limits)
 
 
 def _is_in_proportion(run: Run, attention: Attention, limits: AttentionLimits) -> bool:
     """Return whether, in one of the last samples, the branch was not large compared with the stream.
 
-    False where the branch ratio is not recorded.
+    Hybrid norm gives the branch one size: beside a small embedding it is large by design, and only what has grown since
+    counts. Without a causal mask attention may sharpen as it likes while the loss falls. False where neither branch
+    ratio nor loss is recorded.
     """
+    if attention.is_causal is False and (
+        falls(run, max(1, min(limits.learning_samples, run.samples // 2))) or has_learnt(run, limits.learnt_share_max)
+    ):
+        return True
     series = run.series("branch_ratio")
     where = series.within(attention.layer)
     recent = np.append(series.past(int(limits.confirmations) - 1)[:, where], series.now[where])
-    return bool((recent < limits.grown_branch_ratio_min).any())
+    largest: Limit = limits.grown_branch_ratio_min
+    if has_hybrid_norm(run, attention) and where.stop > where.start:
+        largest = max(largest, limits.logit_growth_min * float(np.nan_to_num(series.start[where]).max()))
+    return bool((recent < largest).any())
 
 
 def _is_softmax(run: Run, layer: str | None) -> float:
@@ -130,8 +143,8 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Observati
 
     What it checks: the share of weights above 0.5 against ``limits.saturated_fraction_max``; it must also be
         ``limits.logit_growth_min`` times its value at the run's own start, for ``limits.confirmations`` samples in a
-        row. It is information with QK norm, which bounds the logits, and while the branch ratio, where it is recorded,
-        is under ``limits.grown_branch_ratio_min``.
+        row. It is information with QK norm, which bounds the logits, and where ATT003 is for the branch ratio or the
+        loss.
     Why it matters: a sigmoid near one has almost no gradient, so the weight of such a pair of tokens no longer changes,
         and with a tenth of n weights near one the row sums to n/10.
     Suggested fix: the bias, where it is learnable and has moved away from -log n; else QK norm, hybrid norm from n =
@@ -149,7 +162,7 @@ def saturated_attention(run: Run, limits: AttentionLimits) -> Iterator[Observati
         if attention is not None and suggested_fixes.is_sigmoid(attention):
             explain = partial(_explain_saturated, run, hit, attention)
             fixes = partial(suggested_fixes.for_saturated, run, attention)
-            severity = Severity.INFO if attention.qk_norm or _is_in_proportion(run, attention, limits) else None
+            severity = Severity.INFO if _is_harmless(run, attention, 0.0, limits) else None
             yield Observation(hit, explain, fixes, confirmations=limits.confirmations, severity=severity)
 
 
@@ -173,8 +186,7 @@ def attention_norm_growth(run: Run, limits: AttentionLimits) -> Iterator[Observa
 
     What it checks: each head's attention norm against ``limits.norm_growth_max`` times its mean over the first five
         samples, for ``limits.confirmations`` samples in a row. Layers that were starved at the start
-        (``limits.row_mass_min``) are left out. It is information while the branch ratio, where it is recorded, is under
-        ``limits.grown_branch_ratio_min``.
+        (``limits.row_mass_min``) are left out. It is information where ATT003 is for the branch ratio or the loss.
     Why it matters: at a high learning rate it grew by four orders of magnitude in every run without QK norm, and by a
         factor of 8 with it; loss and gradient norm did not differ until the end.
     Suggested fix: QK norm; from n = 4096 on hybrid norm as well; where the model has them, a lower learning rate.
@@ -267,7 +279,7 @@ def query_key_growth(run: Run, limits: AttentionLimits) -> Iterator[Observation]
 
 def _inverse_root(run: Run, layer: str | None) -> float:
     attention = run.attention(layer)
-    return math.nan if attention is None or attention.qk_norm else 1 / math.sqrt(attention.head_dim)
+    return math.nan if attention is None or has_qk_norm(run, attention) else 1 / math.sqrt(attention.head_dim)
 
 
 def _explain_query_key(run: Run, hit: Hit) -> Explanation:

@@ -1,6 +1,7 @@
 """Robust baselines of a series of one number a step, to separate a spike from noise."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,20 +28,22 @@ class Spike(NamedTuple):
     """It has not lasted, and there were few others in the window."""
 
 
-def spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float, least: float = 0.0) -> Spike | None:
+def spike(
+    run: Run, metric: str, limits: SpikeLimits, spread_floor: float, least: Callable[[float], float] = lambda usual: 0.0
+) -> Spike | None:
     """Return the spike that the newest value of the run-level ``metric`` is, or None.
 
-    spread_floor: smallest robust standard deviation, as a share of the median.
-    least: smallest distance from the median that counts.
+    spread_floor: smallest robust standard deviation, as a share of the median where that is positive.
+    least: from the median, the smallest distance from it that counts.
     """
     found = _window(run, metric, limits, 1 + HOLD * limits.deviations_max * spread_floor)
     if found is None:
         return None
     now, usable = found
     usual = median(usable)
-    spread = max(NORMAL * median(np.abs(usable - usual)), spread_floor * abs(usual))
-    distance = max(limits.deviations_max * spread, least)
-    if distance <= 0:
+    spread = max(NORMAL * median(np.abs(usable - usual)), spread_floor * usual)
+    distance = max(limits.deviations_max * spread, least(usual))
+    if distance <= 0 or spread <= 0:
         return None
     # In deviations, not in the value: 0.8 of a loss's limit is below its usual value, and no spike would ever be over.
     hits = run.series(metric).over(np.array([(now - usual) / distance]), usual + distance)
@@ -56,7 +59,7 @@ def log_spike(run: Run, metric: str, limits: SpikeLimits, spread_floor: float, l
     least: smallest value that counts, however small the usual ones are.
     """
     found = _window(run, metric, limits, math.exp(HOLD * limits.deviations_max * spread_floor))
-    if found is None or not (found[1] > 0).any():
+    if found is None or not (found[0] > 0 and (found[1] > 0).any()):
         return None
     now, usable = found[0], found[1][found[1] > 0]
     logs = np.log(usable)
@@ -76,7 +79,11 @@ def loss_spike(run: Run, limits: LossLimits) -> Spike | None:
     series = run.series("loss")
     if not series.spots:
         return None
-    least = max(limits.rise_min, limits.rise_of_start_min * abs(float(np.nan_to_num(series.start[0]))))
+    start = float(np.nan_to_num(series.start[0]))
+
+    def least(usual: float) -> float:
+        return max(limits.rise_min, limits.rise_of_start_min * max(start, start - usual))
+
     return spike(run, "loss", limits, limits.spread_floor, least)
 
 
@@ -131,23 +138,29 @@ def falls(run: Run, lasting: int) -> bool:
 
 
 def has_learnt(run: Run, share: float) -> bool:
-    """Return whether the loss, by the median of its last 8 samples, has fallen under ``share`` of the run's start."""
+    """Return whether the loss, by the median of its last 8 samples, has fallen under ``share`` of the run's start.
+
+    False where it was not positive at the start: such a loss has no zero to fall to.
+    """
     series = run.series("loss")
-    if not series.spots:
+    if not series.spots or not series.start[0] > 0:
         return False
     usable = _finite(np.append(series.past(7)[:, 0], series.now))
     return bool(len(usable) and median(usable) < share * float(series.start[0]))
 
 
 def _window(run: Run, metric: str, limits: SpikeLimits, least: float) -> tuple[float, npt.NDArray[np.float64]] | None:
-    """Return the newest value and the finite ones of the window; None where it is not ``least`` times their median."""
+    """Return the newest value and the finite ones of the window; None where it is not ``least`` times their median.
+
+    A value below zero is compared with the median itself.
+    """
     series = run.series(metric)
-    if not series.spots or not series.now[0] > 0:
+    if not series.spots or np.isnan(series.now[0]):
         return None
     now, past = float(series.now[0]), series.past(limits.window)[:, 0]
     usable = _finite(past)
     # Cheap first: where most of the window is above this, so is its median.
-    if len(usable) < limits.samples_min or 2 * np.count_nonzero(usable >= now / least) > len(usable):
+    if len(usable) < limits.samples_min or 2 * np.count_nonzero(usable >= min(now, now / least)) > len(usable):
         return None
     return now, usable
 

@@ -10,6 +10,7 @@ from stabmon.fixes.suggest import together
 from stabmon.formatting import number
 from stabmon.records import Attention
 from stabmon.rules import run_config
+from stabmon.rules.observed_norms import has_qk_norm
 from stabmon.rules.view import Run
 
 UPDATE_SIZE = 1.0
@@ -29,7 +30,7 @@ def _complete(run: Run, fix: Fix) -> Fix:
     """Return ``fix``, together with QK norm where the learning rate requires that whatever else is fixed."""
     is_whole = fix.of_training
     attentions = [
-        one for one in run.info.model.attentions if (is_whole or fix.module == one.module) and not one.qk_norm
+        one for one in run.info.model.attentions if (is_whole or fix.module == one.module) and not has_qk_norm(run, one)
     ]
     if not attentions or registry.find(fix.kind).bounds_updates or len(fix.parts) > 1:
         return fix

@@ -74,6 +74,14 @@ class AttentionLimits(FamilyLimits):
         "ended as well as any; language and vision at 0.5 to 0.9, and ended worse",
     )
     """Share of its start to which a loss falls where the task hardly needs attention."""
+    learning_samples: int = limit(16, unit="samples", source="as the loss rules: longer than any isolated spike")
+    """Samples whose median loss is below that of as many before while a model without a causal mask learns."""
+    unmasked_row_mass_max: float = limit(
+        0.001,
+        unit="1",
+        source="measured on 196 patches: a bias 6 below -log n, a mass of 0.002, did no harm; 8 below it did",
+    )
+    """Row mass under which starved rows may do harm in a model without a causal mask."""
     logit_std_max: float = limit(
         5,
         unit="1",

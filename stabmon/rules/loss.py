@@ -32,7 +32,9 @@ def loss_spike(run: Run, limits: LossLimits) -> Iterator[Observation]:
     What it checks: the loss against the median of the last ``limits.window`` samples plus ``limits.deviations_max``
         robust standard deviations (1.4826 times the median absolute deviation, at least ``limits.spread_floor`` of the
         median), once there are ``limits.samples_min``; at least ``limits.rise_min`` above the median, and
-        ``limits.rise_of_start_min`` of the loss at the run's start. A spike is a warning when it lasts
+        ``limits.rise_of_start_min`` of the loss at the run's start or of the fall since, whichever is larger. A median
+        below zero gives no share: of a loss that can be negative the level says nothing, and the deviations and the
+        fall decide. A spike is a warning when it lasts
         ``limits.confirmations`` samples or is one of more than ``limits.isolated_max`` in the window; an isolated one
         is information.
     Why it matters: a loss that does not recover within a few steps is a divergence, and its cost grows with every step.
@@ -77,7 +79,7 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     """Flag a loss that has risen from its best value and does not recover.
 
     What it checks: the median loss of the last ``limits.lasting`` samples against ``limits.rise_max`` times the best
-        such median of the last ``limits.window`` samples before them; the rise must also be
+        such median of the last ``limits.window`` samples before them, where that is above zero; the rise must also be
         ``limits.rise_of_learnt_min`` of the fall from the start to the best, because a loss near zero varies by a fifth
         from batch to batch, ``limits.rise_min``, and ``limits.deviations_max`` standard errors of the difference of two
         such medians: from the robust standard deviation of the losses in their blocks of ``limits.lasting`` (1.25 of
@@ -98,9 +100,10 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
         return
     recent = np.append(past[len(past) - lasting + 1 :], series.now).astype(np.float64)
     # Cheap first: the best median is not below the smallest value.
-    least = (1 + HOLD * (limits.rise_max - 1)) * float(np.fmin.reduce(before))
+    smallest = float(np.fmin.reduce(before))
+    least = smallest + HOLD * (limits.rise_max - 1) * max(smallest, 0.0)
     usable = recent[np.isfinite(recent)]
-    if not least > 0 or len(usable) < enough or 2 * np.count_nonzero(usable > least) < len(usable):
+    if len(usable) < enough or 2 * np.count_nonzero(usable > least) < len(usable):
         return
     finite = (block[np.isfinite(block)] for block in before[-count * lasting :].reshape(count, lasting))
     blocks = [block for block in finite if len(block) >= enough]
@@ -110,7 +113,7 @@ def loss_divergence(run: Run, limits: LossLimits) -> Iterator[Observation]:
     best = float(medians.min())
     learnt = float(series.start[0]) - best
     error = limits.deviations_max * _error_of_difference(blocks, medians)
-    allowed = max(best * (limits.rise_max - 1), limits.rise_of_learnt_min * learnt, limits.rise_min, error)
+    allowed = max(max(best, 0.0) * (limits.rise_max - 1), limits.rise_of_learnt_min * learnt, limits.rise_min, error)
     excess = (now - best) / allowed
     if excess > HOLD:
         hit = Hit("loss", None, None, now, best + allowed, excess, 1, 1)

@@ -65,8 +65,9 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observatio
     Why it matters: a GradScaler skips each such step, so the run makes no progress although it computes; without one,
         every weight is NaN one step later.
     Suggested fix: bf16, whose range is that of fp32; in fp16 a smaller loss scale.
-    When the fix is wrong: in the first steps of an fp16 run, and once every few thousand steps: that is the normal
-        operation of a GradScaler.
+    When the fix is wrong: with several processes the numbers are those of one, and the NaN may have come from another
+        one's batch by the average of the gradients. In the first steps of an fp16 run, and once every few thousand
+        steps: that is the normal operation of a GradScaler.
     References: torch.amp.GradScaler (starts at 65536, halves at each overflow); issue 8035 of deepspeedai/DeepSpeed.
     """
     if not run.any_not_finite:
@@ -150,7 +151,12 @@ def _explain(run: Run, found: list[Reading]) -> Explanation:
 
 def _cause(run: Run, first: Reading) -> str:
     if _is_gradient(first):
-        return "the forward pass was finite: the backward pass overflowed, or a GradScaler is adjusting its scale"
+        if run_config.is_fp16(run):
+            return "the forward pass was finite: the backward pass overflowed, or a GradScaler is adjusting its scale"
+        return (
+            "the forward pass of this process was finite: look at its backward pass, at a GradScaler where there is "
+            "one, and with several processes at the batches of the others, whose gradients are averaged into these"
+        )
     if first.layer is None:
         return "the layers were finite: the loss itself, its targets or the output projection overflowed"
     return f"{first.layer} is the first place on the data's path where a number was not finite"

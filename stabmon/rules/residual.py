@@ -9,6 +9,7 @@ from stabmon.formatting import number
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
 from stabmon.rules.families import ResidualLimits
+from stabmon.rules.observed_norms import has_hybrid_norm
 from stabmon.rules.registry import Explanation, Observation, rule
 from stabmon.rules.sentences import beside, over_limit
 from stabmon.rules.view import Hit, Run
@@ -52,7 +53,7 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Obse
 
 def _is_hybrid(run: Run, layer: str | None) -> float:
     attention = run.attention(layer)
-    return float(attention is not None and attention.hybrid_norm)
+    return float(attention is not None and has_hybrid_norm(run, attention))
 
 
 def _explain(run: Run, hit: Hit) -> Explanation:
@@ -61,7 +62,7 @@ def _explain(run: Run, hit: Hit) -> Explanation:
     return Explanation(message, cause, run.cells(hit.layer, "branch_ratio", "residual_in", "block_growth"))
 
 
-@rule("RES002", "feed-forward-dominates", severity=Severity.WARNING, evidence=Evidence.MEASURED)
+@rule("RES002", "feed-forward-dominates", severity=Severity.INFO, evidence=Evidence.MEASURED)
 def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Observation]:
     """Flag a block whose stream grows more at the start than its attention branch explains.
 
@@ -71,7 +72,9 @@ def feed_forward_dominates(run: Run, limits: ResidualLimits) -> Iterator[Observa
         about attention norms would have the wrong cause.
     Suggested fix: a smaller initial gain of the feed-forward output (by 1/√(2·blocks) as GPT-2 has it), or LayerScale
         on it. This is changed by hand.
-    When the fix is wrong: where the first block is designed to replace the embedding.
+    When the fix is wrong: where the run learns: the finding is information. Embeddings that are drawn small make any
+        first block's growth large, without harm: a GPT of 12 layers, 768 wide, all of whose weights had a standard
+        deviation of 0.02, grew 12.9-fold in block 0 and trained as well as others.
     References: GPT-2's initialisation; LayerScale, arXiv 2103.17239; measured at step 0: 1.0 to 1.4 over language,
         vision and speech models, with hybrid norm and with b = 0 too.
     """

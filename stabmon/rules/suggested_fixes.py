@@ -8,6 +8,10 @@ suggested that the model has, and softmax never gets a bias.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 
 from stabmon.fixes import row_mass
 from stabmon.fixes.kinds.bias import bias_fix
@@ -27,6 +31,7 @@ from stabmon.formatting import number
 from stabmon.records import Attention
 from stabmon.rules import run_config
 from stabmon.rules.families import ResidualLimits
+from stabmon.rules.observed_norms import has_hybrid_norm, has_qk_norm
 from stabmon.rules.view import Run
 
 HYBRID_LENGTH = 4096
@@ -76,20 +81,36 @@ def best_bias(run: Run, attention: Attention) -> float | None:
     """Return the bias at which rows would sum to one.
 
     As measured (median over heads); else from the row mass that the present bias gives and, where the logits are near
-    normal (not under ALiBi), their mean and standard deviation; else -log n.
+    normal (not under ALiBi), their mean and standard deviation; else -log n. It is at most that of the run's start:
+    where logits have collapsed since, a bias that makes up for them is one that no run wants. It is never above 0,
+    where two keys of logit zero already sum to one.
     """
     measured = run.value("best_bias", attention.layer)
     if measured is not None:
-        return round(measured, 2)
-    alibi = attention.position == "alibi"
-    bias, mass = bias_of(run, attention), run.value("row_mass", attention.layer)
-    if bias is not None and mass is not None:
-        names = () if alibi else ("logit_mean", "logit_std")
-        found = row_mass.best_bias(mass, bias, *(run.value(name, attention.layer) or 0.0 for name in names))
-        if found is not None:
-            return round(found, 2)
+        return round(min(measured, 0.0), 2)
+    now = _solved(run, attention, run.value)
+    if now is not None:
+        start = _solved(run, attention, partial(_first_value, run))
+        return round(min(now, 0.0 if start is None else start, 0.0), 2)
     length = length_of(run, attention)
-    return None if alibi or not length else _length_bias(length)
+    return None if attention.position == "alibi" or not length else _length_bias(length)
+
+
+def _solved(run: Run, attention: Attention, value: Callable[[str, str | None], float | None]) -> float | None:
+    """Return the bias at which rows would sum to one by the numbers that ``value`` gives; None where those do not."""
+    bias, mass = value("bias", attention.layer), value("row_mass", attention.layer)
+    bias = bias_of(run, attention) if bias is None else bias
+    if bias is None or mass is None:
+        return None
+    names = () if attention.position == "alibi" else ("logit_mean", "logit_std")
+    return row_mass.best_bias(mass, bias, *(value(name, attention.layer) or 0.0 for name in names))
+
+
+def _first_value(run: Run, metric: str, layer: str | None) -> float | None:
+    series = run.series(metric)
+    values = series.first[series.within(layer)]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else None
 
 
 def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -102,7 +123,7 @@ def for_large_start(run: Run, attention: Attention) -> tuple[Fix, ...]:
     if wide and seen is not None and attention.max_length and seen > attention.max_length:
         return for_longer(run, attention, seen)
     bias = _bias(run, attention, "rows then sum to about one, as softmax's do")
-    norm = _qk_norm(attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
+    norm = _qk_norm(run, attention, "the bias sets the start only: when logits grow nothing else renormalises a row")
     scale = _layer_scale(attention) if run_config.workload(run) == "vision" else ()
     first = (*_pre_norm(run, attention), *norm, *bias, *scale) if wide else (*bias, *scale, *norm)
     return (*_learned(run, attention), *first, *_hybrid(run, attention))
@@ -112,12 +133,12 @@ def for_starved(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for rows that sum to almost nothing."""
     alibi = attention.position == "alibi"
     why = "ALiBi already hides most keys, so -log n counts them twice" if alibi else "rows then sum to about one again"
-    return (*_learned(run, attention), *_bias(run, attention, why))
+    return (*_learned(run, attention), *_raised_bias(run, attention, why))
 
 
 def for_growth(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for logits or outputs that grow as the run goes on."""
-    norm = _qk_norm(attention, "it bounds the logits by √head_dim times the gains, whatever the weights do")
+    norm = _qk_norm(run, attention, "it bounds the logits by √head_dim times the gains, whatever the weights do")
     slower = learning_rate_fix(LEARNING_RATE_FACTOR, "logits grow with the learning rate")
     before = (*_pre_norm(run, attention), *_learned(run, attention))
     return (*before, *norm, *_hybrid(run, attention), slower)
@@ -170,8 +191,15 @@ def slower(why: str) -> tuple[Fix, ...]:
 
 
 def for_dead(run: Run, attention: Attention) -> tuple[Fix, ...]:
-    """Return the fixes for rows that have become inactive: the bias, then a norm that keeps logits from falling."""
-    return (*for_starved(run, attention), *_qk_norm(attention, "it bounds how far below zero logits can fall"))
+    """Return the fixes for rows that have become inactive: the bias, then a norm that keeps logits from falling.
+
+    Whether a model that has learnt with inactive heads is better with them active, only a trial shows.
+    """
+    raised = (
+        fix.model_copy(update={"why": f"{fix.why}; compare it in a trial (stabmon.trial) before a run takes it"})
+        for fix in for_starved(run, attention)
+    )
+    return (*raised, *_qk_norm(run, attention, "it bounds how far below zero logits can fall"))
 
 
 def for_uneven(attention: Attention) -> tuple[Fix, ...]:
@@ -240,7 +268,7 @@ def for_high_rate(run: Run, layer: str | None) -> tuple[Fix, ...]:
     rate = slower("the stream has outgrown its start many times over")
     if attention is None:
         return rate
-    return (*_pre_norm(run, attention), *_qk_norm(attention, "it makes a higher learning rate stable"), *rate)
+    return (*_pre_norm(run, attention), *_qk_norm(run, attention, "it makes a higher learning rate stable"), *rate)
 
 
 def _warmup(run: Run, why: str) -> Fix:
@@ -259,8 +287,14 @@ def _bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
     return () if value is None else (bias_fix(attention, value, why),)
 
 
-def _qk_norm(attention: Attention, why: str) -> tuple[Fix, ...]:
-    return () if attention.qk_norm else (qk_norm_fix(attention, why),)
+def _raised_bias(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
+    """Return a larger bias; none where the present one is that of the start, so that the logits are the cause."""
+    bias, fixes = bias_of(run, attention), _bias(run, attention, why)
+    return tuple(fix for fix in fixes if bias is None or fix.needed > bias + SAME_BIAS)
+
+
+def _qk_norm(run: Run, attention: Attention, why: str) -> tuple[Fix, ...]:
+    return () if has_qk_norm(run, attention) else (qk_norm_fix(attention, why),)
 
 
 def _pre_norm(run: Run, attention: Attention) -> tuple[Fix, ...]:
@@ -299,7 +333,7 @@ def _alibi(run: Run, attention: Attention) -> tuple[Fix, ...]:
 
 def _hybrid(run: Run, attention: Attention) -> tuple[Fix, ...]:
     length = length_of(run, attention) or 0
-    if attention.hybrid_norm or not is_sigmoid(attention) or length < HYBRID_LENGTH:
+    if has_hybrid_norm(run, attention) or not is_sigmoid(attention) or length < HYBRID_LENGTH:
         return ()
     return (hybrid_norm_fix(attention, f"from n = {HYBRID_LENGTH} on QK norm alone was not enough"),)
 

@@ -55,3 +55,13 @@ def test_the_keys_of_every_kind_are_those_of_a_configuration(kind: str) -> None:
     for key in registry.find(kind).keys:
         section, name = key.split(".")
         assert name in type(getattr(run(), section)).model_fields
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_a_factor_is_shown_as_one_and_a_value_as_a_value(kind: str) -> None:
+    fix = default(kind, "sigmoid")
+    shown = str(fix).removeprefix(registry.find(kind).title)
+    if "*=" in fix.code:
+        assert shown.startswith(" x ")
+    elif fix.value is not None:
+        assert shown.startswith(" = ")

@@ -5,7 +5,7 @@ import pytest
 from stabmon.findings import Finding
 
 FACTS = {"layers": 2, "heads": 2, "head_dim": 16, "max_length": 128}
-JUMP = [1.0] * 10 + [20.0] * 10
+JUMP = [1.5] * 10 + [30.0] * 10
 
 
 def of(code: str, findings: tuple[Finding, ...]) -> list[str]:

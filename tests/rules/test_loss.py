@@ -83,3 +83,22 @@ def test_one_odd_batch_in_a_hundred_is_one_finding_a_rule(written):
         ("GRD001", "info", 20),
         ("LOS001", "info", 20),
     ]
+
+
+TIME = np.arange(300)
+CALM = 3 * np.exp(-TIME / 40) + np.random.default_rng(0).normal(0, 0.05, 300)
+CURVES = {
+    "healthy": (CALM, 1.0, set()),
+    "climbs": (CALM + np.maximum(0, TIME - 200) * 0.05, 1.0, {"LOS001", "LOS002"}),
+    "jumps": (CALM + 3.0 * (TIME >= 200), 1.0, {"LOS001", "LOS002"}),
+    "one bad batch": (CALM + 4.5 * (TIME == 200), 1 + 9.0 * (TIME == 200), {"GRD001", "LOS001", "LOS004"}),
+}
+
+
+@pytest.mark.parametrize("shift", [1.0, 0.0, -2.0, -6.0])
+@pytest.mark.parametrize("name", CURVES)
+def test_a_loss_may_be_negative(name, shift, written):
+    losses, gradients, codes = CURVES[name]
+    norms = np.broadcast_to(gradients, 300).tolist()
+    run = written({"steps": 300, "series": {"loss": (losses + shift).tolist(), "total_gradient_norm": norms}})
+    assert {one.code for one in run.findings()} - {"LOS003"} == codes

@@ -77,6 +77,7 @@ def test_a_rule_is_found_by_code_in_any_case_or_by_name():
         "att.starved_heads_min",
         "att.first_steps",
         "att.confirmations",
+        "att.unmasked_row_mass_max",
         "att.starved_samples",
         "att.dead_branch_ratio_max",
         "att.recovered_row_mass_min",

@@ -30,6 +30,7 @@ class LearningRate(TrainingKind):
     keys = ("training.learning_rate",)
     reads = ("learning_rate",)
     bounds_updates = True
+    is_factor = True
 
     def code(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
         """Multiply the rate of every group."""
