@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from stabmon.terminal import Terminal, print_json
+
+WIDTH = 132
+"""Columns that a table takes where the terminal has fewer, or is none: its lines are not wrapped."""
 
 
 class Backend(StrEnum):
@@ -19,6 +23,12 @@ class Backend(StrEnum):
     hopper = "hopper"
 
 
+class Model(StrEnum):
+    """A model whose steps are timed and that no configuration describes."""
+
+    gpt_124m = "gpt-124m"
+
+
 class Grid(StrEnum):
     """Grids that do not fill a device."""
 
@@ -28,10 +38,19 @@ class Grid(StrEnum):
 
 def bench(
     overhead: Annotated[
-        bool, typer.Option("--overhead", help="Measure the monitor's step-time overhead instead.")
+        bool, typer.Option("--overhead", help="Measure what the monitor costs a step instead, next to other hooks.")
     ] = False,
     config: Annotated[str, typer.Option(help="The run whose steps are timed, with --overhead.")] = "demo",
-    steps: Annotated[int, typer.Option(min=8, help="Steps with and without the monitor, with --overhead.")] = 120,
+    model: Annotated[
+        Model | None, typer.Option(help="Time this model instead: 12 layers, 768 wide, 16k tokens a step on a GPU.")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile the models by torch.compile, with --overhead.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=8, help="Timed steps of each contender, with --overhead.")] = 120,
+    steps_long: Annotated[
+        int | None, typer.Option(min=10, help="Train a small model on the CPU so long instead, with --overhead.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     backend: Annotated[Backend, typer.Option(help="The backend that is timed.")] = Backend.auto,
     rounds: Annotated[int, typer.Option(min=1, help="Batches of each contender of a shape.")] = 30,
@@ -53,23 +72,20 @@ def bench(
             raise typer.BadParameter(
                 "--overhead times steps; leave out --backend, --cells, --host, --grid and --output"
             )
-        found = _overhead(config, steps, device)
-        text = (
-            f"{found['config']} on {found['device']}, every step sampled: {found['milliseconds_with']:.1f} ms a step "
-            f"with the monitor, {found['milliseconds_without']:.1f} ms without; ratio {found['ratio']:.4f} "
-            f"(95 % interval {found['ratio_low']:.4f} to {found['ratio_high']:.4f})"
-        )
+        found, shown = _long(steps_long) if steps_long else _overhead(config, model, steps, device, compiled)
+    elif model is not None or compiled or steps_long is not None:
+        raise typer.BadParameter("--model, --compiled and --steps-long are options of --overhead")
     else:
-        found, text = _kernels(backend, rounds, cells, host, output, grid)
+        found, shown = _kernels(backend, rounds, cells, host, output, grid)
     if as_json:
         print_json(found)
     else:
-        Terminal().print(text, soft_wrap=True)
+        Terminal(width=max(Terminal().width, WIDTH)).print(shown, soft_wrap=True)
 
 
 def _kernels(
     backend: Backend, rounds: int, cells: str | None, host: bool, output: Path | None, grid: Grid | None
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, Any], RenderableType]:
     import torch
 
     from stabmon.kernels.bench import benchmark
@@ -84,9 +100,21 @@ def _kernels(
         raise typer.BadParameter(str(error)) from None
 
 
-def _overhead(config: str, steps: int, device: str | None) -> dict[str, Any]:
+def _overhead(
+    config: str, model: Model | None, steps: int, device: str | None, compiled: bool
+) -> tuple[dict[str, Any], RenderableType]:
     from stabmon import config as configuration
-    from stabmon.overhead import measure
+    from stabmon import overhead
     from stabmon.workloads.training import pick_device
 
-    return measure(configuration.load(config), steps, pick_device(device))
+    where = pick_device(device)
+    task = overhead.gpt_124m(where) if model else overhead.configured(configuration.load(config), where)
+    found = overhead.measure(task, steps, compiled=compiled)
+    return found, overhead.table(found)
+
+
+def _long(steps: int) -> tuple[dict[str, Any], RenderableType]:
+    from stabmon import overhead
+
+    found = overhead.long_run(steps)
+    return found, overhead.long_table(found)
