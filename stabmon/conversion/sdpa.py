@@ -13,10 +13,14 @@ from torch.overrides import TorchFunctionMode
 
 from stabmon.conversion import additions, calls, structure
 from stabmon.conversion.lengths import longest
+from stabmon.conversion.report import Kept
 from stabmon.conversion.work import Work, put
 from stabmon.kernels import sigmoid_attention
 
 NAME = "scaled_dot_product_attention"
+
+_FLAGS = ("flash", "use_flash", "flash_attn", "fused_attn", "use_sdpa")
+"""Attributes that choose between SDPA and a softmax of the module's own."""
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +28,11 @@ log = logging.getLogger(__name__)
 def convert(work: Work) -> None:
     """Convert the modules of ``work`` whose code calls SDPA."""
     for name, module in list(work.remaining()):
-        if calls.names(module.__class__, NAME) and not isinstance(module, nn.MultiheadAttention):
-            work.attempt(NAME, name, partial(swap, work, name, _length(work, module)))
+        if calls.names(module, NAME) and not isinstance(module, nn.MultiheadAttention):
+            if flag := next((flag for flag in _FLAGS if getattr(module, flag, None) is False), None):
+                work.kept.append(Kept(name, f"it computes softmax itself while its attribute {flag} is False"))
+            else:
+                work.attempt(NAME, name, partial(swap, work, name, _length(work, module)))
 
 
 def swap(work: Work, name: str, length: int | None, undo: ExitStack) -> float:

@@ -30,7 +30,7 @@ def convert(work: Work) -> None:
         own = type(module).__module__.partition(".")[0] == "timm" and hasattr(module, "fused_attn")
         if own and type(module).__name__ in _OVER_CHANNELS:
             work.kept.append(Kept(name, "it attends over channels and not over tokens"))
-        elif own and calls.names(module.__class__, sdpa.NAME):
+        elif own and calls.names(module, sdpa.NAME):
             work.attempt("timm", name, partial(_convert, work, name, module))
 
 

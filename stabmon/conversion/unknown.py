@@ -19,7 +19,7 @@ def keep(work: Work) -> None:
         kind = module.__class__
         if kind.__module__.startswith("torch.") or any(path.startswith(f"{name}.") for path in work.known()):
             continue
-        reason = next((text for function, text in _REASONS.items() if calls.names(kind, function)), None)
+        reason = next((text for function, text in _REASONS.items() if calls.names(module, function)), None)
         called = re.search(r"[Aa]ttn|[Aa]ttention", kind.__name__)
         if called and any(True for _ in module.parameters()):
             reason = reason or "no call of attention was found in its code"

@@ -1,6 +1,7 @@
 import copy
 import logging
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +47,35 @@ class ThroughHelper(Direct):
         return _helper(query, key, value, **self.options)
 
 
+class Default(Direct):
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, function: Any = attend_by_name) -> Tensor:
+        return function(query, key, value, **self.options)
+
+
+class ClassAttribute(Direct):
+    function = staticmethod(attend_by_name)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.function(query, key, value, **self.options)
+
+
+class Table(Direct):
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return _TABLE["softmax"](query, key, value, **self.options)
+
+
+class Given(Direct):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.function = partial(attend_by_name, dropout_p=0.0)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.function(query, key, value, **self.options)
+
+
+_TABLE = {"softmax": attend_by_name}
+
+
 def _inputs(queries: int = 5, keys: int = 7, key_heads: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     return torch.randn(2, 4, queries, 8), torch.randn(2, key_heads, keys, 8), torch.randn(2, key_heads, keys, 8)
@@ -63,7 +93,7 @@ _FLOAT = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(2))
 _LATER = torch.full((5, 7), -torch.inf).triu(1)
 
 
-@pytest.mark.parametrize("kind", [Direct, ByName, ThroughHelper])
+@pytest.mark.parametrize("kind", [Direct, ByName, ThroughHelper, Default, ClassAttribute, Table, Given])
 @pytest.mark.parametrize(
     ("options", "added", "scale"),
     [
@@ -134,6 +164,13 @@ def test_a_forward_that_does_not_call_sdpa_is_warned_of(caplog: pytest.LogCaptur
     assert caplog.messages == [
         "the converted Either did not call SDPA in a forward pass: it may compute softmax by other means"
     ]
+
+
+def test_a_module_that_says_that_it_does_not_call_sdpa_is_kept() -> None:
+    model = nn.Sequential(Direct(), Direct())
+    model[1].flash = False
+    report = stabmon.convert(model, max_length=16)
+    assert report.kept == (("1", "it computes softmax itself while its attribute flash is False"),)
 
 
 def test_the_length_is_read_from_the_models_configuration() -> None:

@@ -48,7 +48,7 @@ def attend(
         key: all keys so far, with those of a cache.
         value: like ``key``.
         attention_mask: from ``sigmoid_mask``, or made by the user: [B, 1 or H, N_q, N_k], boolean with True for valid,
-            or added to the logits. [B, N_k] marks the valid keys of causal attention.
+            or added to the logits. [B, N_k] marks the valid keys of causal attention, [B, window, N_k] those within it.
         dropout: dropout of weights, which sigmoid attention does not have; ignored, and logged once.
         scaling: factor of q·k; 1/√D by default.
         is_causal: whether attention without a mask, or with one of keys alone, is causal; the module's by default.
@@ -60,11 +60,11 @@ def attend(
     """
     _check(module, dropout, kwargs)
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is not None:
-        if attention_mask.dim() == 4:
-            is_causal = False  # the mask says it all
-        else:
-            attention_mask = attention_mask[:, None, None]
+    window = None
+    if attention_mask is not None and attention_mask.dim() == 4:
+        is_causal = False  # the mask says it all
+    elif attention_mask is not None:
+        attention_mask, window = _keys_and_window(attention_mask)
     query, key = normed(module, query, key, value.dtype)
     out = sigmoid_attention(
         query,
@@ -73,10 +73,18 @@ def attend(
         bias=bias_of(module),
         scale=scaling,
         is_causal=is_causal,
+        window=window,
         attn_mask=_added(attention_mask, position_bias),
         enable_gqa=query.size(1) != key.size(1),
     )
     return out.transpose(1, 2).contiguous(), None
+
+
+def _keys_and_window(mask: Tensor) -> tuple[Tensor | None, int | None]:
+    """Return the mask of valid keys, [B, 1, 1, N_k] or None for all, and the window."""
+    if mask.dim() == 2:
+        return mask[:, None, None], None
+    return None if mask.stride(2) == 0 else mask[:, :1, None], mask.size(1)
 
 
 def _added(mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:

@@ -20,6 +20,7 @@ def sigmoid_mask(
     kv_offset: int = 0,
     mask_function: Any = causal_mask_function,
     attention_mask: Tensor | None = None,
+    local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     allow_is_bidirectional_skip: bool = False,
     **kwargs: Any,
@@ -28,13 +29,19 @@ def sigmoid_mask(
 
     Returns:
         None where nothing is masked but by ``is_causal``; [B, N_k], True for valid keys, where besides that only
-        keys are (padding on either side); else the whole [B, 1, N_q, N_k], with True for valid. A mask of keys alone
-        for attention that is not causal has that shape too, by a stride of 0.
+        keys are (padding on either side); [B, window, N_k], of which all rows are the same, where causal attention
+        also has a window; else the whole [B, 1, N_q, N_k], with True for valid. A mask of keys alone for attention
+        that is not causal has that shape too, by a stride of 0.
     """
     ends_together = isinstance(q_offset, int) and kv_offset + kv_length == q_offset + q_length
     valid = _valid_keys(attention_mask, kv_length, kv_offset)
     if mask_function is causal_mask_function and allow_is_causal_skip and ends_together:
         return valid
+    if local_size is not None and not _in_chunks(kwargs.get("config")) and allow_is_causal_skip and ends_together:
+        # the skip is allowed for the plain pattern alone, not with packed sequences or masks of the model's own
+        return (
+            valid if local_size >= kv_length else _windowed(valid, batch_size, local_size, kv_length, kwargs["device"])
+        )
     if mask_function is bidirectional_mask_function and allow_is_bidirectional_skip:
         return None if valid is None else valid[:, None, None].expand(batch_size, 1, q_length, kv_length)
     mask: Tensor | None = sdpa_mask(
@@ -45,11 +52,24 @@ def sigmoid_mask(
         kv_offset,
         mask_function,
         attention_mask,
+        local_size,
         allow_is_causal_skip=allow_is_causal_skip and ends_together,
         allow_is_bidirectional_skip=allow_is_bidirectional_skip,
         **kwargs,
     )
     return mask
+
+
+def _in_chunks(config: Any) -> bool:
+    """Return whether local attention is that within chunks, whose size Transformers passes as it does a window's."""
+    return getattr(config, "attention_chunk_size", None) is not None
+
+
+def _windowed(valid: Tensor | None, batch: int, window: int, length: int, device: Any) -> Tensor:
+    """Return the valid keys with a dimension of the window's size; where all are valid, their stride is 0 too."""
+    if valid is None:
+        return torch.ones((), dtype=torch.bool, device=device).expand(batch, window, length)
+    return valid[:, None].expand(batch, window, length)
 
 
 def _valid_keys(mask: Tensor | None, length: int, offset: int) -> Tensor | None:

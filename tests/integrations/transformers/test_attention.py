@@ -179,7 +179,7 @@ def test_a_causal_model_that_is_asked_to_see_both_ways_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "bert", "vit"])
 def test_a_forward_pass_compiles_in_one_graph(name: str) -> None:
     model, batch = CASES[name].build(), CASES[name].batch()
     del batch["labels"]  # GPT-2 logs something about its loss, which breaks the graph
@@ -187,19 +187,19 @@ def test_a_forward_pass_compiles_in_one_graph(name: str) -> None:
     torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits)
 
 
-def test_a_causal_batch_without_padding_reaches_the_kernel_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_causal_batch_reaches_the_kernel_without_a_mask_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     from stabmon.integrations.transformers import attention
 
     seen = []
     called = attention.sigmoid_attention
     monkeypatch.setattr(attention, "sigmoid_attention", lambda *x, **kw: seen.append(kw) or called(*x, **kw))
-    model, ids = CASES["llama"].build(), CASES["llama"].batch()["input_ids"]
+    model, ids = CASES["qwen3"].build(), CASES["qwen3"].batch()["input_ids"]
     model(input_ids=ids, attention_mask=torch.ones_like(ids))
     model(**_padded(ids, 2, 0))
-    assert [(kw["is_causal"], None if kw["attn_mask"] is None else kw["attn_mask"].shape[1:]) for kw in seen[::2]] == [
-        (True, None),
-        (True, (1, 1, LENGTH - 2)),
-    ]
+    assert all(kw["is_causal"] for kw in seen)
+    masks = [None if kw["attn_mask"] is None else tuple(kw["attn_mask"].shape) for kw in seen]
+    assert masks == [None, None, (2, 1, 1, LENGTH - 2), (2, 1, 1, LENGTH - 2)]
+    assert [kw["window"] for kw in seen] == [None, 5, None, 5]
 
 
 def test_dropout_of_weights_is_ignored_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
