@@ -115,7 +115,7 @@ def _train(
     losses = list[Tensor]()
     rates = [group["lr"] for group in made.param_groups]
     cuda = sorted({weight.device.index for weight in copy.parameters() if weight.is_cuda})
-    watched = watch(copy, made, dir=None, console=False, schedule=Schedule(dense=steps), heads=heads)
+    watched = watch(copy, made, dir=None, console=False, trackers=False, schedule=Schedule(dense=steps), heads=heads)
     with torch.random.fork_rng(devices=cuda), watched as monitor:
         torch.manual_seed(seed)
         for index in range(steps):

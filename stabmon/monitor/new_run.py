@@ -39,6 +39,7 @@ class RunOptions(NamedTuple):
     ignore: Collection[str]
     console: bool
     resume: bool
+    trackers: bool
 
 
 class Reservation:
@@ -109,7 +110,9 @@ class Reservation:
             limits = self._limits.model_copy(update={"layers": {}})
             info = info.model_copy(update={"limits": limits.differences})
             engine = _engine(info, plan, limits, self._rules, resumed)
-        recorder = Recorder(plan.width, row, info, plan.layout, self._sinks(), engine, failures=failures, strict=strict)
+        recorder = Recorder(
+            plan.width, row, info, plan.layout, self._sinks(failures), engine, failures=failures, strict=strict
+        )
         if self._options.console and self._writes:
             _print_map(model_map, failures)
         return recorder
@@ -125,8 +128,8 @@ class Reservation:
                 folder.rmdir()
         self._made = []
 
-    def _sinks(self) -> list["Sink"]:
-        from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink
+    def _sinks(self, failures: Failures) -> list["Sink"]:
+        from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink, active_trackers
 
         if not self._writes:
             return []
@@ -135,7 +138,11 @@ class Reservation:
             made += [StoreSink(self.path, resume=self._options.resume, owner=self._owner), TensorBoardSink(self.path)]
         if self._options.console:
             made.append(ConsoleSink())
-        return made + list(self._options.sinks or ())
+        given = list(self._options.sinks or ())
+        if self._options.trackers:
+            kinds = {type(sink) for sink in given}
+            made += [sink for sink in active_trackers(failures) if type(sink) not in kinds]
+        return made + given
 
 
 def _stem(model: nn.Module) -> str:

@@ -42,6 +42,7 @@ def watch(
     rules: "Sequence[str | Path | Rule]" = (),
     ignore: Collection[str] = (),
     console: bool = True,
+    trackers: bool = True,
     resume: bool = False,
     first_step: int = 0,
     batch: Batch | None = None,
@@ -70,6 +71,8 @@ def watch(
         rules: rules of your own, beside stabmon's: Python files that register them, or the rules themselves.
         ignore: codes of rules that are not evaluated.
         console: print the map of what was found, and findings as they open.
+        trackers: send per-layer numbers and findings on to the runs of Weights & Biases, MLflow and trackio that are
+            active when the first step ends.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments) with which
@@ -99,7 +102,7 @@ def watch(
         if name is not None:
             check_run_name(name)
         logged = _checked(log)
-        options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume)
+        options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume, trackers)
         claim(model)
         try:
             run = new_run.Reservation(model, options)

@@ -27,7 +27,7 @@ def long_run(steps: int) -> dict[str, Any]:
     rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        watch(model, optimizer, dir=folder, name="long", console=False) as monitor,
+        watch(model, optimizer, dir=folder, name="long", console=False, trackers=False) as monitor,
     ):
         for part in range(PARTS):
             first, last = steps * part // PARTS, steps * (part + 1) // PARTS

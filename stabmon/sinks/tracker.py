@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
+from stabmon.failures import Failures
 from stabmon.findings import Digest, Entry, Finding, Key, digest
 from stabmon.metrics import Place, When, describe
 from stabmon.records import RunInfo, RunState, Severity
@@ -100,13 +101,18 @@ class TrackerSink(ABC):
             self._point.written(self._samples)
 
 
-def active_trackers() -> list[TrackerSink]:
+def active_trackers(failures: Failures) -> list[TrackerSink]:
     """Return a sink for each tracker that has an active run in this process; imports none that is not imported."""
     found: list[TrackerSink] = []
-    for package, sink in SINKS.items():
-        if package in sys.modules:
-            made: TrackerSink | None = getattr(import_module(f"stabmon.sinks.{package}_sink"), sink).active()
-            found += [] if made is None else [made]
+    for package, name in SINKS.items():
+        if package not in sys.modules:
+            continue
+        try:
+            sink: TrackerSink | None = getattr(import_module(f"stabmon.sinks.{package}_sink"), name).active()
+        except Exception as error:  # of a release that is too old or too new, which must not stop the training
+            failures.report(package, repr(error), "the run goes on without it")
+        else:
+            found += [] if sink is None else [sink]
     return found
 
 

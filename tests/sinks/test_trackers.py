@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Layout
@@ -92,7 +93,7 @@ class TestWandb:
         assert "heavy-rows" in table.read_text()
 
     def test_an_active_run_is_found(self, run):
-        (sink,) = active_trackers()
+        (sink,) = active_trackers(Failures())
         assert sink.name == "Weights & Biases"
 
 
@@ -108,7 +109,7 @@ class TestMlflow:
 
     def test_numbers_tags_and_findings_arrive(self, mlflow):
         with mlflow.start_run() as run:
-            (sink,) = active_trackers()
+            (sink,) = active_trackers(Failures())
             sink._apart = 0.0
             record(sink, lambda step: mlflow.log_metric("mine", step))
         client = mlflow.MlflowClient()
@@ -146,7 +147,7 @@ class TestTrackio:
         return SQLiteStorage.get_logs(run.project, "run"), SQLiteStorage.get_alerts(run.project)
 
     def test_numbers_are_logged_at_the_users_steps_which_do_not_shift(self, run):
-        (sink,) = active_trackers()
+        (sink,) = active_trackers(Failures())
         record(sink, lambda step: run.log({"mine": step}))
         rows, alerts = self.rows(run)
         assert [row["step"] for row in rows if "mine" in row] == [0, 1, 2]
@@ -158,7 +159,7 @@ class TestTrackio:
         assert [(each["level"], each["title"]) for each in alerts] == [("error", "stabmon: ATT001 heavy-rows")]
 
     def test_the_first_step_is_the_users_even_where_stabmon_has_samples_before(self, run):
-        (sink,) = active_trackers()
+        (sink,) = active_trackers(Failures())
         record(sink, lambda step: None)
         run.log({"mine": 1})
         rows, _ = self.rows(run)
@@ -210,6 +211,12 @@ def test_a_rule_alerts_once_a_severity_and_not_again_after_a_resumption():
 
 
 def test_no_tracker_is_imported_to_look_for_its_run():
-    code = "import sys; from stabmon.sinks import tracker; assert tracker.active_trackers() == []; sys.exit("
-    code += "any(name in sys.modules for name in tracker.SINKS))"
+    code = """
+import sys
+from stabmon.failures import Failures
+from stabmon.sinks import tracker
+
+assert tracker.active_trackers(Failures()) == []
+assert not tracker.SINKS.keys() & sys.modules.keys()
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
