@@ -69,8 +69,8 @@ def _nothing(model: nn.Module, optimizer: Optimizer, folder: str, stack: ExitSta
 def _stabmon(schedule: Schedule) -> Attach:
     def attach(model: nn.Module, optimizer: Optimizer, folder: str, stack: ExitStack) -> After:
         name = f"every-{schedule.every}"
-        options = {"dir": folder, "name": name, "console": False, "trackers": False}
-        monitor = stack.enter_context(watch(model, optimizer, schedule=schedule, **options))
+        monitor = watch(model, optimizer, dir=folder, name=name, schedule=schedule, console=False, trackers=False)
+        stack.enter_context(monitor)
         return lambda loss: monitor.log(loss=loss)
 
     return attach
