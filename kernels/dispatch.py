@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import choice, observe, ops, validation, visibility
+from . import choice, observe, ops, softmax_twin, validation, visibility
 from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
@@ -31,6 +31,8 @@ def attend(
     chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
     validation.check_request(return_aux)
     problem = _problem(query, key, value, _bias(query, key, options, packed), options, packed)
+    if softmax_twin.active():
+        return softmax_twin.attend(problem, return_aux), None
     observer = observe.current()
     observed = None if observer is None else observer.request(query, key)
     output, seen, asked = _attend(problem, chosen, observed, return_aux)

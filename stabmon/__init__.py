@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stabmon.ab_test import TrialReport, trial
+    from stabmon.ab_test import RaceReport, TrialReport, race, trial
     from stabmon.conversion import ConversionReport, convert
     from stabmon.findings import Finding
     from stabmon.fixes.record import Fix
@@ -23,12 +23,14 @@ __all__ = [
     "Fix",
     "Monitor",
     "PreflightReport",
+    "RaceReport",
     "Schedule",
     "Severity",
     "TrialReport",
     "__version__",
     "convert",
     "preflight",
+    "race",
     "trial",
     "watch",
 ]
@@ -39,11 +41,13 @@ _HOME = {
     "Fix": "fixes.record",
     "Monitor": "monitor",
     "PreflightReport": "preflight_check",
+    "RaceReport": "ab_test",
     "Schedule": "schedule",
     "Severity": "records",
     "TrialReport": "ab_test",
     "convert": "conversion",
     "preflight": "preflight_check",
+    "race": "ab_test",
     "trial": "ab_test",
     "watch": "monitor",
 }

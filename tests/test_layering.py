@@ -193,6 +193,7 @@ KERNEL_LAYERS = (
         "options",
         "auxiliary",
         "observe",
+        "softmax_twin",
         "validation",
         "flops",
     ),

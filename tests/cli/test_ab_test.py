@@ -46,3 +46,18 @@ def test_one_kind_can_be_named_and_the_report_is_one_json_object(tiny: str) -> N
 def test_a_healthy_run_asks_for_the_kind_to_try() -> None:
     with pytest.raises(FixError, match=r"name what to try: --fix bias \|"):
         run("fixed", "--steps", "2", "--seeds", "1")
+
+
+def test_a_run_races_its_softmax_twin_and_the_recipes(tiny: str) -> None:
+    arguments = ("--against", "softmax", "--recipes", "--steps", "2", "--seeds", "2", "--json")
+    report = json.loads(run(tiny, *arguments))
+    assert len(report["softmax"]) == len(report["sigmoid"]) == 2
+    assert [one["name"] for one in report["recipes"]] == ["QK norm", "hybrid norm", "LayerScale", "learnable bias"]
+    assert "softmax twin" in run(tiny, "--against", "softmax", "--steps", "2", "--seeds", "2")
+
+
+def test_a_race_takes_no_fix(tiny: str) -> None:
+    with pytest.raises(FixError, match="leave --fix"):
+        run(tiny, "--against", "softmax", "--fix", "bias")
+    with pytest.raises(FixError, match="--against softmax"):
+        run(tiny, "--recipes")
