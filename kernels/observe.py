@@ -4,7 +4,8 @@ The slot is a plain attribute, so ``torch.compile`` reads it as a guarded consta
 without an observer is compiled again once there is one.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -17,21 +18,33 @@ class Call(NamedTuple):
 
     output: [B, H, N_q, D].
     aux: what the observer's own request asked for, or None when it asked for nothing.
+    kind: "softmax" where the call is another function's, shown by who wraps it; ``problem`` then has no bias.
+    door: name of the function or module through which the call was seen.
+    returned: the tensor that the caller gets, where that is another form of ``output``.
+    row_logits: where ``problem`` does not hold all that makes the logits: a function of query rows [R] and a slice of
+        the sequences that returns z [B, H, R, N_k], -inf where a key is not valid.
     """
 
     problem: Problem
     output: Tensor
     aux: AuxOutput | None = None
+    kind: Literal["sigmoid", "softmax"] = "sigmoid"
+    door: str = "stabmon.kernels.sigmoid_attention"
+    returned: Tensor | None = None
+    row_logits: Callable[[Tensor, slice], Tensor] | None = None
 
 
 class Observer(Protocol):
-    """An observer of calls. Both methods are traced by ``torch.compile`` when the caller is."""
+    """An observer of calls. Its methods are traced by ``torch.compile`` when the caller is."""
 
     def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
         """Return which statistics to compute for this call, if any."""
 
     def record(self, call: Call) -> None:
         """Take note of a call; runs once per call, also without statistics."""
+
+    def show(self, made: Callable[..., Call], *args: Any, **kwargs: Any) -> None:
+        """Take note of another function's call, as ``made`` describes it of these arguments; never raise."""
 
 
 class _Slot:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stabmon.ab_test import RaceReport, TrialReport, race, trial
     from stabmon.conversion import ConversionReport, convert
+    from stabmon.doors.record_attention import record_attention
     from stabmon.findings import Finding
     from stabmon.fixes.record import Fix
     from stabmon.monitor import Monitor, watch
@@ -31,6 +32,7 @@ __all__ = [
     "convert",
     "preflight",
     "race",
+    "record_attention",
     "trial",
     "watch",
 ]
@@ -48,6 +50,7 @@ _HOME = {
     "convert": "conversion",
     "preflight": "preflight_check",
     "race": "ab_test",
+    "record_attention": "doors.record_attention",
     "trial": "ab_test",
     "watch": "monitor",
 }

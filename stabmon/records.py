@@ -46,6 +46,9 @@ class Evidence(StrEnum):
     REMEMBERED = "remembered"
 
 
+Unknown = Literal["stream", "branch", "block"]
+
+
 class Attention(Record):
     """One attention of a model, as discovery found it."""
 
@@ -55,10 +58,12 @@ class Attention(Record):
     """Path of the module that computes the attention: ``layers.3.attention``."""
     block: str
     """Path of the residual block around it."""
-    branch: str
-    """Path of the module whose output is added to the residual stream."""
+    branch: str | None
+    """Path of the module whose output is added to the residual stream, or None where no module's is."""
     kind: Literal["sigmoid", "softmax", "functional"]
-    """Our SigmoidAttention, nn.MultiheadAttention, or a foreign module that calls ``sigmoid_attention``."""
+    """Our SigmoidAttention, any softmax attention, or sigmoid attention in a module of another kind."""
+    door: str = ""
+    """Name of the function or module through which the attention was seen: "sigmoid_attention"."""
     heads: int
     head_dim: int
     max_length: int | None = None
@@ -70,10 +75,12 @@ class Attention(Record):
     qk_norm: bool = False
     hybrid_norm: bool = False
     layer_scale: bool = False
+    unknown: tuple[Unknown, ...] = ()
+    """Parts of the residual addition that are no module's input or output, so that no hook can read them."""
 
 
 class ModelMap(Record):
-    """The attentions that ``watch`` and ``preflight`` found in a model, in natural order of the layers."""
+    """The attentions that ``watch`` and ``preflight`` found in a model, in the order in which a pass runs them."""
 
     attentions: tuple[Attention, ...]
     parameters: int

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stabmon.metrics import METRICS, OverHeads
-from stabmon.names import natural_key
 from stabmon.records import Record
 
 Floats = npt.NDArray[np.float32]
@@ -59,7 +58,7 @@ class Layout(Record):
     @cached_property
     def _by_metric(self) -> dict[str, list[Columns]]:
         found: dict[str, list[Columns]] = {}
-        for column in sorted(self.columns, key=lambda column: natural_key(column.layer or "")):
+        for column in self.columns:
             found.setdefault(column.metric, []).append(column)
         return found
 
@@ -70,11 +69,11 @@ class Layout(Record):
         return tuple(sorted(self._by_metric, key=lambda name: known.index(name) if name in METRICS else len(known)))
 
     def of_metric(self, metric: str) -> list[Columns]:
-        """Return the columns of ``metric``, layers in natural order; empty where it is not recorded."""
+        """Return the columns of ``metric``, layers in the order of a pass; empty where it is not recorded."""
         return self._by_metric.get(metric, [])
 
     def layers(self, metric: str) -> list[str | None]:
-        """Return the layers that record ``metric``, in natural order."""
+        """Return the layers that record ``metric``, in the order of a pass."""
         return [column.layer for column in self.of_metric(metric)]
 
 

@@ -29,7 +29,6 @@ def trial(
     optimizer: Callable[[nn.Module], Optimizer] | None = None,
     steps: int = 50,
     seeds: int = 3,
-    heads: dict[str, int] | None = None,
     progress: Progress | None = None,
 ) -> TrialReport:
     """Train copies of ``model`` with and without ``fix`` from the same state on the same data, and compare them.
@@ -46,7 +45,6 @@ def trial(
         optimizer: makes the optimizer of a copy; default AdamW at a rate of 1e-3.
         steps: optimizer steps of each side.
         seeds: how often both sides are trained.
-        heads: number of heads by module path, where a module's attributes do not say it.
         progress: called after each step with the number of steps so far, over all sides and seeds, and the loss.
 
     Raises:
@@ -64,7 +62,7 @@ def trial(
             done = (2 * seed + fixed) * steps
             report = None if progress is None else _after(progress, done)
             side = (fixes, changed) if fixed else ((), plain)
-            sides[fixed].append(_train(model, *side, step, optimizer, steps, seed, heads, report))
+            sides[fixed].append(_train(model, *side, step, optimizer, steps, seed, report))
     without, with_fix = (Arm.of([one.losses for one in side], side[0].findings) for side in sides.values())
     diff = source_diff(together(*fixes), model)
     return TrialReport.of(fixes, sides[True][0].applied, diff, without, with_fix)
@@ -104,7 +102,6 @@ def _train(
     optimizer: Callable[[nn.Module], Optimizer] | None,
     steps: int,
     seed: int,
-    heads: dict[str, int] | None,
     progress: Progress | None,
 ) -> _Trained:
     """Train one copy and return its losses; the findings are those of this copy."""
@@ -115,7 +112,7 @@ def _train(
     losses = list[Tensor]()
     rates = [group["lr"] for group in made.param_groups]
     cuda = sorted({weight.device.index for weight in copy.parameters() if weight.is_cuda})
-    watched = watch(copy, made, dir=None, console=False, trackers=False, schedule=Schedule(dense=steps), heads=heads)
+    watched = watch(copy, made, dir=None, console=False, trackers=False, schedule=Schedule(dense=steps))
     with torch.random.fork_rng(devices=cuda), watched as monitor:
         torch.manual_seed(seed)
         for index in range(steps):

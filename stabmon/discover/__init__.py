@@ -1,5 +1,6 @@
-"""Find the attention modules of any model by its structure."""
+"""Find the attentions of any model by running it once."""
 
-from stabmon.discover.find import Site, find, sites
+from stabmon.discover.scan import scan
+from stabmon.discover.site import Found, Site
 
-__all__ = ["Site", "find", "sites"]
+__all__ = ["Found", "Site", "scan"]

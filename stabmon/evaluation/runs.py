@@ -58,8 +58,8 @@ def _keep(job: Job, result: TrainingResult) -> Outcome:
 def _starts(config: RunConfig, model: nn.Module, device: str) -> Iterator[StoredPass]:
     known = config.model_dump(mode="json")
     first = next(iter(training.batches(config, device)))
-    yield StoredPass.of(*measure(model, first.inputs, config=known))
+    yield StoredPass.of(*measure(model, first.inputs, config=known)[:3])
     length = config.training.evaluate_length
     if length is not None and length != config.model.context:
         longer = next(workload(config).validation(config, length)).to(device)
-        yield StoredPass.of(*measure(model, longer.inputs, config=known))
+        yield StoredPass.of(*measure(model, longer.inputs, config=known)[:3])

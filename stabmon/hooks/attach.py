@@ -1,60 +1,127 @@
 """Attachment of every hook to a model; the handles returned take them off again."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.amp import GradScaler
 
+from stabmon import doors
 from stabmon.discover import Site
-from stabmon.hooks.forward import EnterHook, LeaveHook, SigmoidObserver, SoftmaxHook, StreamHook
+from stabmon.discover.points import Point
+from stabmon.hooks.forward import CallObserver, EnterHook, LeaveHook, MultiheadHook, Unseen
 from stabmon.hooks.gradients import GradientNorms
+from stabmon.hooks.hook import PassHook, Turn
 from stabmon.hooks.recording import Recording
-from stabmon.hooks.softmax import SoftmaxObserver
-from stabmon.nn import SoftmaxAttention
+from stabmon.hooks.streams import GainHook, OutputHook, StreamHook
+from stabmon.names import own_name
 from stabmon.stats import Slots
 
 Handle = Any
 """Torch's handle of a hook: it has ``remove``."""
 
 
-def attach(recording: Recording, sites: list[Site], observer: type[SigmoidObserver] = SigmoidObserver) -> list[Handle]:
-    """Put forward hooks on ``sites`` and their blocks and branches; return the handles that take them off."""
-    handles: list[Handle] = []
-    blocks: set[str] = set()
-    for site, slots in zip(sites, recording.plan.slots, strict=True):
-        block = site.attention.block
-        if block not in blocks:
-            blocks.add(block)
-            into = StreamHook(recording, f"{block or 'model'} (input)", slots["stream_in"])
-            out = StreamHook(recording, f"{block or 'model'} (output)", slots["stream_out"])
-            handles.append(site.surroundings.block.register_forward_pre_hook(into, with_kwargs=True))
-            handles.append(site.surroundings.block.register_forward_hook(out, with_kwargs=True))
-        branch = StreamHook(
-            recording, site.attention.branch, slots["branch"], site.surroundings.gain, slots["layer_scale"]
-        )
-        handles.append(site.surroundings.branch.register_forward_hook(branch, with_kwargs=True))
-        handles += _on_attention(recording, site, slots, observer)
+class _Doors:
+    """A handle that keeps the doors open until it is removed."""
+
+    def __init__(self) -> None:
+        doors.open_all()
+        self._is_open = True
+
+    def remove(self) -> None:
+        """Close them."""
+        if self._is_open:
+            self._is_open = False
+            doors.close_all()
+
+
+def attach(recording: Recording, sites: Sequence[Site], observer: type[CallObserver] = CallObserver) -> list[Handle]:
+    """Put forward hooks on ``sites`` and around them, and open the doors; return the handles that undo it."""
+    handles: list[Handle] = [_Doors()]
+    turns: list[Turn | None] = []
+    pairs = list(zip(sites, recording.plan.slots, strict=True))
+    hooked = [_on_attention(recording, together, observer) for together in _by_module(pairs)]
+    hooked += [_on_surroundings(recording, site, slots) for site, slots in pairs]
+    for one in hooked:
+        handles += one.handles
+        turns += one.turns
+    handles += _on_blocks(recording, pairs)
+    counted = [turn for turn in turns if turn is not None]
+    if counted:
+        roots = {id(site.root): site.root for site in sites}
+        handles += [root.register_forward_pre_hook(PassHook(recording, counted)) for root in roots.values()]
     return handles
 
 
-def _on_attention(recording: Recording, site: Site, slots: Slots, observer: type[SigmoidObserver]) -> list[Handle]:
-    name, module = site.attention.module, site.module
-    if isinstance(module, SoftmaxAttention):
-        observer = SoftmaxObserver
-    elif site.attention.kind == "softmax":
-        return [module.register_forward_hook(SoftmaxHook(recording, name, slots), with_kwargs=True)]
-    seen = observer(recording, name, slots)
-    return [
+class _Hooked(NamedTuple):
+    handles: list[Handle]
+    turns: list[Turn | None]
+
+
+_Pair = tuple[Site, Slots]
+
+
+def _by_module(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+    groups: dict[int, list[_Pair]] = {}
+    for site, slots in pairs:
+        groups.setdefault(id(site.module), []).append((site, slots))
+    return list(groups.values())
+
+
+def _on_attention(recording: Recording, pairs: list[_Pair], observer: type[CallObserver]) -> _Hooked:
+    """Put hooks on the module that the sites of ``pairs`` share."""
+    module, name, slots = pairs[0][0].module, pairs[0][0].attention.module, [slots for _, slots in pairs]
+    turns: list[Turn | None] = []
+    handles: list[Handle] = []
+    if isinstance(module, nn.MultiheadAttention):
+        observer, hook = Unseen, MultiheadHook(recording, name, slots)
+        turns.append(hook.turn)
+        handles.append(module.register_forward_hook(hook, with_kwargs=True))
+    around = [site.surroundings for site, _ in pairs]
+    seen = observer(recording, name, slots, [one.branch is None and one.branch_is_output for one in around])
+    handles += [
         module.register_forward_pre_hook(EnterHook(seen)),
         module.register_forward_hook(LeaveHook(seen), always_call=True),
+    ]
+    return _Hooked(handles, [*turns, seen.turn])
+
+
+def _on_surroundings(recording: Recording, site: Site, slots: Slots) -> _Hooked:
+    around, layer = site.surroundings, site.attention.layer
+    hooked = [
+        _on_point(recording, f"{layer} ({what})", point, slots[raw])
+        for what, point, raw in (("stream", around.stream, "stream_in"), ("branch", around.branch, "branch"))
+        if point is not None
+    ]
+    handles, turns = [handle for handle, _ in hooked], [turn for _, turn in hooked]
+    if around.gain is not None:
+        gain = GainHook(recording, f"{layer} (LayerScale)", around.gain, slots["layer_scale"])
+        handles.append(site.module.register_forward_hook(gain))
+    return _Hooked(handles, turns)
+
+
+def _on_point(recording: Recording, name: str, point: Point, at: slice) -> tuple[Handle, Turn | None]:
+    turn = Turn() if point.calls > 1 else None
+    hook = StreamHook(recording, name, at, point, turn)
+    if point.side == "input":
+        return point.module.register_forward_pre_hook(hook, with_kwargs=True), turn
+    return point.module.register_forward_hook(hook, with_kwargs=True), turn
+
+
+def _on_blocks(recording: Recording, pairs: Sequence[_Pair]) -> list[Handle]:
+    """Put a hook on the output of each block that an attention's stream runs through."""
+    blocks = {site.attention.block: (site.surroundings, slots) for site, slots in pairs}
+    return [
+        around.block.register_forward_hook(OutputHook(recording, f"{name or 'model'} (output)", slots["stream_out"]))
+        for name, (around, slots) in blocks.items()
+        if around.block is not None and around.stream is not None
     ]
 
 
 def gradient_norms(
     model: nn.Module,
     recording: Recording,
-    sites: list[Site],
+    sites: Sequence[Site],
     scaler: GradScaler | None,
     began: Callable[[], None],
 ) -> GradientNorms:
@@ -65,7 +132,8 @@ def gradient_norms(
     A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
     (DTensor) are left out: the norm of a local part would be wrong.
     """
-    blocks = {site.attention.block: site.surroundings.block for site in sites}
+    modules = {own_name(name): module for name, module in model.named_modules()}
+    blocks = {site.attention.block: modules[site.attention.block] for site in sites}
     owners: dict[nn.Parameter, str | None] = dict.fromkeys(model.parameters())
     for name in sorted(blocks, key=lambda name: name.count(".")):
         owners.update(dict.fromkeys(blocks[name].parameters(), name))

@@ -1,69 +1,32 @@
-"""Forward hooks: each is a gate (does this pass count?) in front of a few operations on the device buffer."""
+"""Hooks around an attention: while it runs, calls of attention functions are shown to its observer."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from stabmon.errors import ModelError
-from stabmon.hooks.recording import Guarded, Recording
+from stabmon.hooks.hook import Hook, Turn
+from stabmon.hooks.recording import Recording
 from stabmon.kernels import AuxRequest, observe
 from stabmon.stats import Slots
-from stabmon.stats.softmax import add_softmax
+from stabmon.stats.multihead import add_multihead
+from stabmon.stats.softmax_rows import add_softmax
 
 
-class Inert:
-    """The form of a hook in a copied or unpickled model: the copy is not watched."""
-
-    def __call__(self, *_: object) -> None:
-        """Do nothing."""
-
-
-class Hook(Guarded):
-    """A hook that can be copied and pickled with its model without taking the monitor along."""
-
-    def __init__(self, recording: Recording, name: str) -> None:
-        super().__init__(name)
-        self.recording = recording
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
-        return Inert()
-
-    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
-        return (Inert, ())
-
-
-class StreamHook(Hook):
-    """Adds the power of a module's first input or output tensor: the residual stream, or a branch."""
-
-    def __init__(
-        self, recording: Recording, name: str, at: slice, gain: Tensor | None = None, gain_at: slice = slice(0)
-    ) -> None:
-        super().__init__(recording, name)
-        self.at, self.gain, self.gain_at = at, gain, gain_at
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> None:
-        """Run as a forward pre-hook (inputs are read) or as a forward hook (the output is)."""
-        if self.enabled and self.recording.counts(module):
-            self.recording.guard(self, self.add, first_tensor(output if output else (args, kwargs)))
-
-    def add(self, x: Tensor | None) -> None:
-        """Add ``x``; a module without a tensor leaves its slots uncounted."""
-        if x is not None:
-            self.recording.writer.power(self.at, x)
-        if self.gain is not None:
-            self.recording.writer.gain(self.gain_at, self.gain)
-
-
-class SigmoidObserver(Hook):
-    """Sits in the kernels' observer slot while its attention runs, and adds each call.
+class CallObserver(Hook):
+    """Sits in the observer slot while its attention runs, and adds each call.
 
     ``enter`` and ``leave`` are the attention's pre-hook and hook; ``leave`` runs after an exception too.
+
+    slots: of each of the calls that the module makes in a pass, in order.
+    branches: of each, whether its output is the branch as it is added.
     """
 
-    def __init__(self, recording: Recording, name: str, slots: Slots) -> None:
+    def __init__(self, recording: Recording, name: str, slots: Sequence[Slots], branches: Sequence[bool] = ()) -> None:
         super().__init__(recording, name)
-        self.slots = slots
+        self.slots, self.branches = tuple(slots), tuple(branches) or (False,) * len(slots)
+        self.turn = Turn() if len(self.slots) > 1 else None
         self.inside = False
         self.previous: observe.Observer | None = None
 
@@ -79,28 +42,43 @@ class SigmoidObserver(Hook):
         if self.enabled:
             self.recording.guard(self, self.add, call)
 
+    def show(self, made: Callable[..., observe.Call], *args: Any, **kwargs: Any) -> None:
+        """Add another function's call, as ``made`` describes it."""
+        if self.enabled:
+            self.recording.guard(self, self._add_made, made, args, kwargs)
+
+    def _add_made(self, made: Callable[..., observe.Call], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.add(made(*args, **kwargs))
+
     def add(self, call: observe.Call) -> None:
-        """Add ``call`` to the site's slots.
+        """Add ``call`` to its slots.
 
         Raises:
-            ModelError: the call has another number of heads than the module said when the monitor attached.
+            ModelError: the call has another number of heads than the scan saw, or is one more than it saw.
         """
+        index = 0 if self.turn is None else self.turn.take()
+        if index >= len(self.slots):
+            raise ModelError(f"is called more than the {len(self.slots)} times of the first pass")
+        slots, heads = self.slots[index], call.problem.query.size(1)
+        if heads != slots.heads:
+            raise ModelError(f"has {heads} heads, had {slots.heads} in the first pass")
         problem = call.problem
-        heads = problem.query.size(1)
-        if heads != self.slots.heads:
-            raise ModelError(f"has {heads} heads, expected {self.slots.heads}; pass heads={{{self.name!r}: {heads}}}")
         detached = problem._replace(query=problem.query.detach(), key=problem.key.detach())
-        self.measure(
-            call._replace(problem=detached, output=call.output.detach()), self.recording.request(problem.query.size(0))
-        )
+        output = call.output.detach()
+        if self.branches[index]:
+            self.recording.writer.power(slots["branch"], output)
+        self.measure(slots, call._replace(problem=detached, output=output))
 
-    def measure(self, call: observe.Call, request: AuxRequest) -> None:
+    def measure(self, slots: Slots, call: observe.Call) -> None:
         """Write the statistics of ``call``; ``stabmon.preflight`` adds more."""
-        if call.aux is None:
-            read, request = self.recording.reading(call.problem.query.size(0))
+        batch = call.problem.query.size(0)
+        read, request = slice(None), self.recording.request(batch)
+        if call.problem.query.device.type == "cpu" and call.aux is None:
+            read, request = self.recording.reading(batch)
+        if call.kind == "softmax":
+            add_softmax(self.recording.writer, slots, call, read, request)
         else:
-            read = slice(None)
-        self.recording.writer.call(self.slots, call, read, request)
+            self.recording.writer.call(slots, call, read, request)
 
     def enter(self) -> None:
         """Take the observer slot."""
@@ -114,9 +92,9 @@ class SigmoidObserver(Hook):
 
 
 class EnterHook(Hook):
-    """The forward pre-hook of a sigmoid attention."""
+    """The forward pre-hook of an attention."""
 
-    def __init__(self, observer: SigmoidObserver) -> None:
+    def __init__(self, observer: CallObserver) -> None:
         super().__init__(observer.recording, observer.name)
         self.observer = observer
 
@@ -127,9 +105,9 @@ class EnterHook(Hook):
 
 
 class LeaveHook(Hook):
-    """The forward hook of a sigmoid attention, also called when its forward raises."""
+    """The forward hook of an attention, also called when its forward raises."""
 
-    def __init__(self, observer: SigmoidObserver) -> None:
+    def __init__(self, observer: CallObserver) -> None:
         super().__init__(observer.recording, observer.name)
         self.observer = observer
 
@@ -138,12 +116,27 @@ class LeaveHook(Hook):
         self.observer.leave()
 
 
-class SoftmaxHook(Hook):
+class Unseen(CallObserver):
+    """The observer of a ``MultiheadAttention``: the functions it calls are not another attention's."""
+
+    def request(self, query: Tensor, key: Tensor) -> AuxRequest | None:
+        """Request nothing."""
+        return None
+
+    def record(self, call: observe.Call) -> None:
+        """Pass over ``call``: ``MultiheadHook`` reads the module whole."""
+
+    def show(self, made: Callable[..., observe.Call], *args: Any, **kwargs: Any) -> None:
+        """Pass over the call."""
+
+
+class MultiheadHook(Hook):
     """The forward hook of an ``nn.MultiheadAttention``: computes sampled rows again from its inputs and weights."""
 
-    def __init__(self, recording: Recording, name: str, slots: Slots) -> None:
+    def __init__(self, recording: Recording, name: str, slots: Sequence[Slots]) -> None:
         super().__init__(recording, name)
-        self.slots = slots
+        self.slots = tuple(slots)
+        self.turn = Turn() if len(self.slots) > 1 else None
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Add this pass, if it counts."""
@@ -152,16 +145,5 @@ class SoftmaxHook(Hook):
 
     def add(self, module: nn.MultiheadAttention, args: Any, kwargs: Any) -> None:
         """Add the call with the inputs ``args`` and ``kwargs``."""
-        add_softmax(self.recording.writer, self.slots, module, args, kwargs, self.recording.request)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the first floating tensor in nested tuples, lists and mappings, or None."""
-    if isinstance(value, Tensor):
-        return value if torch.is_floating_point(value) else None
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    for element in inner:
-        found = first_tensor(element)
-        if found is not None:
-            return found
-    return None
+        slots = self.slots[0 if self.turn is None else self.turn.take()]
+        add_multihead(self.recording.writer, slots, module, args, kwargs, self.recording.request)

@@ -31,6 +31,7 @@ RAW = (
     Raw("query_squares", Per.HEAD, Reduction.ADD),
     Raw("key_squares", Per.HEAD, Reduction.ADD),
     COUNTS,
+    Raw("softmax", Per.HEAD, Reduction.ADD, ("entropy_sum", "largest_weight_sum")),
     Raw("twin_square_sum", Per.HEAD, Reduction.ADD),
     Raw("logit_max", Per.HEAD, Reduction.MAX),
     Raw("keys", Per.ATTENTION, Reduction.MAX),
@@ -55,6 +56,10 @@ def _has_bias(attention: Attention) -> bool:
     return attention.kind != "softmax"
 
 
+def _is_softmax(attention: Attention) -> bool:
+    return attention.kind == "softmax"
+
+
 METRICS = (
     Metric(
         "attention_norm",
@@ -74,6 +79,7 @@ METRICS = (
         DataPath.OUTPUT,
         lambda output_square_sum, twin_square_sum: _root_ratio(output_square_sum, twin_square_sum),
         counted=("samples",),
+        nonzero=("twin_square_sum",),
         over_heads=OverHeads.ROOT_MEAN_SQUARE,
         healthy=1.0,
         when=When.PREFLIGHT,
@@ -143,6 +149,25 @@ METRICS = (
         counted=("pairs",),
     ),
     Metric(
+        "entropy",
+        Place.HEAD,
+        "mean entropy of a row of softmax weights: 0 where a query looks at one key, log n where at all alike",
+        DataPath.WEIGHTS,
+        lambda entropy_sum, rows: entropy_sum / rows,
+        counted=("rows",),
+        unit="nats",
+        where=_is_softmax,
+    ),
+    Metric(
+        "largest_weight",
+        Place.HEAD,
+        "mean over queries of the largest softmax weight of a row",
+        DataPath.WEIGHTS,
+        lambda largest_weight_sum, rows: largest_weight_sum / rows,
+        counted=("rows",),
+        where=_is_softmax,
+    ),
+    Metric(
         "query_norm",
         Place.HEAD,
         "root mean square of ‖q‖ over evenly spaced tokens, at least as many as rows are sampled",
@@ -174,7 +199,6 @@ METRICS = (
         "the bias at which the mean row mass would be 1 on the same q, k",
         DataPath.WEIGHTS,
         when=When.PREFLIGHT,
-        where=_has_bias,
         shown=Shown.PREFLIGHT,
     ),
     Metric(

@@ -13,14 +13,27 @@ from stabmon.metrics.declaration import (
     Shown,
     When,
 )
+from stabmon.records import Attention
 
 RAW = (
     Raw("branch", Per.ATTENTION, Reduction.ADD, ("branch_squares", "branch_elements")),
-    Raw("stream_in", Per.BLOCK, Reduction.ADD, ("in_squares", "in_elements")),
+    Raw("stream_in", Per.ATTENTION, Reduction.ADD, ("in_squares", "in_elements")),
     Raw("stream_out", Per.BLOCK, Reduction.ADD, ("out_squares", "out_elements")),
     Raw("layer_scale", Per.ATTENTION, Reduction.SET),
     Raw("gradient_norm", Per.BLOCK, Reduction.SET),
 )
+
+
+def _has_stream(attention: Attention) -> bool:
+    return "stream" not in attention.unknown
+
+
+def _has_branch(attention: Attention) -> bool:
+    return _has_stream(attention) and "branch" not in attention.unknown
+
+
+def _has_output(attention: Attention) -> bool:
+    return _has_stream(attention) and "block" not in attention.unknown
 
 
 def _rms(squares: Doubles, elements: Doubles) -> Doubles:
@@ -42,10 +55,11 @@ METRICS = (
     Metric(
         "residual_in",
         Place.LAYER,
-        "root mean square of a block's input",
+        "root mean square of the residual stream that the attention's branch joins; mostly the block's input",
         DataPath.INPUT,
         lambda in_squares, in_elements: _rms(in_squares, in_elements),
         counted=("in_elements",),
+        where=_has_stream,
     ),
     Metric(
         "residual_out",
@@ -54,6 +68,7 @@ METRICS = (
         DataPath.BLOCK_OUTPUT,
         lambda out_squares, out_elements: _rms(out_squares, out_elements),
         counted=("out_elements",),
+        where=_has_output,
     ),
     Metric(
         "branch_ratio",
@@ -62,16 +77,20 @@ METRICS = (
         DataPath.BRANCH,
         _branch_ratio,
         counted=("branch_elements", "in_elements"),
+        nonzero=("in_squares",),
+        where=_has_branch,
         healthy=1.0,
         shown=Shown.PREFLIGHT | Shown.CURVE | Shown.HEATMAP,
     ),
     Metric(
         "block_growth",
         Place.LAYER,
-        "rms of a block's output over rms of its input",
+        "rms of a block's output over rms of the stream that its attention joins",
         DataPath.BLOCK_OUTPUT,
         _block_growth,
         counted=("out_elements", "in_elements"),
+        nonzero=("in_squares",),
+        where=_has_output,
         healthy=1.0,
         shown=Shown.PREFLIGHT | Shown.CURVE,
     ),

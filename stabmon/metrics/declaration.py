@@ -123,6 +123,7 @@ class Metric(NamedTuple):
         By default the value is the raw input of the metric's own name.
     counted: raw inputs that must have changed since the step began, else the metric is ``MISSING``; for a metric of the
         run, one of them. By default the formula's inputs.
+    nonzero: raw inputs that the value is missing for where they are 0: a ratio to a stream of zeros says nothing.
     unit: "1" for a pure number.
     healthy: the value a healthy run is near, where there is one; the page centres its colours on it.
     where: the attentions that have it.
@@ -134,6 +135,7 @@ class Metric(NamedTuple):
     path: DataPath
     formula: Callable[..., Doubles] = identity
     counted: tuple[str, ...] = ()
+    nonzero: tuple[str, ...] = ()
     unit: str = "1"
     over_heads: OverHeads = OverHeads.MEAN
     healthy: float | None = None

@@ -44,7 +44,6 @@ def check_model(model: object, optimizer: object) -> None:
 def check_options(
     *,
     schedule: object,
-    heads: object,
     scaler: object,
     sinks: object,
     ignore: object,
@@ -59,7 +58,6 @@ def check_options(
     """
     _expect(isinstance(schedule, Schedule), "schedule", "a stabmon.Schedule", schedule)
     _expect(_is_count(first_step, 0), "first_step", "a whole number of at least 0", first_step)
-    check_heads(heads)
     _expect(
         scaler is None or all(callable(getattr(scaler, part, None)) for part in ("get_scale", "scale", "step")),
         "scaler",
@@ -77,21 +75,6 @@ def check_options(
         _expect(isinstance(code, str), "ignore", "a sequence of rules' codes", code)
     if resume and name is None:
         raise ArgumentError("resume needs the name of the run to go on with: pass name=...")
-
-
-def check_heads(heads: object) -> None:
-    """Refuse what is no mapping from module paths to numbers of heads.
-
-    Raises:
-        ArgumentError: the message says what was expected and what came.
-    """
-    if heads is None:
-        return
-    _expect(isinstance(heads, Mapping), "heads", "a mapping from module paths to numbers of heads", heads)
-    assert isinstance(heads, Mapping)
-    for path, number in heads.items():
-        _expect(isinstance(path, str), "heads", "a mapping whose keys are module paths", path)
-        _expect(_is_count(number, 1), f"heads[{path!r}]", "a whole number of at least 1", number)
 
 
 def _many(name: str, given: object) -> Collection[Any]:

@@ -7,15 +7,14 @@ from typing import Any, ParamSpec
 from torch import nn
 from torch.amp import GradScaler
 
-from stabmon.discover.find import Site, map_of, sites
-from stabmon.errors import StabmonError
+from stabmon.discover import Found, Site, scan
+from stabmon.discover.nothing import nothing_found
+from stabmon.errors import ModelError, StabmonError
 from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
 from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import Seen
-from stabmon.monitor.generators import same_generators
 from stabmon.monitor.new_run import device_of
 from stabmon.monitor.trigger import Trigger
-from stabmon.names import natural_key
 from stabmon.stats import Plan
 
 P = ParamSpec("P")
@@ -35,14 +34,13 @@ class Attachment:
         began: Callable[[], None],
         *,
         scaler: GradScaler | None,
-        heads: Mapping[str, int] | None,
         optimizer: bool,
     ) -> None:
         self.model = model
-        self.map = map_of(model, [])
+        self.map = Found(()).map_of(model)
         self._sites: list[Site] = []
         self._recording, self._began = recording, _weakly(began)
-        self._scaler, self._heads, self._optimizer = scaler, heads, optimizer
+        self._scaler, self._optimizer = scaler, optimizer
         self._trigger = Trigger(model, _weakly(self._first_pass))
         self._waits = True
         self._gradients: GradientNorms | None = None
@@ -71,16 +69,19 @@ class Attachment:
         Plan, buffer and hooks are made anew for them; the numbers of the open step are kept.
 
         Raises:
-            ModelError: none was found, or the number of heads of one is not known.
+            ModelError: no attention has been found so far, or ``called`` does not take the arguments.
         """
-        with same_generators():
-            found = _scanned(self.model, called, args, kwargs, self._heads)
-        known = {site.attention.module for site in self._sites}
-        new = [site for site in found if site.attention.module not in known]
-        if known and not new:
+        found = scan(called, args, kwargs, model=self.model)
+        for note in found.notes:
+            self._recording.failures.add(note)
+        known = {site.attention.layer for site in self._sites}
+        new = [site for site in found.sites if site.attention.layer not in known]
+        if not new:
+            if not known:
+                raise ModelError(nothing_found(called, found))
             return
-        self._sites = sorted([*self._sites, *new], key=lambda site: natural_key(site.attention.layer))
-        self.map = map_of(self.model, self._sites)
+        self._sites += new
+        self.map = Found(tuple(self._sites)).map_of(self.model)
         self.take_off()
         logged = tuple(self._recording.plan.logged)
         plan = Plan(self.map.attentions, logged, optimizer=self._optimizer)
@@ -100,7 +101,7 @@ class Attachment:
             self._trigger.fired,
             self._trigger.others,
             {site.attention.layer: site.module.training for site in self._sites},
-            self._refusal,
+            None if self._sites else self._refusal,
         )
 
     def _first_pass(self, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -128,14 +129,3 @@ def _weakly(method: Callable[P, None]) -> Callable[P, None]:
             bound(*args, **kwargs)
 
     return call
-
-
-def _scanned(
-    model: nn.Module,
-    called: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    heads: Mapping[str, int] | None,
-) -> list[Site]:
-    """Return the attentions of ``model`` that run when ``called`` is given these arguments."""
-    return sites(model, heads)

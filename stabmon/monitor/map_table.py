@@ -7,7 +7,7 @@ from stabmon.records import Attention, ModelMap
 
 
 def map_table(found: ModelMap) -> Table:
-    """Return one row an attention, in natural order of the layers."""
+    """Return one row an attention, in the order of a pass."""
     count = len(found.attentions)
     title = f"stabmon found {count} attention{'s' * (count != 1)} in a model of {found.parameters:,} parameters"
     table = Table(title=title, title_justify="left")

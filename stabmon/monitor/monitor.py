@@ -11,7 +11,6 @@ from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Group
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -19,15 +18,13 @@ from torch.optim import Optimizer
 from stabmon.batch import Batch, arguments
 from stabmon.errors import WatchError
 from stabmon.findings import Finding
+from stabmon.generators import same_generators
 from stabmon.hooks import Recording
 from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import RowMaker, why_no_sample
 from stabmon.monitor.attachment import Attachment
-from stabmon.monitor.generators import same_generators
 from stabmon.monitor.new_run import Reservation
-from stabmon.monitor.summary import summary
 from stabmon.monitor.watched import release
-from stabmon.notebook import html
 from stabmon.records import ModelMap, RunState
 from stabmon.schedule import Schedule
 
@@ -52,12 +49,11 @@ class Monitor:
         schedule: Schedule,
         *,
         scaler: GradScaler | None = None,
-        heads: Mapping[str, int] | None = None,
         first_step: int = 0,
     ) -> None:
         self.path = run.path
         self._attached: Attachment | None = Attachment(
-            model, recording, self._backward_began, scaler=scaler, heads=heads, optimizer=optimizer is not None
+            model, recording, self._backward_began, scaler=scaler, optimizer=optimizer is not None
         )
         self._map = self._attached.map
         self._optimizer = optimizer
@@ -105,12 +101,6 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(failed=kind is not None)
-
-    def __rich__(self) -> Group:
-        return summary(self)
-
-    def _repr_html_(self) -> str:
-        return html(summary(self))
 
     @property
     def steps(self) -> int:

@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 
 from stabmon.batch import Batch
 from stabmon.errors import ArgumentError, WatchError
+from stabmon.generators import same_generators
 from stabmon.hooks import Recording
 from stabmon.metrics import METRICS, When
 from stabmon.monitor import new_run
 from stabmon.monitor.arguments import check_model, check_options
-from stabmon.monitor.generators import same_generators
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.watched import claim, refuse_compiled, release
 from stabmon.names import check_run_name
@@ -34,7 +34,6 @@ def watch(
     name: str | None = None,
     schedule: Schedule = Schedule(),  # noqa: B008 frozen
     log: Sequence[str] = ("loss",),
-    heads: Mapping[str, int] | None = None,
     scaler: GradScaler | None = None,
     config: object = None,
     sinks: "Sequence[Sink] | None" = None,
@@ -57,13 +56,12 @@ def watch(
     ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True``; otherwise torch runs it uncompiled.
 
     Args:
-        model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
+        model: any module; its attention is found by running it, see ``stabmon.discover.scan``.
         optimizer: whose steps are counted, by a hook; without one, call ``monitor.step()`` after each step.
         dir: folder of runs; None writes no files. Under torch.distributed only rank 0 writes.
         name: the run's folder in ``dir``; by default the model's class and the time.
         schedule: which steps are recorded, and how many query rows of each.
         log: names of the numbers given to ``monitor.log``.
-        heads: number of heads by module path, where a module's attributes do not say it.
         scaler: the GradScaler in use: gradient norms are divided by its scale.
         config: kept with the run: a mapping, namespace or dataclass; what JSON has no form for is kept as text.
         sinks: further sinks, beside the store and TensorBoard.
@@ -90,7 +88,6 @@ def watch(
         check_model(model, optimizer)
         check_options(
             schedule=schedule,
-            heads=heads,
             scaler=scaler,
             sinks=sinks,
             ignore=ignore,
@@ -109,9 +106,7 @@ def watch(
             try:
                 plan = Plan((), logged, optimizer=optimizer is not None)
                 recording = Recording(plan, new_run.device_of(model), schedule.rows)
-                monitor = Monitor(
-                    model, optimizer, run, recording, schedule, scaler=scaler, heads=heads, first_step=first_step
-                )
+                monitor = Monitor(model, optimizer, run, recording, schedule, scaler=scaler, first_step=first_step)
                 monitor.attach(batch)
             except BaseException:
                 run.release()

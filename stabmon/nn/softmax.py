@@ -1,13 +1,9 @@
 """Softmax attention with the projections, positions and norms of sigmoid attention, for comparison."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stabmon.kernels import observe
-from stabmon.kernels.problem import Problem
 from stabmon.nn.self_attention import SelfAttention
 
 
@@ -15,21 +11,15 @@ class SoftmaxAttention(SelfAttention):
     """Multi-head self-attention, out = softmax(q kᵀ/√D) v, by torch's ``scaled_dot_product_attention``.
 
     Takes the arguments of ``SelfAttention`` and draws the weights that a ``SigmoidAttention`` with the same arguments
-    and random state does. A monitor sees its queries, keys and values where it sees those of sigmoid attention.
+    and random state does.
     """
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None) -> Tensor:
         """Return the means of ``value`` with softmax weights, all [B, H, N, D]."""
         mask = self._mask(query, lengths)
-        output = functional.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=self.is_causal and mask is None
         )
-        observer = observe.current()
-        if observer is not None:
-            scale, slopes = 1 / math.sqrt(self.head_dim), self.alibi_slopes
-            problem = Problem(query, key, value, None, 0.0, slopes, scale, self.is_causal, None, lengths)
-            observer.record(observe.Call(problem, output))
-        return output
 
     def _mask(self, query: Tensor, lengths: Tensor | None) -> Tensor | None:
         """Return the terms added to the logits, broadcastable to [B, H, N, N], or None where none is needed."""

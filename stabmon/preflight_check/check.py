@@ -1,6 +1,7 @@
 """``preflight``: one forward pass, no training, and the model is left as it was."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,26 +9,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stabmon.batch import Batch
-from stabmon.discover.find import map_of, sites
+from stabmon.batch import Batch, arguments, run
+from stabmon.discover import Found, scan
+from stabmon.discover.nothing import nothing_found
+from stabmon.discover.undisturbed import undisturbed
+from stabmon.errors import ModelError
 from stabmon.hooks import Recording, attach
-from stabmon.hooks.forward import SigmoidObserver
+from stabmon.hooks.forward import CallObserver
 from stabmon.hooks.recording import Guarded
-from stabmon.kernels import AuxRequest, observe
+from stabmon.kernels import observe
+from stabmon.kernels.problem import Problem
 from stabmon.metrics import METRICS, Shown
 from stabmon.monitor import new_run
-from stabmon.monitor.arguments import check_heads, check_model
+from stabmon.monitor.arguments import check_model
 from stabmon.monitor.watched import refuse_compiled
-from stabmon.nn import SigmoidAttention
+from stabmon.names import span
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian import jacobian_bound
-from stabmon.preflight_check.one_pass import run, undisturbed
 from stabmon.preflight_check.report import LayerReport, PreflightReport
-from stabmon.preflight_check.sweep import sweep
+from stabmon.preflight_check.sweep import of_inputs, of_tokens, sweep
+from stabmon.preflight_check.sweep_report import LengthReport
 from stabmon.preflight_check.twin import best_bias, softmax_square_sum
 from stabmon.records import ModelMap, RunInfo
 from stabmon.series import Floats, Layout, over_heads
-from stabmon.stats import Plan, finalise
+from stabmon.stats import Plan, Slots, finalise
 
 if TYPE_CHECKING:
     from stabmon.rules import Limits, Rule
@@ -39,112 +44,164 @@ SEQUENCES = 4
 
 
 class FirstPass(NamedTuple):
-    """Measurements of one forward pass: row, float32 [layout.width], and what is known of the model."""
+    """Measurements of one forward pass: row, float32 [layout.width], what is known of the model, and its calls.
+
+    problems: by layer, the call as far as it was wanted, of at most ``SEQUENCES`` sequences.
+    """
 
     info: RunInfo
     layout: Layout
     row: Floats
+    found: Found
+    problems: Mapping[str, Problem] = {}
 
 
 def preflight(
     model: nn.Module,
     batch: Batch,
     *,
-    heads: Mapping[str, int] | None = None,
     limits: "Limits | Mapping[str, Any] | str | Path | None" = None,
     rules: "str | Path | Iterable[str | Path | Rule]" = (),
     config: Mapping[str, Any] | None = None,
     lengths: Sequence[int] = (),
     jacobian: bool = False,
+    as_sigmoid: bool = False,
 ) -> PreflightReport:
-    """Say whether ``model`` starts healthy, from one forward pass in eval mode without gradients.
+    """Say whether ``model`` starts healthy, from forward passes in eval mode without gradients.
 
-    Weights, buffers, training flags and torch's random state are as before afterwards.
+    Weights, buffers, plain attributes, training flags and random state are as before afterwards.
 
     Args:
-        model: a module with attention that stabmon can read; see ``stabmon.discover.find``.
+        model: any module that runs attention; see ``stabmon.discover.scan``.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments).
-        heads: number of heads by module path, where a module's attributes do not say it.
         limits: limits of the rules, as ``Limits``, as names and numbers, or as a YAML file of them.
         rules: a user's own rules: Python files that register them, or ``Rule`` objects.
         config: what is known of the run to come, such as its workload; rules order their fixes by it.
-        lengths: numbers of tokens at which each of the model's own ``SigmoidAttention`` is looked at too, with the
-            inputs it has in ``batch``; see ``stabmon.preflight_check.sweep``.
+        lengths: numbers of tokens at which each sigmoid attention is looked at too, with the queries, keys and values
+            it has in ``batch``; see ``stabmon.preflight_check.sweep``.
         jacobian: bound the Jacobian of each attention of stabmon's too; see ``stabmon.preflight_check.jacobian``.
+        as_sigmoid: look at the model as ``stabmon.convert`` would make it, with a bias of -log of its longest training
+            length, or of the most keys in ``batch`` where it says none; it has its own attention afterwards.
 
     Raises:
-        ModelError: no attention was found, a head count is unknown, or the model does not take ``batch``.
+        ModelError: no attention was found, none could be converted, or the model does not take ``batch``.
         WatchError: the model was compiled before.
-        ArgumentError: ``model`` is no module or holds no numbers, ``heads`` is no mapping.
+        ArgumentError: ``model`` is no module or holds no numbers.
         ConfigError: ``limits`` or ``rules`` cannot be read.
     """
     from stabmon.rules import Engine, resolve
     from stabmon.rules.limits import resolve as limits_of
 
     chosen = limits_of(limits)
-    start = measure(model, batch, heads=heads, config=config)
+    if as_sigmoid:
+        with _as_sigmoid(model, batch) as notes:
+            found = preflight(
+                model, batch, limits=chosen, rules=rules, config=config, lengths=lengths, jacobian=jacobian
+            )
+        return found.model_copy(update={"notes": (*notes, *found.notes)})
+    start = measure(model, batch, config=config, keep=bool(lengths))
     engine = Engine(start.info, start.layout, chosen, rules=resolve(rules))
     engine.observe(0, start.row)
-    inputs = _inputs(model, batch, heads) if lengths or jacobian else {}
-    sigmoid = [(layer, of, x) for layer, (of, x) in inputs.items() if isinstance(of, SigmoidAttention)]
-    swept = [sweep(*one, lengths) for one in sigmoid] if lengths else []
+    inputs = _inputs(model, batch, start.found) if lengths or jacobian else {}
+    swept = _swept(start, inputs, lengths) if lengths else ()
+    bounds = [jacobian_bound(layer, of, x) for layer, (of, x) in inputs.items()] if jacobian else []
     return PreflightReport(
         rows=_rows(start.info.model, start.layout, start.row),
         findings=tuple(engine.findings),
         map=start.info.model,
-        sweep=tuple(row for rows in swept for row in rows),
-        jacobian=tuple(jacobian_bound(layer, of, x) for layer, (of, x) in inputs.items()) if jacobian else (),
+        sweep=tuple(swept),
+        jacobian=tuple(bounds),
+        notes=(*start.found.notes, *(_not_bounded(start.found, inputs) if jacobian else ())),
     )
 
 
-def _inputs(model: nn.Module, batch: Batch, heads: Mapping[str, int] | None) -> dict[str, tuple[SelfAttention, Tensor]]:
+@contextmanager
+def _as_sigmoid(model: nn.Module, batch: Batch) -> Iterator[tuple[str, ...]]:
+    """Convert ``model`` for a block, and yield which attentions stay as they are, and why."""
+    from stabmon.conversion import converted
+    from stabmon.conversion.lengths import longest
+
+    known = longest(getattr(model, "config", None))
+    with converted(model, max_length=None if known else scan(model, *arguments(batch)).keys) as report:
+        yield tuple(f"{kept.module} was looked at as it is, because {kept.reason}" for kept in report.kept)
+
+
+def _swept(start: FirstPass, inputs: "_Inputs", lengths: Sequence[int]) -> Iterator[LengthReport]:
+    """Yield each sigmoid attention at each length: stabmon's own with positions of that length."""
+    for layer, problem in start.problems.items():
+        of, x = inputs.get(layer, (None, None))
+        if of is None or x is None:
+            yield from sweep(layer, lengths, partial(of_tokens, problem))
+        else:
+            yield from sweep(layer, lengths, partial(of_inputs, of, x))
+
+
+def _not_bounded(found: Found, inputs: "_Inputs") -> Iterator[str]:
+    """Yield why attentions have no bound of their Jacobian."""
+    others = [site.attention.layer for site in found.sites if site.attention.layer not in inputs]
+    if others:
+        yield (
+            f"{span(others)}: no bound of the Jacobian, which takes the projections' weights; they are known of "
+            "stabmon.nn.SigmoidAttention and SoftmaxAttention alone"
+        )
+
+
+_Inputs = dict[str, tuple[SelfAttention, Tensor]]
+
+
+def _inputs(model: nn.Module, batch: Batch, found: Found) -> _Inputs:
     """Return each attention of stabmon's in ``model``, by layer, with its input [<= SEQUENCES, N, width] in a pass."""
-    seen: dict[str, tuple[SelfAttention, Tensor]] = {}
+    seen: _Inputs = {}
 
     def note(layer: str, module: nn.Module, given: tuple[Any, ...]) -> None:
-        seen[layer] = (module, given[0][:SEQUENCES].detach())  # type: ignore[assignment]
+        seen.setdefault(layer, (module, given[0][:SEQUENCES].detach()))  # type: ignore[arg-type]
 
-    ours = [site for site in sites(model, heads) if isinstance(site.module, SelfAttention)]
+    ours = [site for site in found.sites if isinstance(site.module, SelfAttention)]
     handles = [site.module.register_forward_pre_hook(partial(note, site.attention.layer)) for site in ours]
     _one_pass(model, batch, handles)
     return {site.attention.layer: seen[site.attention.layer] for site in ours if site.attention.layer in seen}
 
 
 def measure(
-    model: nn.Module,
-    batch: Batch,
-    *,
-    heads: Mapping[str, int] | None = None,
-    config: Mapping[str, Any] | None = None,
+    model: nn.Module, batch: Batch, *, config: Mapping[str, Any] | None = None, keep: bool = False
 ) -> FirstPass:
-    """Return the numbers that ``preflight`` judges; arguments and errors as there."""
+    """Return the numbers that ``preflight`` judges; arguments and errors as there. keep: keep the sigmoid's calls."""
     check_model(model, None)
-    check_heads(heads)
     refuse_compiled(model)
-    found = sites(model, heads)
-    model_map = map_of(model, found)
+    found = scan(model, *arguments(batch))
+    if not found.sites:
+        raise ModelError(nothing_found(model, found))
+    model_map = found.map_of(model)
     plan = Plan(model_map.attentions, preflight=True)
-    recording = _PreflightRecording(plan, new_run.device_of(model), ROWS)
-    handles = attach(recording, found, _TwinObserver)
-    _one_pass(model, batch, handles)
+    recording = _PreflightRecording(plan, new_run.device_of(model), ROWS, keep)
+    _one_pass(model, batch, attach(recording, found.sites, _TwinObserver))
     recording.flush()
     _softmax_is_its_own_twin(recording)
     row = finalise(recording.buffer.cpu().numpy(), plan)
-    return FirstPass(new_run.describe(model, model_map, "preflight", config), plan.layout, row)
+    kept = {plan.attentions[index].layer: problem for index, problem in sorted(recording.problems.items())}
+    return FirstPass(new_run.describe(model, model_map, "preflight", config), plan.layout, row, found, kept)
 
 
 def _one_pass(model: nn.Module, batch: Batch, handles: Sequence[Any]) -> None:
     """Run ``batch`` through ``model``, which is left as it was, and take the hooks of ``handles`` off."""
     try:
-        with torch.no_grad(), undisturbed(model):
-            run(model, batch)
+        with undisturbed(model, keep_new=True):
+            run(model, *arguments(batch))
     finally:
         for handle in handles:
             handle.remove()
 
 
 class _PreflightRecording(Recording):
-    """Records every pass, and lets a failure of its own be seen."""
+    """Records every pass, and lets a failure of its own be seen.
+
+    problems: by number of the attention in the plan, sigmoid attention's calls where they are kept.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device, rows: int, keep: bool) -> None:
+        super().__init__(plan, device, rows)
+        self.keep = keep
+        self.problems: dict[int, Problem] = {}
 
     def counts(self, module: nn.Module) -> bool:
         return True
@@ -153,13 +210,20 @@ class _PreflightRecording(Recording):
         action(*given)
 
 
-class _TwinObserver(SigmoidObserver):
+class _TwinObserver(CallObserver):
     """Adds the softmax twin and the best bias of each call."""
 
-    def measure(self, call: observe.Call, request: AuxRequest) -> None:
-        super().measure(call, request)
-        self.recording.buffer[self.slots["twin_square_sum"]].add_(softmax_square_sum(call.problem))
-        self.recording.buffer[self.slots["best_bias"]].copy_(best_bias(call.problem, request.rows))
+    def measure(self, slots: Slots, call: observe.Call) -> None:
+        super().measure(slots, call)
+        recording = self.recording
+        assert isinstance(recording, _PreflightRecording)
+        rows = recording.request(call.problem.query.size(0)).rows
+        recording.buffer[slots["best_bias"]].copy_(best_bias(call.problem, rows))
+        if call.kind == "sigmoid" and call.problem.value.numel():
+            recording.buffer[slots["twin_square_sum"]].add_(softmax_square_sum(call.problem))
+            if recording.keep:
+                kept = call.problem.sequences(slice(SEQUENCES))._replace(value=call.problem.value[:SEQUENCES].detach())
+                recording.problems[recording.plan.slots.index(slots)] = kept
 
 
 def _softmax_is_its_own_twin(recording: Recording) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from stabmon.findings import Reading
 from stabmon.formatting import number
 from stabmon.metrics import DataPath, on_path
-from stabmon.names import natural_key
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
 from stabmon.rules.families import NumericLimits
@@ -41,7 +40,7 @@ def non_finite(run: Run, limits: NumericLimits) -> Iterator[Observation]:
     """
     if not run.any_not_finite:
         return
-    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
+    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=partial(_path, run))
     if not _is_gradient(found[0]):
         explain, fixes = partial(_explain, run, found), partial(suggested_fixes.for_overflow, run)
         yield Observation(_hit(found[0]), explain, fixes, one_for_the_run=True)
@@ -72,7 +71,7 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observatio
     """
     if not run.any_not_finite:
         return
-    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=_path)
+    found = sorted((cell for metric in run.layout.metrics for cell in _cells(run, metric)), key=partial(_path, run))
     if _is_gradient(found[0]):
         lasts = _lasts(run, found[0], limits.scaler_samples_max)
         severity = Severity.WARNING if lasts else Severity.INFO
@@ -121,14 +120,14 @@ def _is_gradient(cell: Reading) -> bool:
     return on_path(cell.metric)[0] is DataPath.GRADIENT
 
 
-def _path(cell: Reading) -> tuple[object, ...]:
-    layer, position = natural_key(cell.layer or ""), on_path(cell.metric)
+def _path(run: Run, cell: Reading) -> tuple[int, ...]:
+    """Return a key that sorts numbers by where the data come by them: the layers of a pass, the loss, and back."""
+    place, position = run.place(cell.layer, cell.metric), on_path(cell.metric)
     if _is_gradient(cell):
-        back = tuple((-kind, -number, text) for kind, number, text in layer)
-        return (2, position, back, cell.head or 0)
+        return (2, *position, -place, cell.head or 0)
     if cell.layer is None:
         return (1,)
-    return (0, layer, position, cell.head or 0)
+    return (0, place, *position, cell.head or 0)
 
 
 def _column(run: Run, cell: Reading) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stabmon.findings import Reading
+from stabmon.metrics import DataPath, on_path
 from stabmon.records import Attention, RunInfo
 from stabmon.series import Floats, Layout, Spot, is_missing
 
@@ -191,6 +192,8 @@ class Run:
         self.step = -1
         self.samples = 0
         self._attentions = {attention.layer: attention for attention in info.model.attentions}
+        layers = [*self._attentions, *(column.layer for column in layout.columns if column.layer is not None)]
+        self._places = {layer: place for place, layer in enumerate(dict.fromkeys(layers))}
         self._series: dict[str, MetricView] = {}
         # Twice the history, so that rows move once in HISTORY samples; untouched pages cost nothing.
         self._rows = np.empty((2 * HISTORY, layout.width), dtype=np.float32)
@@ -209,6 +212,14 @@ class Run:
     def attention(self, layer: str | None) -> Attention | None:
         """Return the attention whose series are kept under ``layer``, or None."""
         return self._attentions.get(layer or "")
+
+    def place(self, layer: str | None, metric: str) -> int:
+        """Return the place of ``layer`` in a pass, from 0 on; a block's output comes with its last attention."""
+        attention = self.attention(layer)
+        if attention is None or on_path(metric)[0] is not DataPath.BLOCK_OUTPUT:
+            return self._places.get(layer or "", len(self._places))
+        same = (one.layer for one in self._attentions.values() if one.block == attention.block)
+        return max(self._places[one] for one in same)
 
     def series(self, metric: str) -> MetricView:
         """Return ``metric`` over all layers and heads; without columns where the run does not record it."""

@@ -117,6 +117,10 @@ class DeferredWriter:
         self._counts[slots["counts"].start + 1] += samples * elements
         self._counts[slots["keys"].start] = max(self._counts[slots["keys"].start], keys)
 
+    def softmax(self, slots: Slots, sums: Tensor) -> None:
+        """Add the sums over rows of entropy and largest weight, [H, 2], of a call of softmax attention."""
+        self.buffer[slots["softmax"]].view(slots.heads, 2).add_(sums)
+
     def add_deferred(self) -> None:
         """Add what was noted to the buffer."""
         if self._taken:

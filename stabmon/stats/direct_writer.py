@@ -52,3 +52,7 @@ class DirectWriter:
         self.buffer[slots["counts"].start].add_(samples)
         self.buffer[slots["counts"].start + 1].add_(samples * elements)
         self.buffer[slots["keys"]].clamp_(min=keys)
+
+    def softmax(self, slots: Slots, sums: Tensor) -> None:
+        """Add the sums over rows of entropy and largest weight, [H, 2], of a call of softmax attention."""
+        self.buffer[slots["softmax"]].view(slots.heads, 2).add_(sums)

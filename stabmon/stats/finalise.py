@@ -27,7 +27,9 @@ def finalise(raw: Floats, plan: Plan) -> Floats:
 def _of_columns(row: Floats, wide: Doubles, changed: npt.NDArray[np.bool_], computed: Computed) -> None:
     """Write a metric of heads or layers to its columns ``row``."""
     values = computed.metric.formula(*(wide[at] for at in computed.inputs))
-    measured = np.logical_and.reduce([changed[at] for at in computed.counted])
+    measured = np.logical_and.reduce(
+        [changed[at] for at in computed.counted] + [wide[at] != 0 for at in computed.nonzero]
+    )
     np.copyto(row, values.astype(np.float32), where=measured)
 
 

@@ -23,20 +23,21 @@ _INITIAL = {Reduction.ADD: np.float32(0), Reduction.MAX: np.float32(-np.inf), Re
 class Computed(NamedTuple):
     """One metric's columns of the row, and for each raw input the elements of the buffer that they are computed from.
 
-    inputs, counted: [columns] each; for a metric of the run, all elements of that input.
+    inputs, counted, nonzero: [columns] each; for a metric of the run, all elements of that input.
     """
 
     metric: Metric
     columns: slice
     inputs: list[Index]
     counted: list[Index]
+    nonzero: list[Index]
 
 
 class Plan:
     """The buffer of a monitor and the layout of its rows.
 
     Args:
-        attentions: the model's, in natural order.
+        attentions: the model's, in the order of a pass.
         logged: metrics that the user logs.
         optimizer: whether a learning rate can be read.
         preflight: whether this is the single pass of ``preflight``: there is no gradient, but softmax to compare with.
@@ -119,7 +120,8 @@ class Plan:
         known = inputs(RAW.values())
         given = [self._elements(metric, *known[name]) for name in metric.inputs]
         counted = [self._elements(metric, *known[name]) for name in metric.counted] or given
-        return Computed(metric, self.columns[metric.name], given, counted)
+        nonzero = [self._elements(metric, *known[name]) for name in metric.nonzero]
+        return Computed(metric, self.columns[metric.name], given, counted, nonzero)
 
     def _elements(self, metric: Metric, raw: Raw, column: int) -> Index:
         """Return where the buffer holds ``column`` of ``raw`` for each column of ``metric``, or all of it for a run."""

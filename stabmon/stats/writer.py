@@ -26,3 +26,6 @@ class Writer(Protocol):
 
     def counts(self, slots: Slots, samples: int, elements: int, keys: int) -> None:
         """Count ``samples`` sequences with ``elements`` output elements a head each, over ``keys`` keys."""
+
+    def softmax(self, slots: Slots, sums: Tensor) -> None:
+        """Add the sums over rows of entropy and largest weight, [H, 2], of a call of softmax attention."""

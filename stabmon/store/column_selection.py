@@ -12,7 +12,7 @@ from stabmon.series import Floats, Layout, Spot, over_heads
 
 
 class ColumnSelection(NamedTuple):
-    """Neighbouring columns of one metric's chunk, in the natural order of layers."""
+    """Neighbouring columns of one metric's chunk, in the layout's order of layers."""
 
     metric: str
     columns: npt.NDArray[np.intp]

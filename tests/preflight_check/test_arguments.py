@@ -22,8 +22,6 @@ def model(**options) -> torch.nn.Module:
     [
         ((None, X), {}, ArgumentError, "model must be a torch.nn.Module, got NoneType"),
         (("naive", X), {}, ArgumentError, "model must be a torch.nn.Module, got str"),
-        ((model(), X), {"heads": 3}, ArgumentError, "heads must be a mapping .*, got 3"),
-        ((model(), X), {"heads": {"a": 0}}, ArgumentError, r"heads\['a'\] must be a whole number of at least 1, got 0"),
         ((model(), X), {"limits": 3}, ConfigError, "limits must be Limits, names and numbers, or a YAML file, got int"),
         ((model(), X), {"limits": {"att.row_mass_max": True}}, ConfigError, "att.row_mass_max must be a positive"),
         ((model().to("meta"), X), {}, ArgumentError, "parameters on the meta device, which hold no numbers"),
@@ -35,7 +33,7 @@ def model(**options) -> torch.nn.Module:
         ),
         ((model(), None), {}, ModelError, r"does not take this batch: it was called with \(NoneType\)"),
     ],
-    ids=["None", "text", "heads", "no heads", "limits", "truth value", "meta", "float8", "no batch"],
+    ids=["None", "text", "limits", "truth value", "meta", "float8", "no batch"],
 )
 def test_preflight_refuses_wrong_arguments_with_the_reason(arguments, options, error, message) -> None:
     with pytest.raises(error, match=message):

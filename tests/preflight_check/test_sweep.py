@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from stabmon import preflight
 from stabmon.errors import ConfigError
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
 from stabmon.preflight_check.report import PreflightReport
-from stabmon.preflight_check.sweep import lengths_of, sweep
+from stabmon.preflight_check.sweep import lengths_of, of_inputs, sweep
 from stabmon.preflight_check.sweep_report import LengthReport, sentences, sweep_table
 
 WIDTH = 32
@@ -37,7 +38,7 @@ def tokens(length: int, batch: int = 2) -> torch.Tensor:
 )
 def test_a_length_starts_as_a_model_that_is_given_it(length: int, options: dict[str, object]) -> None:
     module = attention(**options)
-    (found,) = sweep("layer", module, tokens(256, batch=4), [length])
+    (found,) = sweep("layer", [length], partial(of_inputs, module, tokens(256, batch=4)))
     (real,) = preflight(nn.Sequential(module), tokens(length, batch=4)).rows
     assert found.row_mass == pytest.approx(real.row_mass, rel=0.15)
     assert found.best_bias == pytest.approx(real.best_bias, abs=0.15)
@@ -46,7 +47,7 @@ def test_a_length_starts_as_a_model_that_is_given_it(length: int, options: dict[
 
 def test_the_sweep_at_the_length_of_the_batch_equals_preflight() -> None:
     module, x = attention(), tokens(64)
-    (found,) = sweep("layer", module, x, [64])
+    (found,) = sweep("layer", [64], partial(of_inputs, module, x))
     (real,) = preflight(nn.Sequential(module), x).rows
     numbers = found.row_mass, found.twin_ratio, found.best_bias
     assert numbers == pytest.approx((real.row_mass, real.twin_ratio, real.best_bias), rel=1e-4)
@@ -105,10 +106,10 @@ def test_what_is_no_length_is_refused(text: str) -> None:
 
 
 def test_lengths_come_in_order_and_one_key_is_refused() -> None:
-    rows = sweep("layer", attention(), tokens(16), [32, 8, 32])
+    rows = sweep("layer", [32, 8, 32], partial(of_inputs, attention(), tokens(16)))
     assert [row.length for row in rows] == [8, 32]
     with pytest.raises(ValueError, match="at least 2 keys"):
-        sweep("layer", attention(), tokens(16), [8, 1])
+        sweep("layer", [8, 1], partial(of_inputs, attention(), tokens(16)))
 
 
 def test_the_table_fits_80_columns_at_long_lengths_too() -> None:

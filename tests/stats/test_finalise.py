@@ -78,19 +78,27 @@ def test_nan_sums_are_measured_and_stay_nan():
     assert np.isinf(_of(plan, row, "query_norm")).all()
 
 
-def test_the_stream_of_a_block_is_shared_by_its_attentions():
+def test_a_block_is_shared_by_its_attentions_which_have_a_stream_each():
     both = [_attention("a", block="b"), _attention("c", block="b")]
     plan = Plan(both)
     raw = plan.initial.copy()
-    block = plan.block("b")
-    raw[block["stream_in"]], raw[block["stream_out"]], raw[block["gradient_norm"]] = [4, 4], [36, 4], 3
-    raw[plan.slots[1]["branch"]] = [16, 1]
+    first, second = plan.slots
+    raw[first["stream_in"]], raw[second["stream_in"]], raw[second["branch"]] = [4, 4], [16, 4], [16, 1]
+    raw[first["stream_out"]], raw[first["gradient_norm"]] = [36, 4], 3
     row = finalise(raw, plan)
-    np.testing.assert_array_equal(_of(plan, row, "residual_in"), [1, 1])
-    np.testing.assert_array_equal(_of(plan, row, "block_growth"), [3, 3])
+    np.testing.assert_array_equal(_of(plan, row, "residual_in"), [1, 2])
+    np.testing.assert_array_equal(_of(plan, row, "block_growth"), [3, 1.5])
     np.testing.assert_array_equal(_of(plan, row, "gradient_norm"), [3, 3])
     np.testing.assert_array_equal(is_missing(_of(plan, row, "branch_ratio")), [True, False])
     assert _of(plan, row, "total_gradient_norm") == 3
+
+
+def test_parts_that_no_hook_can_read_have_no_columns():
+    unknown = (("stream",), ("branch",), ("block",))
+    plan = Plan([_attention(f"layers.{index}", unknown=parts) for index, parts in enumerate(unknown)])
+    assert plan.layout.layers("residual_in") == ["layers.1", "layers.2"]
+    assert plan.layout.layers("branch_ratio") == ["layers.2"]
+    assert plan.layout.layers("block_growth") == ["layers.1"]
 
 
 def test_softmax_has_no_bias_columns_and_a_plain_branch_no_gain():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stabmon.hooks import Recording
-from stabmon.hooks.softmax import SoftmaxObserver
+from stabmon.hooks.forward import CallObserver
 from stabmon.kernels import AuxOutput, AuxRequest
 from stabmon.kernels.eager.reference import sampled_rows, sigmoid_attention
 from stabmon.kernels.observe import Call
@@ -20,8 +20,8 @@ from stabmon.stats import Plan, finalise
 from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.stats.direct_writer import DirectWriter
 from stabmon.stats.measured import with_output
+from stabmon.stats.multihead import add_multihead
 from stabmon.stats.rows import row_statistics
-from stabmon.stats.softmax import add_softmax
 
 BATCH, HEADS, LENGTH, WIDTH = 2, 2, 64, 16
 REQUEST = AuxRequest(rows=16, offset=0.25)
@@ -69,7 +69,7 @@ def _multihead_attention(call):
     inputs = tuple(part.transpose(1, 2).flatten(2) for part in call.problem[:3])
     plan = _plan("softmax")
     buffer = torch.tensor(plan.initial)
-    add_softmax(DirectWriter(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
+    add_multihead(DirectWriter(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
     return plan, buffer
 
 
@@ -77,7 +77,7 @@ def _softmax_attention(call):
     plan = _plan("softmax")
     recording = Recording(plan, torch.device("cpu"), rows=BATCH * REQUEST.rows)
     recording.offset = REQUEST.offset
-    SoftmaxObserver(recording, "a", plan.slots[0]).measure(call, REQUEST)
+    CallObserver(recording, "a", plan.slots).add(call._replace(kind="softmax"))
     recording.flush()
     return plan, recording.buffer
 

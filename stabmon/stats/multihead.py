@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
-from stabmon.kernels.eager.reference import row_columns, sampled_rows
+from stabmon.kernels.eager.reference import HIDDEN, row_columns, sampled_rows
 from stabmon.stats.measured import spread
 from stabmon.stats.slots import Slots
+from stabmon.stats.softmax_rows import row_sums
 from stabmon.stats.writer import Writer
 
 _ARGUMENTS = tuple(inspect.signature(nn.MultiheadAttention.forward).parameters)[1:]
@@ -44,7 +45,7 @@ class Weights(NamedTuple):
     value_bias: Tensor | None
 
 
-def add_softmax(
+def add_multihead(
     writer: Writer,
     slots: Slots,
     module: nn.MultiheadAttention,
@@ -66,17 +67,18 @@ def add_softmax(
     query = _heads(F.linear(inputs.query.index_select(1, rows), weights.query, weights.query_bias), slots.heads)
     key = _project(spread(inputs.key[:, None], wanted)[:, 0], weights.key, weights.key_bias)
     with torch.autocast(inputs.query.device.type, enabled=False):
-        statistics = _statistics(inputs, weights, query, rows)
+        statistics, sums = _statistics(inputs, weights, query, rows)
     writer.statistics(slots, statistics, query, key)
+    writer.softmax(slots, sums)
     writer.counts(slots, batch, queries * query.size(3), inputs.key.size(1))
 
 
-def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -> Tensor:
-    """Return the kernel's statistics [B, H, 9] for the sampled ``query`` [B, H, R, D], with softmax's weights."""
+def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the kernel's statistics [B, H, 9] and ``row_sums`` [H, 2] for the sampled ``query`` [B, H, R, D]."""
     z = _logits(inputs, weights, query)
     mask = _mask(inputs, rows, query.size(1))
     masked = z if mask is None else z + mask
-    valid = torch.ones_like(z, dtype=torch.bool) if mask is None else (mask > -torch.inf).expand_as(z)
+    valid = torch.ones_like(z, dtype=torch.bool) if mask is None else (mask > HIDDEN).expand_as(z)
     seen = valid.any(-1)
     p = torch.where(seen[..., None], masked.softmax(-1), 0)
     output = torch.einsum("bhrn,bne->bhre", p, inputs.value.to(p.dtype))
@@ -84,7 +86,8 @@ def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -
     if weights.value_bias is not None:
         output = output + weights.value_bias.view(query.size(1), 1, -1) * seen[..., None]
     power = (output.square() * (inputs.query.size(1) / rows.numel())).flatten(2).sum(-1, dtype=z.dtype)
-    return torch.cat([power[..., None].float(), row_columns(z, valid, p, seen, p > 0.5)], dim=-1)
+    columns = torch.cat([power[..., None].float(), row_columns(z, valid, p, seen, p > 0.5)], dim=-1)
+    return columns, row_sums(p)
 
 
 def _logits(inputs: Inputs, weights: Weights, query: Tensor) -> Tensor:
@@ -118,8 +121,13 @@ def _additive(mask: Tensor) -> Tensor:
     )
 
 
+def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``nn.MultiheadAttention`` by name."""
+    return dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+
+
 def _inputs(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
-    given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+    given = inputs_of(args, kwargs)
     query, key, value = (given[name].detach() for name in ("query", "key", "value"))
     padding, mask = given.get("key_padding_mask"), given.get("attn_mask")
     if query.dim() == 2:

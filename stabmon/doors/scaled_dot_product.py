@@ -1,0 +1,69 @@
+"""The door of ``torch.nn.functional.scaled_dot_product_attention``."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stabmon.kernels import observe
+from stabmon.kernels.problem import Problem
+
+_original = torch._C._nn.scaled_dot_product_attention
+NAME = "torch.nn.functional.scaled_dot_product_attention"
+
+
+def functions() -> Iterable[Callable[..., Any]]:
+    """Return the functions that are wrapped."""
+    return (_original,)
+
+
+def wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return ``function`` with its calls shown to the observer."""
+
+    @functools.wraps(function)
+    def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
+        output = function(*args, **kwargs)
+        observer = observe.current()
+        if observer is not None:
+            observer.show(_call, output, *args, **kwargs)
+        return output
+
+    return scaled_dot_product_attention
+
+
+def _call(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> observe.Call:
+    """Return the call in the kernels' form: [B, H, N, D], queries that end where the keys end."""
+    returned = output
+    query, key, value, output = (_four(one) for one in (query, key, value, output))
+    if is_causal and query.size(2) != key.size(2):  # torch lets both begin together
+        attn_mask, is_causal = query.new_ones(query.size(2), key.size(2), dtype=torch.bool).tril(), False
+    problem = Problem(
+        query,
+        key,
+        value,
+        scale=1 / math.sqrt(query.size(3)) if scale is None else scale,
+        is_causal=is_causal,
+        attn_mask=None if attn_mask is None else _four(attn_mask),
+    )
+    return observe.Call(problem, output, kind="softmax", door=NAME, returned=returned)
+
+
+def _four(x: Tensor) -> Tensor:
+    """Return ``x`` [..., N, D] as [B, H, N, D]."""
+    if x.dim() == 4:
+        return x
+    return x.reshape(-1, *x.shape[-3:]) if x.dim() > 4 else x.reshape(*(1,) * (4 - x.dim()), *x.shape)
