@@ -27,11 +27,14 @@ BIAS, QUERY_NORM, KEY_NORM, LAYER_SCALE = (
 
 
 def add_bias(module: nn.Module, heads: int, start: float, undo: ExitStack) -> None:
-    """Give ``module`` a learnable bias [heads] in fp32, unless it has one."""
-    if getattr(module, BIAS, None) is None:
-        bias = torch.full((heads,), start, device=_like(module).device, dtype=torch.float32)
-        module.register_parameter(BIAS, nn.Parameter(bias))
-        undo.callback(_remove, module, BIAS)
+    """Give ``module`` a learnable bias [heads] in fp32 in place of a number, unless it has one."""
+    if isinstance(getattr(module, BIAS, None), nn.Parameter):
+        return
+    bias = torch.full((heads,), start, device=_like(module).device, dtype=torch.float32)
+    if BIAS in vars(module):
+        undo.callback(setattr, module, BIAS, vars(module).pop(BIAS))
+    module.register_parameter(BIAS, nn.Parameter(bias))
+    undo.callback(_remove, module, BIAS)
 
 
 def add_qk_norm(module: nn.Module, head_dim: int, undo: ExitStack) -> None:

@@ -6,10 +6,11 @@ from functools import partial
 from torch import nn
 
 from stabmon.conversion import additions
+from stabmon.conversion.changes import put
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.multihead_attention import SigmoidMultiheadAttention
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import Work, put
+from stabmon.conversion.work import Work
 
 
 def convert(work: Work) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from stabmon.conversion import additions, structure
+from stabmon.conversion.changes import put
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import ALREADY, Work, put
+from stabmon.conversion.work import ALREADY, Work
 from stabmon.nn import RMSNorm, SigmoidAttention, SoftmaxAttention
 
 

@@ -12,9 +12,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from stabmon.conversion import additions, calls, structure
+from stabmon.conversion.changes import put
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import Work, put
+from stabmon.conversion.work import Work
 from stabmon.kernels import sigmoid_attention
 
 NAME = "scaled_dot_product_attention"

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from stabmon.conversion import calls, sdpa
+from stabmon.conversion.changes import put
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import Work, put
+from stabmon.conversion.work import Work
 
 _OVER_ALL_TOKENS = {
     "timm.layers.attention",

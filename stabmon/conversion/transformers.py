@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from stabmon.conversion.changes import put
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
-from stabmon.conversion.work import ALREADY, Work, put
+from stabmon.conversion.work import ALREADY, Work
 from stabmon.errors import ModelError
 
 

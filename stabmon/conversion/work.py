@@ -82,12 +82,3 @@ class Work:
         self.converted.append(
             Converted(name, kind, f"learnable, from {number(start)}" if learns else number(start), added)
         )
-
-
-def put(owner: object, name: str, value: object, undo: ExitStack) -> None:
-    """Set an attribute; ``undo`` gives it its present value back, or takes it away."""
-    if hasattr(owner, name):
-        undo.callback(setattr, owner, name, getattr(owner, name))
-    else:
-        undo.callback(delattr, owner, name)
-    setattr(owner, name, value)

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from stabmon.conversion import additions, structure
-from stabmon.integrations.transformers.options import FIELDS, NAME, first_bias
+from stabmon.conversion.changes import put
+from stabmon.integrations.transformers.options import FIELDS, NAME, asked_of
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +42,23 @@ def equip(model: PreTrainedModel, undo: ExitStack) -> None:
         config: Any = module.config
         if config._attn_implementation != NAME:
             continue
-        start = first_bias(config)
-        if getattr(config, "sigmoid_bias", None) == "learnable":
-            additions.add_bias(module, structure.heads(module), start, undo)
+        asked = asked_of(config, own_path(model, name))
+        if asked.learns:
+            additions.add_bias(module, structure.heads(module), asked.bias, undo)
+        elif asked.is_own:
+            put(module, additions.BIAS, asked.bias, undo)
         else:
-            config.sigmoid_bias = start  # of the training, whatever becomes of the lengths in the configuration
-        if getattr(config, "sigmoid_qk_norm", False):
+            config.sigmoid_bias = asked.bias  # of the training, whatever becomes of the lengths in the configuration
+        if asked.qk_norm:
             additions.add_qk_norm(module, structure.head_dim(module), undo)
-        if (gain := getattr(config, "sigmoid_layer_scale", None)) is not None:
-            additions.add_layer_scale(module, structure.projection(model, name), float(gain), undo)
+        if asked.layer_scale is not None:
+            additions.add_layer_scale(module, structure.projection(model, name), asked.layer_scale, undo)
+        put(module, "sigmoid_starts", (asked.bias, asked.layer_scale), undo)
+
+
+def own_path(model: PreTrainedModel, name: str) -> str:
+    """Return the path of a module of ``model`` in the base model, which a model with another head shares."""
+    return name.removeprefix(f"{model.base_model_prefix}.")
 
 
 def _equip_when_built() -> None:
@@ -76,12 +85,15 @@ def _equip_when_built() -> None:
 
 def _start(module: nn.Module) -> None:
     """Write the first values of what was added to ``module`` and not loaded."""
+    starts = getattr(module, "sigmoid_starts", None)
+    if starts is None:
+        return
     bias, scale = getattr(module, additions.BIAS, None), getattr(module, additions.LAYER_SCALE, None)
     with torch.no_grad():
-        if bias is not None and not getattr(bias, "_is_hf_initialized", False):
-            bias.fill_(first_bias(module.config))
+        if isinstance(bias, nn.Parameter) and not getattr(bias, "_is_hf_initialized", False):
+            bias.fill_(starts[0])
         if scale is not None and not getattr(scale.gain, "_is_hf_initialized", False):
-            scale.gain.fill_(float(module.config.sigmoid_layer_scale))  # type: ignore[union-attr, arg-type]
+            scale.gain.fill_(starts[1])
 
 
 def _warn_of_softmax(model: PreTrainedModel) -> None:

@@ -1,0 +1,120 @@
+"""Changes to single attentions that are sigmoid attention already, by conversion or through Transformers.
+
+Each takes the model, the path of the attention in it, and a stack that takes the change back. For models of
+Transformers the configuration is changed too, so that the model is saved and loaded with it.
+"""
+
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from stabmon.conversion import additions, structure
+from stabmon.conversion.changes import put
+from stabmon.errors import ModelError
+
+
+def is_editable(module: nn.Module) -> bool:
+    """Return whether ``module`` is an attention that the functions of this file change."""
+    return hasattr(module, additions.BIAS) or _is_of_transformers(module)
+
+
+def present_bias(module: nn.Module) -> float:
+    """Return the bias of an editable attention, of several heads their mean."""
+    bias = getattr(module, additions.BIAS, None)
+    if bias is None:
+        from stabmon.integrations.transformers.options import bias_of
+
+        bias = bias_of(module)
+    return float(bias.detach().mean()) if isinstance(bias, torch.Tensor) else float(bias)
+
+
+def set_bias(model: nn.Module, path: str, value: float, undo: ExitStack) -> None:
+    """Set the bias of every head to ``value``; one that learns goes on from there."""
+    module = model.get_submodule(path)
+    bias = getattr(module, additions.BIAS, None)
+    if isinstance(bias, nn.Parameter):
+        undo.callback(bias.data.copy_, bias.detach().clone())
+        bias.data.fill_(value)
+    elif _is_of_transformers(module):
+        _write(model, path, {"bias": value}, undo)
+    else:
+        put(module, additions.BIAS, value, undo)
+
+
+def learn_bias(model: nn.Module, path: str, start: float, undo: ExitStack) -> None:
+    """Let the bias learn, one number a head, from ``start``.
+
+    Raises:
+        ModelError: it learns already, or the number of heads is unknown.
+    """
+    module = model.get_submodule(path)
+    if isinstance(getattr(module, additions.BIAS, None), nn.Parameter):
+        raise ModelError("its bias learns already")
+    if _is_of_transformers(module):
+        _write(model, path, {"bias": "learnable", "bias_start": start}, undo)
+    else:
+        additions.add_bias(module, structure.heads(module), start, undo)
+
+
+def add_qk_norm(model: nn.Module, path: str, undo: ExitStack) -> None:
+    """Put RMS norms of gain 1 before the attention.
+
+    Raises:
+        ModelError: it has them, or the head dim is unknown.
+    """
+    module = model.get_submodule(path)
+    if hasattr(module, additions.QUERY_NORM):
+        raise ModelError("its queries and keys are normed already")
+    if _is_of_transformers(module):
+        _write(model, path, {"qk_norm": True}, undo)
+    else:
+        additions.add_qk_norm(module, structure.head_dim(module), undo)
+
+
+def add_layer_scale(model: nn.Module, path: str, gain: float, undo: ExitStack) -> None:
+    """Put a LayerScale behind the output projection.
+
+    Raises:
+        ModelError: it has one, or the projection is unknown.
+    """
+    module = model.get_submodule(path)
+    if hasattr(module, additions.LAYER_SCALE):
+        raise ModelError("it has a LayerScale already")
+    if _is_of_transformers(module):
+        _write(model, path, {"layer_scale": gain}, undo)
+    else:
+        additions.add_layer_scale(module, structure.projection(model, path), gain, undo)
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    """Return whether ``module`` is an attention of Transformers with ``attn_implementation="sigmoid"``."""
+    if "stabmon.integrations.transformers.modules" not in sys.modules:
+        return False
+    from stabmon.integrations.transformers.modules import attentions
+    from stabmon.integrations.transformers.options import NAME
+
+    config: Any = getattr(module, "config", None)
+    return any(found is module for _, found in attentions(module)) and config._attn_implementation == NAME
+
+
+def _write(model: nn.Module, path: str, options: dict[str, Any], undo: ExitStack) -> None:
+    """Change the options of one attention in its configuration and those that it was copied from, and follow them."""
+    from transformers import PreTrainedModel
+
+    from stabmon.integrations.transformers.modules import equip, own_path
+
+    above = [name for name, part in model.named_modules() if isinstance(part, PreTrainedModel) and _holds(name, path)]
+    root: Any = model.get_submodule(above[0])
+    own, kind = own_path(root, path[len(above[0]) :].removeprefix(".")), type(model.get_submodule(path).config)
+    configs = {id(part.config): part.config for part in root.modules() if type(getattr(part, "config", None)) is kind}
+    for config in configs.values():
+        layers: dict[str, Any] = dict(getattr(config, "sigmoid_layers", None) or {})
+        put(config, "sigmoid_layers", {**layers, own: {**layers.get(own, {}), **options}}, undo)
+    equip(root, undo)
+
+
+def _holds(name: str, path: str) -> bool:
+    return not name or path.startswith(f"{name}.")
