@@ -19,6 +19,7 @@ from stabmon.fixes.change import Applied
 from stabmon.fixes.record import Fix
 from stabmon.formatting import number, signed
 from stabmon.names import span
+from stabmon.notebook import html
 from stabmon.records import Record
 from stabmon.terminal import Terminal
 
@@ -134,6 +135,9 @@ class TrialReport(Record):
         parts = [Text(f"On trial in {where}: {advice(self.fixes[0])}")]
         parts += [Text(f"Changed: {self.applied[0].changed}.")] if self.applied else []
         return Group(*parts, Text(self.diff), self.table(), Text(self.sentence, style="bold"))
+
+    def _repr_html_(self) -> str:
+        return html(self.__rich__())
 
     def __str__(self) -> str:
         text = StringIO()

@@ -1,7 +1,12 @@
 """A finding as data: what a rule flagged in a run, the numbers behind it, and the fixes to try. No torch."""
 
+from typing import TYPE_CHECKING
+
 from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, Record, Severity
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 Key = tuple[str, str | None, int]
 """Identifies a finding within a run: code of the rule, layer, and the step at which it opened."""
@@ -64,6 +69,21 @@ class Finding(Record):
         place = "" if self.layer is None else f" in {self.layer}"
         when = f"since step {self.opened}" if self.cleared is None else f"steps {self.opened} to {self.last}"
         return f"{self.severity} {self.code} {self.name}{place}, {when}: {self.message}"
+
+    def __rich__(self) -> "Group":
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.text import Text
+
+        rule, (_, rest) = f"{self.code} {self.name}", str(self).split(self.name, 1)
+        lines = [f"Cause: {self.cause}.", *(f"Fix: {fix}: {fix.why.removesuffix('.')}." for fix in self.fixes[:1])]
+        headline = Text.assemble((rule, self.severity.style), rest)
+        return Group(headline, *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
+
+    def _repr_html_(self) -> str:
+        from stabmon.notebook import html
+
+        return html(self.__rich__())
 
     @property
     def fix(self) -> Fix:

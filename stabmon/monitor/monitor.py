@@ -11,6 +11,7 @@ from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.console import Group
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -24,7 +25,9 @@ from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import RowMaker, why_no_sample
 from stabmon.monitor.attachment import Attachment
 from stabmon.monitor.new_run import Reservation
+from stabmon.monitor.summary import summary
 from stabmon.monitor.watched import release
+from stabmon.notebook import html
 from stabmon.records import ModelMap, RunState
 from stabmon.schedule import Schedule
 
@@ -101,6 +104,12 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(failed=kind is not None)
+
+    def __rich__(self) -> Group:
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        return html(summary(self))
 
     @property
     def steps(self) -> int:

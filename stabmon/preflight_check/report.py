@@ -1,20 +1,20 @@
 """The report of ``preflight``: one row a layer, the findings, and both as a table."""
 
-from collections.abc import Iterator
 from io import StringIO
 from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from stabmon.findings import Finding, digest
+from stabmon.findings.description import described
 from stabmon.findings.digest import alarming, first_fixes, in_order
 from stabmon.fixes.record import Fix
 from stabmon.formatting import measured
+from stabmon.notebook import html
 from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_table
 from stabmon.preflight_check.sweep_report import LengthReport, sentences, sweep_table
 from stabmon.records import ModelMap, Record
@@ -89,19 +89,12 @@ class PreflightReport(Record):
         if self.jacobian:
             more.append(jacobian_table(self.jacobian))
         notes = [Text(f"Missing: {note}.") for note in self.notes]
-        return Group(self.table(), *self._sentences(), *more, *notes)
+        return Group(self.table(), *described(digest(self.findings).entries), *more, *notes)
+
+    def _repr_html_(self) -> str:
+        return html(self.__rich__())
 
     def __str__(self) -> str:
         text = StringIO()
         Terminal(file=text, width=120, no_color=True).print(self)
         return text.getvalue()
-
-    def _sentences(self) -> Iterator[Text | Padding]:
-        """Yield, for each group of findings, its place, its numbers, its cause, its fix, and what follows from it."""
-        for entry in digest(self.findings).entries:
-            yield Text.assemble((f"{entry.code} {entry.name}", entry.severity.style), f", {entry.where}:")
-            lines = [f"{entry.message}.", f"Cause: {entry.cause}."]
-            lines += [f"Fix: {entry.advice}"] if entry.advice else []
-            below = ", ".join(f"{one.code} {one.name}" for one in entry.symptoms)
-            lines += [f"With it: {below}."] if below else []
-            yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
