@@ -116,7 +116,9 @@ def _config(kernel: Kernel, problem: Problem, *others: Tensor) -> LaunchConfig:
     dtype, d_pad = query.dtype, tables.padded(query.size(3))
     packed = problem.query_starts is not None  # a TMA store would write on into the next sequence
     tma = kernel not in STATISTICS and not packed and descriptors.fit(found, (query, key, value, *others))
-    return _launch(problem, kernel, tables.tiles(kernel, found, dtype, d_pad, tma), tma)
+    mask = problem.attn_mask
+    stores = kernel == "dq" and mask is not None and mask.is_floating_point() and mask.size(2) > 1
+    return _launch(problem, kernel, tables.tiles(kernel, found, dtype, d_pad, tma and not stores), tma)
 
 
 def _launch(problem: Problem, kernel: Kernel, tiles: Tiles, tma: bool) -> LaunchConfig:

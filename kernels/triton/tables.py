@@ -62,7 +62,10 @@ def padded(head_dim: int) -> int:
 
 
 def tiles(kernel: Kernel, found: tuple[int, int], dtype: torch.dtype, d_pad: int, tma: bool) -> Tiles:
-    """Return the pinned launch of ``kernel``; without TMA, addresses take registers and large tiles would spill."""
+    """Return the pinned launch of ``kernel``; without TMA, addresses take registers and large tiles would spill.
+
+    tma: whether all tiles are moved by TMA; the mask's gradient, if it is stored by pairs, is not.
+    """
     served = "sm80" if family(found) == "sm90" and kernel not in STATISTICS and not tma else family(found)
     table = _FULL[kernel] if dtype == torch.float32 else _HALF[kernel, served]
     return next(entry for most, entry in table.items() if d_pad <= most)
@@ -82,10 +85,10 @@ _SPLIT: dict[tuple[str, bool], dict[int, Tiles]] = {
 def split_tiles(found: tuple[int, int], dtype: torch.dtype, d_pad: int, rows: int, masked: bool) -> Tiles:
     """Return the pinned launch of the split-key forward of ``rows`` packed rows; 16 rows or less take a tile of 16.
 
-    masked: with a mask tensor, large tiles take eight warps, of which four would spill.
+    masked: with a mask tensor, tiles have fewer keys and eight warps, so that nothing spills.
     """
     table = _FULL["forward"] if dtype == torch.float32 else _SPLIT[family(found), rows <= 32]
     entry = next(entry for most, entry in table.items() if d_pad <= most)
-    if masked and rows > 32 and dtype != torch.float32:
-        return entry._replace(block_k=min(entry.block_k, 64), warps=8)
+    if masked and dtype != torch.float32:
+        entry = entry._replace(block_k=min(entry.block_k, 64 if d_pad <= 128 else 32), warps=8)
     return entry._replace(block_q=16) if rows <= 16 else entry
