@@ -57,6 +57,9 @@ def sigmoid_attention(
     times that rounding. Under autocast q, k and v are cast and a float32 bias stays float32. README.md holds the
     derivation and the figures.
 
+    What a row does not see must be finite all the same, in keys and in values: its weight is 0, and 0 times NaN is NaN,
+    as in torch's ``scaled_dot_product_attention``. Which other rows a NaN reaches depends on the backend.
+
     References: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431.
     """
     validation.check_tensors(query, key, value)

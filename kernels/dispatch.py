@@ -128,9 +128,20 @@ def _bias(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tenso
         return options["bias"]
     most = packed.max_k or key.size(2)
     if options["window"] is not None:
-        most = min(most, options["window"] if options["is_causal"] else 2 * options["window"] - 1)
+        most = torch.sym_min(most, options["window"] if options["is_causal"] else 2 * options["window"] - 1)  # type: ignore[no-untyped-call]
     keys = _most_keys(query, key, options, packed)
-    return -math.log(most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
+    return _level(query, most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
+
+
+def _level(query: Tensor, most: int) -> Tensor | float:
+    """Return −log of ``most`` keys, as a tensor [H] where it is a symbol, which a number would bind to one length."""
+    if torch.compiler.is_compiling():
+        from torch.fx.experimental.symbolic_shapes import has_static_value
+
+        if not has_static_value(most):
+            keys = torch.full((query.size(1),), most, dtype=torch.float64, device=query.device)
+            return -keys.log().to(_working_type(query))
+    return -math.log(most)
 
 
 def _most_keys(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tensor | None:

@@ -96,12 +96,17 @@ def _choose(
 def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Return output and statistics of ``Problem``'s fields, a ``Sampling`` and ``backend``; rows < 0: no statistics."""
     problem, (rows, offset, sequences, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
-    output, measure = torch.empty_like(problem.query), None
+    output, measure = _result_like(problem, problem.query), None
     if rows >= 0:
         from .triton.statistics_launch import begin
 
         measure = partial(begin, rows=rows, offset=offset, sequences=sequences, early=True)
     return output, _runs("forward")[backend](problem, output, measure)
+
+
+def _result_like(problem: Problem, tensor: Tensor) -> Tensor:
+    """Return memory for a result; packed tensors may be longer than their sequences, and kernels write only these."""
+    return torch.empty_like(tensor) if problem.query_starts is None else torch.zeros_like(tensor)
 
 
 def _fake_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -118,7 +123,8 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 def _compute_gradients(grad: Tensor, *arguments: Any) -> Gradients:
     """Return the gradients of ``Problem``'s fields, whether those of bias and mask are asked for, and ``backend``."""
     problem, (bias_gradient, mask_gradient, backend) = Problem(*arguments[:FIELDS]), arguments[FIELDS:]
-    grads = torch.empty_like(problem.query), torch.empty_like(problem.key), torch.empty_like(problem.value)
+    query, key, value = problem[:3]
+    grads = _result_like(problem, query), _result_like(problem, key), _result_like(problem, value)
     grad_mask = _gradient_of_mask(problem, mask_gradient)
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     outputs = (*grads, grad_mask) if mask_gradient else grads
@@ -237,6 +243,8 @@ def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
     if torch.is_grad_enabled() and any(
         arguments[i] is not None and arguments[i].requires_grad for i in _DIFFERENTIABLE
     ):
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError("sigmoid_attention has no gradient under torch.func; pass backend='eager' for one")
         return _Attention.apply(keys, *arguments)
     return _below(keys, sigmoid_attention_op, _compute_attention, arguments)
 

@@ -5,8 +5,10 @@ that is a field of ``Problem`` by the same name reaches every backend; one that 
 """
 
 import inspect
+import numbers
 import textwrap
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, NamedTuple, TypedDict, TypeVar, get_args
 
 from torch import Tensor
@@ -77,8 +79,7 @@ DECLARED: dict[str, Option] = {
         None,
         validation.check_key_lengths,
         "[B] integers, only keys j < key_lengths[b] are valid: padding on the right, of keys. Positions stay "
-        "those of the padded tensors. A length above N_k counts as N_k, one of 0 makes the sequence's output 0. "
-        "What the padding holds must be finite.",
+        "those of the padded tensors. A length above N_k counts as N_k, one of 0 makes the sequence's output 0.",
         packed=False,
     ),
     "attn_mask": Option(
@@ -87,7 +88,7 @@ DECLARED: dict[str, Option] = {
         "broadcastable to [B, H, N_q, N_k]. Boolean: True where a query may see a key, besides what the other "
         "options allow. Floating: added to the logit, and receives its gradient; a pair is hidden where it is at "
         "most -8192, as -inf, -1e4 and the lowest number of a type are. A row of which all is hidden gives 0. "
-        "What is hidden must be finite. A mask of keys alone, [B, 1, 1, N_k], is the fast one.",
+        "A mask of keys alone, [B, 1, 1, N_k], is the fast one.",
         packed=False,
     ),
     "enable_gqa": Option(
@@ -120,6 +121,8 @@ DECLARED: dict[str, Option] = {
 DEFAULTS: Options = {name: option.default for name, option in DECLARED.items()}  # type: ignore[assignment]
 PACKED = frozenset(name for name, option in DECLARED.items() if option.packed)
 """The names of the options that packed sequences take."""
+NUMBERS = ("bias", "scale", "window")
+"""The names of those that are a number, or may be."""
 
 
 def complete(given: Options, packed: bool = False) -> Options:
@@ -135,7 +138,18 @@ def complete(given: Options, packed: bool = False) -> Options:
     if packed and not PACKED.issuperset(given):
         refused = next(name for name in given if name not in PACKED)
         raise TypeError(f"packed sequences do not take {refused}")
+    for name in NUMBERS:
+        options[name] = plain(options[name])  # type: ignore[literal-required]
     return options
+
+
+def plain(given: Any) -> Any:
+    """Return a number of another library, such as numpy's, as Python's int or float, and anything else as it is."""
+    if type(given) in (int, float, bool, NoneType) or isinstance(given, Tensor):
+        return given
+    if isinstance(given, numbers.Integral):
+        return int(given)
+    return float(given) if isinstance(given, numbers.Real) else given
 
 
 def check(query: Tensor, key: Tensor, options: Options) -> None:

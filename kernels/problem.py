@@ -62,9 +62,9 @@ class Problem(NamedTuple):
 
     @property
     def used(self) -> frozenset[str]:
-        """The names of the fields that are not at their defaults; a backend takes those that it lists."""
+        """The names of the fields, but numbers, that are not at their defaults; a backend lists those that it takes."""
         given = self._asdict()
-        return frozenset(name for name, default in Problem._field_defaults.items() if _differs(given[name], default))
+        return frozenset(name for name, default in _DEFAULTS.items() if _differs(given[name], default))
 
     @property
     def batch(self) -> int:
@@ -114,4 +114,5 @@ def _differs(given: object, default: object) -> bool:
     return given is not default and (isinstance(given, Tensor) or given != default)
 
 
+_DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if not isinstance(default, float)}
 FIELDS = len(Problem._fields)

@@ -163,6 +163,10 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, shape: str = "[B, H
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a Tensor {shape}, got {type(tensor).__name__}")
+        if type(tensor).__name__ == "DTensor":
+            raise TypeError(
+                f"{name} must be a local tensor, got a DTensor; shard by sequences or heads and pass {name}.to_local()"
+            )
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be of a floating type, got {tensor.dtype}")
         if tensor.device != query.device:

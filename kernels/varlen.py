@@ -6,7 +6,7 @@ from torch import Tensor
 
 from . import dispatch, validation
 from .auxiliary import AuxOutput, AuxRequest
-from .options import Options, Packed, complete, spelled_out
+from .options import Options, Packed, complete, plain, spelled_out
 
 
 @overload
@@ -54,7 +54,8 @@ def sigmoid_attention_varlen(
         query: [T_q, H, D], the sequences one after the other, the last dimension contiguous.
         key: [T_k, H_k, D].
         value: like ``key``.
-        cu_seqlens_q: [B + 1] int32 or int64, where each sequence of ``query`` begins: 0 first, T_q last, never falling.
+        cu_seqlens_q: [B + 1] int32 or int64, where each sequence of ``query`` begins, never falling; the last is where
+            the last sequence ends. What is before the first or after the last gives 0 and receives the gradient 0.
         cu_seqlens_k: the same of ``key``; a sequence without keys gives 0.
         max_seqlen_q: queries of the longest sequence. The tensors' values are not read, since that would wait for the
             device: rows beyond a number that is too small are not computed.
@@ -71,6 +72,7 @@ def sigmoid_attention_varlen(
     """
     validation.check_tensors(query, key, value, "[T, H, D]")
     validation.check_packed(query, key, value)
+    max_seqlen_q, max_seqlen_k = plain(max_seqlen_q), plain(max_seqlen_k)
     validation.check_starts(query, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     packed = Packed(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)

@@ -97,10 +97,10 @@ def rows_of(problem: Problem, index: Tensor | None) -> Rows:
         stop = None if problem.key_lengths is None else problem.key_lengths[:, None]
         return Rows(index, positions, None, stop, None, mask)
     sequence = sequence_of(problem.query_starts, index)
-    ends = problem.key_starts[1:] - problem.query_starts[1:]
-    return Rows(
-        index, index + ends[sequence], problem.key_starts[:-1][sequence], problem.key_starts[1:][sequence], sequence
-    )
+    starts, ends = problem.query_starts, problem.key_starts[1:] - problem.query_starts[1:]
+    outside = (index < starts[0]) | (index >= starts[-1])  # of all sequences
+    stop = problem.key_starts[1:][sequence].masked_fill(outside, 0)
+    return Rows(index, index + ends[sequence], problem.key_starts[:-1][sequence], stop, sequence)
 
 
 def sequence_of(starts: Tensor, index: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ IN_AUTO = True
 """True if ``auto`` chooses this backend."""
 CAPABILITY = (9, 0)
 DTYPES = (torch.float16, torch.bfloat16)
-TAKES = frozenset({"bias", "bias_value", "scale", "is_causal", "deterministic", "form"})
+TAKES = frozenset({"bias", "is_causal", "deterministic", "form"})
 """The fields of a ``Problem`` that the kernels know."""
 SMALLEST_SCALE = 1e-30
 """Below it a mask and a product look the same."""

@@ -19,7 +19,7 @@ from stabmon.kernels.eager import reference
 from stabmon.kernels.eager.reference import logits, sampled_rows
 from stabmon.kernels.problem import Problem
 
-KNOWN = frozenset({"bias", "bias_value", "alibi_slopes", "scale", "is_causal", "deterministic", "form"})
+KNOWN = frozenset({"bias", "alibi_slopes", "is_causal", "deterministic", "form"})
 """The fields of a problem that are known here."""
 
 

@@ -91,6 +91,29 @@ def test_the_gradient_of_padding_is_zero_whatever_it_holds(backend, poisoned):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["causal", "window", "mask", "lengths"])
+def test_what_no_row_sees_may_hold_any_finite_number(name, backend):
+    leaves, hidden = draw(n_q=12, n_k=20), slice(0, 3)
+    options = {
+        "causal": {"is_causal": True},
+        "window": {"window": 2, "is_causal": True},
+        "mask": {"attn_mask": torch.arange(20, device=DEVICE) > 2},
+        "lengths": {"key_lengths": torch.tensor([17, 17], device=DEVICE)},
+    }[name]
+    if name == "lengths":
+        hidden = slice(17, 20)
+    if name == "causal":  # the last keys, which the first rows alone do not see
+        hidden = slice(19, 20)
+    first = differentiate(leaves, backend, **options)
+    for tensor in leaves[1:3]:
+        tensor[:, :, hidden] = 1e6
+    second = differentiate(leaves, backend, **options)
+    rows = slice(0, 11) if name == "causal" else slice(None)
+    for a, b in zip(first[:2], second[:2], strict=True):
+        assert torch.equal(a[:, :, rows], b[:, :, rows])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_lengths_beyond_the_keys_count_as_all_of_them(backend):
     leaves = draw()
     beyond = torch.tensor([20, 1000], device=DEVICE)

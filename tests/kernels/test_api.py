@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from stabmon import kernels
 from stabmon.kernels import AuxRequest, device, sigmoid_attention
@@ -95,6 +96,38 @@ def test_eager_is_one_graph(dynamic):
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(aux.statistics, wanted.statistics)
         torch.autograd.grad(output.sum(), [*tensors, bias])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+def test_one_graph_serves_all_lengths_without_a_bias(backend):
+    if backend == "triton" and not device.interpreted():
+        pytest.skip("interpreter")
+
+    def call(*tensors):
+        return sigmoid_attention(*tensors, window=30, is_causal=True, backend=backend)
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=counter)
+    counts = []
+    for length in (9, 12, 31, 40):
+        tensors = draw(length=length)
+        torch.testing.assert_close(compiled(*tensors), call(*tensors))
+        counts.append(counter.frame_count)
+    assert len(set(counts)) == 1, "compiled again for another length"
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+def test_a_call_is_exported_with_a_dynamic_length(strict):
+    class Module(torch.nn.Module):
+        def forward(self, query, key, value):
+            return sigmoid_attention(query, key, value, is_causal=True)
+
+    length = {2: torch.export.Dim("n", min=2, max=512)}
+    shapes = dict.fromkeys(("query", "key", "value"), length)
+    exported = torch.export.export(Module(), tuple(draw(length=8)), dynamic_shapes=shapes, strict=strict)
+    tensors = draw(length=11)
+    torch.testing.assert_close(exported.module()(*tensors), Module()(*tensors))
 
 
 def test_importing_loads_no_triton():

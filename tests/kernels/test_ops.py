@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -104,7 +106,7 @@ def test_a_compiled_call_is_one_graph_on_the_device():
     tensors = [torch.randn(1, 2, 300, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     compiled = torch.compile(lambda *args: sigmoid_attention(*args, is_causal=True), fullgraph=True, dynamic=True)
     output, expected = compiled(*tensors), sigmoid_attention(*tensors, is_causal=True)
-    assert torch.equal(output, expected)
+    torch.testing.assert_close(output, expected)  # a bias that follows the length is a tensor in a graph
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(output.float().sum(), tensors))
 
 
@@ -137,6 +139,19 @@ def test_forward_mode_derivatives_are_refused_and_not_left_out():
         dual = forward_ad.make_dual(query, torch.ones_like(query))
         with pytest.raises(RuntimeError, match="sigmoid_attention has no forward-mode derivative"):
             sigmoid_attention(dual, key, value, backend="triton")
+
+
+def test_gradients_under_torch_func_are_refused_and_vmap_is_not():
+    query, key, value = draw(requires_grad=False)
+
+    def call(query, backend):
+        return sigmoid_attention(query, key, value, backend=backend)
+
+    with pytest.raises(RuntimeError, match=r"no gradient under torch\.func; pass backend='eager'"):
+        torch.func.grad(lambda x: call(x, "triton").sum())(query)
+    two = torch.stack([query, 2 * query])
+    found, expected = (torch.func.vmap(partial(call, backend=backend))(two) for backend in ("triton", "eager"))
+    torch.testing.assert_close(found, expected)
 
 
 class Ends(torch.autograd.Function):

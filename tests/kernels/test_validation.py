@@ -2,10 +2,15 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from stabmon.kernels import AuxRequest, choice, device, releases, sigmoid_attention
+from stabmon.kernels import AuxRequest, choice, device, releases, sigmoid_attention, sigmoid_attention_varlen
 from stabmon.kernels.hopper import requirements as hopper
 from stabmon.kernels.problem import Traits
 from stabmon.kernels.triton import requirements as triton
@@ -78,6 +83,29 @@ REFUSED = [
 def test_a_wrong_call_raises_an_error_with_the_expected_and_the_given_value(change, kind, message):
     with pytest.raises(kind, match=message):
         sigmoid_attention(**(GOOD | change))
+
+
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+def test_numbers_of_numpy_are_numbers(backend):
+    tensors = [torch.randn(1, 2, 8, 16) for _ in range(3)]
+    plain = {"bias": -2.0, "scale": 0.5, "window": 3}
+    given = {"bias": np.float32(-2.0), "scale": np.float64(0.5), "window": np.int64(3)}
+    found, expected = (sigmoid_attention(*tensors, **options, backend=backend) for options in (given, plain))
+    assert torch.equal(found, expected)
+    packed, starts = [tensor[0].transpose(0, 1).contiguous() for tensor in tensors], torch.tensor([0, 8])
+    found = sigmoid_attention_varlen(*packed, starts, starts, np.int32(8), np.int64(8), **given)
+    torch.testing.assert_close(found, expected[0].transpose(0, 1))
+
+
+def test_a_dtensor_is_refused_with_what_to_pass():
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (2,))
+        query = DTensor.from_local(tensor(), mesh, [Shard(0)])
+        with pytest.raises(TypeError, match=r"query must be a local tensor, got a DTensor; .* query\.to_local\(\)"):
+            sigmoid_attention(query, query, query)
+    finally:
+        dist.destroy_process_group()
 
 
 def nested(layout):
@@ -196,7 +224,7 @@ def test_auto_uses_triton_for_calls_that_hopper_does_not_support(name, monkeypat
 
 def test_a_backend_refuses_an_option_that_it_does_not_list(monkeypatch):
     monkeypatch.setattr(device, "capability", lambda device: (9, 0))
-    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, used=frozenset({"scale", "softcap"}))
+    traits = Traits(torch.device("cuda", 0), torch.float16, 64, scale=0.125, used=frozenset({"is_causal", "softcap"}))
     for backend in ("triton", "split_keys", "hopper"):
         with pytest.raises(ValueError, match=f"backend='{backend}' does not take softcap; pass backend='eager'"):
             choice.check(backend, traits)

@@ -62,6 +62,27 @@ def test_each_sequence_attends_as_it_would_alone(is_causal, window, fixed, backe
     assert aux.statistics[1, :, STATISTICS.index("rows")].eq(0).all()
 
 
+OUTSIDE = {
+    "tail": ([0, 7, 20], [0, 7, 20]),
+    "tail-of-keys": ([0, 11, 24], [0, 9, 20]),
+    "head": ([4, 11, 24], [4, 11, 24]),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_lies_outside_of_all_sequences_is_zero(name, backend, poisoned):
+    begin, end = (torch.tensor(each, device=DEVICE, dtype=torch.int32) for each in OUTSIDE[name])
+    leaves = [torch.randn(24, 2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
+    output = sigmoid_attention_varlen(*leaves, begin, end, 13, 13, is_causal=True, backend=backend)
+    grads = torch.autograd.grad(output.square().sum(), leaves)
+    for tensor, starts in zip((output, *grads), (begin, begin, end, end), strict=True):
+        inside = slice(int(starts[0]), int(starts[-1]))
+        assert tensor[inside].ne(0).any()
+        assert tensor[: inside.start].eq(0).all()
+        assert tensor[inside.stop :].eq(0).all()
+
+
 def test_packing_is_one_graph():
     compiled = torch.compile(
         lambda q, k, v, s_q, s_k: sigmoid_attention_varlen(q, k, v, s_q, s_k, 33, 40, enable_gqa=True, backend="eager"),
