@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..api import sigmoid_attention
 from ..problem import Backend
-from . import accuracy, host, small_grids
+from . import accuracy, host, masks, small_grids
 from .speed import GRID, PEERS, STATISTICS_GRID, Cell, cell_name, cost_of_statistics, speeds
 from .timing import ROUNDS, machine
 
@@ -185,7 +185,7 @@ def answer(
     """Return what the command line asks for, and as text.
 
     cells: names separated by commas, or None for all. of_host: time the host instead. output: where results are kept.
-    grid: time a grid of ``small_grids`` instead.
+    grid: time a grid of ``small_grids``, or "masks", instead.
 
     Raises:
         ValueError: arguments that do not go together, or an unknown cell.
@@ -198,6 +198,9 @@ def answer(
     if grid is not None:
         if cells is not None or of_host or backend != "auto":
             raise ValueError("--grid times all backends; leave out --backend, --cells, --host and --output")
+        if grid == "masks":
+            found = masks.measure(rounds)
+            return found, masks.table(found)
         found = small_grids.measure(grid, rounds)
         return found, small_grids.table(found)
     if of_host:
@@ -228,7 +231,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="batches of each contender, default: %(default)s")
     parser.add_argument("--cells", help="only these, such as d128-causal-2048,d64-full-8192")
     parser.add_argument("--host", action="store_true", help="time the host for one call on tiny tensors instead")
-    parser.add_argument("--grid", choices=list(small_grids.GRIDS), help="time small grids in CUDA graphs instead")
+    parser.add_argument(
+        "--grid", choices=[*small_grids.GRIDS, "masks"], help="time small grids in CUDA graphs, or masks, instead"
+    )
     parser.add_argument("--output", type=Path, help="a file of results to keep this one in, under its backend's name")
     options = parser.parse_args(arguments)
     try:

@@ -30,10 +30,11 @@ class Model(StrEnum):
 
 
 class Grid(StrEnum):
-    """Grids that do not fill a device."""
+    """Grids that do not fill a device, and masks."""
 
     decode = "decode"
     small = "small"
+    masks = "masks"
 
 
 def bench(
@@ -59,7 +60,7 @@ def bench(
     ] = None,
     host: Annotated[bool, typer.Option("--host", help="Time the host for one call on tiny tensors instead.")] = False,
     grid: Annotated[
-        Grid | None, typer.Option(help="Time small grids in CUDA graphs instead: decoding, or small batches.")
+        Grid | None, typer.Option(help="Time small grids in CUDA graphs instead, decoding or small batches, or masks.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="A file of results to keep this one in, under its backend's name.")

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from stabmon.cli import app
 from stabmon.cli import bench as command
-from stabmon.kernels.bench import accuracy, benchmark, figure, published_results, speed, tables, timing
+from stabmon.kernels import sigmoid_attention
+from stabmon.kernels.bench import accuracy, benchmark, figure, masks, published_results, speed, tables, timing
 from stabmon.kernels.problem import Backend
 
 ROOT = Path(__file__).parents[3]
@@ -206,3 +207,13 @@ def test_what_overhead_does_not_time_is_refused_beside_it(option):
     answer = CliRunner().invoke(app, ["bench", "--overhead", *option])
     assert answer.exit_code == 2
     assert "leave out" in answer.output
+
+
+def test_the_masks_that_are_timed_mean_the_same_to_both():
+    row = masks.Row(2, 2, 16, 16, by_pair=False, added=False, is_causal=True)
+    mask = masks.mask_of(row, "cpu")
+    assert mask[..., 0].flatten().tolist() == [True, False], "the longest padding of a batch"
+    query, key, value = torch.randn(2, 2, 16, 16), torch.randn(2, 2, 16, 16), torch.eye(16).expand(2, 2, 16, 16)
+    ours = sigmoid_attention(query, key, value, is_causal=True, attn_mask=mask)
+    theirs = masks.contenders(row, mask)["softmax"](query, key, value).nan_to_num()
+    assert torch.equal(ours > 0, theirs > 0)
