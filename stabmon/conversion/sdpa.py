@@ -117,6 +117,8 @@ def _attend(
         query, key, value = query[:, None], key[:, None], value[:, None]
         mask = attn_mask[:, None] if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
         return _attend(module, query, key, value, mask, 0.0, is_causal, scale=scale)[:, 0]
+    if key.size(1) == 1 != query.size(1):  # SDPA broadcasts one key head to all
+        enable_gqa = True
     if is_causal and query.size(2) != key.size(2):
         attn_mask, is_causal = query.new_ones(query.size(2), key.size(2), dtype=torch.bool).tril(), False
     bias: Tensor | float = getattr(module, additions.BIAS)

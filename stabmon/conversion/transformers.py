@@ -52,7 +52,9 @@ def _takes_functions(model: Any) -> bool:
     """Return whether all parts of ``model`` choose their attention by ``attn_implementation``."""
     from transformers import PreTrainedModel
 
-    return all(part._can_set_attn_implementation() for part in model.modules() if isinstance(part, PreTrainedModel))
+    from stabmon.integrations.transformers.modules import takes_functions
+
+    return all(takes_functions(part) for part in model.modules() if isinstance(part, PreTrainedModel))
 
 
 def _refuse_what_sigmoid_lacks(modules: list[nn.Module]) -> None:
@@ -66,7 +68,7 @@ def _refuse_what_sigmoid_lacks(modules: list[nn.Module]) -> None:
             raise ModelError("it has attention sinks, which sigmoid attention does not need and does not take")
 
 
-def _change(work: Work, model: Any, modules: list[nn.Module], undo: ExitStack) -> None:
+def _change(work: Work, model: Any, modules: list[Any], undo: ExitStack) -> None:
     """Write the configuration, which ``equip`` then follows as it does for a model that is built or loaded."""
     from stabmon.integrations.transformers.modules import equip
     from stabmon.integrations.transformers.options import NAME
@@ -82,6 +84,8 @@ def _change(work: Work, model: Any, modules: list[nn.Module], undo: ExitStack) -
         put(config, "sigmoid_qk_norm", wanted.qk_norm, undo)
         put(config, "sigmoid_layer_scale", wanted.layer_scale, undo)
     model.set_attn_implementation(NAME)
+    if any(module.config._attn_implementation != NAME for module in modules):
+        raise ModelError("Transformers does not let its class choose the attention; define the class in a file")
     equip(model, undo)
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from torch import nn
+
 from stabmon.conversion import calls
 from stabmon.conversion.report import Kept
 from stabmon.conversion.work import Work
@@ -14,15 +16,24 @@ _REASONS = {
 
 
 def keep(work: Work) -> None:
-    """Report what is left of ``work`` and calls attention, or has it in its class's name and weights of its own."""
-    for name, module in list(work.remaining()):
-        kind = module.__class__
-        if kind.__module__.startswith("torch.") or any(path.startswith(f"{name}.") for path in work.known()):
-            continue
-        reason = next((text for function, text in _REASONS.items() if calls.names(module, function)), None)
-        called = re.search(r"[Aa]ttn|[Aa]ttention", kind.__name__)
-        if called and any(True for _ in module.parameters()):
-            reason = reason or "no call of attention was found in its code"
-            work.kept.append(Kept(name, f"{reason}; call stabmon.kernels.sigmoid_attention there"))
-        elif reason is not None and not called and "softmax" not in reason:
-            work.kept.append(Kept(name, f"{reason}; call stabmon.kernels.sigmoid_attention there"))
+    """Report what is left of ``work`` and calls attention, or has it in its class's name and weights."""
+    for code_says_it in (True, False):  # first those that compute attention, then those that may
+        for name, module in list(work.remaining()):
+            reason = _reason(module)
+            holds_another = any(path.startswith(f"{name}." if name else "") for path in work.known())
+            if not holds_another and not type(module).__module__.startswith("torch.") and _is_attention(module, reason):
+                if code_says_it and reason is None:
+                    continue
+                found = reason or "no call of attention was found in its code"
+                work.kept.append(Kept(name, f"{found}; call stabmon.kernels.sigmoid_attention there"))
+
+
+def _reason(module: nn.Module) -> str | None:
+    return next((text for function, text in _REASONS.items() if calls.names(module, function)), None)
+
+
+def _is_attention(module: nn.Module, reason: str | None) -> bool:
+    """Return whether ``module`` is attention; softmax alone may also be that of a router or of a classifier."""
+    if re.search(r"[Aa]ttn|[Aa]ttention", type(module).__name__):
+        return any(True for _ in module.parameters())
+    return reason is not None and reason != _REASONS["softmax"]

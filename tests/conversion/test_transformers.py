@@ -100,3 +100,11 @@ def test_a_model_without_attention_functions_is_converted_where_it_calls_sdpa() 
     assert not model._can_set_attn_implementation()
     report = stabmon.convert(model)
     assert {done.kind for done in report.converted} == {"scaled_dot_product_attention"}
+    assert model(input_ids=torch.arange(3, 11)[None]).logits.isfinite().all()
+
+
+def test_a_model_that_computes_softmax_itself_is_refused_with_the_module_that_does() -> None:
+    options = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.MPNetForMaskedLM(transformers.MPNetConfig(**options))
+    with pytest.raises(ModelError, match=r"mpnet.encoder.layer.0.attention.attn: it computes softmax itself"):
+        stabmon.convert(model)

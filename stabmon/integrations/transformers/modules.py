@@ -13,6 +13,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from stabmon.conversion import additions, structure
 from stabmon.conversion.changes import put
+from stabmon.errors import ModelError
 from stabmon.integrations.transformers.options import FIELDS, NAME, asked_of
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,23 @@ def own_path(model: PreTrainedModel, name: str) -> str:
     return name.removeprefix(f"{model.base_model_prefix}.")
 
 
+def takes_functions(model: PreTrainedModel) -> bool:
+    """Return whether the class of ``model``, as Transformers ships it, calls the registered attention functions."""
+    shipped: Iterator[Any] = (
+        kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers.models.")
+    )
+    kind = next(shipped, None)
+    return kind is None or bool(kind._can_set_attn_implementation())
+
+
+def _refuse_softmax_of_its_own(model: PreTrainedModel) -> None:
+    if not takes_functions(model):
+        raise ModelError(
+            f"{type(model).__name__} computes softmax itself, whatever attn_implementation says; "
+            "stabmon.convert(model) says whether it can be converted"
+        )
+
+
 def _equip_when_built() -> None:
     """Let every model built or loaded from now on be equipped, and new parameters that no checkpoint holds start right.
 
@@ -71,8 +89,11 @@ def _equip_when_built() -> None:
 
     @wraps(built)
     def post_init(self: PreTrainedModel) -> None:
-        equip(self, ExitStack())
-        _warn_of_softmax(self)
+        if self.config._attn_implementation == NAME:
+            _refuse_softmax_of_its_own(self)
+            equip(self, ExitStack())
+        else:
+            _warn_of_softmax(self)
         built(self)
 
     @wraps(initialised)
@@ -99,7 +120,7 @@ def _start(module: nn.Module) -> None:
 def _warn_of_softmax(model: PreTrainedModel) -> None:
     """Say that a model which was trained with sigmoid attention will run with softmax."""
     config = model.config
-    if config._attn_implementation != NAME and any(getattr(config, field, None) is not None for field in FIELDS):
+    if any(getattr(config, field, None) is not None for field in FIELDS):
         log.warning(
             "%s was saved with sigmoid attention, and runs with %s: pass attn_implementation='sigmoid'",
             type(model).__name__,

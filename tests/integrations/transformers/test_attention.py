@@ -7,7 +7,6 @@ import torch
 import transformers
 from torch import Tensor
 
-import stabmon.integrations.transformers  # noqa: F401 registers "sigmoid"
 from tests.transformers_models import CASES, LENGTH, Case
 
 CAUSAL = ["gpt2", "llama", "qwen3"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
-import stabmon.integrations.transformers  # noqa: F401 registers "sigmoid"
 from stabmon.errors import ModelError
 from tests.transformers_models import CASES, LENGTH
 
@@ -71,6 +71,13 @@ def test_softmax_weights_load_into_a_model_with_a_learnable_bias_that_starts_at_
     assert torch.equal(attention.sigmoid_bias, torch.full((4,), -math.log(LENGTH)))
     assert torch.equal(attention.sigmoid_layer_scale.gain, torch.full((32,), 0.25))
     assert torch.equal(attention.sigmoid_query_norm.weight, torch.ones(8))
+
+
+def test_a_model_that_computes_softmax_itself_is_refused() -> None:
+    options = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.MPNetConfig(**options, attn_implementation="sigmoid")
+    with pytest.raises(ModelError, match="MPNetModel computes softmax itself, whatever attn_implementation says"):
+        transformers.MPNetForMaskedLM(config)
 
 
 def test_a_learnable_bias_without_its_parameter_is_refused() -> None:
