@@ -75,6 +75,8 @@ class Attention(Record):
     qk_norm: bool = False
     hybrid_norm: bool = False
     layer_scale: bool = False
+    editable: bool = False
+    """True for attention of Transformers and converted attention: ``stabmon.conversion.edit`` changes it in place."""
     unknown: tuple[Unknown, ...] = ()
     """Parts of the residual addition that are no module's input or output, so that no hook can read them."""
 

@@ -1,7 +1,7 @@
 """Changes to single attentions that are sigmoid attention already, by conversion or through Transformers.
 
-Each takes the model, the path of the attention in it, and a stack that takes the change back. For models of
-Transformers the configuration is changed too, so that the model is saved and loaded with it.
+Each takes the model and the path of the attention in it, and puts what takes the change back on the stack ``undo``. For
+models of Transformers the configuration is changed too, so that the model is saved and loaded with it.
 """
 
 import sys
@@ -31,8 +31,9 @@ def present_bias(module: nn.Module) -> float:
     return float(bias.detach().mean()) if isinstance(bias, torch.Tensor) else float(bias)
 
 
-def set_bias(model: nn.Module, path: str, value: float, undo: ExitStack) -> None:
+def set_bias(model: nn.Module, path: str, value: float, undo: ExitStack | None = None) -> None:
     """Set the bias of every head to ``value``; one that learns goes on from there."""
+    undo = ExitStack() if undo is None else undo
     module = model.get_submodule(path)
     bias = getattr(module, additions.BIAS, None)
     if isinstance(bias, nn.Parameter):
@@ -44,8 +45,8 @@ def set_bias(model: nn.Module, path: str, value: float, undo: ExitStack) -> None
         put(module, additions.BIAS, value, undo)
 
 
-def learn_bias(model: nn.Module, path: str, start: float, undo: ExitStack) -> None:
-    """Let the bias learn, one number a head, from ``start``.
+def learn_bias(model: nn.Module, path: str, start: float | None = None, undo: ExitStack | None = None) -> None:
+    """Let the bias learn, one number a head, from ``start`` or from where it is.
 
     Raises:
         ModelError: it learns already, or the number of heads is unknown.
@@ -53,14 +54,16 @@ def learn_bias(model: nn.Module, path: str, start: float, undo: ExitStack) -> No
     module = model.get_submodule(path)
     if isinstance(getattr(module, additions.BIAS, None), nn.Parameter):
         raise ModelError("its bias learns already")
+    undo = ExitStack() if undo is None else undo
+    start = present_bias(module) if start is None else start
     if _is_of_transformers(module):
         _write(model, path, {"bias": "learnable", "bias_start": start}, undo)
     else:
         additions.add_bias(module, structure.heads(module), start, undo)
 
 
-def add_qk_norm(model: nn.Module, path: str, undo: ExitStack) -> None:
-    """Put RMS norms of gain 1 before the attention.
+def add_qk_norm(model: nn.Module, path: str, gain: float = 1.0, undo: ExitStack | None = None) -> None:
+    """Put RMS norms before the attention, whose gains start at ``gain``.
 
     Raises:
         ModelError: it has them, or the head dim is unknown.
@@ -68,13 +71,16 @@ def add_qk_norm(model: nn.Module, path: str, undo: ExitStack) -> None:
     module = model.get_submodule(path)
     if hasattr(module, additions.QUERY_NORM):
         raise ModelError("its queries and keys are normed already")
+    undo = ExitStack() if undo is None else undo
     if _is_of_transformers(module):
         _write(model, path, {"qk_norm": True}, undo)
     else:
         additions.add_qk_norm(module, structure.head_dim(module), undo)
+    for name in (additions.QUERY_NORM, additions.KEY_NORM):
+        nn.init.constant_(module.get_parameter(f"{name}.weight"), gain)
 
 
-def add_layer_scale(model: nn.Module, path: str, gain: float, undo: ExitStack) -> None:
+def add_layer_scale(model: nn.Module, path: str, gain: float, undo: ExitStack | None = None) -> None:
     """Put a LayerScale behind the output projection.
 
     Raises:
@@ -83,6 +89,7 @@ def add_layer_scale(model: nn.Module, path: str, gain: float, undo: ExitStack) -
     module = model.get_submodule(path)
     if hasattr(module, additions.LAYER_SCALE):
         raise ModelError("it has a LayerScale already")
+    undo = ExitStack() if undo is None else undo
     if _is_of_transformers(module):
         _write(model, path, {"layer_scale": gain}, undo)
     else:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from stabmon.conversion import edit
 from stabmon.discover.call import AttentionCall
 from stabmon.discover.points import Point, Points
 from stabmon.discover.site import Found, Site, Surroundings
@@ -98,6 +99,7 @@ def _attention(seen: AttentionCall, layer: str, block: str, around: Surroundings
         qk_norm=seen.qk_norm,
         hybrid_norm=seen.hybrid_norm,
         layer_scale=seen.gain is not None,
+        editable=edit.is_editable(module),
         unknown=_unknown(around),
     )
 

@@ -3,14 +3,15 @@
 import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 
 import torch
 from torch import nn
 
+from stabmon.conversion import edit
 from stabmon.errors import ArgumentError, FixError
-from stabmon.fixes import registry
+from stabmon.fixes import edited, registry
 from stabmon.fixes.change import Applied, Change
 from stabmon.fixes.source import diff_of
 from stabmon.fixes.target import Target
@@ -45,8 +46,8 @@ def apply(parts: Sequence[Change], code: str, model: nn.Module) -> Applied:
     by_hand = next((kind for kind in kinds if kind.of_training), None)
     if by_hand is not None:
         raise by_hand.not_in_model(code)
-    with _undone_if_refused(model):
-        applied = [_apply(one, model) for part in parts for one in _each(part, model)]
+    with _undone_if_refused(model) as undo:
+        applied = [_apply(one, model, undo) for part in parts for one in _each(part, model)]
     for one in applied:
         _announce(one)
     changed = "; ".join(one.changed for one in applied)
@@ -62,14 +63,16 @@ def _each(part: Change, model: nn.Module) -> list[Change]:
 
 
 @contextmanager
-def _undone_if_refused(model: nn.Module) -> Iterator[None]:
+def _undone_if_refused(model: nn.Module) -> Iterator[ExitStack]:
     """Put attentions and blocks back as they were where a part of a fix is refused."""
     ours = [module for module in model.modules() if isinstance(module, SelfAttention | Block)]
     states = [{k: copy(v) if isinstance(v, dict | set) else v for k, v in vars(module).items()} for module in ours]
     biases = [(one.bias, one.bias.detach().clone()) for one in ours if isinstance(one, SigmoidAttention)]
+    undo = ExitStack()
     try:
-        yield
+        yield undo
     except FixError:
+        undo.close()
         for module, state in zip(ours, states, strict=True):
             vars(module).update(state)
         with torch.no_grad():
@@ -78,9 +81,11 @@ def _undone_if_refused(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def _apply(change: Change, model: nn.Module) -> Applied:
+def _apply(change: Change, model: nn.Module, undo: ExitStack) -> Applied:
     modules = _modules(model)
     attention = _find(change, modules)
+    if edit.is_editable(attention) and getattr(registry.find(change.kind), "edit", None) is not None:
+        return edited.apply(change, model, attention, undo)
     if not isinstance(attention, SelfAttention):
         kind = f"{type(attention).__module__}.{type(attention).__qualname__}"
         raise FixError(

@@ -16,7 +16,9 @@ class AttentionKind(FixKind):
     """A kind that changes an attention: in place where it is stabmon's own, else by lines of the user's module."""
 
     usual_safety: ClassVar[Safety] = Safety.BEFORE_TRAINING
-    """Safety of a fix of a module of stabmon's."""
+    """Safety of a fix of a module that stabmon changes."""
+    edit: ClassVar[str | None] = None
+    """The function of ``stabmon.conversion.edit`` that changes attention of Transformers and converted attention."""
 
     def is_ours(self, attention: Attention) -> bool:
         """Return whether the place that it changes is in a module of stabmon's."""
@@ -43,18 +45,31 @@ class AttentionKind(FixKind):
         """Change ``target`` in place."""
 
     def safety(self, attention: Attention | None, setting: str | None) -> Safety:
-        """Return the usual safety for a module of stabmon's; any other is changed by hand."""
-        return self.usual_safety if attention is not None and self.is_ours(attention) else Safety.BY_HAND
+        """Return the usual safety for a module that stabmon changes; any other is changed by hand."""
+        changed = attention is not None and (self.is_ours(attention) or self.edits(attention))
+        return self.usual_safety if changed else Safety.BY_HAND
+
+    def edits(self, attention: Attention) -> bool:
+        """Return whether ``edit`` changes the attention."""
+        return attention.editable and self.edit is not None
 
     def code(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
         """Return the lines that a user would write."""
         there = self._required(attention)
+        if self.edits(there):
+            return "\n".join(self._edit(there, value))
         return (self.own_code if self.is_ours(there) else self.foreign_code)(there, value, setting)
 
     def diff(self, attention: Attention | None, value: float | None, setting: str | None = None) -> str:
         """Return the change to the user's code."""
         there = self._required(attention)
+        if self.edits(there):
+            return hunk("where the model is built", [], self._edit(there, value))
         return (self.own_diff if self.is_ours(there) else self.foreign_diff)(there, value, setting)
+
+    def _edit(self, attention: Attention, value: float | None) -> list[str]:
+        given = "" if value is None else f", {self.number(value)}"
+        return ["from stabmon.conversion import edit", f'edit.{self.edit}(model, "{attention.module}"{given})']
 
     def _required(self, attention: Attention | None) -> Attention:
         if attention is None:

@@ -17,7 +17,7 @@ X = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
 EDITS: dict[str, Callable[[Any, str, ExitStack], None]] = {
     "bias": lambda model, path, undo: edit.set_bias(model, path, -1.0, undo),
     "learnable bias": lambda model, path, undo: edit.learn_bias(model, path, -1.0, undo),
-    "qk norm": edit.add_qk_norm,
+    "qk norm": lambda model, path, undo: edit.add_qk_norm(model, path, 0.5, undo),
     "layer scale": lambda model, path, undo: edit.add_layer_scale(model, path, 0.5, undo),
 }
 

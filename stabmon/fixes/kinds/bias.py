@@ -38,6 +38,7 @@ class Bias(AttentionKind):
     """Another value of the bias; one that learns goes on learning from there."""
 
     name = "bias"
+    edit = "set_bias"
     keys = ("model.bias", "model.bias_start")
     reads = READS
     usual_safety = Safety.ANY_TIME

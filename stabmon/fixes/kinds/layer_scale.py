@@ -36,6 +36,7 @@ class LayerScaleKind(BlockKind):
     """A gain on the attention branch."""
 
     name = "layer_scale"
+    edit = "add_layer_scale"
     keys = ("model.layer_scale",)
     reads = ("branch_ratio",)
 

@@ -42,6 +42,7 @@ class LearnableBias(AttentionKind):
     """A bias that becomes a parameter."""
 
     name = "learnable_bias"
+    edit = "learn_bias"
     family = "bias"
     keys = ("model.bias", "model.bias_start")
     reads = READS

@@ -46,6 +46,7 @@ class QkNorm(AttentionKind):
     """A norm on queries and one on keys."""
 
     name = "qk_norm"
+    edit = "add_qk_norm"
     keys = ("model.qk_norm",)
     reads = ("logit_std", "logit_max")
     bounds_updates = True
