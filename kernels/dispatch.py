@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Hashable
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
 from .options import DECLARED, Options, Packed, check
-from .problem import PLAIN, Chosen, Problem
+from .problem import Chosen, Problem
 
 
 def attend(
@@ -24,15 +23,12 @@ def attend(
     Calls of one signature are checked, and given to a backend, once.
     """
     query, key, value = _autocast(query, key, value)
-    if torch.compiler.is_compiling():
-        chosen = _choose(query, key, value, options, packed)
-    else:
-        try:
-            signed = _signature(query, key, value, options, packed)
-        except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
-            validation.check_layouts({"query": query, "key": key, "value": value, **options})
-            raise
-        chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
+    try:
+        signed = _signature(query, key, value, options, packed)
+    except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
+        validation.check_layouts({"query": query, "key": key, "value": value, **options})
+        raise
+    chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
     validation.check_request(return_aux)
     problem = _problem(query, key, value, _bias(query, key, options, packed), options, packed)
     if softmax_twin.active():
@@ -50,16 +46,19 @@ def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, pack
 
     The types of numbers are there because True equals 1 and may be refused.
     """
-    kinds, constants = tuple(map(type, options.values())), _CONSTANT(options)
-    tensors: tuple[Hashable, ...] = ()
-    if not PLAIN.issuperset(kinds):
-        tensors = tuple([signature(x) for x in options.values() if isinstance(x, Tensor)])
-        constants = tuple([None if isinstance(x, Tensor) else x for x in constants])
-    given = signature(query), signature(key), signature(value)
-    return "decision", given, kinds, constants, tensors, packed.query_starts is None
+    given = [_signed(x) if name in _CONSTANT else _typed(x) for name, x in options.items()]
+    return "decision", signature(query), signature(key), signature(value), *given, packed.query_starts is None
 
 
-_CONSTANT = itemgetter(*(name for name, option in DECLARED.items() if option.constant))
+_CONSTANT = frozenset(name for name, option in DECLARED.items() if option.constant)
+
+
+def _signed(given: object) -> Hashable:
+    return signature(given) if isinstance(given, Tensor) else (type(given), given)
+
+
+def _typed(given: object) -> Hashable:
+    return signature(given) if isinstance(given, Tensor) else (type(given),)
 
 
 def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, packed: Packed) -> Chosen:
@@ -87,26 +86,20 @@ def _problem(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float, options: Options, packed: Packed
 ) -> Problem:
     """Return the call with every default filled in; an option that needs none goes into the field of its name."""
+    fields: dict[str, Any] = {name: options[name] for name in _FIELDS}  # type: ignore[literal-required]
     slopes = options["alibi_slopes"]
-    fields: dict[str, Any] = {
-        **options,
+    fields |= {
         "bias": bias if isinstance(bias, Tensor) else None,
         "bias_value": 0.0 if isinstance(bias, Tensor) else bias,
         "alibi_slopes": None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
         "scale": 1.0 / math.sqrt(query.size(3)) if options["scale"] is None else options["scale"],
         "deterministic": _is_deterministic(options),
         "attn_mask": _mask(query, key, options),
-        "query_starts": packed.query_starts,
-        "key_starts": packed.key_starts,
-        "max_q": packed.max_q,
-        "max_k": packed.max_k,
     }
-    for name in _NO_FIELDS:
-        del fields[name]
-    return Problem(query, key, value, **fields)
+    return Problem(query, key, value, **fields, **packed._asdict())
 
 
-_NO_FIELDS = tuple(name for name in DECLARED if name not in Problem._fields)
+_FIELDS = tuple(name for name in DECLARED if name in Problem._fields)
 
 
 def _mask(query: Tensor, key: Tensor, options: Options) -> Tensor | None:

@@ -48,8 +48,7 @@ class Observer(Protocol):
 
 
 class _Slot:
-    def __init__(self) -> None:
-        self.observer: Observer | None = None  # of the instance from the start: a graph is guarded by its attributes
+    observer: Observer | None = None
 
 
 _slot = _Slot()

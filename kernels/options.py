@@ -12,7 +12,6 @@ from types import NoneType
 from typing import Any, NamedTuple, TypedDict, TypeVar, get_args
 
 from torch import Tensor
-from torch.nn import Parameter
 
 from . import validation
 from .problem import Backend, Form
@@ -122,8 +121,8 @@ DECLARED: dict[str, Option] = {
 DEFAULTS: Options = {name: option.default for name, option in DECLARED.items()}  # type: ignore[assignment]
 PACKED = frozenset(name for name, option in DECLARED.items() if option.packed)
 """The names of the options that packed sequences take."""
-_PLAIN = frozenset({int, float, bool, str, NoneType, Tensor, Parameter})
-"""The types that options usually have."""
+NUMBERS = ("bias", "scale", "window")
+"""The names of those that are a number, or may be."""
 
 
 def complete(given: Options, packed: bool = False) -> Options:
@@ -139,15 +138,14 @@ def complete(given: Options, packed: bool = False) -> Options:
     if packed and not PACKED.issuperset(given):
         refused = next(name for name in given if name not in PACKED)
         raise TypeError(f"packed sequences do not take {refused}")
-    for name, value in given.items():
-        if type(value) not in _PLAIN:
-            options[name] = plain(value)  # type: ignore[literal-required]
+    for name in NUMBERS:
+        options[name] = plain(options[name])  # type: ignore[literal-required]
     return options
 
 
 def plain(given: Any) -> Any:
     """Return a number of another library, such as numpy's, as Python's int or float, and anything else as it is."""
-    if type(given) in _PLAIN or isinstance(given, Tensor):
+    if type(given) in (int, float, bool, NoneType) or isinstance(given, Tensor):
         return given
     if isinstance(given, numbers.Integral):
         return int(given)

@@ -1,7 +1,6 @@
 """A checked call with every default filled in: what backends, operators and launchers take."""
 
 from collections.abc import Hashable
-from types import NoneType
 from typing import Literal, NamedTuple
 
 import torch
@@ -95,14 +94,8 @@ class Problem(NamedTuple):
     @property
     def layout(self) -> Hashable:
         """All that a launch may depend on but the numbers ``bias_value`` and ``scale``."""
-        rest: tuple[Hashable, ...] = self[7:]
-        if not PLAIN.issuperset(map(type, rest)):
-            rest = tuple([layout(each) if isinstance(each, Tensor) else each for each in rest])
-        bias, slopes = self.bias, self.alibi_slopes
-        return (
-            layout(self.query), layout(self.key), layout(self.value), None if bias is None else layout(bias),
-            None if slopes is None else layout(slopes), rest,
-        )  # fmt: skip
+        given = (*self[:4], self.alibi_slopes, *self[7:])
+        return tuple([layout(each) if isinstance(each, Tensor) else each for each in given])
 
     def sequences(self, read: slice) -> "Problem":
         """Return the problem of the sequences ``read`` alone; not for packed ones."""
@@ -121,7 +114,5 @@ def _differs(given: object, default: object) -> bool:
     return given is not default and (isinstance(given, Tensor) or given != default)
 
 
-PLAIN = frozenset({int, float, bool, str, NoneType})
-"""The types of what is no tensor; a set of types is compared faster than each by ``isinstance``."""
 _DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if not isinstance(default, float)}
 FIELDS = len(Problem._fields)

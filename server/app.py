@@ -1,13 +1,14 @@
 """The application: the API under ``/api/v1``, the page at ``/``, and nothing that writes.
 
-Nothing is kept between requests but the folder's path, so a run that appears, grows or is deleted is seen as it is.
+Of the runs nothing is kept between requests but the list of them (``fleet``), whose lines are read again where a file
+has changed, so a run that appears, grows or is deleted is seen as it is.
 """
 
 import asyncio
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -16,9 +17,12 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from stabmon import __version__
 from stabmon.errors import StoreError
+from stabmon.records import Record
 from stabmon.server import live, routes
 from stabmon.server.auth import Logins, TokenGate, problem, usable
+from stabmon.server.fleet import Fleet
 from stabmon.server.headers import SecurityHeaders
+from stabmon.server.requests import HeadIsGet
 
 STATIC = Path(__file__).parent / "static"
 API = "/api/v1"
@@ -26,6 +30,22 @@ ABOUT = """Read-only access to a folder of runs. Series travel as float32 (`appl
 described in `stabmon.server.encoding`); everything else is JSON, with NaN and infinities
 as "NaN", "Infinity" and "-Infinity".
 An error is `{"detail": "..."}`: what was expected, what came and what to do."""
+
+
+class Problem(Record):
+    """What was expected, what came and what to do."""
+
+    detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "The request carries no token, or a wrong one."},
+    403: {"model": Problem, "description": "The request is for another host, and the server has no token."},
+    404: {"model": Problem, "description": "There is no such run, metric, layer or rule."},
+    409: {"model": Problem, "description": "The run cannot be read: foreign, damaged, or of a newer stabmon."},
+    410: {"model": Problem, "description": "The run was deleted while it was read."},
+    422: {"model": Problem, "description": "A parameter does not fit its declaration."},
+}
 
 
 def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
@@ -47,12 +67,13 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     app.state.directory = Path(directory)
     app.state.stopping = asyncio.Event()
     app.state.logins = Logins()
-    app.include_router(routes.router, prefix=API)
-    app.include_router(live.router, prefix=API)
+    app.state.fleet = Fleet(Path(directory))
+    app.include_router(routes.router, prefix=API, responses=PROBLEMS)
+    app.include_router(live.router, prefix=API, responses=PROBLEMS)
     app.add_api_route("/", index, include_in_schema=False)
-    app.add_api_route("/static/plotly.min.js", plotly, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=4)
+    app.add_middleware(HeadIsGet)
     app.add_middleware(TokenGate, token=None if token is None else usable(token), logins=app.state.logins)
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(StoreError, store_problem)
@@ -64,15 +85,6 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
 def index() -> FileResponse:
     """Send the page."""
     return FileResponse(STATIC / "index.html")
-
-
-async def plotly(request: Request) -> Response:
-    """Send Plotly's browser bundle, from its Python wheel; a browser that has it already gets a 304."""
-    spec = find_spec("plotly")
-    if spec is None or spec.origin is None:
-        raise HTTPException(500, "the page draws with the plotly package, which is not installed: pip install plotly")
-    bundle = StaticFiles(directory=Path(spec.origin).parent / "package_data")
-    return await bundle.get_response("plotly.min.js", request.scope)
 
 
 def store_problem(request: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stabmon.errors import ConfigError
+from stabmon.names import legible
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 WEEK = 7 * 24 * 3600
@@ -124,4 +125,4 @@ def same(given: str, expected: str) -> bool:
 
 def problem(status: int, detail: str) -> JSONResponse:
     """Return an error in the form of the whole API: ``{"detail": ...}``."""
-    return JSONResponse({"detail": detail}, status_code=status)
+    return JSONResponse({"detail": legible(detail)}, status_code=status)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 
 from stabmon import store
 from stabmon.errors import StoreError
+from stabmon.names import legible, natural_key
 from stabmon.store import RunReader
+from stabmon.store.runs import folders, summary
 
 
 def served(request: Request) -> Path:
@@ -21,7 +23,22 @@ def served(request: Request) -> Path:
     return folder
 
 
+NAMED = 20
+"""Most runs that a message names."""
+
 Folder = Annotated[Path, Depends(served)]
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Return the folder of the run ``name``, whether it is there or not.
+
+    Raises:
+        HTTPException: 404, no run can have this name.
+    """
+    path = folder / name
+    if name in {"", ".", ".."} or path.parent != folder:
+        raise HTTPException(404, absent(folder, name))
+    return path
 
 
 @contextmanager
@@ -32,9 +49,9 @@ def reading(folder: Path, name: str) -> Iterator[RunReader]:
         HTTPException: 404, no such run; 410, it was deleted while it was read.
         StoreError: it is there and cannot be read.
     """
-    path = folder / name
-    if name in {"", ".", ".."} or path.parent != folder or not os.path.lexists(path / store.FILE):
-        raise HTTPException(404, f"there is no run {name!r} in {folder}; there are: {known_runs(folder)}")
+    path = path_of(folder, name)
+    if not os.path.lexists(path / store.FILE):
+        raise HTTPException(404, absent(folder, name))
     try:
         with store.open_run(path) as run:
             yield run
@@ -44,6 +61,17 @@ def reading(folder: Path, name: str) -> Iterator[RunReader]:
         raise HTTPException(410, f"the run {name!r} was deleted while it was read") from error
 
 
+def absent(folder: Path, name: str) -> str:
+    """Say that a run is not there, or not yet."""
+    path = folder / name
+    with suppress(ValueError, OSError):  # a name that no file can have
+        if path.parent == folder and path.is_dir() and summary(path) is not None:
+            return f"the run {name!r} is starting: nothing is stored before the end of its first step"
+    return f"there is no run {name!r} in {folder}; there are: {known_runs(folder)}"
+
+
 def known_runs(folder: Path) -> str:
     """Return the names of the runs in ``folder``, for messages."""
-    return ", ".join(summary.name for summary in store.runs(folder)) or "none yet"
+    names = sorted((legible(one.name) for one in folders(folder) if (one / store.FILE).exists()), key=natural_key)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more or "none yet"

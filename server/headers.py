@@ -3,7 +3,7 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Plotly writes style attributes, so styles may be inline; scripts may not.
+# The page places cursors by style attributes, so styles may be inline; scripts may not.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -11,6 +11,7 @@ POLICY = "; ".join(
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "connect-src 'self'",
+        "worker-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'self'",

@@ -1,12 +1,11 @@
 """The HTTP API: runs, findings, series, heatmaps and the rule catalogue. Read-only; a run is named by its folder."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from stabmon import rules, store
+from stabmon import rules
 from stabmon.errors import ConfigError
 from stabmon.findings import Digest, Finding
 from stabmon.findings import digest as words_of
@@ -16,11 +15,13 @@ from stabmon.records import Heartbeat, Record, RunInfo, RunState
 from stabmon.rules import RuleDocument, gallery
 from stabmon.series import Layout, Series
 from stabmon.server.encoding import FORMAT, MEDIA_TYPE, pack, worst
+from stabmon.server.fleet import Fleet, RunList
 from stabmon.server.folder import Folder, reading
+from stabmon.server.requests import Revalidated, is_known, not_modified
 from stabmon.server.selection import Selection
-from stabmon.store import RunReader, RunSummary
+from stabmon.store import RunReader
 
-router = APIRouter()
+router = APIRouter(route_class=Revalidated)
 
 MAX_POINTS = 2000
 """Most points a series; a longer one comes as buckets with their lowest and highest value."""
@@ -28,8 +29,10 @@ MAX_CELLS = 4000
 """Most columns of a heatmap."""
 
 Layer = Annotated[str | None, Query(description="Give one column a head of this layer, not one a layer.")]
-FirstStep = Annotated[int | None, Query(description="First step, included.")]
-EndStep = Annotated[int | None, Query(description="Last step, excluded.")]
+LARGEST = 2**63 - 1
+"""Largest step, sample or cursor: that of an integer of the store."""
+FirstStep = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST, description="First step, included.")]
+EndStep = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST, description="Last step, excluded.")]
 BINARY: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
@@ -41,13 +44,6 @@ BINARY: dict[int | str, dict[str, Any]] = {
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}, "description": "The picture."}
 }
-
-
-class RunList(Record):
-    """The runs of the served folder, newest first."""
-
-    directory: str
-    runs: tuple[RunSummary, ...]
 
 
 class MetricInfo(Record):
@@ -69,17 +65,21 @@ class RunDetail(Record):
     name: str
     info: RunInfo
     heartbeat: Heartbeat
-    age: float
-    """Seconds since the last heartbeat."""
+    """Its ``time`` against the answer's ``Date`` says how old it is, whatever the clock of the client."""
     metrics: tuple[MetricInfo, ...]
     sampled: int
     """Samples of all attempts: the cursor of a live stream that begins with what comes next."""
 
 
-@router.get("/runs")
-def runs(folder: Folder) -> RunList:
-    """List the runs, newest first."""
-    return RunList(directory=str(folder), runs=tuple(store.runs(folder)))
+@router.get("/runs", response_model=RunList)
+def runs(request: Request) -> Response:
+    """List the runs, newest first, each with its process, health, progress and the settings in which it differs.
+
+    A run with ``pending`` has not been read yet, or has changed since: ask again.
+    """
+    fleet = request.app.state.fleet
+    assert isinstance(fleet, Fleet)
+    return Response(fleet.json(), media_type="application/json")
 
 
 @router.get("/runs/{name}")
@@ -91,7 +91,6 @@ def run(folder: Folder, name: str) -> RunDetail:
             name=name,
             info=reader.info,
             heartbeat=beat,
-            age=max(0.0, time.time() - beat.time),
             metrics=tuple(recorded(reader.layout)),
             sampled=beat.samples,
         )
@@ -171,7 +170,7 @@ def plot(code: str) -> Response:
 def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> Digest:
     """Return the digest of ``found`` in a run whose heartbeat is ``beat``."""
     layers = len(reader.info.model.attentions)
-    return words_of(found, layers=layers, state=beat.state, started=beat.step >= 0)
+    return words_of(found, layers=layers, beat=beat)
 
 
 def recorded(layout: Layout) -> Iterable[MetricInfo]:
@@ -191,12 +190,11 @@ def recorded(layout: Layout) -> Iterable[MetricInfo]:
 
 
 def answer(request: Request, reader: RunReader, make: Callable[[], Series]) -> Response:
-    """Pack a series; of a run that has ended, let the browser keep it and answer 304 while it is the same."""
+    """Pack a series; of a run that has ended, one that the client has is not read again."""
     beat = reader.heartbeat()
     headers = {}
     if beat.state in (RunState.FINISHED, RunState.FAILED):
-        tag = f'W/"{FORMAT}-{beat.samples}-{beat.step}-{beat.time}"'
-        headers["ETag"] = tag
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
+        headers["ETag"] = tag = f'W/"{FORMAT}-{beat.samples}-{beat.step}-{beat.time}"'
+        if is_known(request, tag):
+            return not_modified(tag)
     return Response(pack(make()), media_type=MEDIA_TYPE, headers=headers)

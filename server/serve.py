@@ -1,5 +1,6 @@
 """``stabmon serve``: bind first, report clearly what is wrong, end at once on a signal."""
 
+import asyncio
 import errno
 import logging
 import signal
@@ -87,7 +88,7 @@ def serve(
             webbrowser.open(address(view))
 
     server = Server(app, ready)
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "timeout graceful shutdown" not in record.getMessage())
+    logging.getLogger("uvicorn.error").addFilter(_matters)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again once it has ended
     try:
         server.run(sockets=[listener])
@@ -96,6 +97,12 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, before)
         listener.close()
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """Return whether a line of uvicorn's log is not about requests that the end of the server cuts off."""
+    cut = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cut and "timeout graceful shutdown" not in record.getMessage()
 
 
 def url(host: str, port: int, query: Mapping[str, str]) -> str:
@@ -111,7 +118,7 @@ def bind(host: str, port: int) -> socket.socket:
         ServeError: the port is in use or not allowed, or the host is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY by the protocol
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,8 +1,12 @@
 """The one way in which stabmon writes numbers and names; ``server/static/text.js`` holds its twin for the page."""
 
 import math
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
 
+SETTINGS = 200
+"""Most settings of a configuration that are shown or compared."""
 LARGE, SMALL = 1e6, 1e-4
 """Sizes from which, and below which, a number is written with an exponent."""
 
@@ -42,6 +46,16 @@ def measured(value: float, digits: int = 3) -> str:
 def words(name: str) -> str:
     """Return a name as words: ``row_mass`` is "row mass", ``loss-spike`` is "loss spike"."""
     return name.replace("_", " ").replace("-", " ")
+
+
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return at most ``SETTINGS`` nested settings by path: ``{"model": {"heads": 4}}`` is ``{"model.heads": 4}``."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if len(found) >= SETTINGS:
+            break
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return dict(list(found.items())[:SETTINGS])
 
 
 def plural(count: int, word: str) -> str:

@@ -27,6 +27,11 @@ def check_run_name(name: object) -> None:
         )
 
 
+def legible(text: str) -> str:
+    """Return ``text`` as UTF-8 can write it; what it cannot, such as odd bytes of a file's name, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def own_name(name: str) -> str:
     """Return ``name`` without the wrappers' parts: ``module.layers.0._orig_mod.a`` is ``layers.0.a``."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
@@ -35,7 +40,7 @@ def own_name(name: str) -> str:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sorting key that puts ``layers.2`` before ``layers.10``."""
     parts = _PATTERN.findall(name)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def padded(name: str, width: int = 2) -> str:
@@ -62,5 +67,5 @@ def _consecutive(names: Sequence[str]) -> bool:
     if len(apart) != 1 or any(len(parts) != len(split[0]) for parts in split):
         return False
     (at,) = apart
-    numbers = [int(parts[at]) for parts in split if parts[at].isdigit()]
+    numbers = [int(parts[at]) for parts in split if parts[at].isdecimal()]
     return numbers == list(range(numbers[0], numbers[0] + len(names))) if numbers else False

@@ -96,17 +96,25 @@ class ModelMap(Record):
 class RunState(StrEnum):
     """The state of a run.
 
-    A writer stores the first three; the others are what a reader says of a run that is stored as running.
+    A writer stores the first three; the others are what a reader says of a run that is stored as running, or not yet.
     """
 
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
     """It was closed because of an exception."""
+    STARTING = "starting"
+    """Its process lives, as far as is known, and no step has ended yet."""
+    PAUSED = "paused"
+    """Its process lives, but no step has ended for ten minutes, or it is stopped."""
     STALE = "stale"
-    """Its process lives, as far as is known, but no step has ended for ten minutes, or the heartbeat is late."""
+    """Its heartbeat is late, and whether its process lives cannot be known from here."""
     CRASHED = "crashed"
     """Its process has ended without closing it: it was killed, or left by ``os._exit``."""
+
+
+LIVING = (RunState.STARTING, RunState.RUNNING, RunState.PAUSED)
+"""States of a run whose process lives, as far as is known."""
 
 
 class RunInfo(Record):

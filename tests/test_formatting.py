@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stabmon.formatting import measured, number, plural, signed, words
+from stabmon.formatting import SETTINGS, flat, measured, number, plural, signed, words
 
 TABLE = yaml.safe_load((Path(__file__).parent / "numbers.yaml").read_text())
 
@@ -29,3 +29,9 @@ def test_names_and_counts_are_words():
     assert words("total_gradient_norm") == "total gradient norm"
     assert words("loss-spike") == "loss spike"
     assert [plural(count, "layer") for count in (0, 1, 1200)] == ["0 layers", "1 layer", "1,200 layers"]
+
+
+def test_settings_are_flat_and_their_number_is_bounded():
+    nested = {"model": {"heads": 4, "bias": None}, "lr": 1e-3}
+    assert flat(nested) == {"model.heads": 4, "model.bias": None, "lr": 1e-3}
+    assert len(flat({"a": {str(key): key for key in range(1000)}, "b": 1})) == SETTINGS

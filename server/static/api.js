@@ -1,5 +1,5 @@
 // The HTTP API. Every failure becomes an Error whose message can be shown as it is.
-import { decode, decodeBase64 } from "./packed.js";
+import { decode } from "./packed.js";
 
 const ROOT = "/api/v1";
 
@@ -26,8 +26,19 @@ async function get(path, signal) {
 const runPath = (run) => `/runs/${encodeURIComponent(run)}`;
 const json = async (path, signal) => (await get(path, signal)).json();
 
-export const listRuns = () => json("/runs");
-export const describeRun = (run, signal) => json(runPath(run), signal);
+/** A body, and the server's time in seconds, against which ages are counted. */
+async function dated(path, signal) {
+  const response = await get(path, signal);
+  return { body: await response.json(), now: Date.parse(response.headers.get("date")) / 1000 };
+}
+
+/** The runs of the folder, with the server's time. */
+export async function listRuns() {
+  const { body, now } = await dated("/runs");
+  return { ...body, now };
+}
+
+export const describeRun = (run, signal) => dated(runPath(run), signal);
 export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
 /** The digest of the findings: health, counts, entries in order. */
 export const readDigest = (run, signal) => json(`${runPath(run)}/digest`, signal);
@@ -44,26 +55,4 @@ export async function readSeries(run, kind, { metric, layer = null, range = null
   }
   const path = `${runPath(run)}/${kind}/${encodeURIComponent(metric)}?${query}`;
   return decode(await (await get(path, signal)).arrayBuffer());
-}
-
-/** Follow a run from a cursor. handlers: points(map of selection to series), status, findings, digest, end, gone, lost, back. */
-export function follow(run, selections, cursor, handlers) {
-  const query = new URLSearchParams({ series: selections.join(","), cursor });
-  const source = new EventSource(`${ROOT}${runPath(run)}/live?${query}`);
-  const on = (kind, act) => source.addEventListener(kind, (event) => act(JSON.parse(event.data)));
-  on("points", (data) => {
-    handlers.points(new Map(Object.entries(data).map(([name, text]) => [name, decodeBase64(text)])));
-  });
-  on("status", handlers.status);
-  on("findings", handlers.findings);
-  on("digest", handlers.digest);
-  for (const last of ["end", "gone"]) {
-    on(last, (data) => {
-      source.close();
-      handlers[last](data);
-    });
-  }
-  source.addEventListener("open", () => handlers.back());
-  source.addEventListener("error", () => handlers.lost());
-  return () => source.close();
 }

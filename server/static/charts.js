@@ -59,7 +59,7 @@ export class Charts {
     ]);
     if (mine !== this.request) return false;
     Object.assign(this, { session, state, info, asked, data: { heat, curve, loss, gradient, laid } });
-    await this.draw();
+    this.draw();
     return true;
   }
 
@@ -81,11 +81,12 @@ export class Charts {
     const { findings, detail } = this.session;
     const all = findings.map((finding) => span(finding, detail.heartbeat.step));
     const chosen = all.find(({ finding }) => keyOf(finding) === this.state.finding);
-    const spans = ["info", "warning", "error"].flatMap((severity) => merged(all.filter((one) => one.severity === severity)));
+    const kinds = ["info", "warning", "error"].flatMap((severity) => [true, false].map((open) => ({ severity, open })));
+    const spans = kinds.flatMap(({ severity, open }) => merged(all.filter((one) => one.severity === severity && one.open === open)));
     return { spans, shaded: chosen ? [{ ...chosen, chosen: true }] : spans, chosen };
   }
 
-  async draw() {
+  draw() {
     const { session, data } = this;
     const range = this.range();
     const { spans, shaded, chosen } = this.windows();
@@ -93,11 +94,10 @@ export class Charts {
     this.heat.element.hidden = empty;
     this.curves.element.hidden = empty;
     this.drawHead();
-    const jobs = [];
     if (!empty) {
-      jobs.push(this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen }));
-      jobs.push(this.drawCurves(range, shaded));
-      this.heat.download = () => this.save(`${this.metric}-heatmap`, namedLines(data.heat));
+      this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen });
+      this.drawCurves(range, shaded);
+      this.heat.download = () => this.save(this.metric, namedLines(data.curve));
       if (this.table) this.fillTable();
     }
     const firsts = { [LOSS]: data.loss, [GRADIENT]: data.gradient };
@@ -107,9 +107,8 @@ export class Charts {
       panel.note.textContent = noteOf(session.metric(metric));
       panel.download = () => this.save(metric, lines);
       const logarithmic = metric === GRADIENT && wantsLog(lines).sensible;
-      if (!panel.element.hidden) jobs.push(panel.show({ lines, range, windows: shaded, logarithmic }));
+      if (!panel.element.hidden) panel.show({ lines, range, windows: shaded, logarithmic });
     }
-    await Promise.all(jobs);
   }
 
   drawHead() {
@@ -125,7 +124,7 @@ export class Charts {
       ...(this.layer ? [this.back, h("span", {}, "›"), h("b", {}, this.layer), h("span", {}, "heads")] : [h("span", {}, "layer × step")]),
     );
     this.heat.title.title = this.info?.text ?? "";
-    this.heat.plot.setAttribute("aria-label", `Heatmap of ${words(this.metric ?? "")}; the table button shows it as a table`);
+    this.heat.area.setAttribute("aria-label", `Heatmap of ${words(this.metric ?? "")}; the table button shows it as a table`);
   }
 
   drawCurves(range, windows) {
@@ -139,7 +138,7 @@ export class Charts {
       const short = shortNames(data.curve);
       lines = namedLines(data.curve).map((line, index, all) => ({
         ...line,
-        short: short?.[index],
+        short: short[index],
         colour: depthColour(index, all.length),
         open: layer || !this.canOpen(line.column.layer) ? null : () => this.act.openLayer(line.column.layer),
       }));
@@ -152,7 +151,7 @@ export class Charts {
     this.scaleButton.textContent = logarithmic ? "log y" : "linear y";
     this.scaleButton.title = logarithmic ? "Change to a linear axis" : "Change to a log axis";
     this.curves.download = () => this.save(metric, lines);
-    return this.curves.show({ lines, range, windows, logarithmic });
+    this.curves.show({ lines, range, windows, logarithmic });
   }
 
   canOpen(layer) {
@@ -177,7 +176,7 @@ export class Charts {
   }
 
   save(what, lines) {
-    saveCsv(`${this.session.run}-${what}.csv`, lines, this.asked);
+    saveCsv(`${this.session.run}-${what}.csv`, lines.map((line) => ({ ...line, name: line.name || what })), this.asked);
   }
 
   close() {
@@ -188,14 +187,15 @@ export class Charts {
 
 /** One line a column; in files a layer has its full name. */
 const namedLines = (series) => series.columns.map((column) => ({ name: spotName(column), steps: series.steps, column }));
-const spotName = (column) => (column.head === null ? spot(column) : `head ${column.head}`);
-const shortNames = (series) => (series.columns[0].head === null ? labels(series.columns.map((column) => column.layer)) : null);
+const spotName = (column) => (column.head === null ? spot(column) : `${column.layer} head ${column.head}`);
+const shortNames = ({ columns }) => (columns[0].head === null ? labels(columns.map(({ layer }) => layer)) : columns.map(({ head }) => `head ${head}`));
 const noteOf = (info) => (info?.unit && unit(info.unit) ? info.unit : "");
 
 /** The steps of a finding, since it last opened; one that is open reaches to the newest step. */
 function span(finding, newest) {
   const end = finding.cleared === null ? Math.max(finding.last, newest) : finding.last;
-  return { from: (finding.reopened ?? finding.opened) - 0.5, to: end + 0.5, severity: finding.severity, finding };
+  const { severity, cleared } = finding;
+  return { from: (finding.reopened ?? finding.opened) - 0.5, to: end + 0.5, severity, open: cleared === null, finding };
 }
 
 /** Windows of one severity, joined where they overlap, so that many findings do not darken the charts. */

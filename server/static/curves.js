@@ -1,77 +1,138 @@
-// Curves over steps. Nothing is smoothed and no point is clipped: a bucket of steps is drawn from its lowest to its highest value.
+// Curves over steps. Nothing is smoothed and no point is clipped: a pixel shows the lowest and the highest value of its steps.
 import { h } from "./dom.js";
-import { Panel, shades } from "./panel.js";
+import { Panel, shade } from "./panel.js";
 import { token } from "./colours.js";
 import { extent, isMissing, nearest } from "./packed.js";
+import { linearAxis } from "./plot.js";
 import { reading } from "./text.js";
 import { logTicks, tickText } from "./ticks.js";
 
-/** Points of one line. A step that was not measured is left out; a NaN or Inf breaks the line and is marked. */
-function points({ steps, column }) {
-  const [x, y, odd] = [[], [], []];
+const DASH = { solid: [], dash: [7, 4], dot: [2, 3], dashdot: [7, 3, 2, 3], longdash: [12, 4] };
+
+/** Trace a line: within a pixel from its first value over its lowest and highest to its last; a NaN or an infinity breaks it. */
+function trace(context, plot, { steps, column }, place) {
+  const { values, low, high } = column;
+  let pixel = null;
+  let [first, least, most, last] = [0, 0, 0, 0];
+  let pen = false;
+  const put = () => {
+    if (pixel === null) return;
+    if (pen) context.lineTo(pixel, first);
+    else context.moveTo(pixel, first);
+    pen = true;
+    context.lineTo(pixel, least);
+    context.lineTo(pixel, most);
+    context.lineTo(pixel + (least === most && first === last ? 0.01 : 0), last);
+    pixel = null;
+  };
+  for (let index = 0; index < steps.length; index += 1) {
+    if (isMissing(values, index)) continue;
+    const [a, b] = low ? [low[index], high[index]] : [values[index], values[index]];
+    if (!Number.isFinite(a) || !Number.isFinite(b)) {
+      put();
+      pen = false;
+      continue;
+    }
+    const at = Math.round(plot.x(steps[index]) * 2) / 2;
+    const [ya, yb] = [plot.y(place(a)), plot.y(place(b))];
+    if (at !== pixel) {
+      put();
+      [pixel, first, least, most] = [at, ya, Math.min(ya, yb), Math.max(ya, yb)];
+    } else {
+      least = Math.min(least, ya, yb);
+      most = Math.max(most, ya, yb);
+    }
+    last = yb;
+  }
+  put();
+}
+
+/** Steps at which a number was measured and is not finite, each with what it is. */
+function odd({ steps, column }) {
+  const found = [];
   const { values, low, high } = column;
   for (let index = 0; index < steps.length; index += 1) {
-    const value = values[index];
     if (isMissing(values, index)) continue;
-    if (!Number.isFinite(value)) odd.push(steps[index]);
-    if (!Number.isFinite(low ? low[index] : value)) {
-      x.push(steps[index]);
-      y.push(null);
-    } else if (low && low[index] !== high[index]) {
-      x.push(steps[index], steps[index]);
-      y.push(low[index], high[index]);
-    } else {
-      x.push(steps[index]);
-      y.push(value === value ? value : null);
-    }
+    const seen = [values[index], low?.[index], high?.[index]].filter((value) => value !== undefined && !Number.isFinite(value));
+    if (!seen.length) continue;
+    const kind = seen.includes(Infinity) ? "above" : seen.includes(-Infinity) ? "below" : "nan";
+    found.push({ step: steps[index], kind });
   }
-  return { x, y, odd };
+  return found;
+}
+
+/** Mark NaN by a cross and infinities by arrows, each in a colour of its own. */
+function mark(context, plot, lines) {
+  const { top, height } = plot.area;
+  const seen = new Set();
+  for (const { step, kind } of lines.flatMap(odd)) {
+    const x = plot.x(step);
+    const key = `${kind} ${Math.round(x)}`;
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const y = kind === "below" ? top + height - 7 : top + 8;
+    context.strokeStyle = context.fillStyle = token(kind === "nan" ? "odd" : kind);
+    context.lineWidth = 2;
+    context.beginPath();
+    if (kind === "nan") {
+      for (const turn of [-1, 1]) {
+        context.moveTo(x - 3.5, y - 3.5 * turn);
+        context.lineTo(x + 3.5, y + 3.5 * turn);
+      }
+      context.stroke();
+      continue;
+    }
+    const tip = kind === "above" ? -5 : 5;
+    context.moveTo(x, y + tip);
+    context.lineTo(x - 4.5, y - tip * 0.7);
+    context.lineTo(x + 4.5, y - tip * 0.7);
+    context.fill();
+  }
 }
 
 export class Curves extends Panel {
-  constructor(name, act, { height, tools = [], inline = false } = {}) {
-    super(name, act, { height, tools, inline });
-    this.values = [];
-  }
-
   /** shown: {lines: [{name, steps, column, colour, dash, width, open}], range, windows, logarithmic}; open is called on a click on its name. */
   show({ lines, range, windows, logarithmic }) {
     this.lines = lines;
-    this.plot.style.height = `${this.height}px`;
-    const traces = [];
-    const odd = [];
-    for (const line of lines) {
-      const { x, y, odd: marks } = points(line);
-      odd.push(...marks);
-      traces.push({
-        type: "scatter",
-        mode: x.length < 2 ? "markers" : "lines",
-        x,
-        y,
-        hoverinfo: "skip",
-        connectgaps: false,
-        line: { color: line.colour, width: line.width ?? 1.4, dash: line.dash ?? "solid", simplify: false },
-        marker: { color: line.colour, size: 6 },
-      });
-    }
-    if (odd.length) traces.push(marks([...new Set(odd)]));
     this.makeReadout();
-    const yaxis = logarithmic ? logAxis(lines, range) : linearAxis(lines, range);
-    const hidden = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };
-    return this.draw(traces, { yaxis, yaxis2: hidden, shapes: shades(windows) }, range);
+    const place = logarithmic ? Math.log10 : (value) => value;
+    const paint = (context, plot) => {
+      shade(context, plot, windows);
+      context.lineJoin = "round";
+      for (const line of lines) {
+        context.strokeStyle = line.colour;
+        context.lineWidth = line.width ?? 1.4;
+        context.lineCap = "round";
+        context.setLineDash(DASH[line.dash ?? "solid"]);
+        context.beginPath();
+        trace(context, plot, line, place);
+        context.stroke();
+      }
+      context.setLineDash([]);
+      mark(context, plot, lines);
+    };
+    const reached = reach(lines, range);
+    this.draw({ range, paint, y: logarithmic ? logAxis(...(reached ?? [1, 10])) : linearAxis(...(reached ?? [0, 1])) });
+    const empty = !lines.some(({ steps }) => steps.some((step) => step >= range[0] && step <= range[1]));
+    this.element.classList.toggle("empty", empty);
   }
 
+  /** Make the names and values of the lines, unless they are there already: a reader's focus stays. */
   makeReadout() {
+    const names = JSON.stringify(this.lines.map(({ name, colour, dash, open }) => [name, colour, dash, Boolean(open)]));
+    if (names === this.names) return;
+    this.names = names;
     this.values = this.lines.map(() => h("b"));
     this.readout.classList.toggle("many", this.lines.length > 8);
     this.readout.replaceChildren(
       ...this.lines.map((line, index) => {
         const swatch = h("i.stroke");
         swatch.style.borderTop = `2px ${line.dash && line.dash !== "solid" ? "dashed" : "solid"} ${line.colour}`;
-        const parts = line.name ? [swatch, h("span", {}, line.short ?? line.name), this.values[index]] : [this.values[index]];
+        const shown = line.name ? [swatch, h("span", {}, line.short ?? line.name), this.values[index]] : [this.values[index]];
+        const open = () => this.lines[index].open();
         return line.open
-          ? h("button.value", { type: "button", onclick: line.open, title: `Show the heads of ${line.name}` }, ...parts)
-          : h("span.value", {}, ...parts);
+          ? h("button.value", { type: "button", onclick: open, title: `Show the heads of ${line.name}` }, ...shown)
+          : h("span.value", {}, ...shown);
       }),
     );
   }
@@ -87,35 +148,16 @@ export class Curves extends Panel {
   }
 }
 
-const marks = (steps) => ({
-  type: "scatter",
-  mode: "markers",
-  x: steps,
-  y: steps.map(() => 0.94),
-  yaxis: "y2",
-  hoverinfo: "skip",
-  marker: { symbol: "x", size: 7, color: token("odd") },
-});
-
 /** Smallest and largest value of all lines within a range, or null. */
 function reach(lines, range = []) {
   const spans = lines.map(({ column, steps }) => extent([column], steps, ...range)).filter(Boolean);
   return spans.length ? [Math.min(...spans.map(([low]) => low)), Math.max(...spans.map(([, high]) => high))] : null;
 }
 
-/** From the lowest to the highest value in sight, with a little room. */
-function linearAxis(lines, range) {
-  const [low, high] = reach(lines, range) ?? [0, 1];
-  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
-  return { type: "linear", range: [low - room, high + room], nticks: 5, exponentformat: "power", tickmode: "auto" };
-}
-
-function logAxis(lines, range) {
-  const [low, high] = reach(lines, range) ?? [1, 10];
+function logAxis(low, high) {
   const room = Math.log10(high / low) * 0.06 || 0.05;
-  const ticks = logTicks(low * 10 ** -room, high * 10 ** room, 4);
   const ends = [Math.log10(low) - room, Math.log10(high) + room];
-  return { type: "log", range: ends, tickvals: ticks.map((tick) => 10 ** tick), ticktext: ticks.map(tickText) };
+  return { ends, ticks: logTicks(10 ** ends[0], 10 ** ends[1], 4).map((tick) => [tick, tickText(tick)]) };
 }
 
 /** True if a log axis serves these lines: all positive, and spread over more than a factor of 30. */

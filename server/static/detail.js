@@ -14,14 +14,18 @@ function prose(text) {
   return text.split(/``(.+?)``/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
 }
 
-export function drawDetail(finding, rules, act) {
+/** Says which rule's fix is to be applied before this one's: both change the same thing. */
+export const firstTry = (code) => h("p.first-try", {}, `First try the fix of ${code}, which changes the same thing in the same layers; this one is for what is left then.`);
+
+export function drawDetail(finding, entry, rules, act) {
   const rule = rules.get(finding.code);
   const parts = [
     h("p.what", {}, finding.message),
     h("p.cause", {}, h("span.label", {}, "Cause "), finding.cause),
     facts(finding),
     evidence(finding.cells),
-    ...finding.fixes.map((fix, index) => drawFix(fix, index)),
+    entry.first_try ? firstTry(entry.first_try) : null,
+    ...finding.fixes.map((fix, index) => drawFix(fix, index || Boolean(entry.first_try))),
     h("p.actions", {}, h("button.link", { type: "button", onclick: () => act.zoom(finding) }, "Zoom to it")),
     rule ? about(rule) : null,
   ];
@@ -57,9 +61,9 @@ function setting(fix) {
   return `${fix.title || words(fix.kind)}${value}${fix.setting ? ` ${fix.setting}` : ""}`;
 }
 
-function drawFix(fix, index) {
+function drawFix(fix, later) {
   const parts = fix.made_of?.length ? fix.made_of : [fix];
-  const title = `${index ? "Or" : "Suggested fix"}: ${parts.map(setting).join(", with ")}`;
+  const title = `${later ? "Or" : "Suggested fix"}: ${parts.map(setting).join(", with ")}`;
   const { effect, diff } = fix;
   return h(
     "section.fix",
@@ -86,12 +90,11 @@ export function drawCopyAll(findings) {
 }
 
 function copyButton(text, label = "Copy the code") {
-  const button = iconButton("copy", label, async () => {
+  return iconButton("copy", label, async ({ currentTarget: button }) => {
     const done = await copy(text);
     button.replaceChildren(icon(done ? "finished" : "failed"));
     setTimeout(() => button.replaceChildren(icon("copy")), 1500);
   });
-  return button;
 }
 
 /** Copy text; the clipboard API needs a secure context, which an address other than this machine's is not. */

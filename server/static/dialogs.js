@@ -9,6 +9,8 @@ const KEYS = [
   ["Esc", "let go of the cursor, then of the finding"],
   ["t", "light or dark"],
   ["i", "about this run"],
+  ["h", "all runs"],
+  ["/", "search the runs"],
   ["?", "these keys"],
 ];
 const MOUSE = [

@@ -1,18 +1,63 @@
-// Small ways to make elements: no markup from strings, so nothing a run contains can become markup.
+// Small ways to make elements, and to change those that are there: no markup from strings, so nothing a run contains can become markup.
 
-/** Make an element: h("p.note", {title: "x"}, "text", child). A key that begins with "on" is a listener. */
+/** Make an element: h("p.note", {title: "x"}, "text", child). A key that begins with "on" is a listener; "key" names it among its siblings. */
 export function h(spec, attributes = {}, ...children) {
   const [tag, ...classes] = spec.split(".");
   const element = document.createElement(tag || "div");
   if (classes.length) element.className = classes.join(" ");
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    if (key.startsWith("on")) listen(element, key.slice(2), value);
+    else if (key === "key") element.dataset.key = value;
     else if (key in element && typeof value !== "string") element[key] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...settled(children));
   return element;
+}
+
+const settled = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+
+/** Listen to an event; patch() can give the element another listener in its place. */
+function listen(element, kind, act) {
+  element.acts ??= {};
+  element.acts[kind] = act;
+  element.addEventListener(kind, (event) => element.acts[kind]?.(event));
+}
+
+/** Make the children of an element like these, and keep the elements that are there already: their focus, their scrolling, what a reader has opened. */
+export function patch(element, ...children) {
+  const wanted = settled(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+  const named = new Map([...element.childNodes].filter((child) => child.dataset?.key).map((child) => [child.dataset.key, child]));
+  const focused = document.activeElement;
+  wanted.forEach((next, index) => {
+    const here = element.childNodes[index] ?? null;
+    const key = next.dataset?.key;
+    const match = key ? named.get(key) : here?.dataset?.key ? null : here;
+    if (!match || match.nodeName !== next.nodeName) return element.insertBefore(next, here);
+    if (match !== here) element.insertBefore(match, here);
+    become(match, next);
+  });
+  while (element.childNodes.length > wanted.length) element.lastChild.remove();
+  if (focused !== document.activeElement && element.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+/** Give an element the text, attributes, listeners and children of another. */
+function become(old, next) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== next.data) old.data = next.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  for (const { name, value } of next.attributes) {
+    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  }
+  if (old.nodeName === "INPUT" && old.type === "checkbox") old.checked = next.checked;
+  for (const [kind, act] of Object.entries(next.acts ?? {})) {
+    if (old.acts?.[kind]) old.acts[kind] = act;
+    else listen(old, kind, act);
+  }
+  patch(old, ...next.childNodes);
 }
 
 const PATHS = {
@@ -23,6 +68,8 @@ const PATHS = {
   failed: "M4 4l8 8M12 4l-8 8",
   crashed: "M4 4l8 8M12 4l-8 8",
   running: "M5 3.4v9.2L12.4 8z",
+  starting: "M8 1.6a6.4 6.4 0 1 0 0 12.8A6.4 6.4 0 0 0 8 1.6M8 4.4V8h3",
+  paused: "M5.5 3.5v9M10.5 3.5v9",
   stale: "M8 1.6a6.4 6.4 0 1 0 0 12.8A6.4 6.4 0 0 0 8 1.6M8 4.4V8l2.6 1.8",
   theme: "M8 1.6a6.4 6.4 0 1 0 0 12.8zM8 1.6a6.4 6.4 0 0 1 0 12.8",
   help: "M5.6 5.9C5.6 4.3 6.6 3.4 8 3.4s2.5 1 2.5 2.3c0 2-2.5 2-2.5 4M8 12.3v.3",

@@ -1,7 +1,7 @@
 // The findings at the side, as the digest has them: its order, its groups, its words; one is opened to show why, and what to do.
-import { h, icon } from "./dom.js";
-import { drawCopyAll, drawDetail } from "./detail.js";
-import { number } from "./text.js";
+import { h, icon, patch } from "./dom.js";
+import { drawCopyAll, drawDetail, firstTry } from "./detail.js";
+import { number, plural } from "./text.js";
 
 /** The key of a finding in the address and in the digest: rule, layer, and the step at which it opened. */
 export const keyOf = ({ code, layer, opened }) => `${code}:${layer ?? ""}:${opened}`;
@@ -28,14 +28,16 @@ function steps({ opened, last, cleared }) {
 
 /** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {digest, findings, chosen, rules, unfolded}. */
 export function drawFindings(container, { digest, findings, chosen, rules, unfolded }, act) {
-  const focused = container.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-  const scrolled = container.scrollTop;
-  const head = h("div.side-head", {}, h("h2.side-title", {}, "Findings"), h("span.dim", {}, String(findings.length)));
+  const head = h("div.side-head", {}, h("h2.side-title", {}, "Findings"), h("span.dim", {}, counted(digest, findings)));
   const list = resolved(digest.entries, findings).map((entry) => drawEntry(entry, { chosen, rules, unfolded }, act));
   const none = h("p.dim.none", {}, "No rule has found anything. The curves show what was measured.");
-  container.replaceChildren(head, findings.length ? h("ul.groups", {}, list) : none);
-  container.scrollTop = scrolled;
-  if (focused) container.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  patch(container, head, findings.length ? h("ul.groups", {}, list) : none);
+}
+
+/** "10 findings by 4 rules": a row is a rule's, a finding is one place of it. */
+function counted({ entries }, findings) {
+  const codes = new Set(entries.flatMap((entry) => [entry, ...entry.symptoms]).map(({ code }) => code));
+  return findings.length ? `${plural(findings.length, "finding")} by ${plural(codes.size, "rule")}` : "none";
 }
 
 function drawEntry(entry, shown, act) {
@@ -50,30 +52,31 @@ function drawEntry(entry, shown, act) {
   };
   const button = h(
     "button.group-head",
-    { type: "button", "aria-expanded": String(expanded), onclick: toggle, "data-focus": id },
+    { type: "button", "aria-expanded": String(expanded), onclick: toggle },
     h("span.visually-hidden", {}, `${severity}: `),
     icon(severity),
     h("span.group-name", {}, h("b", {}, title), h("span.dim", {}, where)),
     h("span.group-when", {}, h("span.code", {}, code), h("span.dim", {}, when)),
   );
   const alone = findings.length === 1;
-  const rows = expanded && !alone ? h("ul.rows", {}, findings.map((finding) => drawRow(finding, shown, act)), h("li", {}, drawCopyAll(findings))) : null;
-  const detail = alone && holds ? drawDetail(findings[0], shown.rules, act) : null;
+  const copyAll = entry.first_try ? firstTry(entry.first_try) : drawCopyAll(findings);
+  const rows = expanded && !alone ? h("ul.rows", {}, findings.map((finding) => drawRow(finding, entry, shown, act)), h("li", {}, copyAll)) : null;
+  const detail = alone && holds ? drawDetail(findings[0], entry, shown.rules, act) : null;
   const below = entry.symptoms.map((symptom) => drawEntry(symptom, shown, act));
   const symptoms = below.length ? h("ul.groups.symptoms", { "aria-label": `what follows from ${code}` }, below) : null;
-  return h(`li.group.${severity}${open ? "" : ".cleared"}`, {}, button, rows, detail, symptoms);
+  return h(`li.group.${severity}${open ? "" : ".cleared"}`, { key: id }, button, rows, detail, symptoms);
 }
 
-function drawRow(finding, { chosen, rules }, act) {
+function drawRow(finding, entry, { chosen, rules }, act) {
   const key = keyOf(finding);
   const holds = key === chosen;
   const where = `${finding.layer ?? "run"}${finding.head === null ? "" : ` · head ${finding.head}`}`;
   const button = h(
     "button.row",
-    { type: "button", "aria-expanded": String(holds), "data-focus": key, onclick: () => act.choose(holds ? null : finding) },
+    { type: "button", "aria-expanded": String(holds), onclick: () => act.choose(holds ? null : finding) },
     h("span", {}, where),
     h("span.num", {}, number(finding.value)),
     h("span.dim.num", { title: "steps" }, steps(finding)),
   );
-  return h(`li${holds ? ".chosen" : ""}`, {}, button, holds ? drawDetail(finding, rules, act) : null);
+  return h(`li${holds ? ".chosen" : ""}`, { key }, button, holds ? drawDetail(finding, entry, rules, act) : null);
 }

@@ -2,49 +2,78 @@
 import { h } from "./dom.js";
 import { margins } from "./axis.js";
 import { Panel } from "./panel.js";
-import { scaleFor, token } from "./colours.js";
+import { scaleFor, shadesOf, token } from "./colours.js";
 import { isMissing, lowerBound, nearest } from "./packed.js";
 import { labels, reading, shortened, spot, unit } from "./text.js";
 
-/** Cells that are in sight, at least a pixel wide: first index of each, and their borders, half way between steps. */
-function cellsInSight(steps, range, pixels) {
-  const start = Math.max(lowerBound(steps, range[0]) - 1, 0);
-  const stop = Math.min(lowerBound(steps, range[1]) + 1, steps.length);
-  const stride = Math.max(1, Math.ceil((stop - start) / Math.max(pixels, 50)));
-  const firsts = [];
-  for (let index = start; index < stop; index += stride) firsts.push(index);
-  const half = (index) => (index > 0 ? (steps[index - 1] + steps[index]) / 2 : steps[0] - (steps.length > 1 ? (steps[1] - steps[0]) / 2 : 0.5));
-  const last = steps.length > 1 ? steps.length - 1 : 0;
-  const end = stop < steps.length ? half(stop) : 2 * steps[last] - half(last);
-  return { firsts, stop, borders: [...firsts.map(half), end] };
+/** What a number that is not finite is called, in the order in which one hides another in a cell of several steps. */
+export const ODD = [
+  { kind: "nan", text: "NaN", colour: "odd", is: (value) => Number.isNaN(value) },
+  { kind: "above", text: "+Inf", colour: "above", is: (value) => value === Infinity },
+  { kind: "below", text: "-Inf", colour: "below", is: (value) => value === -Infinity },
+];
+
+/** Of each sample in sight the first pixel and the one after its last: a sample reaches half way to its neighbours. */
+function pixelsOf(steps, [from, to], wide) {
+  const start = Math.max(lowerBound(steps, from) - 1, 0);
+  const stop = Math.min(lowerBound(steps, to) + 1, steps.length);
+  const half = (index) => (index > 0 && index < steps.length ? (steps[index - 1] + steps[index]) / 2 : null);
+  const edge = steps.length > 1 ? [steps[1] - steps[0], steps[steps.length - 1] - steps[steps.length - 2]] : [1, 1];
+  const border = (index) => half(index) ?? (index ? steps[steps.length - 1] + edge[1] / 2 : steps[0] - edge[0] / 2);
+  const pixel = (step) => Math.min(Math.max(Math.round(((step - from) / (to - from)) * wide), 0), wide);
+  const firsts = new Int32Array(Math.max(stop - start, 0));
+  const ends = new Int32Array(firsts.length);
+  for (let index = start; index < stop; index += 1) {
+    firsts[index - start] = Math.min(pixel(border(index)), wide - 1);
+    ends[index - start] = Math.max(pixel(border(index + 1)), firsts[index - start] + 1);
+  }
+  return { start, firsts, ends };
 }
 
-/** Positions on the colour axis, and 1 where a number was measured and is not finite; what was not measured is null in both.
- * A cell of several steps shows the position furthest from the neutral one; a NaN among them wins. */
-function gridOf(column, { firsts, stop }, scale) {
-  const positions = [];
-  const odd = [];
-  firsts.forEach((first, cell) => {
-    let position = null;
-    let mark = null;
-    for (let index = first; index < (firsts[cell + 1] ?? stop); index += 1) {
-      const value = column.values[index];
-      if (!Number.isFinite(value)) mark = isMissing(column.values, index) ? mark : 1;
-      else if (position === null || scale.far(scale.position(value)) > scale.far(position)) position = scale.position(value);
+/** Paint a picture of one pixel a row: where several samples share a pixel the one furthest from neutral is seen, and a number that is not finite before all. */
+function picture(series, range, wide, scale) {
+  const rows = series.columns.length;
+  const image = new ImageData(wide, rows);
+  const pixels = new Uint32Array(image.data.buffer);
+  const shades = shadesOf(scale.colours);
+  const odd = ODD.map(({ colour }) => shadesOf([[0, token(colour)], [1, token(colour)]])[0]);
+  const [low, high] = scale.ends;
+  const { start, firsts, ends } = pixelsOf(series.steps, range, wide);
+  const reached = new Float64Array(wide);
+  series.columns.forEach(({ values }, row) => {
+    reached.fill(-1);
+    const line = (rows - 1 - row) * wide;
+    for (let cell = 0; cell < firsts.length; cell += 1) {
+      const value = values[start + cell];
+      let [colour, weight] = [0, -1];
+      if (Number.isFinite(value)) {
+        const position = scale.position(value);
+        const part = Math.min(Math.max((position - low) / (high - low), 0), 1);
+        colour = shades[Math.round(part * (shades.length - 1))];
+        weight = Math.max(scale.far(Math.min(Math.max(position, low), high)) - scale.near, 0);
+      } else if (!isMissing(values, start + cell)) {
+        const kind = ODD.findIndex(({ is }) => is(value));
+        colour = odd[kind];
+        weight = Infinity;
+      } else continue;
+      for (let pixel = firsts[cell]; pixel < ends[cell]; pixel += 1) {
+        if (weight < reached[pixel]) continue;
+        reached[pixel] = weight;
+        pixels[line + pixel] = colour;
+      }
     }
-    positions.push(mark ? null : position);
-    odd.push(mark);
   });
-  return { positions, odd };
+  return image;
 }
 
-/** The number of values that are not finite, and of those that were never measured. */
+/** The number of values of each odd kind, and of those that were never measured. */
 function count(series) {
-  const seen = { odd: 0, missing: 0 };
+  const seen = { nan: 0, above: 0, below: 0, missing: 0 };
   for (const { values } of series.columns) {
     for (let index = 0; index < values.length; index += 1) {
-      if (Number.isFinite(values[index])) continue;
-      seen[isMissing(values, index) ? "missing" : "odd"] += 1;
+      const value = values[index];
+      if (Number.isFinite(value)) continue;
+      seen[isMissing(values, index) ? "missing" : ODD.find(({ is }) => is(value)).kind] += 1;
     }
   }
   return seen;
@@ -54,7 +83,7 @@ export class Heatmap extends Panel {
   constructor(act, tools) {
     super("heatmap", act, { tools, inline: true });
     this.hatch = h("div.hatch");
-    this.plot.before(this.hatch);
+    this.area.before(this.hatch);
     this.legend = h("div.legend");
     this.below.append(this.legend);
   }
@@ -65,55 +94,45 @@ export class Heatmap extends Panel {
     this.series = series;
     const rows = series.columns.length;
     const scale = scaleFor(info, series, null);
-    const sight = cellsInSight(series.steps, range, this.plot.clientWidth - margins().l - margins().r);
-    const grids = series.columns.map((column) => gridOf(column, sight, scale));
-    const seen = count(series);
-    const cells = { type: "heatmap", x: sight.borders, y0: 0, dy: 1, zsmooth: false, hoverinfo: "skip" };
-    const bar = {
-      thickness: 9,
-      outlinewidth: 0,
-      len: 1,
-      lenmode: "fraction",
-      y: 0.5,
-      x: 1,
-      xpad: 8,
-      ypad: 0,
-      tickvals: scale.ticks,
-      ticktext: scale.labels,
-      tickfont: { size: 10, color: token("muted") },
-      ticks: "",
-    };
-    const [zmin, zmax] = scale.ends;
-    const traces = [{ ...cells, z: grids.map(({ positions }) => positions), zmin, zmax, colorscale: scale.colours, colorbar: bar }];
-    if (seen.odd) {
-      const colour = token("odd");
-      traces.push({ ...cells, z: grids.map(({ odd }) => odd), zmin: 0, zmax: 1, colorscale: [[0, colour], [1, colour]], showscale: false });
-    }
     const names = layer ? series.columns.map(({ head }) => `head ${head}`) : labels(series.columns.map((column) => column.layer));
     const every = Math.ceil(rows / 16);
-    const ticks = names.map((_, index) => index).filter((index) => index % every === 0);
+    const room = innerWidth < 720 ? 8 : 12;
+    const ticks = names.map((name, index) => [index, shortened(name, room)]).filter(([index]) => index % every === 0);
     this.height = Math.min(Math.max(rows * 26, 84), 280) + 30;
-    this.plot.style.height = `${this.height}px`;
     const { t, r, b, l } = margins();
     this.hatch.style.inset = `${t}px ${r}px ${b}px ${l}px`;
+    const seen = count(series);
     this.explain(scale, seen);
-    return this.draw(traces, {
-      shapes: [...strips(windows), ...outline(chosen, series, layer)],
-      yaxis: {
-        range: [-0.5, rows - 0.5],
-        tickvals: ticks,
-        ticktext: ticks.map((index) => shortened(names[index], innerWidth < 720 ? 8 : 12)),
-        showgrid: false,
+    this.element.dataset.cells = `${rows} x ${series.steps.length}`;
+    this.draw({
+      range,
+      y: { ends: [-0.5, rows - 0.5], ticks, grid: false },
+      paint: (context, plot) => this.paint(context, plot, scale),
+      over: (context, plot) => {
+        drawBar(context, plot, scale);
+        strips(context, plot, windows);
+        outline(context, plot, chosen, series, layer);
       },
-      xaxis: { showgrid: false },
-    }, range);
+    });
+  }
+
+  paint(context, plot, scale) {
+    const { left, top, width, height } = plot.area;
+    const wide = Math.max(Math.round(width * Math.min(devicePixelRatio || 1, 2)), 1);
+    this.buffer ??= document.createElement("canvas");
+    this.buffer.width = wide;
+    this.buffer.height = this.series.columns.length;
+    this.buffer.getContext("2d").putImageData(picture(this.series, plot.range, wide, scale), 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.buffer, left, top, width, height);
   }
 
   explain(scale, seen) {
     const what = `${scale.kind}${unit(this.info.unit) ? `, in ${this.info.unit}` : ""}`;
-    const odd = seen.odd ? h("span.key", {}, h("i.swatch.odd"), `NaN or Inf (${seen.odd})`) : null;
-    const missing = seen.missing ? h("span.key", {}, h("i.swatch.missing"), `not measured (${seen.missing})`) : null;
-    this.legend.replaceChildren(...[h("span", {}, what), odd, missing].filter(Boolean));
+    const key = (swatch, text) => h("span.key", {}, h(`i.swatch.${swatch}`), text);
+    const keys = ODD.filter(({ kind }) => seen[kind]).map(({ kind, text, colour }) => key(colour, `${text} (${seen[kind]})`));
+    const missing = seen.missing ? key("missing", `not measured (${seen.missing})`) : null;
+    this.legend.replaceChildren(...[h("span", {}, what), ...keys, missing].filter(Boolean));
   }
 
   read(cursor, row) {
@@ -123,40 +142,59 @@ export class Heatmap extends Panel {
     }
     const column = this.series.columns[row];
     const index = nearest(this.series.steps, cursor.step);
+    if (index < 0) return;
     const text = reading(column.values[index], isMissing(column.values, index));
     this.readout.replaceChildren(h("span", {}, `step ${this.series.steps[index]} · ${spot(column)} · `, h("b", {}, text)));
   }
 }
 
+/** The colours beside the plot, with their values. */
+function drawBar(context, plot, scale) {
+  const { left, top, width, height } = plot.area;
+  const x = left + width + 8;
+  const gradient = context.createLinearGradient(0, top + height, 0, top);
+  for (const [at, colour] of scale.colours) gradient.addColorStop(at, colour);
+  context.fillStyle = gradient;
+  context.fillRect(x, top, 9, height);
+  context.fillStyle = token("muted");
+  context.font = `10px ${token("font")}`;
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  const [low, high] = scale.ends;
+  scale.ticks.forEach((tick, index) => {
+    const y = top + height * (1 - (tick - low) / (high - low));
+    context.fillText(scale.labels[index], x + 13, Math.min(Math.max(y, top + 5), top + height - 4));
+  });
+}
+
 /** Thin strips over the plot where findings lie. */
-function strips(windows) {
-  return windows.map(({ from, to, severity }) => ({
-    type: "rect",
-    xref: "x",
-    yref: "paper",
-    x0: from,
-    x1: to,
-    y0: 1.01,
-    y1: 1.01,
-    ysizemode: "scaled",
-    line: { width: 3, color: token(severity) },
-  }));
+function strips(context, plot, windows) {
+  const { left, top, width } = plot.area;
+  for (const { from, to, severity } of windows) {
+    const first = Math.max(plot.x(from), left);
+    const last = Math.min(Math.max(plot.x(to), first + 2), left + width);
+    if (last < first) continue;
+    context.fillStyle = token(severity);
+    context.fillRect(first, top - 5, last - first, 3);
+  }
 }
 
 /** The chosen finding's own row and steps. */
-function outline(chosen, series, layer) {
-  if (!chosen) return [];
+function outline(context, plot, chosen, series, layer) {
+  if (!chosen) return;
   const { finding, from, to } = chosen;
   const row = series.columns.findIndex((column) =>
     layer ? layer === finding.layer && column.head === finding.head : column.layer === finding.layer,
   );
-  if (row < 0) return [];
-  const rectangle = { type: "rect", xref: "x", yref: "y", x0: from, x1: to };
-  const position = { y0: row - 0.47, y1: row + 0.47 };
-  return [
-    { ...rectangle, ...position, line: { width: 3.5, color: token("surface") } },
-    { ...rectangle, ...position, line: { width: 1.5, color: token("ink") } },
-  ];
+  const { left, width } = plot.area;
+  const first = Math.max(plot.x(from), left);
+  const last = Math.min(plot.x(to), left + width);
+  if (row < 0 || last < first) return;
+  for (const [thick, colour] of [[3.5, "surface"], [1.5, "ink"]]) {
+    context.lineWidth = thick;
+    context.strokeStyle = token(colour);
+    context.strokeRect(first, plot.y(row + 0.47), last - first, plot.y(row - 0.47) - plot.y(row + 0.47));
+  }
 }
 
 /** The heatmap as a table: one row a layer with its first, lowest, highest and latest value in sight. */

@@ -1,6 +1,6 @@
 // Keys work wherever the focus is, but in a field.
 
-/** actions: {j, k, "[", "]", f, t, i, "?", Escape}. */
+/** actions: {j, k, "[", "]", f, t, i, "/", "?", Escape}. */
 export function listen(actions) {
   addEventListener("keydown", (event) => {
     const { target, key } = event;

@@ -5,6 +5,7 @@ import { Charts } from "./charts.js";
 import { isDark, onSystemTheme } from "./colours.js";
 import { showKeys, showRun } from "./dialogs.js";
 import { byId, h, iconButton } from "./dom.js";
+import { drawHome } from "./home.js";
 import { drawFindings, inOrder, keyOf } from "./findings.js";
 import { listen } from "./keyboard.js";
 import { nearest } from "./packed.js";
@@ -14,7 +15,7 @@ import { change, onChange, state } from "./state.js";
 import { drawStatus, drawVerdict } from "./status.js";
 
 const EVERY = 4000;
-const containers = Object.fromEntries(["runs", "status", "tools", "verdict", "message", "panels", "findings"].map((id) => [id, byId(id)]));
+const containers = Object.fromEntries(["runs", "status", "tools", "verdict", "message", "home", "panels", "findings"].map((id) => [id, byId(id)]));
 const unfolded = new Set();
 let rules = new Map();
 let list = null;
@@ -23,6 +24,10 @@ let others = [];
 let charts = null;
 let lost = false;
 let frame = 0;
+/** The shown run has stored nothing yet. */
+let waiting = false;
+/** Rows of the table of runs that are drawn. */
+let rows = 100;
 
 const following = () => state.from === null || state.to === null;
 
@@ -35,6 +40,7 @@ function fail(error) {
   if (error.name === "AbortError") return;
   containers.panels.classList.remove("loading");
   const gone = error instanceof ApiError && [404, 409, 410].includes(error.status);
+  if (gone && drawStarting()) return;
   const retry = h("button", { type: "button", onclick: () => start() }, "Try again");
   say(gone ? "This run cannot be shown" : "Something went wrong", error.message, retry);
   if (!gone && !(error instanceof ApiError)) console.error(error);
@@ -42,6 +48,7 @@ function fail(error) {
 }
 
 function clearRun() {
+  waiting = false;
   session?.close();
   session = null;
   charts?.close();
@@ -52,13 +59,48 @@ function clearRun() {
   document.title = "stabmon";
 }
 
+const NOTHING = { layer: null, step: null, from: null, to: null, finding: null };
+const href = (name) => `?${new URLSearchParams({ run: name, ...(state.theme ? { theme: state.theme } : {}) })}`;
+const open = (name) => change({ ...NOTHING, run: name, with: state.with.filter((one) => one !== name) });
+const home = () => change({ ...NOTHING, run: null, with: [], metric: null });
+
 function drawList() {
-  const href = (name) => `?${new URLSearchParams({ run: name })}`;
-  const act = {
-    open: (name) => change({ run: name, with: state.with.filter((one) => one !== name), layer: null, step: null, from: null, to: null, finding: null }),
-    compare: (name, on) => change({ with: on ? [...state.with, name].slice(-4) : state.with.filter((one) => one !== name) }),
-  };
-  drawRuns(containers.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, act);
+  document.body.classList.toggle("at-home", !state.run);
+  if (!list) return;
+  const compare = (name, on) => change({ with: on ? [...state.with, name].slice(-4) : state.with.filter((one) => one !== name) });
+  if (state.run) drawRuns(containers.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, { open, compare, home });
+  else showHome();
+}
+
+/** The table of all runs. */
+function showHome() {
+  document.title = "stabmon";
+  if (!list.runs.length) {
+    const text = `${list.directory} holds no run. Start one with stabmon.watch(model, optimizer, dir="${list.directory}"), or see stabmon demo.`;
+    containers.home.replaceChildren();
+    say("No runs yet", `${text} This page shows it as soon as it is there.`);
+  } else {
+    say("");
+    const act = {
+      open,
+      sort: (id) => change({ sort: state.sort === id ? `-${id}` : state.sort === `-${id}` ? null : id }),
+      find: (text) => change({ find: text || null }),
+      more: () => [(rows = Infinity), showHome()],
+    };
+    drawHome(containers.home, { list, state, rows, href }, act);
+  }
+  containers.panels.dataset.drawn = location.search;
+}
+
+/** Show a run that has stored nothing yet, as the list has it; false where it is no such run. */
+function drawStarting() {
+  const item = list?.runs.find(({ name, beat }) => name === state.run && beat && beat.step < 0 && beat.samples === 0);
+  if (!item) return false;
+  clearRun();
+  waiting = true;
+  drawVerdict(containers.verdict, { digest: item, findings: [] }, choose);
+  say("No sample yet", "The charts appear with the first sampled step.");
+  return true;
 }
 
 function drawFacts() {
@@ -88,6 +130,7 @@ async function drawCharts() {
   try {
     if (!(await charts.show(session, others, state))) return;
     containers.panels.classList.remove("loading");
+    followNow();
     const waiting = session.detail.heartbeat.step < 0;
     say(waiting ? "No sample yet" : "", waiting ? "The charts appear with the first sampled step." : "");
     pin();
@@ -168,14 +211,24 @@ function walkSteps(by) {
   change({ step: steps[Math.min(Math.max(at + by, 0), steps.length - 1)] });
 }
 
+/** The theme is kept in this browser, and in the address for who is sent it. */
 function flipTheme() {
-  change({ theme: isDark() ? "light" : "dark" });
+  const theme = isDark() ? "light" : "dark";
+  localStorage.setItem("theme", theme);
+  change({ theme });
 }
 
 function setTheme() {
-  if (state.theme) document.documentElement.dataset.theme = state.theme;
+  const theme = state.theme ?? localStorage.getItem("theme");
+  if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
   redraw();
+}
+
+/** Go to the search of the table of runs. */
+function search() {
+  if (state.run) home();
+  containers.home.querySelector(".search")?.focus();
 }
 
 const letGo = () => change(state.step === null ? { finding: null } : { step: null });
@@ -186,7 +239,7 @@ async function openRun(name) {
   document.body.classList.add("has-run");
   containers.panels.classList.add("loading");
   const opening = new Session(name, {
-    points: () => (following() || state.to >= (charts?.steps.at(-1) ?? 0)) && redraw(),
+    points: redraw,
     status: drawFacts,
     findings: () => [drawFacts(), drawSide(), redraw()],
     lost: () => [(lost = true), drawFacts()],
@@ -204,14 +257,14 @@ async function openRun(name) {
     drawSide();
     await openOthers();
     await drawCharts();
-    if (session === opening) followNow();
   } catch (error) {
     if (session === opening) fail(error);
   }
 }
 
+/** Follow what is drawn, while anyone can see it. */
 function followNow() {
-  if (session && charts) session.follow(charts.selections());
+  if (session && charts?.session && !document.hidden) session.follow(charts.selections());
 }
 
 async function openOthers() {
@@ -223,45 +276,54 @@ async function openOthers() {
   others = opened.filter(Boolean);
 }
 
-/** Look at the run list again, and read runs that are laid over and still grow. */
+/** Look at the run list again, read runs that are laid over and still grow, and go on with a run that goes on. */
 async function refresh() {
   if (document.hidden) return;
   try {
     list = await listRuns();
     drawList();
-    if (!session && list.runs.length && !state.run) await start();
-    const growing = others.filter((one) => !one.ended);
+    if (state.run) await goOn(list.runs.find(({ name }) => name === state.run));
+    const growing = others.filter((one) => !one.still);
     await Promise.all(growing.map((one) => [one.kept.clear(), one.open()][1]));
     if (growing.length) redraw();
+    if (list.runs.some((run) => run.pending)) setTimeout(refresh, 500);
   } catch (error) {
     if (!list) fail(error);
   }
 }
 
+/** Take the state of the shown run from the list, where its stream is closed and the state has changed. */
+async function goOn(item) {
+  if (!item?.beat) return;
+  if (!session) {
+    if (!drawStarting() && waiting) await openRun(state.run);
+  } else if (session.still && item.beat.state !== session.state) {
+    await session.open();
+    drawFacts();
+    drawSide();
+    await drawCharts();
+  }
+}
+
 async function start() {
   say("");
-  try {
-    list = await listRuns();
-  } catch (error) {
-    return fail(error);
+  if (state.run) {
+    const name = state.run;
+    await Promise.all([refresh(), openRun(name)]);
+    return;
   }
-  drawList();
-  const first = list.runs.find((run) => run.state === "running") ?? list.runs.find((run) => !run.problem);
-  if (!state.run && first) change({ run: first.name }, { replace: true });
-  else if (state.run) await openRun(state.run);
-  else {
-    const text = `${list.directory} holds no run. Start one with stabmon.watch(model, optimizer, dir="${list.directory}"), or see stabmon demo.`;
-    say("No runs yet", `${text} This page shows it as soon as it is there.`);
-  }
+  clearRun();
+  await refresh();
 }
 
 onChange(async (now, before) => {
   if (now.theme !== before.theme) setTheme();
   if (now.run !== before.run) {
-    if (now.run) await openRun(now.run);
-    else await start();
+    containers.home.replaceChildren();
+    await start();
     return;
   }
+  if (!now.run) return drawList();
   if (!session || !charts) return;
   drawFacts();
   if (now.finding !== before.finding) drawSide();
@@ -273,7 +335,6 @@ onChange(async (now, before) => {
   if (only) return pin();
   if (now.from !== null && now.to !== null) showRange([now.from, now.to]);
   await drawCharts();
-  if (!same(now, before, ["metric", "layer"])) followNow();
 });
 
 const same = (now, before, keys) => keys.every((key) => String(now[key]) === String(before[key]));
@@ -283,8 +344,18 @@ containers.tools.append(
   iconButton("theme", "Light or dark (t)", flipTheme),
   iconButton("help", "Keys (?)", showKeys),
 );
-listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, "?": showKeys, Escape: letGo });
+listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, h: home, "/": search, "?": showKeys, Escape: letGo });
 onSystemTheme(redraw);
+byId("brand").addEventListener("click", (event) => {
+  if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  home();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return session?.leave();
+  followNow();
+  return refresh();
+});
 setInterval(refresh, EVERY);
 setInterval(drawFacts, 1000);
 listRules().then((found) => {

@@ -1,117 +1,125 @@
 // A panel: heading, value readout, plot and cursor line. All panels have the same margins, so their steps lie under one another.
 import { iconButton, h } from "./dom.js";
 import { isDark, token } from "./colours.js";
-import { join, margins, pixelOf, rowAt, stepAt } from "./axis.js";
+import { join } from "./axis.js";
+import { Plot } from "./plot.js";
 
-const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false, scrollZoom: false };
-/** Plotly comes last, so that text appears before the charts are drawn. */
-const loaded = new Promise((done) => addEventListener("DOMContentLoaded", done));
-const touch = matchMedia("(pointer: coarse)");
+/** Pixels that a pointer moves before a click becomes a drag. */
+const STILL = 4;
 
 export class Panel {
-  /** act: {pin(step), zoom(range), click(step, row)}; name labels the panel for assistive technology. */
+  /** act: {hover, leave, zoom(range), click(step, row)}; name labels the panel for assistive technology. */
   constructor(name, act, { height = 150, tools = [], inline = false } = {}) {
     this.act = act;
     this.height = height;
-    this.range = null;
     this.title = h("h2.panel-title");
     this.note = h("span.panel-note");
     this.readout = h(`div.readout${inline ? ".inline" : ""}`);
-    this.plot = h("div.plot", { role: "img", "aria-label": name });
+    this.area = h("div.plot", { role: "img", "aria-label": name });
+    this.plot = new Plot(this.area);
     this.line = h("div.cursor", { hidden: true });
     this.flag = h("span.cursor-flag");
     this.line.append(this.flag);
+    this.chosen = h("div.selection", { hidden: true });
     this.below = h("div.panel-below");
-    const csv = iconButton("download", `Download ${name} as CSV: what is visible`, () => this.download?.());
+    const csv = iconButton("download", `Download ${name} as CSV: the steps in sight`, () => this.download?.());
     const head = h("div.panel-head", {}, this.title, this.note, inline && this.readout, h("span.panel-tools", {}, ...tools, csv));
-    const area = h("div.plot-area", {}, this.plot, this.line);
-    this.element = h("section.panel", { "aria-label": name }, head, inline ? null : this.readout, area, this.below);
+    const frame = h("div.plot-area", {}, this.area, this.line, this.chosen);
+    this.element = h("section.panel", { "aria-label": name }, head, inline ? null : this.readout, frame, this.below);
     this.leave = join(this);
     this.listen();
   }
 
   listen() {
-    const { plot } = this;
-    plot.addEventListener("pointermove", (event) => this.hover(event));
-    plot.addEventListener("pointerleave", () => this.act.leave());
-    let down = null;
-    plot.addEventListener("pointerdown", (event) => (down = [event.clientX, event.clientY]), true);
-    plot.addEventListener("click", (event) => {
-      const still = down && Math.hypot(event.clientX - down[0], event.clientY - down[1]) < 4;
-      const step = still ? stepAt(plot, event) : null;
-      if (step !== null) this.act.click(step, rowAt(plot, event), this);
-    }, true);
+    const { area } = this;
+    area.addEventListener("pointermove", (event) => (this.from === undefined ? this.hover(event) : this.drag(event)));
+    area.addEventListener("pointerleave", () => this.act.leave());
+    area.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || this.stepAt(event) === null) return;
+      this.from = event.clientX;
+      area.setPointerCapture(event.pointerId);
+    });
+    area.addEventListener("pointerup", (event) => this.drop(event));
+    area.addEventListener("pointercancel", () => this.letGo());
+    area.addEventListener("dblclick", () => this.act.zoom(null));
     this.observer = new ResizeObserver(() => this.drawn && this.redraw());
-    this.observer.observe(plot);
+    this.observer.observe(area);
+  }
+
+  /** The step under a pointer event, or null where it is outside the plotting area. */
+  stepAt(event) {
+    return this.drawn ? this.plot.stepAt(event.clientX - this.area.getBoundingClientRect().left) : null;
+  }
+
+  /** The row under a pointer event, for panels whose rows are 0, 1, 2 ... */
+  rowAt(event) {
+    const position = this.plot.positionAt(event.clientY - this.area.getBoundingClientRect().top);
+    return position === null ? null : Math.round(position);
   }
 
   hover(event) {
-    const step = stepAt(this.plot, event);
+    const step = this.stepAt(event);
     if (step === null) this.act.leave();
-    else this.act.hover(step, rowAt(this.plot, event), this);
+    else this.act.hover(step, this.rowAt(event), this);
   }
 
-  /** Draw traces; layout completes the shared one. Drawing again keeps the range. */
-  async draw(traces, layout, range) {
-    this.drawn = { traces, layout };
-    this.range = range;
-    await this.redraw();
+  /** The pixels that are being chosen, within the plotting area. */
+  span(event) {
+    const { left: edge } = this.area.getBoundingClientRect();
+    const { left, width } = this.plot.area;
+    return [this.from, event.clientX].map((x) => Math.min(Math.max(x - edge, left), left + width)).sort((a, b) => a - b);
   }
 
-  async redraw() {
-    await loaded;
-    const { traces, layout } = this.drawn;
-    const wide = this.plot.clientWidth;
-    if (!wide) return;
-    const shared = {
-      width: wide,
-      height: this.height,
-      margin: margins(),
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: token("font"), size: 11, color: token("muted") },
-      showlegend: false,
-      hovermode: false,
-      dragmode: touch.matches ? false : "zoom",
-      selectdirection: "h",
-      uirevision: "fixed",
-      ...layout,
-      xaxis: { ...axisStyle(), range: [...this.range], tickformat: ",d", nticks: wide < 500 ? 5 : 10, ...layout.xaxis },
-      yaxis: { ...axisStyle(), fixedrange: true, ...layout.yaxis },
-    };
-    await globalThis.Plotly.react(this.plot, traces, shared, CONFIG);
-    if (!this.wired) {
-      this.wired = true;
-      this.plot.on("plotly_relayout", (change) => this.relayouted(change));
-      this.plot.on("plotly_doubleclick", () => this.act.zoom(null));
-    }
-    this.showCursor(this.cursor ?? null, null);
+  drag(event) {
+    const [first, last] = this.span(event);
+    this.chosen.hidden = last - first < STILL;
+    this.chosen.style.left = `${first}px`;
+    this.chosen.style.width = `${last - first}px`;
   }
 
-  relayouted(change) {
-    const from = change["xaxis.range[0]"] ?? change["xaxis.range"]?.[0];
-    const to = change["xaxis.range[1]"] ?? change["xaxis.range"]?.[1];
-    if (!this.quiet && from !== undefined) this.act.zoom([from, to]);
+  drop(event) {
+    if (this.from === undefined) return;
+    const [first, last] = this.span(event);
+    this.letGo();
+    if (last - first >= STILL) this.act.zoom([this.plot.stepAt(first), this.plot.stepAt(last)]);
+    else if (this.stepAt(event) !== null) this.act.click(this.stepAt(event), this.rowAt(event), this);
   }
 
-  async showRange(range) {
-    this.range = range;
-    if (!this.drawn || !this.plot._fullLayout) return;
-    this.quiet = true;
-    await globalThis.Plotly.relayout(this.plot, { "xaxis.range": [...range] });
-    this.quiet = false;
-    this.showCursor(this.cursor ?? null, null);
+  letGo() {
+    this.from = undefined;
+    this.chosen.hidden = true;
+  }
+
+  /** Draw {range, y, paint, over}, as Plot.draw takes it; it is drawn again where the size or the range changes. */
+  draw(what) {
+    this.drawn = what;
+    this.area.style.height = `${this.height}px`;
+    this.redraw();
+  }
+
+  redraw() {
+    if (!this.area.clientWidth) return;
+    this.plot.draw(this.drawn);
+    this.element.dataset.range = this.drawn.range.join(" ");
+    this.showCursor(this.cursor ?? null, this.row ?? null);
+  }
+
+  showRange(range) {
+    if (!this.drawn) return;
+    this.drawn = { ...this.drawn, range };
+    this.redraw();
   }
 
   showCursor(cursor, row) {
     this.cursor = cursor;
-    const pixel = cursor ? pixelOf(this.plot, cursor.step) : null;
-    this.line.hidden = pixel === null;
-    if (pixel !== null) {
+    this.row = row;
+    const pixel = cursor && this.drawn ? this.plot.x(cursor.step) : null;
+    const { left, width } = this.plot.area;
+    this.line.hidden = pixel === null || pixel < left - 0.5 || pixel > left + width + 0.5;
+    if (!this.line.hidden) {
       this.line.style.transform = `translateX(${pixel}px)`;
       this.line.classList.toggle("pinned", cursor.pinned);
       this.flag.textContent = cursor.step;
-      this.flag.classList.toggle("left", pixel > this.plot.clientWidth - 90);
     }
     this.read?.(cursor, row);
   }
@@ -119,39 +127,21 @@ export class Panel {
   remove() {
     this.leave();
     this.observer.disconnect();
-    if (this.drawn) globalThis.Plotly.purge(this.plot);
     this.element.remove();
   }
 }
 
-function axisStyle() {
-  return {
-    gridcolor: token("grid"),
-    linecolor: token("line"),
-    zeroline: false,
-    showline: false,
-    ticks: "outside",
-    ticklen: 3,
-    tickcolor: token("line"),
-    fixedrange: false,
-    automargin: false,
-    showspikes: false,
-  };
-}
-
-/** Shaded windows of findings: [{from, to, severity, chosen}], over the whole height of a plot. */
-export function shades(windows) {
-  return windows.map(({ from, to, severity, chosen }) => ({
-    type: "rect",
-    xref: "x",
-    yref: "paper",
-    x0: from,
-    x1: to,
-    y0: 0,
-    y1: 1,
-    layer: "below",
-    fillcolor: token(severity),
-    opacity: chosen ? 0.12 : isDark() ? 0.08 : 0.05,
-    line: { width: 0 },
-  }));
+/** Paint the windows of findings: [{from, to, severity, open, chosen}]. One that is open is a line along the top, so that it does not tint all of a chart. */
+export function shade(context, plot, windows) {
+  const { left, top, width, height } = plot.area;
+  for (const { from, to, severity, open, chosen } of windows) {
+    const first = Math.max(plot.x(from), left);
+    const last = Math.min(Math.max(plot.x(to), first + 1.5), left + width);
+    if (last < left || first > left + width) continue;
+    context.fillStyle = token(severity);
+    context.globalAlpha = chosen ? 0.12 : open ? 0.75 : isDark() ? 0.16 : 0.1;
+    context.fillRect(first, top, last - first, open && !chosen ? 2 : height);
+    if (open && !chosen) context.fillRect(first, top, 1.5, height);
+  }
+  context.globalAlpha = 1;
 }

@@ -1,8 +1,10 @@
 // One opened run: what it is, its findings and their digest, the series that were read so far, and its live stream.
-import { describeRun, follow, listFindings, readDigest, readSeries } from "./api.js";
+import { describeRun, listFindings, readDigest, readSeries } from "./api.js";
+import { follow } from "./follow.js";
 import { append } from "./packed.js";
 
-const ENDED = new Set(["finished", "failed"]);
+/** States that a run leaves only when it is resumed; its stream is closed, and the list of runs says when it goes on. */
+const STILL = new Set(["finished", "failed", "crashed", "stale"]);
 /** Live points that a series may grow by before it is read again in buckets. */
 const GROWTH = 2000;
 
@@ -18,8 +20,9 @@ export class Session {
   async open() {
     const { signal } = this.abort;
     const reading = [describeRun, listFindings, readDigest].map((read) => read(this.run, signal));
-    [this.detail, this.findings, this.digest] = await Promise.all(reading);
-    this.beatAt = performance.now() - 1000 * this.detail.age;
+    const [{ body, now }, findings, digest] = await Promise.all(reading);
+    Object.assign(this, { detail: body, findings, digest });
+    this.beatAt = performance.now() - 1000 * Math.max(0, now - body.heartbeat.time);
     return this;
   }
 
@@ -27,8 +30,8 @@ export class Session {
     return this.detail.heartbeat.state;
   }
 
-  get ended() {
-    return ENDED.has(this.state);
+  get still() {
+    return STILL.has(this.state);
   }
 
   /** Seconds since the last heartbeat, as counted here: no clock of another machine is trusted. */
@@ -52,33 +55,44 @@ export class Session {
       throw error;
     });
     if (this.kept.get(key) === reading) this.kept.set(key, whole);
-    if (!range || this.detail.sampled <= 2000) return this.kept.get(key) ?? whole;
+    if (!range || this.detail.sampled <= GROWTH) return this.kept.get(key) ?? whole;
     return readSeries(this.run, kind, { metric, layer, range }, signal);
   }
 
-  /** Follow these selections ("loss", "row_mass@layers.2") from where what was read ends; drop what is not followed. */
+  /** Follow these selections ("loss", "row_mass@layers.2") from where what was read ends, unless that is done already; drop what is not followed. */
   follow(selections) {
-    this.stop?.();
-    this.stop = null;
-    if (this.ended) return;
+    if (this.still) return this.leave();
     const names = selections.filter((name) => this.metric(name.split("@")[0]));
+    if (this.stop && names.join() === this.followed.join()) return null;
+    this.leave();
+    this.followed = names;
     for (const key of this.kept.keys()) if (!names.includes(key.split(" ")[1])) this.kept.delete(key);
     const cursors = [...this.kept.values()].map((series) => series.cursor ?? 0);
     const cursor = cursors.length ? Math.min(...cursors) : this.detail.sampled;
     this.stop = follow(this.run, names, cursor, {
-      points: (found) => this.take(found),
-      status: ({ heartbeat, age }) => {
-        this.detail = { ...this.detail, heartbeat, sampled: heartbeat.samples };
-        this.beatAt = performance.now() - 1000 * age;
-        this.handlers.status?.();
-      },
+      points: (found, after) => this.take(found, after),
+      status: ({ heartbeat, age }) => this.beat(heartbeat, age),
       findings: (found) => this.adopt("findings", found),
       digest: (found) => this.adopt("digest", found),
-      end: () => this.handlers.status?.(),
+      end: () => this.leave(),
       gone: ({ detail }) => this.handlers.gone?.(detail),
       lost: () => this.handlers.lost?.(),
       back: () => this.handlers.back?.(),
     });
+    return this.stop;
+  }
+
+  beat(heartbeat, age) {
+    this.detail = { ...this.detail, heartbeat, sampled: heartbeat.samples };
+    this.beatAt = performance.now() - 1000 * age;
+    if (this.still) this.leave();
+    this.handlers.status?.();
+  }
+
+  /** Close the stream; what was read stays. */
+  leave() {
+    this.stop?.();
+    this.stop = null;
   }
 
   /** Take the findings or their digest, where they changed. */
@@ -88,21 +102,22 @@ export class Session {
     this.handlers.findings?.();
   }
 
-  take(found) {
+  take(found, cursor) {
     let large = false;
     for (const [key, series] of this.kept) {
       const more = found.get(key.split(" ")[1]);
-      if (!more || !series.steps) continue;
-      const grown = append(series, more);
-      this.kept.set(key, { ...grown, base: series.base ?? series.steps.length });
-      large ||= grown.steps.length > (series.base ?? series.steps.length) + GROWTH;
+      if (!more) continue;
+      const grow = (known) => ({ ...append(known, more), cursor, base: known.base ?? known.steps.length });
+      const grown = series.steps ? grow(series) : series.then(grow);
+      this.kept.set(key, grown);
+      large ||= grown.steps?.length > grown.base + GROWTH;
     }
     if (large) this.kept.clear();
     this.handlers.points?.();
   }
 
   close() {
-    this.stop?.();
+    this.leave();
     this.abort.abort();
   }
 }

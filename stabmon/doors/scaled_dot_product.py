@@ -11,25 +11,13 @@ from torch import Tensor
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
-original = torch._C._nn.scaled_dot_product_attention
+_original = torch._C._nn.scaled_dot_product_attention
 NAME = "torch.nn.functional.scaled_dot_product_attention"
-
-
-class _Conversion:
-    """Whether calls are answered by sigmoid attention, which shows itself: ``stabmon.conversion`` says so.
-
-    A plain attribute, so that torch.compile reads it as a guarded constant.
-    """
-
-    answers: bool = False
-
-
-conversion = _Conversion()
 
 
 def functions() -> Iterable[Callable[..., Any]]:
     """Return the functions that are wrapped."""
-    return (original,)
+    return (_original,)
 
 
 def wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -39,7 +27,7 @@ def wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
         output = function(*args, **kwargs)
         observer = observe.current()
-        if observer is not None and not conversion.answers:
+        if observer is not None:
             observer.show(_call, output, *args, **kwargs)
         return output
 

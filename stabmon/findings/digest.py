@@ -15,7 +15,7 @@ from stabmon.findings.record import Finding, Key
 from stabmon.fixes.record import Fix
 from stabmon.formatting import plural, words
 from stabmon.names import natural_key, span
-from stabmon.records import Record, RunState, Severity
+from stabmon.records import LIVING, Heartbeat, Record, RunState, Severity
 
 WHOLE_RUN = "whole run"
 """Place of a finding that belongs to no layer."""
@@ -59,6 +59,8 @@ class Entry(Record):
     """The fix to try first, in a few words; None where the rule names none."""
     advice: str | None
     """The same as sentences: what, why, and the expected effect."""
+    first_try: str | None = None
+    """Code of the entry before it whose fix changes the same thing in the same places: apply that one, not this."""
     follows: Key | None
     """Key of the finding that the first of these follows from."""
     keys: tuple[str, ...]
@@ -77,7 +79,7 @@ class Entry(Record):
 
 
 class Health(Record):
-    """The run's state in a sentence."""
+    """The findings in a sentence."""
 
     level: Level
     title: str
@@ -86,28 +88,48 @@ class Health(Record):
     """Address of the finding that shows why."""
 
 
+class Process(Record):
+    """The state of the run's process in a sentence."""
+
+    state: RunState
+    level: Level
+    title: str
+    text: str
+
+
 class Digest(Record):
     """All findings of a run, ready to be shown."""
 
     health: Health
+    process: Process | None = None
+    """None where the state of the run is not known."""
     counts: dict[Severity, int] = Field(default_factory=dict)
     """Number of findings by severity, the most severe first; a severity without any is left out."""
     entries: tuple[Entry, ...] = ()
 
+    @property
+    def verdict(self) -> str:
+        """The health in a line, and the process where it needs a look."""
+        parts: list[Health | Process] = [self.health]
+        if self.process is not None and self.process.level != "healthy":
+            parts.append(self.process)
+        return " ".join(f"{part.title}: {part.text}" for part in parts)
+
 
 def digest(
-    findings: Iterable[Finding], *, layers: int | None = None, state: RunState | None = None, started: bool = True
+    findings: Iterable[Finding], *, layers: int | None = None, beat: Heartbeat | None = None, started: bool = True
 ) -> Digest:
     """Return ``findings`` as they are shown.
 
     layers: number of attention layers that are watched, for the sentence about a healthy run.
-    state: the run's state, where it is known.
-    started: whether the run has a sample.
+    beat: the run's state, where it is known.
+    started: whether the run has a sample, where it has no heartbeat.
     """
     ordered = in_order(findings)
     found = grouped(ordered)
-    health = _health(found, layers, state) if started else _waiting(state)
-    return Digest(health=health, counts=counts(ordered), entries=tuple(_entries(found)))
+    process = None if beat is None else process_of(beat)
+    health = _health(found, layers, beat, started if beat is None else beat.step >= 0)
+    return Digest(health=health, process=process, counts=counts(ordered), entries=tuple(_entries(found)))
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -181,10 +203,15 @@ def advice(fix: Fix) -> str:
     return f"{fix}: {fix.why.removesuffix('.')}.{expected}"
 
 
-def _entries(groups: Iterable[Group], above: str = "") -> Iterable[Entry]:
+def _entries(
+    groups: Iterable[Group], above: str = "", tried: dict[tuple[str, str], str] | None = None
+) -> Iterable[Entry]:
+    """Yield ``groups`` in words. tried: code of the first entry with a fix, by the fix's kind and module."""
+    tried = {} if tried is None else tried
     for group in groups:
         first, is_open = group.first, group.first.cleared is None
         own = f"{above}{first.code} {first.severity} {'open' if is_open else 'cleared'}"
+        first_try = _first_try(group.findings, tried)
         yield Entry(
             id=own,
             code=first.code,
@@ -196,12 +223,34 @@ def _entries(groups: Iterable[Group], above: str = "") -> Iterable[Entry]:
             when=_when(group.findings),
             message=_message(group.findings),
             cause=first.cause,
-            fix=str(first.fix) if first.fixes else None,
-            advice=advice(first.fix) if first.fixes else None,
+            fix=_fix(first, first_try),
+            advice=_advice(first, first_try),
+            first_try=first_try,
             follows=first.follows,
             keys=tuple(address(finding.key) for finding in group.findings),
-            symptoms=tuple(_entries(group.symptoms, f"{own} > ")),
+            symptoms=tuple(_entries(group.symptoms, f"{own} > ", tried)),
         )
+
+
+def _fix(finding: Finding, first_try: str | None) -> str | None:
+    if first_try is not None:
+        return f"first try the fix of {first_try}"
+    return str(finding.fix) if finding.fixes else None
+
+
+def _advice(finding: Finding, first_try: str | None) -> str | None:
+    if first_try is not None:
+        return f"First try the fix of {first_try}, which changes the same thing in the same layers."
+    return advice(finding.fix) if finding.fixes else None
+
+
+def _first_try(findings: Sequence[Finding], tried: dict[tuple[str, str], str]) -> str | None:
+    """Return the code of the entry whose fix is to be tried before that of ``findings``; note theirs in ``tried``."""
+    if findings[0].cleared is not None or not findings[0].fixes:
+        return None
+    places = [(finding.fix.kind, finding.fix.module) for finding in findings if finding.fixes]
+    codes = [tried.setdefault(place, findings[0].code) for place in places]
+    return next((code for code in codes if code != findings[0].code), None)
 
 
 def _message(findings: Sequence[Finding]) -> str:
@@ -228,38 +277,53 @@ def _when(findings: Sequence[Finding]) -> str:
     return f"{often}in {between}" if often else between
 
 
-_ENDS = {
-    RunState.FAILED: " The run failed.",
-    RunState.CRASHED: " The run crashed: its process ended without closing it.",
-    RunState.STALE: " The process lives, but no step has ended for ten minutes or the heartbeat is late.",
+_PROCESS: dict[RunState, tuple[Level, str, str]] = {
+    RunState.STARTING: ("healthy", "Starting", "No step has ended yet."),
+    RunState.RUNNING: ("healthy", "Running", ""),
+    RunState.PAUSED: ("info", "Paused", "The process lives, but no step has ended for a while, or it is stopped."),
+    RunState.STALE: ("warning", "Stale", "The heartbeat is late, and whether the process lives is not known here."),
+    RunState.FINISHED: ("healthy", "Finished", ""),
+    RunState.FAILED: ("error", "Failed", "The run was closed because of an exception."),
+    RunState.CRASHED: ("error", "Crashed", "Its process ended without closing the run."),
 }
+_LEVELS: tuple[Level, ...] = ("error", "warning", "info", "recovered", "healthy")
+"""The worst first."""
 
 
-def _waiting(state: RunState | None) -> Health:
-    end = _ENDS.get(state, "") if state else ""
-    return Health(level="info", title="Waiting for the first step", text=f"Nothing was sampled yet.{end}")
+def process_of(beat: Heartbeat) -> Process:
+    """Return the state of the process whose heartbeat is ``beat``; lost samples are at least a warning."""
+    level, title, text = _PROCESS[beat.state]
+    if beat.dropped:
+        level = worst(level, "warning")
+        text = f"{text} {beat.dropped:,} of {beat.samples + beat.dropped:,} samples are lost.".strip()
+    return Process(state=beat.state, level=level, title=title, text=text)
 
 
-def _health(groups: Sequence[Group], layers: int | None, state: RunState | None) -> Health:
-    end = _ENDS.get(state, "") if state else ""
+def worst(*levels: Level) -> Level:
+    """Return the worst of ``levels``."""
+    return min(levels, key=_LEVELS.index)
+
+
+def _health(groups: Sequence[Group], layers: int | None, beat: Heartbeat | None, started: bool) -> Health:
     bad = [each for group in groups for each in (group, *group.symptoms) if alarming(each.findings)]
     now = [group for group in bad if group.first.cleared is None]
     if now:
-        return _unhealthy(now, end)
+        return _unhealthy(now)
     if bad:
         past = [finding for group in bad for finding in group.findings]
         since = max(finding.cleared or 0 for finding in past)
-        text = f"{plural(len(past), 'finding')} cleared.{end}"
+        text = f"{plural(len(past), 'finding')} cleared."
         return Health(level="recovered", title=f"Healthy since step {since}", text=text, key=address(past[0].key))
+    if not started and (beat is None or beat.state in LIVING):
+        return Health(level="info", title="Waiting for the first step", text="Nothing was sampled yet.")
+    if not started:
+        return Health(level="info", title="No step was recorded", text="")
     watched = "" if layers is None else f" in {plural(layers, 'attention layer')}"
-    if state is RunState.FAILED:
-        return Health(level="error", title="The run failed", text=f"No warning or error{watched}.")
-    if state is RunState.CRASHED:
-        return Health(level="error", title="The run crashed", text=f"No warning or error{watched}.{end}")
-    return Health(level="healthy", title="Healthy", text=f"No warning or error{watched}.{end}")
+    title = "Healthy" if beat is None or beat.state in (*LIVING, RunState.FINISHED) else "Healthy until it ended"
+    return Health(level="healthy", title=title, text=f"No warning or error{watched}.")
 
 
-def _unhealthy(now: Sequence[Group], end: str) -> Health:
+def _unhealthy(now: Sequence[Group]) -> Health:
     """Return the state of a run with open warnings or errors: the worst of them, and the first one's place and time."""
     first, is_error = now[0].first, any(group.first.severity is Severity.ERROR for group in now)
     more = Counter(finding.severity for group in now[1:] for finding in group.findings)
@@ -270,6 +334,6 @@ def _unhealthy(now: Sequence[Group], end: str) -> Health:
     return Health(
         level="error" if is_error else "warning",
         title=f"{'Unhealthy' if is_error else 'At risk'} since step {first.since}",
-        text=f"{words(first.name)}{place}{others}.{end}",
+        text=f"{words(first.name)}{place}{others}.",
         key=address(first.key),
     )

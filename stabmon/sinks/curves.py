@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stabmon.metrics import METRICS, Place, Shown
+from stabmon.metrics import METRICS, Shown
 from stabmon.names import padded
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.store.column_selection import ColumnSelection, select_columns
@@ -38,12 +38,16 @@ def shown(layout: Layout, view: Shown) -> list[str]:
     return [name for name in layout.metrics if name in METRICS and view in METRICS[name].shown]
 
 
+def of_run(layout: Layout) -> list[str]:
+    """Return the metrics that are one number a run, those that the user logs by names of their own among them."""
+    return [name for name in layout.metrics if layout.of_metric(name)[0].layer is None]
+
+
 def curves(layout: Layout) -> Iterator[Curve]:
     """Yield the run's own numbers, and the per-layer curves that fit into ``CURVES``."""
     own = shown(layout, Shown.CURVE)
-    for metric in layout.metrics:
-        if metric in METRICS and METRICS[metric].place is Place.RUN:
-            yield Curve(select_columns(layout, metric, None), [(0, metric)])
+    for metric in of_run(layout):
+        yield Curve(select_columns(layout, metric, None), [(0, metric)])
     for metric in own:
         names = layout.layers(metric)
         digits = max((len(number) for name in names for number in re.findall(r"\d+", name or "")), default=2)

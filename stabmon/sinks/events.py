@@ -4,7 +4,7 @@ import io
 import os
 import socket
 import time as clock
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.custom_scalar.metadata import PLUGIN_NAME as CUSTOM_SCALARS
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.text.metadata import PLUGIN_NAME as TEXT
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -100,6 +101,14 @@ def layout(categories: dict[str, dict[str, str]]) -> Summary.Value:
         ]
     )
     return _strings(CONFIG_SUMMARY_TAG, CUSTOM_SCALARS, made.SerializeToString())
+
+
+def hyperparameters(settings: Mapping[str, object], run: str) -> list[Summary.Value]:
+    """Return what the page of hyperparameters shows of a run."""
+    plain = {
+        key: value if isinstance(value, str | bool | int | float) else str(value) for key, value in settings.items()
+    }
+    return list(hparams_pb(plain, trial_id=run).value)
 
 
 def _strings(tag: str, plugin: str, value: bytes) -> Summary.Value:

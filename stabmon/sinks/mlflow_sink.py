@@ -44,7 +44,7 @@ class MlflowSink(TrackerSink):
 
     def summary(self, found: Digest, findings: Sequence[Finding]) -> None:
         """Set the run's state as a tag, and write the findings as a file."""
-        self._client.set_tag(self._run_id, "stabmon.health", f"{found.health.title}: {found.health.text}"[:LENGTH])
+        self._client.set_tag(self._run_id, "stabmon.health", found.verdict[:LENGTH])
         if findings:
             self._client.log_text(self._run_id, findings_table.markdown(findings), f"{PREFIX}findings.md")
 

@@ -1,13 +1,14 @@
 """TensorBoard: about a hundred tags, however deep the model and however many heads it has.
 
 Curves of one number a layer (``attention_norm/layers.03``) and of the run, heatmaps of all layers over the recent
-samples and of all heads now, the findings as a table, and a layout for the custom-scalars page. Names are zero-padded,
+samples and of all heads now, a line for a finding that opens and all findings as a table at the end, the configuration
+for the page of hyperparameters, and a layout for that of custom scalars. Names are zero-padded,
 because TensorBoard sorts as text. In a model with more layers than there is room for, evenly spaced ones have curves,
 the first and the last among them; the heatmaps show all.
 
 What is written thins out as the run grows, so that the file grows as its logarithm. Curves have every sample up to
 ``POINTS`` (at least ``APART`` seconds apart), then one for each ``POINTS``-th of the run so far; heatmaps one for each
-quarter, the table of findings one for each tenth. Always written are the steps at which a finding opens, becomes more
+quarter. Always written are the steps at which a finding opens, becomes more
 severe or clears and the first number that is not finite; of a finding or a number that repeats itself the 2nd, 4th,
 8th time and so on.
 """
@@ -22,12 +23,12 @@ import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from stabmon.findings import Finding, Key
-from stabmon.formatting import number, plural
-from stabmon.metrics import METRICS, Place, Shown
+from stabmon.formatting import flat, number, plural
+from stabmon.metrics import METRICS, Shown
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, is_missing
 from stabmon.sinks import events, findings_table, heatmap
-from stabmon.sinks.curves import CURVES, Curve, curves, shown
+from stabmon.sinks.curves import CURVES, Curve, curves, of_run, shown
 from stabmon.sinks.spacing import Spacing, counts
 from stabmon.store.column_selection import ColumnSelection, select_columns
 
@@ -35,8 +36,8 @@ POINTS = 500
 """Samples that all have a point, and the share of the run so far, one in so many, between two later points."""
 IMAGES = 4
 """The same share for heatmaps."""
-TABLES = 10
-"""The same share for the table of findings."""
+LINES = 100
+"""Most lines for findings that open: TensorBoard shows all texts below one another."""
 KEPT = 64
 """Latest samples that are kept, for the rules are some samples behind."""
 
@@ -47,7 +48,7 @@ APART = 0.5
 """Least seconds between two points of a curve: TensorBoard shows a thousand at most, and writing one costs the training
 more than storing it."""
 
-_ABOUT = "{text}, layers from the first (top) to the last, {across}. Reference: {reference}. {scale}"
+_ABOUT = "{text}, the first layer at the bottom, {across}. {scale}"
 _ACROSS = f"the latest {RECENT} samples or fewer from left to right"
 
 
@@ -66,13 +67,13 @@ class TensorBoardSink:
         self._opening: list[Summary.Value] = []
         self._samples = 0
         self._step = -1
-        self._point, self._image, self._text = Spacing(1, POINTS), Spacing(images_every, IMAGES), Spacing(1, TABLES)
+        self._point, self._image = Spacing(1, POINTS), Spacing(images_every, IMAGES)
+        self._lines = 0
         self._next = -math.inf
         """Time from which the next points are written."""
         self._kept: dict[int, tuple[float, Floats]] = {}
         """The latest samples that were not written, by step."""
         self._is_odd, self._odd_times = False, 0
-        self._table_is_old = False
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
@@ -80,9 +81,11 @@ class TensorBoardSink:
         self._heatmaps = [_Heatmap(select_columns(layout, metric, None)) for metric in shown(layout, Shown.HEATMAP)]
         self._file = events.EventFile(self.folder)
         self._opening = [events.layout(_pages(layout)), events.text("about", _about(info, layout))]
+        if settings := flat(info.config):
+            self._opening += events.hyperparameters(settings, info.name)
 
     def sample(self, step: int, time: float, values: Floats) -> None:
-        """Write the curves' points and the images where it is time for them, and the table of findings if it is old."""
+        """Write the curves' points and the images where it is time for them."""
         if self._file is None:
             return
         for drawn in self._heatmaps:
@@ -98,7 +101,6 @@ class TensorBoardSink:
             self._write(step, images, restart=restart)
         elif len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
-        self._write_table()
 
     def _turns_odd(self, values: Floats) -> bool:
         """Return whether a number ceases to be finite here, and that has not happened too often to be written."""
@@ -134,21 +136,17 @@ class TensorBoardSink:
             self._file.check()
 
     def findings(self, changed: Sequence[Finding]) -> None:
-        """Write the steps at which a finding opened, became more severe or cleared; and the table, if it is time."""
+        """Write the steps at which a finding opened, became more severe or cleared; and a line for what is new."""
         steps = {step for finding in changed for step in _events(self._findings.get(finding.key), finding)}
+        new = [finding for finding in changed if finding.key not in self._findings]
         self._findings.update({finding.key: finding for finding in changed})
-        self._table_is_old = True
         for step in sorted(steps & self._kept.keys()):
             self._write(step, [])
-        self._write_table()
-
-    def _write_table(self, *, last: bool = False) -> None:
-        if self._file is not None and self._table_is_old and (last or self._text.due(self._samples)):
-            self._text.written(self._samples)
-            self._table_is_old = False
-            self._file.add(
-                self._step, clock.time(), [events.text("findings", findings_table.markdown(self._findings.values()))]
-            )
+        if self._file is None:
+            return
+        for finding in new[: LINES - self._lines]:
+            self._file.add(finding.opened, clock.time(), [events.text("finding opened", str(finding))])
+            self._lines += 1
 
     def discard(self) -> None:
         """Remove the file of a run that has not begun."""
@@ -167,7 +165,9 @@ class TensorBoardSink:
                 self._write(self._step, self._images())
             elif self._samples:
                 file.add(self._step, clock.time(), self._images())
-            self._write_table(last=True)
+            if self._findings:
+                table = findings_table.markdown(self._findings.values())
+                file.add(self._step, clock.time(), [events.text("findings", table)])
         finally:
             self._file = None
             file.close()
@@ -209,12 +209,9 @@ class _Heatmap:
         self._recent.append(self._latest)
 
     def images(self) -> Iterator[Summary.Value]:
-        """Yield the images; a metric without a healthy value is shown against its median over the first samples."""
+        """Yield the images; the first layer is at the bottom, as on the page."""
         metric = self.chosen.metric
         layers = self.chosen.reduced().shaped(np.stack(self._recent)).T
-        if self._reference is None:
-            good = layers[np.isfinite(layers) & (layers > 0)]
-            self._reference = float(np.median(good)) if good.size else 1.0
         yield self._image(f"heatmap/{metric}.layers", layers, _ACROSS, width=max(1, 600 // len(self._recent)))
         heads = set(self.chosen.heads)
         if len(heads) == 1 and heads != {1}:
@@ -222,19 +219,21 @@ class _Heatmap:
             yield self._image(f"heatmap/{metric}.heads", cells, "heads from the left", width=16)
 
     def _image(self, tag: str, cells: Floats, across: str, width: int) -> Summary.Value:
-        reference = self._reference or 1.0
-        metric = METRICS[self.chosen.metric]
-        about = _ABOUT.format(text=metric.text, across=across, reference=number(reference), scale=heatmap.SCALE)
-        encoded, height, total = heatmap.png(heatmap.indices(cells, reference), width=min(width, 16), height=16)
+        if self._reference is None:
+            scale, palette = heatmap.RISING_SCALE, heatmap.RISING
+        else:
+            scale, palette = f"Reference: {number(self._reference)}. {heatmap.SCALE}", heatmap.PALETTE
+        about = _ABOUT.format(text=METRICS[self.chosen.metric].text, across=across, scale=scale)
+        shades = heatmap.indices(cells[::-1], self._reference)
+        encoded, height, total = heatmap.png(shades, min(width, 16), 16, palette)
         return events.image(tag, encoded, height, total, about)
 
 
 def _pages(layout: Layout) -> dict[str, dict[str, str]]:
     """Return the custom-scalars page: the run's own numbers, then one chart a metric with all its layers."""
-    of_run = [name for name in layout.metrics if name in METRICS and METRICS[name].place is Place.RUN]
     by_layer = shown(layout, Shown.CURVE)
     return {
-        "run": {name: f"^{name}$" for name in of_run},
+        "run": {name: f"^{name}$" for name in of_run(layout)},
         "layers": {f"{metric}: {METRICS[metric].text}": f"^{metric}/" for metric in by_layer},
     }
 

@@ -2,14 +2,15 @@
 
 import math
 import sys
+import time as clock
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from stabmon.failures import Failures
 from stabmon.findings import Digest, Entry, Finding, Key, digest
-from stabmon.metrics import Place, When, describe
-from stabmon.records import RunInfo, RunState, Severity
+from stabmon.metrics import METRICS, When
+from stabmon.records import Heartbeat, RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 from stabmon.sinks.curves import Curve, curves
 from stabmon.sinks.spacing import Spacing
@@ -89,7 +90,8 @@ class TrackerSink(ABC):
         """Send the latest row, the run's state in a sentence, and all findings."""
         self._send()
         found = list(self._findings.values())
-        self.summary(digest(found, state=state, started=self._samples > 0), found)
+        ended = Heartbeat(state=state, step=self._samples - 1, time=clock.time())
+        self.summary(digest(found, beat=ended), found)
 
     def _send(self) -> None:
         if self._unsent is None:
@@ -127,4 +129,5 @@ def text(entry: Entry) -> str:
 
 
 def _is_logged(metric: str) -> bool:
-    return describe(metric, Place.RUN).when is When.LOGGED
+    """Return whether the user logs it, who sends it to a tracker too if it is wanted there."""
+    return metric not in METRICS or METRICS[metric].when is When.LOGGED

@@ -63,5 +63,5 @@ class TrackioSink(TrackerSink):
     def summary(self, found: Digest, findings: Sequence[Finding]) -> None:
         """Log the findings as a report, where the user has logged something."""
         if findings and self._run._next_step > 0:
-            text = f"{found.health.title}: {found.health.text}\n\n{findings_table.markdown(findings)}"
+            text = f"{found.verdict}\n\n{findings_table.markdown(findings)}"
             self._run.log({f"{PREFIX}findings": trackio.Markdown(text)}, step=self._run._next_step - 1)

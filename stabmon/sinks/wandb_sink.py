@@ -52,7 +52,7 @@ class WandbSink(TrackerSink):
 
     def summary(self, found: Digest, findings: Sequence[Finding]) -> None:
         """Write the run's state into the summary, and the findings as a table."""
-        self._run.summary[f"{PREFIX}health"] = f"{found.health.title}: {found.health.text}"
+        self._run.summary[f"{PREFIX}health"] = found.verdict
         if findings:
             table = wandb.Table(
                 columns=list(findings_table.HEAD), data=[list(row) for row in findings_table.rows(findings)]

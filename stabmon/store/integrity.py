@@ -26,6 +26,10 @@ FINDINGS_BYTES = 1 << 26
 """Most bytes of all findings together."""
 
 
+class NothingYet(StoreError):
+    """A file without any table: its writer has not come so far, or never will."""
+
+
 def damaged(file: Path, reason: str) -> StoreError:
     """Return the error that every reader raises for a run that is not whole."""
     return StoreError(f"{file} is damaged ({reason}): restore it from a copy, or try `sqlite3 {file.name} .recover`")
@@ -44,7 +48,7 @@ def check_tables(connection: Connection, file: Path) -> None:
         )
     }
     if schema.version.name not in found:
-        raise StoreError(
+        raise (StoreError if found else NothingYet)(
             f"{file} is not a stabmon run: it has no table {schema.version.name!r}; "
             "expected a file that stabmon.watch wrote"
         )

@@ -22,8 +22,7 @@ from stabmon.store.owner import holder
 from stabmon.store.window import Window, read_window
 
 STALE_AFTER = 3
-"""Heartbeat intervals after which a running run is called stale."""
-
+"""Heartbeat intervals after which the heartbeat of a running run is late."""
 
 _MOST_CHECKED = 1000
 _checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
@@ -104,9 +103,7 @@ class RunReader:
 
     def _seen(self, beat: Heartbeat) -> RunState:
         """Return the state of a run that is stored as running."""
-        if holder(self.path) == "":
-            return RunState.CRASHED
-        return RunState.STALE if clock.time() - beat.time > STALE_AFTER * beat.interval else RunState.RUNNING
+        return state_of(beat, holder(self.path))
 
     def findings(self) -> list[Finding]:
         """Return all findings, in the order in which they opened."""
@@ -172,6 +169,15 @@ class RunReader:
         files = [self.file, self.file.with_name(f"{self.file.name}-wal")]
         size = sum(file.stat().st_size for file in files if file.exists())
         return Sizes(samples, attempts, self.layout.width, size)
+
+
+def state_of(beat: Heartbeat, holder: str | None) -> RunState:
+    """Return the state of a run stored as running, whose lock ``owner.holder`` says that ``holder`` has."""
+    if holder == "":
+        return RunState.CRASHED
+    if clock.time() - beat.time > STALE_AFTER * beat.interval:
+        return RunState.STALE if holder is None else RunState.PAUSED
+    return RunState.STARTING if beat.step < 0 else RunState.RUNNING
 
 
 @lru_cache(maxsize=2048)

@@ -7,7 +7,7 @@ from stabmon.findings.digest import counts, first_fixes, grouped, in_order
 from stabmon.fixes.change import Effect, Safety
 from stabmon.fixes.record import Fix
 from stabmon.names import span
-from stabmon.records import Evidence, RunState, Severity
+from stabmon.records import Evidence, Heartbeat, RunState, Severity
 
 INFO, WARNING, ERROR = Severity
 
@@ -157,34 +157,32 @@ def test_counts_are_by_severity_the_most_severe_first():
     ]
 
 
+def beat(state, step=9, **numbers):
+    return Heartbeat(state=state, step=step, time=0.0, **numbers)
+
+
 @pytest.mark.parametrize(
     ("found", "options", "level", "title", "text"),
     [
         ([], {"layers": 4}, "healthy", "Healthy", "No warning or error in 4 attention layers."),
         ([finding(severity=INFO)], {"layers": 1}, "healthy", "Healthy", "No warning or error in 1 attention layer."),
-        ([], {"started": False}, "info", "Waiting for the first step", "Nothing was sampled yet."),
-        ([], {"state": RunState.FAILED}, "error", "The run failed", "No warning or error."),
+        ([], {"beat": beat(RunState.STARTING, -1)}, "info", "Waiting for the first step", "Nothing was sampled yet."),
+        ([], {"beat": beat(RunState.CRASHED, -1)}, "info", "No step was recorded", ""),
+        ([], {"beat": beat(RunState.PAUSED)}, "healthy", "Healthy", "No warning or error."),
+        ([], {"beat": beat(RunState.FAILED)}, "healthy", "Healthy until it ended", "No warning or error."),
         (
             [finding(opened=3), finding("LOS001", None, 9)],
-            {"state": RunState.FAILED},
+            {"beat": beat(RunState.FAILED)},
             "warning",
             "At risk since step 3",
-            "name of att001 in layers.0, and 1 more warning. The run failed.",
+            "name of att001 in layers.0, and 1 more warning.",
         ),
         (
             [finding(severity=ERROR), finding(layer="layers.1", severity=ERROR)],
-            {"state": RunState.STALE},
+            {},
             "error",
             "Unhealthy since step 0",
-            "name of att001 in layers.0 and layers.1. "
-            "The process lives, but no step has ended for ten minutes or the heartbeat is late.",
-        ),
-        (
-            [],
-            {"state": RunState.CRASHED},
-            "error",
-            "The run crashed",
-            "No warning or error. The run crashed: its process ended without closing it.",
+            "name of att001 in layers.0 and layers.1.",
         ),
         (
             [finding(cleared=4), finding("LOS001", None, cleared=9)],
@@ -194,11 +192,38 @@ def test_counts_are_by_severity_the_most_severe_first():
             "2 findings cleared.",
         ),
     ],
-    ids=["healthy", "information", "waiting", "failed", "warning", "error", "crashed", "recovered"],
+    ids=["healthy", "information", "waiting", "none", "paused", "failed", "warning", "error", "recovered"],
 )
-def test_the_state_of_the_run_is_a_sentence(found, options, level, title, text):
+def test_the_findings_are_a_sentence_whatever_became_of_the_process(found, options, level, title, text):
     health = digest(found, **options).health
     assert (health.level, health.title, health.text) == (level, title, text)
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_the_process_is_a_sentence_of_its_own_and_never_calls_a_lost_run_healthy(state):
+    process = digest([], beat=beat(state, samples=8)).process
+    assert process.title.lower() == state
+    lively = {RunState.STARTING, RunState.RUNNING, RunState.FINISHED}
+    assert (process.level == "healthy") == (state in lively)
+
+
+def test_lost_samples_are_a_warning_about_the_process():
+    process = digest([], beat=beat(RunState.RUNNING, samples=8, dropped=2)).process
+    assert (process.level, process.text) == ("warning", "2 of 10 samples are lost.")
+    assert digest([], beat=beat(RunState.FAILED, samples=8, dropped=2)).process.level == "error"
+
+
+def test_of_rules_that_would_change_the_same_thing_the_first_says_so():
+    layers = [f"layers.{index}" for index in range(2)]
+    first, later = ([finding(code, at, fixes=(fix(at),)) for at in layers] for code in ("ATT001", "ATT003"))
+    other = finding("ATT004", "layers.7", fixes=(fix("layers.7"),))
+    entries = digest([*first, *later, other]).entries
+    assert [(entry.code, entry.first_try) for entry in entries] == [
+        ("ATT001", None),
+        ("ATT003", "ATT001"),
+        ("ATT004", None),
+    ]
+    assert entries[1].fix == "first try the fix of ATT001"
 
 
 def test_a_digest_travels_as_json():
@@ -215,7 +240,7 @@ def test_the_verdict_counts_the_further_errors_and_warnings_and_leaves_informati
         *(finding("CFG001", f"layers.{layer}") for layer in range(3)),
         finding("ATT004", severity=INFO),
     ]
-    text = digest(found, layers=4, state=RunState.FINISHED).health.text
+    text = digest(found, layers=4, beat=beat(RunState.FINISHED)).health.text
     assert text == "name of att001 in layers.0, and 1 more error and 3 more warnings."
 
 

@@ -166,6 +166,11 @@ def findings() -> list[Finding]:
 class Store:
     """Writes synthetic runs into one folder."""
 
+    @staticmethod
+    def row(step: int, *, naive: bool = False) -> Floats:
+        """Return the row of a step, for a test that changes some of its values."""
+        return row(step, naive=naive)
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
@@ -197,6 +202,12 @@ def runs(tmp_path: Path) -> Store:
 def make_store() -> type[Store]:
     """Make a store in a folder; for fixtures that live longer than a test."""
     return Store
+
+
+@pytest.fixture(scope="session")
+def make_findings() -> Callable[[], list[Finding]]:
+    """Make the findings of a naive run."""
+    return findings
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +245,7 @@ class Server:
         self.address = self.process.stdout.readline().split()[-1].rstrip("/")
 
     def said(self) -> str:
-        """Return what it printed; waits for its end."""
+        """Return what it printed after its address; waits for its end."""
         return self.process.communicate()[0]
 
     def stop(self) -> None:

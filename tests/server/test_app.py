@@ -44,14 +44,6 @@ def test_every_module_imports_what_exists(asset: Path):
             assert used > 1, f"{asset.name} imports {name.strip()} and does not use it"
 
 
-def test_plotly_comes_from_its_wheel_and_is_not_sent_twice(client):
-    first = client.get("/static/plotly.min.js")
-    assert first.headers["content-type"].startswith("text/javascript")
-    assert "plotly.js v" in first.text[:200]
-    again = client.get("/static/plotly.min.js", headers={"If-None-Match": first.headers["etag"]})
-    assert again.status_code == 304
-
-
 def test_the_page_and_its_parts_are_installed_with_the_package():
     folders = [asset for asset in ASSETS if asset.is_dir()]
     assert folders == [], "package data names static/* alone: a folder in it would not be installed"

@@ -11,19 +11,19 @@ import pytest
 from stabmon.records import Heartbeat, RunState
 from stabmon.series import is_missing
 from stabmon.server.encoding import unpack
-from stabmon.server.live import Follower, stream
+from stabmon.server.live import Event, Follower, of_one, of_several
 from stabmon.server.selection import Selection
 
 NEEDS = [Selection("loss"), Selection("attention_norm"), Selection("attention_norm", "layers.2")]
 
 
-def events(texts: list[str]) -> list[tuple[str, int, object]]:
-    """Parse ``kind, id, data`` of each event."""
-    found = []
-    for text in texts:
-        fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
-        found.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
-    return found
+def events(found: list[Event]) -> list[tuple[str, int, object]]:
+    """Return ``kind, id, data`` of each event, as a client parses them."""
+    parsed = []
+    for event in found:
+        fields = dict(line.split(": ", 1) for line in event.alone().strip().split("\n"))
+        parsed.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
+    return parsed
 
 
 def points(data: dict[str, str], name: str):
@@ -95,13 +95,13 @@ def test_the_end_of_a_run_is_sent_once_after_its_last_points(runs, state):
     assert follow.ended
 
 
-def test_a_run_without_a_heartbeat_is_stale_and_its_stream_stays_open(runs):
+def test_a_run_without_a_heartbeat_is_paused_and_its_stream_stays_open(runs):
     writer = runs.start("quiet")
     runs.write(writer, range(2))
     writer.heartbeat(Heartbeat(state=RunState.RUNNING, step=1, time=0.0))
     follow = Follower(runs.directory / "quiet", NEEDS, cursor=2)
     status = next(data for kind, _, data in events(follow.look()) if kind == "status")
-    assert status["heartbeat"]["state"] == "stale"
+    assert status["heartbeat"]["state"] == "paused"
     assert not follow.ended
 
 
@@ -121,7 +121,7 @@ def listen(follow: Follower, *, until: str, stopping: bool = False) -> list[str]
         stop, said = asyncio.Event(), []
         if stopping:
             stop.set()
-        async for text in (talk := stream(follow, stop)):
+        async for text in (talk := of_one(follow, stop)):
             said.append(text)
             if until in text:
                 break
@@ -149,3 +149,44 @@ def test_a_stopping_server_ends_a_stream_at_once(runs):
     assert listen(Follower(runs.directory / "live", NEEDS, cursor=0), until="nothing", stopping=True) == [
         "retry: 1000\n\n"
     ]
+
+
+def test_several_runs_come_in_one_stream_and_a_deleted_one_ends_alone(runs):
+    writers = {name: runs.start(name) for name in ("a", "b")}
+    for writer in writers.values():
+        runs.write(writer, range(3))
+    names = ["a", "b", "nowhere"]
+    followers = [Follower(runs.directory / name, NEEDS[:1], cursor=2) for name in names]
+
+    async def first() -> str:
+        said = ""
+        async for text in (talk := of_several(followers, asyncio.Event())):
+            said += text
+            if "gone" in text:
+                break
+        await talk.aclose()
+        return said
+
+    said = asyncio.run(first())
+    found = [dict(line.split(": ", 1) for line in part.split("\n")) for part in said.strip().split("\n\n")[1:]]
+    data = [(one["event"], json.loads(one["data"])) for one in found]
+    points_of = {names[one["follow"]]: one["cursor"] for kind, one in data if kind == "points"}
+    assert points_of == {"a": 3, "b": 3}
+    assert [names[one["follow"]] for kind, one in data if kind == "gone"] == ["nowhere"]
+
+
+def test_a_series_that_a_run_does_not_record_ends_its_part_of_a_stream_with_what_there_is(runs):
+    runs.write(runs.start("a"), range(3))
+    follow = Follower(runs.directory / "a", [Selection("nothing")], cursor=0)
+    (kind, _, data) = events(follow.look())[0]
+    assert kind == "gone"
+    assert "attention_norm" in data["detail"]
+
+
+@pytest.mark.parametrize("follow", ["a", "a/x/loss", "a/-1/loss", "/0/loss", "a/99999999999999999999/loss", ""])
+def test_a_follow_that_is_not_run_cursor_and_series_is_422(follow, runs, open_client):
+    runs.write(runs.start("a"), range(3))
+    client = open_client(runs.directory)
+    assert client.get("/api/v1/live", params={"follow": follow}).status_code == 422
+    assert client.get("/api/v1/live", params={"follow": ["a/0/loss"] * 65}).status_code == 422
+    assert client.get("/api/v1/live", params={"follow": "../0/loss"}).status_code == 404

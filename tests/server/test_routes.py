@@ -1,3 +1,4 @@
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -29,8 +30,10 @@ def test_the_reference_plot_of_a_rule_is_a_picture_and_an_unknown_rule_has_none(
 def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severity(client):
     body = client.get(RUNS).json()
     assert [run["name"] for run in body["runs"]] == ["fixed", "naive"]
-    assert [run["state"] for run in body["runs"]] == ["finished", "finished"]
-    assert [run["step"] for run in body["runs"]] == [299, 299]
+    assert [run["beat"]["state"] for run in body["runs"]] == ["finished", "finished"]
+    assert [run["beat"]["step"] for run in body["runs"]] == [299, 299]
+    assert [run["health"]["title"] for run in body["runs"]] == ["Healthy", "Unhealthy since step 0"]
+    assert [run["process"]["title"] for run in body["runs"]] == ["Finished", "Finished"]
     assert body["runs"][1]["findings"] == {"error": 5, "warning": 1}
 
 
@@ -39,7 +42,7 @@ def test_what_a_run_lost_is_in_the_words_of_its_state(runs, open_client):
     runs.write(writer, range(20))
     writer.close(RunState.FAILED, dropped=12)
     client = open_client(runs.directory)
-    assert client.get(RUNS).json()["runs"][0]["words"] == "failed, 12 of 32 samples lost"
+    assert client.get(RUNS).json()["runs"][0]["beat"]["words"] == "failed, 12 of 32 samples lost"
     assert client.get(f"{RUNS}/lossy").json()["heartbeat"]["words"] == "failed, 12 of 32 samples lost"
 
 
@@ -52,7 +55,6 @@ def test_a_run_is_described_with_its_map_its_heartbeat_and_its_metrics_in_the_gl
     assert RunInfo.model_validate(body["info"]).model.attentions[3].layer == "layers.3"
     assert body["heartbeat"]["state"] == "finished"
     assert body["heartbeat"]["overhead"] == pytest.approx(0.0042)
-    assert body["age"] >= 0
     names = [metric["name"] for metric in body["metrics"]]
     assert names[0] == "attention_norm"
     assert names[-2:] == ["loss", "total_gradient_norm"]
@@ -145,10 +147,91 @@ def test_a_finished_runs_series_is_not_sent_twice(client):
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_running_runs_series_has_no_tag(runs, open_client):
+def test_a_running_runs_answers_are_sent_again_only_once_they_change(runs, open_client):
     writer = runs.start("young")
     runs.write(writer, range(3))
-    assert "etag" not in open_client(runs.directory).get(f"{RUNS}/young/series/loss").headers
+    client = open_client(runs.directory)
+    for path in ("", "/young/series/loss", "/young/findings", "/young/digest"):
+        tag = client.get(RUNS + path).headers["etag"]
+        assert client.get(RUNS + path, headers={"If-None-Match": tag}).status_code == 304, path
+    tag = client.get(f"{RUNS}/young/series/loss").headers["etag"]
+    runs.write(writer, range(3, 5))
+    assert client.get(f"{RUNS}/young/series/loss", headers={"If-None-Match": tag}).status_code == 200
+
+
+@pytest.mark.parametrize("named", ['"x", {tag}', '{tag} , W/"y"', "*", '{bare},"z"'])
+def test_a_list_of_tags_is_understood(named, client):
+    for path in (RUNS, f"{RUNS}/naive", f"{RUNS}/naive/series/loss"):
+        tag = client.get(path).headers["etag"]
+        header = {"If-None-Match": named.format(tag=tag, bare=tag.removeprefix("W/"))}
+        assert client.get(path, headers=header).status_code == 304, path
+        assert client.get(path, headers={"If-None-Match": '"x", W/"y"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/static/main.js", RUNS, *(f"{RUNS}/naive{part}" for part in ("", "/digest", "/series/loss", "/live"))],
+)
+def test_head_is_answered_as_get_is_without_a_body(path, client):
+    response = client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    if not path.endswith("live"):
+        got = client.get(path)
+        assert {**response.headers} == {**got.headers}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "series/loss?start=9223372036854775808",
+        "series/loss?start=-99999999999999999999",
+        "heatmap/row_mass?stop=99999999999999999999999",
+        "series/loss?points=99999999999999999999",
+        "live?cursor=9223372036854775808",
+        "series/loss?start=1.5",
+    ],
+)
+def test_a_number_that_no_run_can_hold_is_refused_in_the_declared_shape(path, client):
+    response = client.get(f"{RUNS}/naive/{path}")
+    assert response.status_code == 422
+    assert [*response.json()] == ["detail"]
+    assert isinstance(response.json()["detail"], str)
+    operations = client.get("/api/v1/openapi.json").json()["paths"].values()
+    declared = [one["get"]["responses"]["422"]["content"]["application/json"]["schema"] for one in operations]
+    assert declared == [{"$ref": "#/components/schemas/Problem"}] * len(declared)
+
+
+def test_a_large_number_in_a_header_is_refused_too(client):
+    assert client.get(f"{RUNS}/naive/live", headers={"Last-Event-ID": "9" * 30}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "%00", "a%00b", "%ff", "%ed%a0%80", "%2e", "²", "a%0ab"])
+def test_a_name_that_no_run_has_is_404_whatever_its_letters(name, client):
+    for part in ("", "/findings", "/series/loss", "/live"):
+        assert client.get(f"{RUNS}/{name}{part}").status_code in (404, 200 if name == "%2e" else 404), part
+    for path in (f"series/{name}", f"heatmap/{name}", f"series/row_mass?layer={name}", f"live?series={name}"):
+        assert client.get(f"{RUNS}/naive/{path}").status_code == 404, path
+
+
+def test_a_folder_whose_name_is_not_utf8_hides_no_run(runs, open_client):
+    for name in ("good", "odd"):
+        runs.finished(name)
+    os.rename(runs.directory / "odd", os.fsencode(runs.directory) + b"/caf\xe9")
+    client = open_client(runs.directory)
+    good, odd = client.get(RUNS).json()["runs"]
+    assert (good["name"], good["problem"]) == ("good", None)
+    assert "not UTF-8" in odd["problem"]
+    assert "good" in client.get(f"{RUNS}/nope").json()["detail"]
+
+
+def test_a_run_that_has_stored_nothing_yet_is_starting(runs, open_client):
+    (runs.directory / "new").mkdir()
+    client = open_client(runs.directory)
+    (listed,) = client.get(RUNS).json()["runs"]
+    assert (listed["process"]["state"], listed["health"]["title"]) == ("starting", "Waiting for the first step")
+    response = client.get(f"{RUNS}/new")
+    assert response.status_code == 404
+    assert "'new' is starting" in response.json()["detail"]
 
 
 def test_large_answers_are_compressed(client):
@@ -208,6 +291,7 @@ def test_a_foreign_file_is_409_and_does_not_hide_the_other_runs(runs, open_clien
     (runs.directory / "foreign").mkdir()
     (runs.directory / "foreign" / "run.sqlite").write_text("not a database at all, but long enough to be read as one\n")
     (runs.directory / "notes").mkdir()
+    (runs.directory / "notes" / "todo.txt").touch()
     client = open_client(runs.directory)
     assert client.get(f"{RUNS}/foreign").status_code == 409
     assert [run["name"] for run in client.get(RUNS).json()["runs"]] == ["good", "foreign"]

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
@@ -43,6 +43,24 @@ def test_sigterm_ends_an_open_stream_and_the_process(runs, start_server):
         list(lines)
         assert server.process.wait() == 0
     assert "Traceback" not in server.said()
+
+
+def test_requests_that_the_end_of_the_server_cuts_off_leave_no_traceback(runs, start_server):
+    runs.write(runs.start("live"), range(3))
+    server = start_server(runs.directory)
+    host, port = server.address.removeprefix("http://").split(":")
+    request = f"GET /api/v1/runs/live/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    with ExitStack() as clients:
+        for _ in range(100):
+            clients.enter_context(socket.create_connection((host, int(port)))).sendall(request)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.said() == ""
+    assert server.process.returncode == 0
+
+
+def test_small_answers_are_sent_at_once():
+    with closing(bind("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        assert listener.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY where the protocol says TCP"
 
 
 def test_a_lost_stream_goes_on_where_it_was(runs, start_server):

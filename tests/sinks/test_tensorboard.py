@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from stabmon.findings import Finding
 from stabmon.fixes.change import Safety
 from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Layout
-from stabmon.sinks import TensorBoardSink, events, heatmap
+from stabmon.sinks import TensorBoardSink, events, heatmap, tensorboard
 
 INFO = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=7))
 PER_HEAD = ("attention_norm", "row_mass", "logit_max", "saturated_fraction")
@@ -101,7 +103,7 @@ def test_the_colours_of_nan_and_of_missing_values_are_not_in_the_map():
     assert not any(colour in shades for colour in ([255, 0, 255], [128, 128, 128]))
 
 
-def test_findings_are_one_table_that_grows(tmp_path):
+def test_a_finding_is_a_line_when_it_opens_and_all_are_one_table_at_the_end(tmp_path):
     fix = Fix(
         kind="bias", module="layers.0", value=-5.5, safety=Safety.ANY_TIME, why="w", code="model.bias.fill_(-5.5)"
     )
@@ -128,11 +130,67 @@ def test_findings_are_one_table_that_grows(tmp_path):
     sink.sample(1, 101.0, np.ones(layout.width, np.float32))
     sink.findings([found.model_copy(update={"cleared": 1})])
     sink.close(RunState.FINISHED)
-    texts = [event.tensor_proto.string_val[0].decode() for event in read_back(tmp_path).Tensors("findings")]
-    assert [text.count("ATT002") for text in texts] == [1, 1]
-    assert "| layers.0 head 1 | since step 0 |" in texts[0]
-    assert "| layers.0 head 1 | step 0 |" in texts[1]
-    assert f"rows sum to 0.01 \\| not 1 | {fix}: {fix.why}. |" in texts[0]
+    back = read_back(tmp_path)
+    (opened,) = back.Tensors("finding opened")
+    assert (opened.step, opened.tensor_proto.string_val[0].decode()) == (0, str(found))
+    (table,) = [event.tensor_proto.string_val[0].decode() for event in back.Tensors("findings")]
+    assert table.count("ATT002") == 1
+    assert "| layers.0 head 1 | step 0 |" in table
+    assert f"rows sum to 0.01 \\| not 1 | {fix}: {fix.why}. |" in table
+
+
+def test_a_run_three_hundred_times_too_large_does_not_look_like_a_healthy_one(tmp_path):
+    layout = layout_of(2, 2)
+    shades = {}
+    for name, size in (("healthy", 1.0), ("large", 300.0)):
+        write(tmp_path / name, np.full((9, layout.width), size, np.float32), layout).close(RunState.FINISHED)
+        shades[name] = pixels(tmp_path / name, "heatmap/attention_norm.layers")[0, 0]
+    assert np.abs(shades["large"].astype(int) - shades["healthy"]).max() > 50
+
+
+def test_the_first_layer_is_at_the_bottom_as_on_the_page(tmp_path):
+    layout = layout_of(2, 2)
+    rows = np.ones((9, layout.width), np.float32)
+    first = next(column for column in layout.of_metric("row_mass") if column.layer == "layers.0")
+    rows[:, first.start : first.start + first.size] = np.nan
+    write(tmp_path, rows, layout).close(RunState.FINISHED)
+    for view in ("layers", "heads"):
+        drawn = pixels(tmp_path, f"heatmap/row_mass.{view}")
+        assert drawn[-1, 0].tolist() == [255, 0, 255]
+        assert drawn[0, 0].tolist() != [255, 0, 255]
+    assert (
+        "first layer at the bottom"
+        in read_back(tmp_path).SummaryMetadata("heatmap/row_mass.layers").summary_description
+    )
+
+
+def pixels(folder, tag):
+    """Return the latest image of ``tag`` as [height, width, 3]."""
+    with Image.open(io.BytesIO(read_back(folder).Tensors(tag)[-1].tensor_proto.string_val[2])) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_numbers_of_names_of_the_user_have_curves_and_a_chart(tmp_path):
+    layout = Layout.of([("loss", None, 1), ("accuracy", None, 1), ("branch_ratio", "layers.0", 1)])
+    write(tmp_path, np.array([[3, 0.25, 1], [2, 0.5, 1]], np.float32), layout).close(RunState.FINISHED)
+    back = read_back(tmp_path)
+    assert [point.value for point in back.Scalars("accuracy")] == [0.25, 0.5]
+    page = layout_pb2.Layout.FromString(back.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert "accuracy" in [chart.title for chart in page.category[0].chart]
+
+
+def test_the_configuration_is_on_the_page_of_hyperparameters(tmp_path):
+    sink = TensorBoardSink(tmp_path)
+    config = {"model": {"heads": 4, "bias": -5.5}, "name": "lm", "causal": True, "schedule": ["a", 1], "none": None}
+    sink.start(INFO.model_copy(update={"config": config}), Layout.of([("loss", None, 1)]))
+    sink.sample(0, 100.0, np.ones(1, np.float32))
+    sink.close(RunState.FINISHED)
+    content = read_back(tmp_path).SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
+    given = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert given["model.heads"].number_value == 4
+    assert given["model.bias"].number_value == -5.5
+    assert given["causal"].bool_value is True
+    assert given["schedule"].string_value == "['a', 1]"
 
 
 def test_the_custom_scalars_page_has_a_chart_a_metric(tmp_path):
@@ -238,6 +296,7 @@ def test_forty_thousand_steps_with_three_thousand_changes_of_findings_take_a_few
     sink.close(RunState.FINISHED)
     print({steps: f"{size / 1e6:.1f} MB" for steps, size in sizes.items()})
     back = read_back(tmp_path)
-    assert len(back.Tensors("findings")) < 120
+    assert len(back.Tensors("findings")) == 1
+    assert len(back.Tensors("finding opened")) == tensorboard.LINES
     assert all(event.tensor_proto.string_val[0].count(b"\n") < 60 for event in back.Tensors("findings"))
     assert len(back.Tensors("heatmap/row_mass.layers")) < 40

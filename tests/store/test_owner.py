@@ -88,7 +88,7 @@ writer = RunWriter.create(Path({str(tmp_path)!r}), info, Layout.of([("loss", Non
         info, layout = run.info, run.layout
     writer = RunWriter.create(tmp_path, info, layout, resume=True)
     with open_run(tmp_path) as run:
-        assert run.heartbeat().state is RunState.RUNNING
+        assert run.heartbeat().state is RunState.STARTING
         writer.close(RunState.FINISHED)
         assert run.heartbeat().state is RunState.FINISHED
 

@@ -8,6 +8,7 @@ from stabmon.errors import StoreError
 from stabmon.records import Heartbeat, RunState
 from stabmon.series import Spot
 from stabmon.store import open_run
+from stabmon.store.owner import LOCK
 
 ROW_MASS = [4, 5, 6, 0, 1, 2]
 """Columns of row_mass in the layout, layers.2 before layers.10."""
@@ -94,7 +95,7 @@ def test_findings_and_their_latest_form_come_back(write, odd_rows, make_finding,
     assert found[0].limit == math.inf
 
 
-def test_a_run_without_new_samples_is_stale_and_a_finished_one_is_not(write, odd_rows, tmp_path, monkeypatch):
+def test_a_run_without_new_samples_is_paused_or_stale_and_a_finished_one_is_not(write, odd_rows, tmp_path, monkeypatch):
     writer = write(odd_rows(4))
     beat = Heartbeat(state=RunState.RUNNING, step=3, time=time.time(), dropped=2, overhead=0.01, interval=5.0)
     writer.heartbeat(beat)
@@ -103,6 +104,8 @@ def test_a_run_without_new_samples_is_stale_and_a_finished_one_is_not(write, odd
         monkeypatch.setattr(time, "time", lambda: beat.time + 14.9)
         assert run.heartbeat().state is RunState.RUNNING
         monkeypatch.setattr(time, "time", lambda: beat.time + 15.1)
+        assert run.heartbeat().state is RunState.PAUSED
+        (tmp_path / "lm" / LOCK).unlink()  # as on a file system without locks
         assert run.heartbeat().state is RunState.STALE
         writer.close(RunState.FINISHED)
         assert run.heartbeat().state is RunState.FINISHED

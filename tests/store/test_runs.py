@@ -14,6 +14,7 @@ import pytest
 from stabmon.errors import StoreError
 from stabmon.records import RunState, Severity
 from stabmon.store import FILE, RunWriter, fresh_name, runs
+from stabmon.store.owner import Owner
 
 
 def test_runs_are_listed_newest_first_with_their_findings(tmp_path, info, layout, make_finding):
@@ -26,12 +27,15 @@ def test_runs_are_listed_newest_first_with_their_findings(tmp_path, info, layout
     listed = runs(tmp_path)
     assert [run.name for run in listed] == ["b", "a", "layers.2", "layers.10"]
     assert listed[0].findings == {Severity.ERROR: 2, Severity.INFO: 1}
-    assert {run.state for run in listed} == {RunState.FINISHED}
+    assert {run.beat.state for run in listed} == {RunState.FINISHED}
 
 
 def test_what_is_no_run_is_skipped_and_what_cannot_be_read_is_reported(tmp_path, info, layout):
     RunWriter.create(tmp_path / "good", info, layout).close(RunState.FINISHED)
     (tmp_path / "empty").mkdir()
+    os.utime(tmp_path / "empty", (1e9, 1e9))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("")
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / FILE).write_text("no database at all, and long enough to be looked at " * 40)
@@ -56,7 +60,7 @@ def test_a_run_whose_description_is_damaged_does_not_hide_the_others(table, colu
         value = "gone" if table == "heartbeat" else '{"name": "lm"}'
         connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
     good, odd = runs(tmp_path)
-    assert (good.name, good.problem, good.state) == ("good", None, RunState.FINISHED)
+    assert (good.name, good.problem, good.beat.state) == ("good", None, RunState.FINISHED)
     assert f"is damaged ({problem}" in odd.problem
 
 
@@ -133,3 +137,40 @@ def test_a_run_name_below_a_file_is_refused_with_the_reason(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"creating the run failed: .*file is a file and not a folder"):
         fresh_name(tmp_path / "file", "lm")
+
+
+def test_a_run_that_has_stored_nothing_yet_is_starting_and_not_damaged(tmp_path, info, layout):
+    (tmp_path / "reserved").mkdir()
+    (tmp_path / "locked").mkdir()
+    owner = Owner(tmp_path / "locked")
+    (tmp_path / "no-table").mkdir()
+    other = Owner(tmp_path / "no-table")
+    (tmp_path / "no-table" / FILE).touch()
+    writer = RunWriter.create(tmp_path / "no-step", info, layout)
+    found = {run.name: run for run in runs(tmp_path)}
+    assert [found[name].problem for name in ("reserved", "locked", "no-table", "no-step")] == [None] * 4
+    assert {run.beat.state for run in found.values()} == {RunState.STARTING}
+    assert {run.health.level for run in found.values()} == {"info"}
+    owner.release()
+    other.release()
+    writer.close(RunState.FINISHED)
+    found = {run.name: run for run in runs(tmp_path)}
+    assert found["locked"].beat.state is RunState.CRASHED
+    assert "not a stabmon run" in found["no-table"].problem
+
+
+def test_a_run_whose_folder_is_not_utf8_hides_no_other_and_says_what_to_do(tmp_path, info, layout):
+    for name in ("good", "odd"):
+        RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
+    os.rename(tmp_path / "odd", os.fsencode(tmp_path) + b"/caf\xe9")
+    good, odd = runs(tmp_path)
+    assert (good.name, good.problem) == ("good", None)
+    assert "not UTF-8: rename it" in odd.problem
+    assert odd.model_dump_json()
+
+
+@pytest.mark.parametrize("name", ["²", "3²", "①", "layers.²"])
+def test_digits_that_are_no_decimals_can_be_in_a_name(name, tmp_path, info, layout):
+    RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
+    RunWriter.create(tmp_path / "other", info, layout).close(RunState.FINISHED)
+    assert {run.name for run in runs(tmp_path)} == {name, "other"}

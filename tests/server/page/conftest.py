@@ -20,13 +20,20 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HEATMAP = """() => {
-    const { data } = document.querySelector("section[aria-label=heatmap] .plot");
-    const odd = data.length > 1 ? data[1].z.flat().filter((cell) => cell === 1).length : 0;
-    return { rows: data[0].z.length, columns: data[0].z[0].length, odd };
+RANGES = """() => [...document.querySelectorAll("section.panel:not([hidden])")].map(
+    (panel) => panel.dataset.range.split(" ").map(Number))"""
+PIXEL = """([name, step, part]) => {
+    const panel = document.querySelector(`section.panel[aria-label="${name}"]`);
+    const [from, to] = panel.dataset.range.split(" ").map(Number);
+    const canvas = panel.querySelector("canvas");
+    const [left, right, top, bottom] = [84, 66, 6, 24];
+    const [wide, high] = [canvas.clientWidth - left - right, canvas.clientHeight - top - bottom];
+    const [x, y] = [left + ((step - from) / (to - from)) * wide, top + (1 - part) * high];
+    const copy = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, -Math.round(x), -Math.round(y));
+    return [...copy.getImageData(0, 0, 1, 1).data];
 }"""
-RANGES = "() => [...document.querySelectorAll('.plot')].map((plot) => plot._fullLayout.xaxis.range)"
-GO = "query => { history.pushState(null, '', query); dispatchEvent(new PopStateEvent('popstate')); }"
+GO = "query => { history.pushState(null, '', query || '/'); dispatchEvent(new PopStateEvent('popstate')); }"
 
 
 class Tab:
@@ -62,8 +69,20 @@ class Tab:
         self.wait_until(holds)
 
     def heatmap(self) -> dict:
-        """Return the heatmap's rows and columns, and how many of its cells are marked as not finite."""
-        return self.page.evaluate(HEATMAP)
+        """Return the numbers of rows and of samples that the heatmap shows."""
+        cells = self.page.locator("section[aria-label=heatmap]").get_attribute("data-cells")
+        return dict(zip(("rows", "columns"), map(int, (cells or "0 x 0").split(" x ")), strict=True))
+
+    def pixel(self, panel: str, step: float, part: float) -> list[int]:
+        """Return red, green, blue and opacity of a plot at a step, at a part of its height from the bottom."""
+        return self.page.evaluate(PIXEL, [panel, step, part])
+
+    def area(self, panel: str) -> dict[str, float]:
+        """Return the place of a panel's plotting area."""
+        box = self.page.locator(f"section[aria-label={panel}] .plot").bounding_box()
+        left, right, top, bottom = 84, 66, 6, 24
+        size = {"width": box["width"] - left - right, "height": box["height"] - top - bottom}
+        return {"x": box["x"] + left, "y": box["y"] + top} | size
 
     def ranges(self) -> list[list[float]]:
         """Return the first and last step in sight of each plot."""
@@ -118,6 +137,7 @@ def tab(kept_tab) -> Iterator[Tab]:
     kept_tab.complaints.clear()
     kept_tab.page.set_viewport_size({"width": 1440, "height": 900})
     yield kept_tab
+    kept_tab.page.evaluate("localStorage.clear()")
     assert kept_tab.foreign == []
     assert kept_tab.complaints == []
 

@@ -39,6 +39,25 @@ def test_back_and_forward_walk_through_runs_and_metrics(tab, page):
     tab.until(lambda: page.get_by_label("Metric").input_value() == "attention_norm")
 
 
+def test_a_chosen_theme_is_kept_for_the_next_tab(browser, tab, page, address):
+    tab.visit("?run=naive&theme=light")
+    page.get_by_label("Light or dark (t)").click()
+    page.wait_for_url("**theme=dark**")
+    other = type(tab)(browser, address, tab.wait_until)
+    other.visit("?run=fixed")
+    assert other.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    other.page.close()
+
+
+def test_the_brand_leads_to_the_table_of_all_runs_and_back_to_the_run(tab, page):
+    tab.visit("?run=naive")
+    page.locator("#brand").click()
+    page.wait_for_selector("table.home")
+    assert page.locator(".runs:visible, .findings:visible, .panel:visible").count() == 0
+    page.go_back()
+    page.wait_for_selector("#status .title:text('naive')")
+
+
 def test_two_tabs_show_two_runs(browser, tab, address):
     tab.visit("?run=naive")
     other = type(tab)(browser, address, tab.wait_until)
@@ -52,7 +71,7 @@ def test_two_tabs_show_two_runs(browser, tab, address):
 def test_a_drag_zooms_all_charts_and_f_shows_everything_again(tab, page):
     tab.visit("?run=naive")
     full = tab.ranges()[0]
-    box = page.locator("section[aria-label=loss] .plot .nsewdrag").bounding_box()
+    box = tab.area("loss")
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.25, middle)
     page.mouse.down()
