@@ -16,8 +16,8 @@ loader = torch.utils.data.DataLoader(torch.randint(64, (80, 16)), batch_size=4)
 
 accelerator = Accelerator(log_with="stabmon", gradient_accumulation_steps=2)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-accelerator.init_trackers("lm", config={"lr": 1e-3}, init_kwargs={"stabmon": {"dir": "runs"}})
-watch(accelerator, model, optimizer)
+accelerator.init_trackers("lm", config={"lr": 1e-3})
+watch(accelerator, model, optimizer, dir="runs")
 
 for tokens in loader:
     with accelerator.accumulate(model):

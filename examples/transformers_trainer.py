@@ -21,7 +21,9 @@ config = LlamaConfig(
 tokens = [torch.randint(64, (16,)) for _ in range(64)]
 trainer = Trainer(
     model=LlamaForCausalLM(config),
-    args=TrainingArguments("checkpoints", max_steps=10, logging_steps=2, per_device_train_batch_size=4, use_cpu=True),
+    args=TrainingArguments(
+        "checkpoints", max_steps=10, logging_steps=2, per_device_train_batch_size=4, use_cpu=True, report_to="none"
+    ),
     train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
     callbacks=[StabmonCallback(dir="runs")],
 )

@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,22 @@ def test_an_example_runs_and_records_every_step_of_both_layers(path, folder):
     assert norms.values.shape == (STEPS, 2)
     assert not is_missing(norms.values).any()
     assert not is_missing(losses.values).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accelerate_loop", "transformers_trainer"])
+def test_an_example_runs_in_two_processes_and_the_first_one_writes_the_run(name, folder, monkeypatch):
+    pytest.importorskip("accelerate")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, str(EXAMPLES / f"{name}.py")], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with only_run(folder) as run:
+        assert run.heartbeat().state is RunState.FINISHED
+        norms = run.read_layers("attention_norm")
+    assert norms.steps.tolist() == list(range(STEPS // 2 if name == "accelerate_loop" else STEPS))
+    assert not is_missing(norms.values).any()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of torch.compile itself

@@ -90,10 +90,11 @@ class WatchedTraining:
         hooked = optimizer if isinstance(optimizer, Optimizer) else None
         try:
             self.monitor = _watched(model, hooked, options)
-        except ArgumentError:
+        except (ArgumentError, AttributeError) as error:  # the latter of an optimizer without torch's tables of hooks
             if hooked is None:
                 raise
             hooked, self.monitor = None, _watched(model, None, options)
+            _log.warning("stabmon: %s. Steps are counted without the optimizer; its learning rate is missing.", error)
         self._counts = hooked is None
         path = self.monitor.path
         self.name = None if path is None else path.name

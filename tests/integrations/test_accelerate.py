@@ -11,7 +11,7 @@ from tests.integrations.language_model import LanguageModel, dataset, read
 
 accelerate = pytest.importorskip("accelerate")
 
-from stabmon.integrations.accelerate import watch  # noqa: E402 imports accelerate
+from stabmon.integrations.accelerate import tracker_of, watch  # noqa: E402 imports accelerate
 
 STEPS = 5
 
@@ -30,12 +30,11 @@ def train(tmp_path):
         model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(dataset(), batch_size=4))
         every, losses = list(loader), []  # a DataLoader takes a random number when it begins
         if watched:
-            settings = {"dir": tmp_path / "runs", "console": False}
-            accelerator.init_trackers(project, config={"lr": 0.01}, init_kwargs={"stabmon": settings})
-            accelerator.register_for_checkpointing(accelerator.get_tracker("stabmon"))
+            accelerator.init_trackers(project, config={"lr": 0.01})
+            accelerator.register_for_checkpointing(tracker_of(accelerator))
             if state is not None:
                 accelerator.load_state(state)
-            watch(accelerator, model, optimizer)
+            watch(accelerator, model, optimizer, dir=tmp_path / "runs", console=False)
         done = 0 if state is None else 2
         for tokens in every[done : batches * accumulate]:
             with accelerator.accumulate(model):
