@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from stabmon.conversion import additions, calls, structure
@@ -16,6 +15,7 @@ from stabmon.conversion.changes import put
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
 from stabmon.conversion.work import Work
+from stabmon.doors import scaled_dot_product as door
 from stabmon.kernels import sigmoid_attention
 
 NAME = "scaled_dot_product_attention"
@@ -61,8 +61,12 @@ def _sigmoid_class(kind: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of ``kind`` whose forward is that of ``kind`` with SDPA swapped."""
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with _SigmoidForSoftmax(self) as swapped:
-            output = kind.forward(self, *args, **kwargs)
+        before, door.conversion.answers = door.conversion.answers, True
+        try:
+            with _SigmoidForSoftmax(self) as swapped:
+                output = kind.forward(self, *args, **kwargs)
+        finally:
+            door.conversion.answers = before
         if not torch.compiler.is_compiling() and not swapped.calls:
             _warn_of_no_call(kind.__name__)
         return output
@@ -84,7 +88,7 @@ class _SigmoidForSoftmax(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call ``func``, or sigmoid attention in its place."""
-        if func is functional.scaled_dot_product_attention:
+        if func is door.original:
             self.calls += 1
             return _attend(self.module, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

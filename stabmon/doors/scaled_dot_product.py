@@ -11,13 +11,25 @@ from torch import Tensor
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
-_original = torch._C._nn.scaled_dot_product_attention
+original = torch._C._nn.scaled_dot_product_attention
 NAME = "torch.nn.functional.scaled_dot_product_attention"
+
+
+class _Conversion:
+    """Whether calls are answered by sigmoid attention, which shows itself: ``stabmon.conversion`` says so.
+
+    A plain attribute, so that torch.compile reads it as a guarded constant.
+    """
+
+    answers: bool = False
+
+
+conversion = _Conversion()
 
 
 def functions() -> Iterable[Callable[..., Any]]:
     """Return the functions that are wrapped."""
-    return (_original,)
+    return (original,)
 
 
 def wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -27,7 +39,7 @@ def wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
         output = function(*args, **kwargs)
         observer = observe.current()
-        if observer is not None:
+        if observer is not None and not conversion.answers:
             observer.show(_call, output, *args, **kwargs)
         return output
 

@@ -1,7 +1,9 @@
 import copy
 import logging
 import math
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -179,6 +181,39 @@ def test_the_length_is_read_from_the_models_configuration() -> None:
     model.config = SimpleNamespace(block_size=16)  # nanoGPT's name
     report = stabmon.convert(model)
     assert report.converted[0].bias == "-2.77"
+
+
+def test_a_converted_module_is_seen_as_sigmoid_attention_alone(tmp_path: Path) -> None:
+    class Residual(nn.Module):
+        num_heads = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).view(2, 16, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return x + self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def trained(watched: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model, x = nn.Sequential(Residual(), Residual()), torch.randn(2, 16, 32)
+        stabmon.convert(model, max_length=16, bias="learnable")
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        run = stabmon.watch(model, optimizer, dir=tmp_path, console=False) if watched else nullcontext()
+        with run:
+            for _ in range(2):
+                model(x).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        return list(model.parameters())
+
+    model = nn.Sequential(Residual(), Residual())
+    stabmon.convert(model, max_length=32)
+    found = stabmon.preflight(model, torch.randn(2, 16, 32))
+    assert [(one.kind, one.bias) for one in found.map.attentions] == [("functional", -math.log(32))] * 2
+    assert all(torch.equal(a, b) for a, b in zip(trained(True), trained(False), strict=True))
 
 
 def test_additions_learn_and_the_class_is_put_back() -> None:
