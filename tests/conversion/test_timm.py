@@ -1,11 +1,6 @@
-"""Skipped without timm, which the extra ``test`` leaves out: its torchvision wants a CUDA build of torch.
-
-``.ci/run`` names a folder that holds both in STABMON_TIMM.
-"""
+"""Skipped without timm; see ``tests/with_timm.py``."""
 
 import math
-import os
-import sys
 from typing import Any
 
 import pytest
@@ -13,12 +8,9 @@ import torch
 from torch import nn
 
 import stabmon
+import tests.with_timm  # noqa: F401 finds timm
 from stabmon.errors import ModelError
 
-if "STABMON_TIMM" in os.environ:
-    sys.path.append(os.environ["STABMON_TIMM"])
-    for name in ("nms", "qnms"):  # torchvision declares these by a library that only loads beside a CUDA build of torch
-        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 timm = pytest.importorskip("timm")
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
