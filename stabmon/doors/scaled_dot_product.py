@@ -16,7 +16,7 @@ NAME = "torch.nn.functional.scaled_dot_product_attention"
 
 
 class _Conversion:
-    """Whether calls are answered by sigmoid attention, which shows itself: ``stabmon.conversion`` says so.
+    """Flag that calls are answered by sigmoid attention, which shows itself; ``stabmon.conversion`` sets it.
 
     A plain attribute, so that torch.compile reads it as a guarded constant.
     """
