@@ -48,7 +48,8 @@ class Observer(Protocol):
 
 
 class _Slot:
-    observer: Observer | None = None
+    def __init__(self) -> None:
+        self.observer: Observer | None = None  # of the instance from the start: a graph is guarded by its attributes
 
 
 _slot = _Slot()

@@ -12,6 +12,7 @@ from stabmon.discover.points import Point
 from stabmon.hooks.forward import CallObserver, EnterHook, LeaveHook, MultiheadHook, Unseen
 from stabmon.hooks.gradients import GradientNorms
 from stabmon.hooks.hook import PassHook, Turn
+from stabmon.hooks.keys import rekeyed
 from stabmon.hooks.recording import Recording
 from stabmon.hooks.streams import GainHook, OutputHook, StreamHook
 from stabmon.names import own_name
@@ -49,7 +50,7 @@ def attach(recording: Recording, sites: Sequence[Site], observer: type[CallObser
     counted = [turn for turn in turns if turn is not None]
     if counted:
         roots = {id(site.root): site.root for site in sites}
-        handles += [root.register_forward_pre_hook(PassHook(recording, counted)) for root in roots.values()]
+        handles += [rekeyed(root.register_forward_pre_hook(PassHook(recording, counted))) for root in roots.values()]
     return handles
 
 
@@ -76,12 +77,12 @@ def _on_attention(recording: Recording, pairs: list[_Pair], observer: type[CallO
     if isinstance(module, nn.MultiheadAttention):
         observer, hook = Unseen, MultiheadHook(recording, name, slots)
         turns.append(hook.turn)
-        handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        handles.append(rekeyed(module.register_forward_hook(hook, with_kwargs=True)))
     around = [site.surroundings for site, _ in pairs]
     seen = observer(recording, name, slots, [one.branch is None and one.branch_is_output for one in around])
     handles += [
-        module.register_forward_pre_hook(EnterHook(seen)),
-        module.register_forward_hook(LeaveHook(seen), always_call=True),
+        rekeyed(module.register_forward_pre_hook(EnterHook(seen))),
+        rekeyed(module.register_forward_hook(LeaveHook(seen), always_call=True)),
     ]
     return _Hooked(handles, [*turns, seen.turn])
 
@@ -89,30 +90,30 @@ def _on_attention(recording: Recording, pairs: list[_Pair], observer: type[CallO
 def _on_surroundings(recording: Recording, site: Site, slots: Slots) -> _Hooked:
     around, layer = site.surroundings, site.attention.layer
     hooked = [
-        _on_point(recording, f"{layer} ({what})", point, slots[raw])
+        _on_point(recording, f"{layer} ({what})", point, slots, raw)
         for what, point, raw in (("stream", around.stream, "stream_in"), ("branch", around.branch, "branch"))
         if point is not None
     ]
     handles, turns = [handle for handle, _ in hooked], [turn for _, turn in hooked]
     if around.gain is not None:
-        gain = GainHook(recording, f"{layer} (LayerScale)", around.gain, slots["layer_scale"])
-        handles.append(site.module.register_forward_hook(gain))
+        gain = GainHook(recording, f"{layer} (LayerScale)", around.gain, slots)
+        handles.append(rekeyed(site.module.register_forward_hook(gain)))
     return _Hooked(handles, turns)
 
 
-def _on_point(recording: Recording, name: str, point: Point, at: slice) -> tuple[Handle, Turn | None]:
+def _on_point(recording: Recording, name: str, point: Point, slots: Slots, raw: str) -> tuple[Handle, Turn | None]:
     turn = Turn() if point.calls > 1 else None
-    hook = StreamHook(recording, name, at, point, turn)
+    hook = StreamHook(recording, name, slots, raw, point, turn)
     if point.side == "input":
-        return point.module.register_forward_pre_hook(hook, with_kwargs=True), turn
-    return point.module.register_forward_hook(hook, with_kwargs=True), turn
+        return rekeyed(point.module.register_forward_pre_hook(hook, with_kwargs=True)), turn
+    return rekeyed(point.module.register_forward_hook(hook, with_kwargs=True)), turn
 
 
 def _on_blocks(recording: Recording, pairs: Sequence[_Pair]) -> list[Handle]:
     """Put a hook on the output of each block that an attention's stream runs through."""
     blocks = {site.attention.block: (site.surroundings, slots) for site, slots in pairs}
     return [
-        around.block.register_forward_hook(OutputHook(recording, f"{name or 'model'} (output)", slots["stream_out"]))
+        rekeyed(around.block.register_forward_hook(OutputHook(recording, f"{name or 'model'} (output)", slots)))
         for name, (around, slots) in blocks.items()
         if around.block is not None and around.stream is not None
     ]

@@ -66,7 +66,7 @@ class CallObserver(Hook):
         detached = problem._replace(query=problem.query.detach(), key=problem.key.detach())
         output = call.output.detach()
         if self.branches[index]:
-            self.recording.writer.power(slots["branch"], output)
+            self.recording.writer.power(slots, "branch", output)
         self.measure(slots, call._replace(problem=detached, output=output))
 
     def measure(self, slots: Slots, call: observe.Call) -> None:

@@ -30,6 +30,7 @@ class Recording:
     offset: where in its stratum each sampled row lies.
     seconds: time that guarded code took on the training thread.
     traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
+    graphed: whether a graph writes, of torch.compile or of CUDA.
     """
 
     def __init__(self, plan: Plan, device: torch.device, rows: int, failures: Failures | None = None) -> None:
@@ -39,14 +40,14 @@ class Recording:
         self.begun = False
         self.offset = 0.5
         self.seconds = 0.0
-        self.traced = False
+        self.traced = self.graphed = False
         self.failures = Failures() if failures is None else failures
 
     def _lay(self, plan: Plan, device: torch.device) -> None:
         self.plan = plan
         self.initial = torch.tensor(plan.initial, device=device)
         self.buffer = self.initial.clone()
-        self._deferred, self._direct = DeferredWriter(plan, self.buffer), DirectWriter(self.buffer)
+        self._deferred, self._direct = DeferredWriter(plan, self.buffer), DirectWriter(plan, self.buffer)
 
     def lay_anew(self, plan: Plan, device: torch.device) -> None:
         """Replace the plan and the buffer; numbers of the open step that both plans have are kept.
@@ -63,14 +64,17 @@ class Recording:
 
     @property
     def writer(self) -> Writer:
-        """The way into the buffer: at once where a graph is traced or captured, else deferred."""
+        """The way into the buffer: through cells where a graph is traced or captured, else deferred."""
         if torch.compiler.is_compiling() or (self.buffer.is_cuda and torch.cuda.is_current_stream_capturing()):
+            self.graphed = True
             return self._direct
         return self._deferred
 
     def flush(self) -> None:
         """Bring what is deferred to the buffer: the open step is over."""
         self._deferred.flush()
+        if self.graphed:
+            self._direct.flush()
 
     def counts(self, module: nn.Module) -> bool:
         """Return whether this pass through ``module`` is to be recorded.

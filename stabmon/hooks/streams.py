@@ -7,14 +7,17 @@ from torch import Tensor, nn
 from stabmon.discover.points import Point
 from stabmon.hooks.hook import Hook, Turn
 from stabmon.hooks.recording import Recording
+from stabmon.stats import Slots
 
 
 class StreamHook(Hook):
-    """Adds the power of the tensor at ``point``; a module called several times in a pass has a ``turn``."""
+    """Adds the power of the tensor at ``point`` to ``raw``; a module called several times in a pass has a ``turn``."""
 
-    def __init__(self, recording: Recording, name: str, at: slice, point: Point, turn: Turn | None = None) -> None:
+    def __init__(
+        self, recording: Recording, name: str, slots: Slots, raw: str, point: Point, turn: Turn | None = None
+    ) -> None:
         super().__init__(recording, name)
-        self.at, self.point, self.turn = at, point, turn
+        self.slots, self.raw, self.point, self.turn = slots, raw, point, turn
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> None:
         """Run as a forward pre-hook (inputs are read) or as a forward hook (the output is)."""
@@ -29,15 +32,15 @@ class StreamHook(Hook):
     def add(self, x: Tensor | None) -> None:
         """Add ``x``; a call that has no tensor there leaves its slots uncounted."""
         if x is not None:
-            self.recording.writer.power(self.at, x.detach())
+            self.recording.writer.power(self.slots, self.raw, x.detach())
 
 
 class OutputHook(Hook):
     """The forward hook of a residual block: adds the power of its first output."""
 
-    def __init__(self, recording: Recording, name: str, at: slice) -> None:
+    def __init__(self, recording: Recording, name: str, slots: Slots) -> None:
         super().__init__(recording, name)
-        self.at = at
+        self.slots = slots
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Add this pass, if it counts."""
@@ -47,20 +50,20 @@ class OutputHook(Hook):
     def add(self, x: Tensor | None) -> None:
         """Add ``x``, where there is one."""
         if x is not None:
-            self.recording.writer.power(self.at, x.detach())
+            self.recording.writer.power(self.slots, "stream_out", x.detach())
 
 
 class GainHook(Hook):
     """The forward hook of an attention with a LayerScale on its branch: sets the mean absolute gain."""
 
-    def __init__(self, recording: Recording, name: str, gain: Tensor, at: slice) -> None:
+    def __init__(self, recording: Recording, name: str, gain: Tensor, slots: Slots) -> None:
         super().__init__(recording, name)
-        self.gain, self.at = gain, at
+        self.gain, self.slots = gain, slots
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Set it, if this pass counts."""
         if self.enabled and self.recording.counts(module):
-            self.recording.guard(self, self.recording.writer.gain, self.at, self.gain)
+            self.recording.guard(self, self.recording.writer.gain, self.slots, self.gain)
 
 
 def first_tensor(value: Any) -> Tensor | None:

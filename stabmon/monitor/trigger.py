@@ -64,7 +64,7 @@ class Trigger:
         self.disarm()
         reached = set(module.modules())
         self._waiting = [] if self._model in reached else [part for part in self._waiting if part not in reached]
-        before = set(module._forward_pre_hooks)
+        before = dict(module._forward_pre_hooks)
         self._fire(_unwrapped(module, self._model), args, kwargs)
         _run_new_hooks(module, before, args, kwargs)
         self.arm()
@@ -131,10 +131,12 @@ def _not_yet(module: nn.Module) -> str | None:
     return None
 
 
-def _run_new_hooks(module: nn.Module, before: set[int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _run_new_hooks(
+    module: nn.Module, before: Mapping[int, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
     """Run the pre-hooks that ``module`` got while it is being called: torch has listed those of this call already."""
     for key, hook in tuple(module._forward_pre_hooks.items()):
-        if key not in before:
+        if before.get(key) is not hook:
             hook(module, args, kwargs) if key in module._forward_pre_hooks_with_kwargs else hook(module, args)
 
 

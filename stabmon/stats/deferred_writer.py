@@ -77,8 +77,9 @@ class DeferredWriter:
         self._counts = self._start.copy()
         self._counted: tuple[bytes, Tensor] = (b"", buffer[:0])
 
-    def power(self, at: slice, x: Tensor) -> None:
-        """Note the sum of squares of ``x`` and its number of elements for the pair ``at``."""
+    def power(self, slots: Slots, name: str, x: Tensor) -> None:
+        """Note the sum of squares of ``x`` and its number of elements for the pair ``name``."""
+        at = slots[name]
         self._take(at.start)
         self._counts[at.start + 1] += x.numel()
         norm, last = self._norm(at.start), self._stream
@@ -91,14 +92,14 @@ class DeferredWriter:
             norm.copy_(torch.linalg.vector_norm(x, dtype=wide(x)))
         self._stream = (weakref.ref(x), version, at.start)
 
-    def gain(self, at: slice, gain: Tensor) -> None:
+    def gain(self, slots: Slots, gain: Tensor) -> None:
         """Set the mean absolute value of a LayerScale's ``gain``."""
-        set_gain(self.buffer, at, gain)
+        set_gain(self.buffer[slots["layer_scale"]], gain)
 
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         """Note one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
         self._take(slots["statistics"].start)
-        set_bias(self.buffer, slots, call.problem.any_bias)
+        set_bias(self.buffer[slots["bias"]], call.problem.any_bias)
         if call.aux is not None:
             query, key = spread(call.problem.query, request), spread(call.problem.key, request)
             self._statistics(slots, call.aux.statistics, query, key)

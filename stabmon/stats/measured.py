@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from stabmon.kernels import AuxRequest
-from stabmon.stats.slots import Slots
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -44,15 +43,14 @@ def with_squares(squares: Tensor, rest: Tensor) -> Tensor:
     return torch.cat(sums, dim=-1)[None]
 
 
-def set_bias(buffer: Tensor, slots: Slots, bias: Tensor | float) -> None:
-    """Set the bias of each head; of a bias for each sequence, [B, 1], the mean."""
-    element = buffer[slots["bias"]]
+def set_bias(element: Tensor, bias: Tensor | float) -> None:
+    """Set the bias of each head, ``element`` [heads]; of a bias for each sequence, [B, 1], the mean."""
     if isinstance(bias, Tensor):
         element.copy_(bias.detach() if bias.dim() == 1 else bias.detach().mean())
     else:
         element.fill_(bias)
 
 
-def set_gain(buffer: Tensor, at: slice, gain: Tensor) -> None:
-    """Set the mean absolute value of a LayerScale's ``gain``."""
-    buffer[at.start].copy_(gain.detach().abs().mean())
+def set_gain(element: Tensor, gain: Tensor) -> None:
+    """Set ``element`` [1] to the mean absolute value of a LayerScale's ``gain``."""
+    element.copy_(gain.detach().abs().mean())

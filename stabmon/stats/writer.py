@@ -12,10 +12,10 @@ from stabmon.stats.slots import Slots
 class Writer(Protocol):
     """Takes the measures of a pass."""
 
-    def power(self, at: slice, x: Tensor) -> None:
-        """Add the sum of squares of ``x`` and its number of elements to the pair ``at``."""
+    def power(self, slots: Slots, name: str, x: Tensor) -> None:
+        """Add the sum of squares of ``x`` and its number of elements to the pair ``name``."""
 
-    def gain(self, at: slice, gain: Tensor) -> None:
+    def gain(self, slots: Slots, gain: Tensor) -> None:
         """Set the mean absolute value of a LayerScale's ``gain``."""
 
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:

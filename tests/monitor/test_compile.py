@@ -1,8 +1,14 @@
 """torch.compile: one graph, no break, the same numbers, when attached first; a clear refusal when attached after."""
 
+import copy
+import subprocess
+import sys
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
@@ -76,6 +82,88 @@ def test_checkpointing_inside_a_compiled_model_is_counted_once(tiny, quiet, kept
     assert counter.frame_count == 1
     for step, row in rows.items():
         np.testing.assert_allclose(row, expected[step], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at it
+def test_blocks_compiled_one_by_one_share_their_graph_as_without_the_monitor(tiny, quiet, kept, loss):
+    def deep():
+        model = tiny()
+        model.dropout.p = 0.0
+        model.layers = nn.ModuleList(copy.deepcopy(model.layers[0]) for _ in range(12))
+        return model
+
+    schedule = Schedule(rows=1000)
+    plain = deep()
+    expected, _ = _train(plain, plain, loss, quiet, kept, schedule, steps=2)
+    kept.rows.clear()
+    graphs = []
+    for watched in (False, True):
+        torch.compiler.reset()
+        model, counter = deep(), CompileCounterWithBackend("eager")
+        with watch(model, schedule=schedule, **quiet) if watched else nullcontext() as monitor:
+            for block in model.layers:
+                block.compile(backend=counter, fullgraph=True)
+            for step in range(2):
+                loss(model, step).backward()
+                model.zero_grad()
+                if monitor:
+                    monitor.step()
+            assert not (monitor and monitor.failures)
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[1]
+    for step, row in expected.items():
+        np.testing.assert_allclose(kept.rows[step], row, rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_that_come_back_after_a_pause_need_no_other_graph(tiny, quiet, loss):
+    model = tiny()
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with watch(model, **quiet) as monitor:
+        loss(compiled, 0).backward()
+        monitor.step()
+        graphs = counter.frame_count
+        with monitor.paused():
+            pass
+        loss(compiled, 1).backward()
+        monitor.step()
+    assert counter.frame_count == graphs == 1
+
+
+FRESH = """
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from stabmon import watch
+from stabmon.nn import Block, SigmoidAttention
+
+model = torch.nn.Sequential(Block(16, SigmoidAttention(16, 2, max_length=8)))
+counter = CompileCounterWithBackend("eager")
+compiled = torch.compile(model, backend=counter)
+with watch(model, dir=None, console=False) as monitor:
+    for _ in range(3):
+        compiled(torch.randn(2, 8, 16)).sum().backward()
+        monitor.step()
+print(counter.frame_count)
+"""
+
+
+def test_a_fresh_process_compiles_a_watched_model_once():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FRESH], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["1"]
+
+
+def test_lengths_that_vary_share_a_graph_and_are_counted_as_they_are(tiny, quiet, kept):
+    model = tiny(max_length=64)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, dynamic=True)
+    with watch(model, schedule=Schedule(rows=1), **quiet) as monitor:
+        for length in (24, 32, 40):
+            tokens = torch.randint(32, (3, length))
+            compiled(tokens).sum().backward()
+            monitor.step()
+        assert not monitor.failures
+    assert counter.frame_count == 1
+    assert [kept.of("keys", step=step).tolist() for step in range(3)] == [[24, 24], [32, 32], [40, 40]]
 
 
 @pytest.mark.parametrize("compiled_in_place", [False, True])

@@ -55,8 +55,7 @@ def _by(writer_of, change):
         buffer = torch.tensor(plan.initial)
         writer = writer_of(plan, buffer)
         writer.call(plan.slots[0], change(call), slice(None), REQUEST)
-        if isinstance(writer, DeferredWriter):
-            writer.flush()
+        writer.flush()
         return plan, buffer
 
     return path
@@ -69,7 +68,9 @@ def _multihead_attention(call):
     inputs = tuple(part.transpose(1, 2).flatten(2) for part in call.problem[:3])
     plan = _plan("softmax")
     buffer = torch.tensor(plan.initial)
-    add_multihead(DirectWriter(buffer), plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
+    writer = DirectWriter(plan, buffer)
+    add_multihead(writer, plan.slots[0], module, inputs, {}, lambda batch: REQUEST)
+    writer.flush()
     return plan, buffer
 
 
@@ -87,7 +88,7 @@ def _deferred(plan, buffer):
 
 
 def _direct(plan, buffer):
-    return DirectWriter(buffer)
+    return DirectWriter(plan, buffer)
 
 
 PATHS = {

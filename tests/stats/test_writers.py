@@ -44,10 +44,10 @@ def _call(seed, heads, key_heads, *, length=7, dtype=torch.float32, bias=None, c
 def _rows(plan, feed):
     """Return the row that ``feed`` makes by each way into the buffer."""
     buffers = [torch.tensor(plan.initial) for _ in range(2)]
-    writer = DeferredWriter(plan, buffers[0])
-    feed(writer)
-    writer.flush()
-    feed(DirectWriter(buffers[1]))
+    for kind, buffer in zip((DeferredWriter, DirectWriter), buffers, strict=True):
+        writer = kind(plan, buffer)
+        feed(writer)
+        writer.flush()
     return [finalise(buffer.numpy(), plan) for buffer in buffers]
 
 
@@ -96,10 +96,10 @@ def test_a_module_that_is_called_again_adds_to_its_numbers():
     def feed(writer):
         for call in (first, second):
             for slots in plan.slots:
-                writer.power(slots["stream_in"], x)
+                writer.power(slots, "stream_in", x)
                 writer.call(slots, call, ALL, EVERY_ROW)
-                writer.power(slots["branch"], x * 2)
-                writer.power(slots["stream_out"], x + 1)
+                writer.power(slots, "branch", x * 2)
+                writer.power(slots, "stream_out", x + 1)
 
     deferred, direct = _rows(plan, feed)
     _same(deferred, direct)
@@ -115,9 +115,9 @@ def test_a_tensor_that_was_changed_in_place_is_measured_again():
 
     def feed(writer):
         x.fill_(1)
-        writer.power(plan.slots[0]["stream_in"], x)
+        writer.power(plan.slots[0], "stream_in", x)
         x.mul_(3)
-        writer.power(plan.slots[0]["stream_out"], x)
+        writer.power(plan.slots[0], "stream_out", x)
 
     for row in _rows(plan, feed):
         assert row[plan.columns["block_growth"]] == 3
@@ -140,14 +140,15 @@ def test_numbers_that_are_not_finite_stay_with_their_layer(bad):
         assert np.isfinite(row[plan.columns["attention_norm"]][:3]).all()
 
 
-def test_a_flushed_step_leaves_nothing_for_the_next():
+@pytest.mark.parametrize("kind", [DeferredWriter, DirectWriter])
+def test_a_flushed_step_leaves_nothing_for_the_next(kind):
     plan = _plan(2)
     buffer = torch.tensor(plan.initial)
-    writer = DeferredWriter(plan, buffer)
+    writer = kind(plan, buffer)
     rows = []
     for _ in range(2):
         writer.call(plan.slots[0], _call(0, 2, 2), ALL, EVERY_ROW)
-        writer.power(plan.slots[0]["branch"], torch.ones(4))
+        writer.power(plan.slots[0], "branch", torch.ones(4))
         writer.flush()
         rows.append(finalise(buffer.numpy(), plan))
         buffer.copy_(torch.tensor(plan.initial))
