@@ -1,4 +1,4 @@
-"""What a terminal shows as HTML for a notebook: self-contained, escaped, in the notebook's own colours."""
+"""HTML for notebooks of what rich prints: self-contained, escaped, in the notebook's own colours."""
 
 import itertools
 from collections.abc import Iterator
