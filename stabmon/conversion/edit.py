@@ -15,10 +15,19 @@ from stabmon.conversion import additions, structure
 from stabmon.conversion.changes import put
 from stabmon.errors import ModelError
 
+_NORMS = ("q_norm", "k_norm", "query_norm", "key_norm", "q_layernorm", "k_layernorm", "norm_q", "norm_k")
+"""Names that libraries give to norms of queries and keys."""
+
 
 def is_editable(module: nn.Module) -> bool:
     """Return whether ``module`` is an attention that the functions of this file change."""
     return hasattr(module, additions.BIAS) or _is_of_transformers(module)
+
+
+def has_qk_norm(module: nn.Module) -> bool:
+    """Return whether an attention norms queries and keys, by an addition of stabmon's or by norms of its own."""
+    norms = (getattr(module, name, None) for name in (additions.QUERY_NORM, *_NORMS))
+    return any(isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity) for norm in norms)
 
 
 def present_bias(module: nn.Module) -> float:
@@ -69,7 +78,7 @@ def add_qk_norm(model: nn.Module, path: str, gain: float = 1.0, undo: ExitStack 
         ModelError: it has them, or the head dim is unknown.
     """
     module = model.get_submodule(path)
-    if hasattr(module, additions.QUERY_NORM):
+    if has_qk_norm(module):
         raise ModelError("its queries and keys are normed already")
     undo = ExitStack() if undo is None else undo
     if _is_of_transformers(module):
@@ -94,6 +103,8 @@ def add_layer_scale(model: nn.Module, path: str, gain: float, undo: ExitStack | 
         _write(model, path, {"layer_scale": gain}, undo)
     else:
         additions.add_layer_scale(module, structure.projection(model, path), gain, undo)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # what is compiled already would not run the hook that scales
 
 
 def _is_of_transformers(module: nn.Module) -> bool:

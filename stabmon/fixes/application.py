@@ -57,8 +57,7 @@ def apply(parts: Sequence[Change], code: str, model: nn.Module) -> Applied:
 
 def _each(part: Change, model: nn.Module) -> list[Change]:
     """Return ``part`` for each attention that it is meant for."""
-    found = {name: module for name, module in _modules(model).items() if isinstance(module, SelfAttention)}
-    names = registry.find(part.kind).modules(part, found)
+    names = registry.find(part.kind).modules(part, _attentions(_modules(model)))
     return [part.model_copy(update={"module": name}) for name in names]
 
 
@@ -100,6 +99,11 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
     return {own_name(name): module for name, module in model.named_modules()}
 
 
+def _attentions(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return those of ``modules`` that a fix can change."""
+    return {name: one for name, one in modules.items() if isinstance(one, SelfAttention) or edit.is_editable(one)}
+
+
 def _announce(applied: Applied) -> None:
     if applied.parameters:
         _log.warning(
@@ -113,7 +117,7 @@ def _announce(applied: Applied) -> None:
 def _find(change: Change, modules: Mapping[str, nn.Module]) -> nn.Module:
     if change.module in modules:
         return modules[change.module]
-    attentions = [name for name, module in modules.items() if isinstance(module, SelfAttention)]
+    attentions = list(_attentions(modules))
     near = difflib.get_close_matches(change.module, attentions or list(modules), n=1, cutoff=0.0)
     known = ", ".join(sorted(attentions, key=natural_key)) or "none"
     raise FixError(

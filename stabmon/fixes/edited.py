@@ -23,7 +23,7 @@ def apply(change: Change, model: nn.Module, attention: nn.Module, undo: ExitStac
     try:
         changed = _CHANGES[change.kind](change, model, path, undo)
     except ModelError as reason:
-        raise FixError(f"{change.module} stays as it is: {reason}") from reason
+        raise FixError(f"{change.module} stays as it is: {reason}. Write in your model:\n{change.code}") from reason
     new = [name for name in additions.names(attention) if name not in there]
     names = [name for name, _ in attention.named_parameters() if name.partition(".")[0] in new]
     return Applied(module=change.module, changed=changed, parameters=tuple(join(change.module, name) for name in names))

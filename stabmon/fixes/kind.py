@@ -12,8 +12,9 @@ from stabmon.formatting import words
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from stabmon.fixes.target import Target
-    from stabmon.nn.self_attention import SelfAttention
 
 
 class Choice(NamedTuple):
@@ -124,8 +125,8 @@ class FixKind(ABC):
         """
         raise FixError(f"the {self.title} is decided inside step, where stabmon cannot change it:\n{change.diff}")
 
-    def modules(self, change: Change, attentions: Mapping[str, "SelfAttention"]) -> list[str]:
-        """Return the paths of the modules to change, of a model with stabmon's own ``attentions``."""
+    def modules(self, change: Change, attentions: Mapping[str, "nn.Module"]) -> list[str]:
+        """Return the paths of the modules to change, of a model with these ``attentions`` that stabmon changes."""
         return [change.module]
 
     def apply(self, change: Change, target: "Target") -> Applied:

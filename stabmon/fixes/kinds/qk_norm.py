@@ -16,8 +16,9 @@ from stabmon.formatting import number
 from stabmon.records import Attention
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from stabmon.fixes.target import Target
-    from stabmon.nn.self_attention import SelfAttention
 
 WIDE = 2.0
 """Standard deviation of the logits that a QK norm keeps at most: wider ones are what it is to narrow."""
@@ -81,10 +82,12 @@ class QkNorm(AttentionKind):
         """Return the bound on the logits, or their spread.
 
         Normed queries and keys of gain g bound a logit by g²√head_dim, and give directions at random a spread of g².
-        None where the gain is the one that keeps the spread: it only holds it there.
+        None where the gain is the one that keeps the spread: it only holds it there. In a module that is not stabmon's
+        the gain is 1 where the fix names none.
         """
         std, largest = known.get("logit_std"), known.get("logit_max")
-        power = change.value**2 if change.value is not None else min(std or 1.0, WIDE)
+        kept = min(std or 1.0, WIDE) if attention is None or self.is_ours(attention) else 1.0
+        power = kept if change.value is None else change.value**2
         if attention is not None and largest is not None and largest > power * math.sqrt(attention.head_dim):
             return Effect(metric="logit_max", before=largest, after=power * math.sqrt(attention.head_dim))
         return None if std is None or std == power else Effect(metric="logit_std", before=std, after=power)
@@ -102,14 +105,13 @@ class QkNorm(AttentionKind):
         """Return a gain of 1."""
         return Choice(value=1.0 if asked is None else asked)
 
-    def modules(self, change: Change, attentions: Mapping[str, "SelfAttention"]) -> list[str]:
+    def modules(self, change: Change, attentions: Mapping[str, "nn.Module"]) -> list[str]:
         """Return the module; without one every attention that has no norm yet, or all where each has one."""
-        from torch import nn
+        from stabmon.conversion.edit import has_qk_norm
 
         if change.module or not attentions:
             return [change.module]
-        without = [name for name, one in attentions.items() if isinstance(one.key_norm, nn.Identity)]
-        return without or list(attentions)
+        return [name for name, one in attentions.items() if not has_qk_norm(one)] or list(attentions)
 
     def apply(self, change: Change, target: "Target") -> Applied:
         """Put both norms in, with the gain that keeps the size of the present logits where the fix names none."""

@@ -15,6 +15,7 @@ from stabmon.conversion import additions, structure
 from stabmon.conversion.changes import put
 from stabmon.errors import ModelError
 from stabmon.integrations.transformers.options import FIELDS, NAME, asked_of
+from stabmon.names import own_name
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ def equip(model: PreTrainedModel, undo: ExitStack) -> None:
 
 
 def own_path(model: PreTrainedModel, name: str) -> str:
-    """Return the path of a module of ``model`` in the base model, which a model with another head shares."""
-    return name.removeprefix(f"{model.base_model_prefix}.")
+    """Return the path of a module of ``model``, without wrappers, in the base model, which other heads share."""
+    return own_name(name).removeprefix(f"{model.base_model_prefix}.")
 
 
 def takes_functions(model: PreTrainedModel) -> bool:
