@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from .auxiliary import STATISTICS, AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
 from .options import DECLARED, Options, Packed, check
-from .problem import Chosen, Problem
+from .problem import PLAIN, Chosen, Problem
 
 
 def attend(
@@ -23,12 +24,15 @@ def attend(
     Calls of one signature are checked, and given to a backend, once.
     """
     query, key, value = _autocast(query, key, value)
-    try:
-        signed = _signature(query, key, value, options, packed)
-    except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
-        validation.check_layouts({"query": query, "key": key, "value": value, **options})
-        raise
-    chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
+    if torch.compiler.is_compiling():
+        chosen = _choose(query, key, value, options, packed)
+    else:
+        try:
+            signed = _signature(query, key, value, options, packed)
+        except RuntimeError:  # nested and compressed sparse tensors have no sizes or strides to ask for
+            validation.check_layouts({"query": query, "key": key, "value": value, **options})
+            raise
+        chosen = memoize(signed, lambda: _choose(query, key, value, options, packed))
     validation.check_request(return_aux)
     problem = _problem(query, key, value, _bias(query, key, options, packed), options, packed)
     if softmax_twin.active():
@@ -46,19 +50,16 @@ def _signature(query: Tensor, key: Tensor, value: Tensor, options: Options, pack
 
     The types of numbers are there because True equals 1 and may be refused.
     """
-    given = [_signed(x) if name in _CONSTANT else _typed(x) for name, x in options.items()]
-    return "decision", signature(query), signature(key), signature(value), *given, packed.query_starts is None
+    kinds, constants = tuple(map(type, options.values())), _CONSTANT(options)
+    tensors: tuple[Hashable, ...] = ()
+    if not PLAIN.issuperset(kinds):
+        tensors = tuple([signature(x) for x in options.values() if isinstance(x, Tensor)])
+        constants = tuple([None if isinstance(x, Tensor) else x for x in constants])
+    given = signature(query), signature(key), signature(value)
+    return "decision", given, kinds, constants, tensors, packed.query_starts is None
 
 
-_CONSTANT = frozenset(name for name, option in DECLARED.items() if option.constant)
-
-
-def _signed(given: object) -> Hashable:
-    return signature(given) if isinstance(given, Tensor) else (type(given), given)
-
-
-def _typed(given: object) -> Hashable:
-    return signature(given) if isinstance(given, Tensor) else (type(given),)
+_CONSTANT = itemgetter(*(name for name, option in DECLARED.items() if option.constant))
 
 
 def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, packed: Packed) -> Chosen:
@@ -86,20 +87,43 @@ def _problem(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float, options: Options, packed: Packed
 ) -> Problem:
     """Return the call with every default filled in; an option that needs none goes into the field of its name."""
-    fields: dict[str, Any] = {name: options[name] for name in _FIELDS}  # type: ignore[literal-required]
-    slopes = options["alibi_slopes"]
-    fields |= {
+    slopes, (window, ahead) = options["alibi_slopes"], _window(options)
+    fields: dict[str, Any] = {
+        **options,
         "bias": bias if isinstance(bias, Tensor) else None,
         "bias_value": 0.0 if isinstance(bias, Tensor) else bias,
         "alibi_slopes": None if slopes is None else slopes.detach().to(_working_type(query)).contiguous(),
         "scale": 1.0 / math.sqrt(query.size(3)) if options["scale"] is None else options["scale"],
         "deterministic": _is_deterministic(options),
         "attn_mask": _mask(query, key, options),
+        "window": window,
+        "ahead": ahead,
+        "query_starts": packed.query_starts,
+        "key_starts": packed.key_starts,
+        "max_q": packed.max_q,
+        "max_k": packed.max_k,
     }
-    return Problem(query, key, value, **fields, **packed._asdict())
+    for name in _NO_FIELDS:
+        del fields[name]
+    return Problem(query, key, value, **fields)
 
 
-_FIELDS = tuple(name for name in DECLARED if name in Problem._fields)
+_NO_FIELDS = tuple(name for name in DECLARED if name not in Problem._fields)
+
+
+def _window(options: Options) -> tuple[int | None, int | None]:
+    """Return the window and how far it reaches ahead, None where that is as far as behind, or the call is causal."""
+    given = options["window"]
+    if given is None or not isinstance(given, (tuple, list)):
+        return given, None
+    left, right = (ALL if side < 0 else int(side) + 1 for side in given)
+    if options["is_causal"] or left == right:
+        return (None, None) if left == ALL else (left, None)
+    return left, right
+
+
+ALL = 2**31 - 1
+"""A window's side that holds every key."""
 
 
 def _mask(query: Tensor, key: Tensor, options: Options) -> Tensor | None:
@@ -127,8 +151,10 @@ def _bias(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tenso
     if options["bias"] is not None:
         return options["bias"]
     most = packed.max_k or key.size(2)
-    if options["window"] is not None:
-        most = torch.sym_min(most, options["window"] if options["is_causal"] else 2 * options["window"] - 1)  # type: ignore[no-untyped-call]
+    window, ahead = _window(options)
+    if window is not None:
+        held = window if options["is_causal"] else window + (window if ahead is None else ahead) - 1
+        most = torch.sym_min(most, held)  # type: ignore[no-untyped-call]
     keys = _most_keys(query, key, options, packed)
     return _level(query, most) if keys is None else -keys.clamp(1, most).to(_working_type(query)).log()[:, None]
 

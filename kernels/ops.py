@@ -240,9 +240,8 @@ class _Gradients(torch.autograd.Function):
 def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
     if forward_ad._current_level >= 0 and any(_has_tangent(arguments[i]) for i in _DIFFERENTIABLE):
         raise RuntimeError("sigmoid_attention has no forward-mode derivative; pass backend='eager' for one")
-    if torch.is_grad_enabled() and any(
-        arguments[i] is not None and arguments[i].requires_grad for i in _DIFFERENTIABLE
-    ):
+    given = [arguments[i] for i in _DIFFERENTIABLE if arguments[i] is not None]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
         if torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError("sigmoid_attention has no gradient under torch.func; pass backend='eager' for one")
         return _Attention.apply(keys, *arguments)

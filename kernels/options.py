@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, NamedTuple, TypedDict, TypeVar, get_args
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from . import validation
 from .problem import Backend, Form
@@ -25,7 +26,7 @@ class Options(TypedDict, total=False):
     bias: Tensor | float | None
     scale: float | None
     is_causal: bool
-    window: int | None
+    window: int | tuple[int, int] | None
     alibi_slopes: Tensor | None
     key_lengths: Tensor | None
     attn_mask: Tensor | None
@@ -70,7 +71,8 @@ DECLARED: dict[str, Option] = {
     "window": Option(
         None,
         validation.check_window,
-        "how far a query sees: keys i' - window < j <= i' if causal, |i' - j| < window if not. At least 1.",
+        "how far a query sees: keys i' - window < j <= i' if causal, |i' - j| < window if not, at least 1. A pair "
+        "(left, right) means keys i' - left <= j <= i' + right, with -1 for all on that side.",
     ),
     "alibi_slopes": Option(
         None, validation.check_slopes, "[H], subtracts slope·|i' - j| from the logit; receives no gradient."
@@ -121,8 +123,8 @@ DECLARED: dict[str, Option] = {
 DEFAULTS: Options = {name: option.default for name, option in DECLARED.items()}  # type: ignore[assignment]
 PACKED = frozenset(name for name, option in DECLARED.items() if option.packed)
 """The names of the options that packed sequences take."""
-NUMBERS = ("bias", "scale", "window")
-"""The names of those that are a number, or may be."""
+_PLAIN = frozenset({int, float, bool, str, NoneType, Tensor, Parameter})
+"""The types that options usually have."""
 
 
 def complete(given: Options, packed: bool = False) -> Options:
@@ -138,14 +140,15 @@ def complete(given: Options, packed: bool = False) -> Options:
     if packed and not PACKED.issuperset(given):
         refused = next(name for name in given if name not in PACKED)
         raise TypeError(f"packed sequences do not take {refused}")
-    for name in NUMBERS:
-        options[name] = plain(options[name])  # type: ignore[literal-required]
+    for name, value in given.items():
+        if type(value) not in _PLAIN:
+            options[name] = plain(value)  # type: ignore[literal-required]
     return options
 
 
 def plain(given: Any) -> Any:
     """Return a number of another library, such as numpy's, as Python's int or float, and anything else as it is."""
-    if type(given) in (int, float, bool, NoneType) or isinstance(given, Tensor):
+    if type(given) in _PLAIN or isinstance(given, Tensor):
         return given
     if isinstance(given, numbers.Integral):
         return int(given)

@@ -1,6 +1,7 @@
 """A checked call with every default filled in: what backends, operators and launchers take."""
 
 from collections.abc import Hashable
+from types import NoneType
 from typing import Literal, NamedTuple
 
 import torch
@@ -30,7 +31,8 @@ class Problem(NamedTuple):
 
     query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: float32 [H], or [B, 1] where each sequence has its own,
     or None and ``bias_value`` holds for all. alibi_slopes: [H] float32 or None.
-    window, key_lengths: as in ``sigmoid_attention``. attn_mask: boolean or floating, [B, H, N_q, N_k] with sizes of 1
+    key_lengths: as in ``sigmoid_attention``. window: keys j > i' - window are seen, and not causal also j < i' + ahead,
+    or j < i' + window where ahead is None. attn_mask: boolean or floating, [B, H, N_q, N_k] with sizes of 1
     where it is the same for all, but N_k whole. Packed sequences: query [1, H, T_q, D], key and value
     [1, H_k, T_k, D], query_starts and key_starts [B + 1] where each sequence begins, max_q and max_k the longest; dense
     calls have None and 0 there.
@@ -54,6 +56,7 @@ class Problem(NamedTuple):
     deterministic: bool = False
     form: str = "auto"
     attn_mask: Tensor | None = None
+    ahead: int | None = None
 
     @property
     def traits(self) -> Traits:
@@ -87,6 +90,11 @@ class Problem(NamedTuple):
         return min(self.window or 0, self.n_q + self.n_k)
 
     @property
+    def reach_ahead(self) -> int:
+        """The same of the keys after a query, which causal calls do not read."""
+        return self.reach if self.ahead is None else min(self.ahead, self.n_q + self.n_k)
+
+    @property
     def any_bias(self) -> Tensor | float:
         """The bias, a tensor or a number."""
         return self.bias_value if self.bias is None else self.bias
@@ -94,8 +102,14 @@ class Problem(NamedTuple):
     @property
     def layout(self) -> Hashable:
         """All that a launch may depend on but the numbers ``bias_value`` and ``scale``."""
-        given = (*self[:4], self.alibi_slopes, *self[7:])
-        return tuple([layout(each) if isinstance(each, Tensor) else each for each in given])
+        rest: tuple[Hashable, ...] = self[7:]
+        if not PLAIN.issuperset(map(type, rest)):
+            rest = tuple([layout(each) if isinstance(each, Tensor) else each for each in rest])
+        bias, slopes = self.bias, self.alibi_slopes
+        return (
+            layout(self.query), layout(self.key), layout(self.value), None if bias is None else layout(bias),
+            None if slopes is None else layout(slopes), rest,
+        )  # fmt: skip
 
     def sequences(self, read: slice) -> "Problem":
         """Return the problem of the sequences ``read`` alone; not for packed ones."""
@@ -114,5 +128,7 @@ def _differs(given: object, default: object) -> bool:
     return given is not default and (isinstance(given, Tensor) or given != default)
 
 
+PLAIN = frozenset({int, float, bool, str, NoneType})
+"""The types of what is no tensor; a set of types is compared faster than each by ``isinstance``."""
 _DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if not isinstance(default, float)}
 FIELDS = len(Problem._fields)

@@ -38,9 +38,14 @@ def one_of(known: tuple[str, ...]) -> Check:
     return check
 
 
-def check_window(name: str, given: int | None, query: Tensor, key: Tensor) -> None:
-    """Refuse a window that is no whole number of at least 1."""
-    if given is not None:
+def check_window(name: str, given: int | tuple[int, int] | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a window that is no whole number of at least 1, nor a pair of whole numbers of at least -1."""
+    if isinstance(given, (tuple, list)):
+        if len(given) != 2:
+            raise ValueError(f"{name} must be a number or a pair (left, right), got {given!r}")
+        for side, number in zip(("left", "right"), given, strict=True):
+            _check_count(f"{name}'s {side}", number, least=-1)
+    elif given is not None:
         _check_count(name, given)
 
 
@@ -94,11 +99,11 @@ def check_mask(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> N
         raise ValueError(f"{name} must broadcast to [B, H, N_q, N_k] = {shape}, got shape {list(given.shape)}")
 
 
-def _check_count(name: str, given: int) -> None:
+def _check_count(name: str, given: int, least: int = 1) -> None:
     if isinstance(given, bool) or not isinstance(given, (int, torch.SymInt)):
         raise TypeError(f"{name} must be a whole number, got {type(given).__name__}")
-    if given < 1:
-        raise ValueError(f"{name} must be at least 1, got {given}")
+    if given < least:
+        raise ValueError(f"{name} must be at least {least}, got {given}")
 
 
 def check_key_lengths(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:

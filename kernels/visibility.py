@@ -43,21 +43,22 @@ def visible_keys(
     window: int | None = None,
     first: Tensor | None = None,
     stop: Tensor | None = None,
+    ahead: int | None = None,
 ) -> Tensor | None:
     """Return which of ``keys`` keys each row sees, bool [..., R, N_k], or None when every row sees every key.
 
-    positions: [..., R], i' of each row. Causal: j <= i', and with a window j > i' − window; else |i' − j| < window.
-    first, stop: [..., R] or broadcastable, only first <= j < stop are valid.
+    positions: [..., R], i' of each row. Causal: j <= i', and with a window j > i' − window; else also j < i' + ahead.
+    ahead: None for ``window``. first, stop: [..., R] or broadcastable, only first <= j < stop are valid.
     """
     columns = torch.arange(keys, device=positions.device)
-    ahead = columns - positions[..., None]
+    distance = columns - positions[..., None]
     rules = []
     if is_causal:
-        rules.append(ahead <= 0)
+        rules.append(distance <= 0)
     if window is not None:
-        rules.append(ahead > -window)
+        rules.append(distance > -window)
         if not is_causal:
-            rules.append(ahead < window)
+            rules.append(distance < (window if ahead is None else ahead))
     if first is not None:
         rules.append(columns >= first[..., None])
     if stop is not None:
@@ -128,7 +129,9 @@ def sample(problem: Problem, rows: int, offset: float) -> Rows:
 
 def visible(problem: Problem, rows: Rows) -> Tensor | None:
     """Return the valid pairs, [R, N_k] or broadcastable to [B, H, R, N_k], or None for all."""
-    valid = visible_keys(rows.positions, problem.key.size(2), problem.is_causal, problem.window, rows.first, rows.stop)
+    valid = visible_keys(
+        rows.positions, problem.key.size(2), problem.is_causal, problem.window, rows.first, rows.stop, problem.ahead
+    )
     if valid is not None and valid.dim() == 3:
         valid = valid[:, None]
     if rows.mask is None:

@@ -62,11 +62,11 @@ def _accumulate_dq(
     return dq, db
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "ahead", "bias_b", "bias_h"])
 def bwd_dq_kernel(
     Q, K, V, dO, dQ, bias, slopes, mask, lengths, q_starts, k_starts, dB, dM,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_b, g_h, g_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
-    heads, group, n_q, n_k, window, pairs, query_tiles, together,
+    heads, group, n_q, n_k, window, ahead, pairs, query_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, BIAS_GRADIENT: tl.constexpr,
@@ -77,6 +77,7 @@ def bwd_dq_kernel(
 
     MASK_GRADIENT: also dM[i, j] = dS[i, j], 0 before.
     """
+    window = (window, ahead)
     pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
@@ -146,12 +147,12 @@ def _accumulate_dkdv(
     return dk, dv, dm
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together", "window", "bias_b", "bias_h"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "key_tiles", "together", "window", "ahead", "bias_b", "bias_h"])
 def bwd_dkdv_kernel(
     Q, K, V, dO, dK, dV, bias, slopes, mask, lengths, q_starts, k_starts, dM,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, gk_b, gk_h, gk_n, gv_b, gv_h, gv_n, bias_b, bias_h,
     m_b, m_h, m_q, m_k,
-    key_heads, group, n_q, n_k, window, pairs, key_tiles, together,
+    key_heads, group, n_q, n_k, window, ahead, pairs, key_tiles, together,
     c_scale, c_bias, factor, scale,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, MASK_GRADIENT: tl.constexpr,
@@ -162,6 +163,7 @@ def bwd_dkdv_kernel(
     The query heads that share a key head are summed here, in float32. Padding keys are computed and stored as 0.
     MASK_GRADIENT: also dM[h, j] = Σ_i dS[i, j] of each query head h.
     """
+    window = (window, ahead)
     pair, tile = tiles.tile_of_program(tl.program_id(0), key_tiles, pairs, together, False)
     sequence, key_head = pair // key_heads, pair % key_heads
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(sequence, n_q, n_k, lengths, q_starts, k_starts, RULES)
@@ -281,7 +283,7 @@ def _dq_launcher(
     numbers = (
         *descriptors.strides(config.tma, (query, key, value, grad, grad_query)), *descriptors.bias_strides(problem),
         *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
-        pairs, query_tiles, launch.heads_together(key, problem.is_causal),
+        problem.reach_ahead, pairs, query_tiles, launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bq), pointers=8)
     constants = {
@@ -303,7 +305,7 @@ def _dkdv_launcher(
     numbers = (
         *descriptors.strides(config.tma, tensors), *descriptors.bias_strides(problem),
         *descriptors.mask_strides(problem), heads, query.size(1) // heads, problem.n_q, problem.n_k, problem.reach,
-        pairs, key_tiles, launch.heads_together(query, problem.is_causal),
+        problem.reach_ahead, pairs, key_tiles, launch.heads_together(query, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq, bk, bk), pointers=7)
     constants = {"MASK_GRADIENT": mask_gradient, "GRADIENT_GAIN": config.gradient_gain, **config.constants(problem)}

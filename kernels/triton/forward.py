@@ -45,11 +45,11 @@ def _accumulate(
     return acc
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "bias_b", "bias_h"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "pairs", "query_tiles", "together", "window", "ahead", "bias_b", "bias_h"])
 def forward_kernel(
     Q, K, V, O, bias, slopes, mask, lengths, q_starts, k_starts, sums,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
-    heads, group, n_q, n_k, window, pairs, query_tiles, together,
+    heads, group, n_q, n_k, window, ahead, pairs, query_tiles, together,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, SUMS: tl.constexpr,
@@ -61,6 +61,7 @@ def forward_kernel(
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
+    window = (window, ahead)
     pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
     shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
@@ -132,7 +133,7 @@ def _prepare(problem: Problem, output: Tensor, with_sums: bool) -> _Prepared:
     numbers = (
         *descriptors.strides(config.tma, (query, key, value, output)), *descriptors.bias_strides(problem),
         *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
-        batch * heads, query_tiles, launch.heads_together(key, problem.is_causal),
+        problem.reach_ahead, batch * heads, query_tiles, launch.heads_together(key, problem.is_causal),
     )  # fmt: skip
     operands = descriptors.operands(config.tma, config.d_pad, (bq, bk, bk, bq), pointers=7)
     early = with_sums and device.overlaps(query.device)

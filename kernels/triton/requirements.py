@@ -9,7 +9,7 @@ from ..problem import Traits
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 SPLIT_TAKES = frozenset(
     {
-        "bias", "is_causal", "deterministic", "form", "window", "alibi_slopes", "key_lengths",
+        "bias", "is_causal", "deterministic", "form", "window", "ahead", "alibi_slopes", "key_lengths",
         "attn_mask",
     }
 )  # fmt: skip

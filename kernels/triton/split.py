@@ -33,9 +33,9 @@ def _visible_keys(first, last, limit, window, BLOCK_K: tl.constexpr, RULES: tl.c
     if visible.CAUSAL & RULES:
         stop = tl.minimum(stop, last + 1)
     elif visible.WINDOW & RULES:
-        stop = tl.minimum(stop, last + window)
+        stop = tl.minimum(stop, last + window[1])
     if visible.WINDOW & RULES:
-        start = tl.maximum(0, first - window + 1) // BLOCK_K * BLOCK_K
+        start = tl.maximum(0, first - window[0] + 1) // BLOCK_K * BLOCK_K
     return start, tl.maximum(start, stop)
 
 
@@ -59,11 +59,11 @@ def _finish(
         tl.store(sums + (b * heads + h).to(tl.int64) * n_q + i, tl.sum(o32 * o32, 1), mask=inside)
 
 
-@triton.jit(do_not_specialize=["n_q", "n_k", "window", "chunk", "splits", "bias_b", "bias_h"])
+@triton.jit(do_not_specialize=["n_q", "n_k", "window", "ahead", "chunk", "splits", "bias_b", "bias_h"])
 def split_kernel(
     Q, K, V, O, bias, slopes, mask, lengths, sums, partial, arrived,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
-    key_heads, n_q, n_k, window, chunk, splits,
+    key_heads, n_q, n_k, window, ahead, chunk, splits,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, ONE: tl.constexpr,
@@ -77,6 +77,7 @@ def split_kernel(
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
+    window = (window, ahead)
     split, pair = tl.program_id(0), tl.program_id(1)
     tile = tl.num_programs(2) - 1 - tl.program_id(2)  # causal tiles with many keys first
     b, key_head = pair // key_heads, pair % key_heads
@@ -190,7 +191,8 @@ def _prepare(problem: Problem, output: Tensor, with_sums: bool, splits: int | No
     rows = min(config.block_q, heads // key_heads * n_q)
     numbers = (
         *descriptors.strides(False, (query, key, value, output)), *descriptors.bias_strides(problem),
-        *descriptors.mask_strides(problem), key_heads, n_q, problem.n_k, problem.reach, cut.chunk, cut.splits,
+        *descriptors.mask_strides(problem), key_heads, n_q, problem.n_k, problem.reach, problem.reach_ahead,
+        cut.chunk, cut.splits,
     )  # fmt: skip
     constants = config.constants(problem) | {
         "GROUP": heads // key_heads, "ROWS": rows, "ONE": cut.splits == 1, "SUMS": with_sums,

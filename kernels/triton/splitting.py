@@ -70,6 +70,7 @@ class Shape(NamedTuple):
     dim: int
     is_causal: bool
     window: int = 0
+    ahead: int = 0
 
     @property
     def group(self) -> int:
@@ -89,8 +90,9 @@ def shape_of(problem: Problem) -> Shape:
     """Return the shape of a dense call."""
     batch, heads, n_q, dim = problem.query.shape
     return Shape(
-        batch, heads, problem.key.size(1), n_q, problem.n_k, tables.padded(dim), problem.is_causal, problem.reach
-    )
+        batch, heads, problem.key.size(1), n_q, problem.n_k, tables.padded(dim), problem.is_causal, problem.reach,
+        problem.reach_ahead,
+    )  # fmt: skip
 
 
 def is_chosen(problem: Problem, other: dict[int, Cost]) -> bool:
@@ -158,7 +160,7 @@ def _keys_of_tiles(shape: Shape, rows: int, group: int) -> list[int]:
         last = min(shape.n_q, ((tile + 1) * rows - 1) // group + 1)
         keys = last + shape.n_k - shape.n_q if shape.is_causal else shape.n_k
         if shape.window:
-            reach = shape.window if shape.is_causal else 2 * shape.window
+            reach = shape.window if shape.is_causal else shape.window + shape.ahead
             keys = min(keys, reach + rows // group + 1 + ALIGNED)
         seen.append(max(1, keys))
     return seen

@@ -36,10 +36,10 @@ def _edges(first, end, n_q, n_k, length, window, count, offset_steps, STEPS: tl.
     if (visible.CAUSAL | visible.WINDOW) & RULES:
         after = _sample(end - 1, n_q, count, offset_steps, STEPS) + n_k - n_q + 1
         if not (visible.CAUSAL & RULES):
-            after += window - 1
+            after += window[1] - 1
         stop = tl.minimum(stop, after)
     if visible.WINDOW & RULES:
-        start = _sample(first, n_q, count, offset_steps, STEPS) + n_k - n_q - window + 1
+        start = _sample(first, n_q, count, offset_steps, STEPS) + n_k - n_q - window[0] + 1
     return start, tl.where(first < end, stop, 0)
 
 
@@ -134,14 +134,14 @@ def sums_kernel(sums, out, sum_parts, EARLY: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "n_q", "n_k", "window", "batch", "sequences", "count", "offset_steps", "splits", "sum_parts",
+        "n_q", "n_k", "window", "ahead", "batch", "sequences", "count", "offset_steps", "splits", "sum_parts",
         "bias_b", "bias_h",
     ]
 )  # fmt: skip
 def statistics_kernel(
     Q, K, bias, slopes, mask, lengths, q_starts, k_starts, valid, sums, partial, arrived, out,
     q_b, q_h, q_n, k_b, k_h, k_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
-    heads, group, n_q, n_k, window, batch, sequences, count, splits,
+    heads, group, n_q, n_k, window, ahead, batch, sequences, count, splits,
     offset_steps, scale, c_bias, dead, sum_parts,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
     STEPS: tl.constexpr, RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, FORM: tl.constexpr,
@@ -154,6 +154,7 @@ def statistics_kernel(
     first: those that wait for the forward delay none that measure. One at least waits, so the grid does not end before
     the forward.
     """
+    window = (window, ahead)
     pair, row_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     integer: tl.constexpr = tl.int64 if WIDE else tl.int32
     sampled = _sample((pair // heads).to(integer), batch, sequences, offset_steps, STEPS)
@@ -172,9 +173,9 @@ def statistics_kernel(
     if visible.CAUSAL & RULES:
         limit = tl.minimum(limit, rows + 1)
     if visible.WINDOW & RULES:
-        lowest = tl.maximum(lowest, rows - window + 1)
+        lowest = tl.maximum(lowest, rows - window[0] + 1)
         if not (visible.CAUSAL & RULES):
-            limit = tl.minimum(limit, rows + window)
+            limit = tl.minimum(limit, rows + window[1])
     limit = tl.where(index < count, tl.maximum(limit, lowest), lowest)
     first = split * SPLIT
     end_row = tl.minimum(count, first_row + BLOCK_Q)

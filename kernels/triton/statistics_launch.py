@@ -101,7 +101,7 @@ def _prepare(problem: Problem, rows: int, sequences: int, early: bool) -> _Prepa
     numbers = (
         *query.stride()[:3], *key.stride()[:3], *descriptors.bias_strides(problem),
         *descriptors.mask_strides(problem), heads, heads // key.size(1), problem.n_q, problem.n_k, problem.reach,
-        batch, sequences, count, splits,
+        problem.reach_ahead, batch, sequences, count, splits,
     )  # fmt: skip
     constants = {
         "D": query.size(3), "D_PAD": config.d_pad, "BLOCK_Q": config.block_q, "BLOCK_K": config.block_k,

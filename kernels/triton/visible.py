@@ -3,8 +3,9 @@
 
 ``RULES`` is what a kernel is compiled for, the sum of the rules of ``launch``.
 i' is a query's position among the keys; a key j is valid if j < limit, j <= i' (CAUSAL), and j > i' − window (WINDOW
-and CAUSAL) or |i' − j| < window (WINDOW alone). Tiles are visited in three ranges between four edges: masked, clear and
-masked again; nothing outside them is visited. A mask tensor (MASK) is applied to every tile that is visited.
+and CAUSAL), or i' − window < j < i' + ahead (WINDOW alone); kernels pass the pair of both as ``window``. Tiles are
+visited in three ranges between four edges: masked, clear and masked again; nothing outside them is visited. A mask
+tensor (MASK) is applied to every tile that is visited.
 """
 
 import triton
@@ -55,14 +56,14 @@ def keys_of(row, limit, window, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, RU
         clear = tl.minimum(clear, row + 1)
         stop = tl.minimum(stop, row + BLOCK_Q)
     elif WINDOW & RULES:
-        clear = tl.minimum(clear, row + window)
-        stop = tl.minimum(stop, row + BLOCK_Q - 1 + window)
+        clear = tl.minimum(clear, row + window[1])
+        stop = tl.minimum(stop, row + BLOCK_Q - 1 + window[1])
     if (CAUSAL | WINDOW | LENGTHS) & RULES:
         clear = tl.maximum(0, clear) // BLOCK_K * BLOCK_K
     if WINDOW & RULES:
-        start = tl.maximum(0, row - window + 1) // BLOCK_K * BLOCK_K
+        start = tl.maximum(0, row - window[0] + 1) // BLOCK_K * BLOCK_K
         clear = tl.maximum(clear, start)
-        masked = tl.cdiv(tl.maximum(0, row + BLOCK_Q - window), BLOCK_K) * BLOCK_K
+        masked = tl.cdiv(tl.maximum(0, row + BLOCK_Q - window[0]), BLOCK_K) * BLOCK_K
         masked = tl.minimum(tl.maximum(masked, start), clear)
     return start, masked, clear, stop
 
@@ -74,13 +75,13 @@ def queries_of(column, offset, n_q, limit, window, BLOCK_Q: tl.constexpr, BLOCK_
     if CAUSAL & RULES:
         start, masked = column - offset, column + BLOCK_K - 1 - offset
     elif WINDOW & RULES:
-        start, masked = column - window + 1 - offset, column + BLOCK_K - window - offset
+        start, masked = column - window[1] + 1 - offset, column + BLOCK_K - window[1] - offset
     if (CAUSAL | WINDOW) & RULES:
         start = tl.minimum(n_q, tl.maximum(0, start)) // BLOCK_Q * BLOCK_Q
         masked = tl.cdiv(tl.minimum(n_q, tl.maximum(0, masked)), BLOCK_Q) * BLOCK_Q
     if WINDOW & RULES:
-        stop = tl.minimum(n_q, column + BLOCK_K - 1 + window - offset)
-        clear = tl.maximum(0, tl.minimum(n_q, column + window - offset)) // BLOCK_Q * BLOCK_Q
+        stop = tl.minimum(n_q, column + BLOCK_K - 1 + window[0] - offset)
+        clear = tl.maximum(0, tl.minimum(n_q, column + window[0] - offset)) // BLOCK_Q * BLOCK_Q
         clear = tl.maximum(clear, start)
         masked = tl.minimum(masked, clear)
     if LENGTHS & RULES:  # no query sees a tile of padding
@@ -136,9 +137,11 @@ def apply_mask(p, rows, columns, limit, window, mask, RULES: tl.constexpr):
         p = tl.where(columns <= rows, p, 0.0)
     if WINDOW & RULES:
         distance = rows - columns
-        if not (CAUSAL & RULES):
-            distance = tl.abs(distance)
-        p = tl.where(distance < window, p, 0.0)
+        if CAUSAL & RULES:
+            p = tl.where(distance < window[0], p, 0.0)
+        else:  # both sides by one comparison, for which what is ahead of all wraps around
+            from_last = (distance + (window[1] - 1)).to(tl.uint32, bitcast=True)
+            p = tl.where(from_last < (window[0] + window[1] - 1).to(tl.uint32, bitcast=True), p, 0.0)
     if LENGTHS & RULES:
         p = tl.where(columns < limit, p, 0.0)
     if MASK & RULES:

@@ -64,7 +64,7 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 80, "bias": None, "causal": True, "alibi": True}, ATTENTION),
         ({"dim": 256, "bias": "tensor", "causal": True}, tuple(CALLS)),
         ({"dim": 128, "bias": None, "causal": True, "broadcast": True}, ATTENTION),
-        ({"dim": 64, "bias": "tensor", "causal": False, "window": 128}, tuple(CALLS)),
+        ({"dim": 64, "bias": "tensor", "causal": False, "window": 128, "ahead": 17}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": False, "lengths": True}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": True, "packed": True}, ("forward", "backward", "statistics")),
         ({"dim": 64, "bias": "sequence", "causal": True, "mask": (1, 1, 1, 256)}, tuple(CALLS)),
@@ -89,7 +89,7 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
 
 def problem(
     dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False, window=None, lengths=False,
-    packed=False, mask=None, added=False,
+    packed=False, mask=None, added=False, ahead=None,
 ) -> tuple[Problem, torch.Tensor]:  # fmt: skip
     def tensor(heads):
         return torch.empty(1, 1 if broadcast else heads, 256, dim, dtype=dtype).expand(1, heads, 256, dim)
@@ -102,7 +102,7 @@ def problem(
     tensors = tensor(4), tensor(key_heads), tensor(key_heads)
     rules = (causal, window, key_lengths, starts, starts, longest, longest)
     attn_mask = None if mask is None else torch.zeros(mask, dtype=torch.bfloat16 if added else torch.bool)
-    made = Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules, attn_mask=attn_mask)
+    made = Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules, attn_mask=attn_mask, ahead=ahead)
     return made, tensor(4)
 
 

@@ -106,7 +106,8 @@ def test_a_compiled_call_is_one_graph_on_the_device():
     tensors = [torch.randn(1, 2, 300, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     compiled = torch.compile(lambda *args: sigmoid_attention(*args, is_causal=True), fullgraph=True, dynamic=True)
     output, expected = compiled(*tensors), sigmoid_attention(*tensors, is_causal=True)
-    torch.testing.assert_close(output, expected)  # a bias that follows the length is a tensor in a graph
+    # A bias that follows the length is a tensor in a graph, and the sigmoid then of another form.
+    torch.testing.assert_close(output, expected, atol=2e-3, rtol=2e-2)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(output.float().sum(), tensors))
 
 

@@ -17,7 +17,14 @@ def draw(*shape):
 def sees(position, j, is_causal, window):
     if is_causal and j > position:
         return False
+    if isinstance(window, tuple):
+        return in_pair(position, j, window)
     return window is None or (position - window < j if is_causal else abs(position - j) < window)
+
+
+def in_pair(position, j, window):
+    left, right = window
+    return (left < 0 or j >= position - left) and (right < 0 or j <= position + right)
 
 
 def by_hand(query, key, value, bias, is_causal, slopes, window=None, lengths=None, mask=None):
@@ -53,7 +60,7 @@ def test_eager_output_equals_the_formula(n_q, n_k, is_causal):
 
 
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("window", [None, 1, 3, (1, 2), (0, -1), (-1, 0), (-1, -1), (2, 2)], ids=str)
 @pytest.mark.parametrize(("n_q", "n_k"), [(5, 5), (3, 6), (6, 3)])
 def test_windows_and_lengths_equal_the_formula(n_q, n_k, window, is_causal):
     query, key, value, lengths = draw(3, 2, n_q, 3), draw(3, 2, n_k, 3), draw(3, 2, n_k, 3), torch.tensor([n_k, 2, 0])
@@ -137,11 +144,16 @@ def test_no_bias_follows_each_sequences_own_length():
     assert torch.equal(output[2], torch.zeros(2, 6, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("is_causal", "most"), [(True, 3), (False, 5)], ids=["causal", "full"])
-def test_no_bias_follows_the_most_keys_that_a_window_holds(is_causal, most):
+@pytest.mark.parametrize(
+    ("is_causal", "window", "most"),
+    [(True, 3, 3), (False, 3, 5), (False, (1, 3), 5), (True, (2, 5), 3), (False, (-1, 2), 9)],
+    ids=str,
+)
+def test_no_bias_follows_the_most_keys_that_a_window_holds(is_causal, window, most):
     query, key, value = (draw(1, 2, 9, 4) for _ in range(3))
-    found = sigmoid_attention(query, key, value, window=3, is_causal=is_causal)
-    assert torch.equal(found, sigmoid_attention(query, key, value, window=3, is_causal=is_causal, bias=-math.log(most)))
+    options = {"window": window, "is_causal": is_causal}
+    found = sigmoid_attention(query, key, value, **options)
+    assert torch.equal(found, sigmoid_attention(query, key, value, **options, bias=-math.log(most)))
 
 
 def test_a_query_without_a_key_gives_zero():

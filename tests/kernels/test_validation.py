@@ -56,6 +56,8 @@ REFUSED = [
     ({"is_causal": "yes"}, TypeError, r"is_causal must be True or False, got 'yes'"),
     ({"window": 2.5}, TypeError, r"window must be a whole number, got float"),
     ({"window": True}, TypeError, r"window must be a whole number, got bool"),
+    ({"window": (1, 2, 3)}, ValueError, r"window must be a number or a pair \(left, right\), got \(1, 2, 3\)"),
+    ({"window": (1, -2)}, ValueError, r"window's right must be at least -1, got -2"),
     ({"window": 0}, ValueError, r"window must be at least 1, got 0"),
     ({"scale": tensor()[0, 0, 0, 0]}, TypeError, r"scale must be None or a number, got a Tensor"),
     ({"key_lengths": [8, 8]}, TypeError, r"key_lengths must be a Tensor of int32 or int64, got list"),
