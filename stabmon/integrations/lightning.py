@@ -33,7 +33,7 @@ class StabmonCallback(*_CALLBACKS):  # type: ignore[misc]
 
     @property
     def monitor(self) -> Monitor | None:
-        """The monitor of the training that goes on, or None."""
+        """The monitor of the latest training, closed where that has ended; None where none is watched."""
         return self._training.monitor
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

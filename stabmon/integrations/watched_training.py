@@ -37,9 +37,11 @@ class WatchedTraining:
             raise TypeError(f"{', '.join(wrong)} cannot be given here; the options are {', '.join(sorted(known))}")
         self.options = dict(options)
         self.monitor: Monitor | None = None
+        """Of the training that was begun last; closed once that has ended."""
         self.name: str | None = None
         """The run that was begun last, for a checkpoint."""
-        self._counts = False
+        self._goes_on, self._counts = False, False
+        self._said: set[str] = set()
 
     def begin(
         self,
@@ -57,6 +59,7 @@ class WatchedTraining:
         resumed: the run that the checkpoint names; it goes on at ``first_step``.
         """
         self.end(failed=True)
+        self.monitor = None
         if isinstance(inside := getattr(optimizer, "optimizer", None), Optimizer):
             scaler, optimizer = getattr(optimizer, "scaler", scaler), inside
         options = {"first_step": first_step, "scaler": scaler} | self.options
@@ -68,19 +71,19 @@ class WatchedTraining:
         """Log the numbers among ``values`` whose names were announced."""
         wanted = self.options.get("log", ("loss",))
         numbers = {name: value for name, value in values.items() if name in wanted and _is_number(value)}
-        if self.monitor is not None and numbers:
+        if self.monitor is not None and self._goes_on and numbers:
             self._try(self.monitor.log, **numbers)
 
     def stepped(self) -> None:
         """Count an optimizer step where the optimizer does not say it itself."""
-        if self.monitor is not None and self._counts:
+        if self.monitor is not None and self._goes_on and self._counts:
             self._try(self.monitor.step)
 
     def end(self, *, failed: bool = False) -> None:
         """Close the monitor."""
-        monitor, self.monitor = self.monitor, None
-        if monitor is not None:
-            self._try(monitor.close, failed=failed)
+        if self.monitor is not None and self._goes_on:
+            self._try(self.monitor.close, failed=failed)
+        self._goes_on = False
 
     def saved(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the run's name, and its steps so far."""
@@ -95,7 +98,7 @@ class WatchedTraining:
                 raise
             hooked, self.monitor = None, _watched(model, None, options)
             _log.warning("stabmon: %s. Steps are counted without the optimizer; its learning rate is missing.", error)
-        self._counts = hooked is None
+        self._goes_on, self._counts = True, hooked is None
         path = self.monitor.path
         self.name = None if path is None else path.name
 
@@ -103,7 +106,10 @@ class WatchedTraining:
         try:
             call(*given, **named)
         except Exception as error:
-            _log.error("stabmon: %s: %s. The training goes on.", type(error).__name__, error)
+            what = f"{type(error).__name__}: {error}"
+            if what not in self._said:
+                self._said.add(what)
+                _log.error("stabmon: %s. The training goes on; this is logged once.", what)
 
 
 def _watched(model: nn.Module, optimizer: Optimizer | None, options: dict[str, Any]) -> Monitor:

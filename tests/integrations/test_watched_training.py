@@ -66,5 +66,24 @@ def test_nothing_raises_before_after_and_without_a_training(tmp_path, caplog):
     training.end(failed=True)
     training.end()
     assert training.saved() == {"run": None}
+    assert training.monitor is None
     (said,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert "not a name" in said
+
+
+def test_a_monitor_that_its_user_closes_is_said_once_and_keeps_its_findings(tmp_path, caplog):
+    model = LanguageModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = WatchedTraining({"dir": tmp_path / "runs", "name": "run", "console": False})
+    training.begin(model, optimizer)
+    for step in range(STEPS):
+        model(dataset()[:4]).backward()
+        optimizer.step()
+        training.log({"loss": 1.0})
+        if step == 0:
+            training.monitor.close()
+    training.end()
+    assert training.monitor.steps == 1
+    assert isinstance(training.monitor.findings, tuple)
+    (said,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert "log was called on a monitor that is closed" in said

@@ -1,6 +1,7 @@
 """Sinks for experiment trackers, with the real packages and without a network."""
 
 import math
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,6 +22,22 @@ INFO = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=Model
 LAYOUT = Layout.of([("loss", None, 1), ("row_mass", "layers.3", 2), ("branch_ratio", "layers.3", 1)])
 ROW = np.array([7, 1, 3, 0.5], np.float32)
 BAD = np.array([7, np.nan, np.nan, MISSING], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Let nothing connect to another host."""
+    asked, connect = [], socket.socket.connect
+
+    def local(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            asked.append(address)
+            raise OSError(f"a connection to {address} was asked for")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
+    yield
+    assert asked == []
 
 
 def finding(severity=Severity.ERROR, code="ATT001"):

@@ -26,7 +26,7 @@ class StabmonCallback(TrainerCallback, ExportableState):
 
     @property
     def monitor(self) -> Monitor | None:
-        """The monitor of the training that goes on, or None."""
+        """The monitor of the latest training, closed where that has ended; None where none is watched."""
         return self._training.monitor
 
     def on_train_begin(
