@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import stabmon
+from stabmon.conversion.lengths import longest
 from stabmon.errors import StabmonError
 from stabmon.fixes.suggest import make
 from tests.models.zoo import ZOO, Entry
@@ -54,7 +55,7 @@ def _as_sigmoid(entry: Entry, model: nn.Module) -> str | None:
 def _convert(entry: Entry, model: nn.Module) -> str | None:
     if _is_sigmoid(entry, model):
         return "is sigmoid"
-    report = stabmon.convert(model, max_length=None if hasattr(model, "config") else 64)
+    report = stabmon.convert(model, max_length=None if longest(getattr(model, "config", None)) else 64)
     entry.loss(model, 0).backward()
     return report.kept[0].reason if report.kept else None
 
@@ -62,7 +63,7 @@ def _convert(entry: Entry, model: nn.Module) -> str | None:
 def _apply(entry: Entry, model: nn.Module) -> str | None:
     """Apply the fix of the bias to a model with sigmoid attention, converted where it has softmax."""
     if not _is_sigmoid(entry, model):
-        stabmon.convert(model, max_length=None if hasattr(model, "config") else 64)
+        stabmon.convert(model, max_length=None if longest(getattr(model, "config", None)) else 64)
     found = stabmon.preflight(model, entry.batch(0)).map.attentions
     for attention in found:
         make("bias", attention, "the table of models", value=-5.0).apply(model)

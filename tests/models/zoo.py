@@ -1,5 +1,6 @@
 """Models of other libraries, small and with random weights, as their users build and call them."""
 
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import stabmon.integrations.transformers  # noqa: F401 registers attn_implementation="sigmoid"
 from stabmon import record_attention
 from stabmon.kernels import sigmoid_attention
 from tests.transformers_models import CASES
@@ -124,7 +126,9 @@ def _encoder() -> nn.Module:
 
 
 def _x_transformers(**options: Any) -> nn.Module:
-    from x_transformers import Decoder, TransformerWrapper
+    with warnings.catch_warnings():  # its import compiles by torch.jit.script
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from x_transformers import Decoder, TransformerWrapper
 
     layers = Decoder(dim=WIDTH, depth=2, heads=HEADS, attn_dim_head=8, **options)
     return TransformerWrapper(num_tokens=TOKENS, max_seq_len=LENGTH, attn_layers=layers)
