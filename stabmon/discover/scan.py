@@ -17,6 +17,7 @@ from stabmon.discover.site import Found
 from stabmon.discover.undisturbed import undisturbed
 from stabmon.kernels import AuxRequest, observe
 from stabmon.names import own_name
+from stabmon.stats.multihead import is_multihead
 
 
 def scan(
@@ -100,12 +101,12 @@ class _Pass:
     def record(self, call: observe.Call) -> None:
         """Note an attention call of the innermost module that runs."""
         module = self._running[-1][0] if self._running else None  # None: of a part that is not watched
-        if module is not None and not isinstance(module, nn.MultiheadAttention):  # that is seen whole, at its end
+        if module is not None and not is_multihead(module):  # that is seen whole, at its end
             self._note(seen_call(module, self._stack(), call, qk_norm=self._lineage.has_qk_norm(call.problem.query)))
 
     def show(self, made: Callable[..., observe.Call], *args: Any, **kwargs: Any) -> None:
         """Note another function's call, as ``made`` describes it."""
-        if not self._running or isinstance(self._running[-1][0], nn.MultiheadAttention):
+        if not self._running or is_multihead(self._running[-1][0]):
             return
         try:
             call = made(*args, **kwargs)
@@ -120,10 +121,10 @@ class _Pass:
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._running.append((module, name, self.points.enter(module, name, args, kwargs)))
-        self._lineage.quiet += isinstance(module, nn.MultiheadAttention)
+        self._lineage.quiet += is_multihead(module)
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if isinstance(module, nn.MultiheadAttention):
+        if is_multihead(module):
             self._lineage.quiet -= 1
             if output is not None:
                 self._note(seen_multihead(module, self._stack(), args, kwargs, output))

@@ -17,6 +17,7 @@ from stabmon.hooks.recording import Recording
 from stabmon.hooks.streams import GainHook, OutputHook, StreamHook
 from stabmon.names import own_name
 from stabmon.stats import Slots
+from stabmon.stats.multihead import is_multihead
 
 Handle = Any
 """Torch's handle of a hook: it has ``remove``."""
@@ -74,7 +75,7 @@ def _on_attention(recording: Recording, pairs: list[_Pair], observer: type[CallO
     module, name, slots = pairs[0][0].module, pairs[0][0].attention.module, [slots for _, slots in pairs]
     turns: list[Turn | None] = []
     handles: list[Handle] = []
-    if isinstance(module, nn.MultiheadAttention):
+    if is_multihead(module):
         observer, hook = Unseen, MultiheadHook(recording, name, slots)
         turns.append(hook.turn)
         handles.append(rekeyed(module.register_forward_hook(hook, with_kwargs=True)))

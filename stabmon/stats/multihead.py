@@ -7,7 +7,7 @@ no random number is drawn.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,11 @@ class Weights(NamedTuple):
     key_bias: Tensor | None
     value: Tensor
     value_bias: Tensor | None
+
+
+def is_multihead(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
+    """Return whether ``module`` computes what ``nn.MultiheadAttention`` does, not a subclass with its own forward."""
+    return type(module).forward is nn.MultiheadAttention.forward
 
 
 def add_multihead(

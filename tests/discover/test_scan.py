@@ -106,6 +106,24 @@ def test_softmax_attention_of_torch_is_found_by_any_name(function):
     assert (found.kind, found.is_causal, found.bias) == ("softmax", True, None)
 
 
+class Own(nn.MultiheadAttention):
+    def forward(self, query, key, value, **_):
+        q, k, v = functional_projections(self, query)
+        return self.out_proj(sigmoid_attention(q, k, v, bias=-2.0).transpose(1, 2).flatten(2)), None
+
+
+def functional_projections(module, x):
+    projected = nn.functional.linear(x, module.in_proj_weight, module.in_proj_bias)
+    return projected.unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def test_a_multihead_attention_with_a_forward_of_its_own_is_what_it_calls():
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    layer.self_attn = Own(8, 2, batch_first=True)
+    (found,) = _attentions(nn.Sequential(layer))
+    assert (found.kind, found.bias) == ("functional", -2.0)
+
+
 def test_functions_are_their_own_again_after_a_scan():
     before = torch.nn.functional.scaled_dot_product_attention, scaled_dot_product_attention
     scan(nn.Sequential(Residual(Foreign(_sdpa))), (torch.randn(2, 6, 8),), {})
