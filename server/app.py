@@ -33,7 +33,7 @@ An error is `{"detail": "..."}`: what was expected, what came and what to do."""
 
 
 class Problem(Record):
-    """What was expected, what came and what to do."""
+    """An error: what was expected, what came and what to do."""
 
     detail: str
 

@@ -70,7 +70,7 @@ class RunList(Record):
 
 class _Known(NamedTuple):
     mark: tuple[object, ...]
-    """What changes with the run's files."""
+    """Facts that change with the run's files."""
     run: FleetRun | None
     time: float
     """Monotonic time at which it was read."""

@@ -1,4 +1,4 @@
-"""What HTTP says of every request: HEAD is GET without a body, and an answer that the client has is not sent again."""
+"""Rules of HTTP for all requests: HEAD is GET without a body; an answer that the client has is not sent again."""
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -34,7 +34,7 @@ class HeadIsGet:
 
 
 class _Enough(OSError):
-    """The headers are sent; what makes the body need not go on. An OSError is how ASGI tells of a client that left."""
+    """The headers are sent; what makes the body need not go on. ASGI reports a client that left by an OSError."""
 
 
 class Revalidated(APIRoute):

@@ -12,11 +12,11 @@ export function h(spec, attributes = {}, ...children) {
     else if (key in element && typeof value !== "string") element[key] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...settled(children));
+  element.append(...present(children));
   return element;
 }
 
-const settled = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+const present = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 
 /** Listen to an event; patch() can give the element another listener in its place. */
 function listen(element, kind, act) {
@@ -27,7 +27,7 @@ function listen(element, kind, act) {
 
 /** Make the children of an element like these, and keep the elements that are there already: their focus, their scrolling, what a reader has opened. */
 export function patch(element, ...children) {
-  const wanted = settled(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+  const wanted = present(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
   const named = new Map([...element.childNodes].filter((child) => child.dataset?.key).map((child) => [child.dataset.key, child]));
   const focused = document.activeElement;
   wanted.forEach((next, index) => {

@@ -24,6 +24,7 @@ let others = [];
 let charts = null;
 let lost = false;
 let frame = 0;
+let later = null;
 /** The shown run has stored nothing yet. */
 let waiting = false;
 /** Rows of the table of runs that are drawn. */
@@ -116,7 +117,12 @@ function drawSide() {
   drawFindings(containers.findings, { digest: session.digest, findings: session.findings, chosen: state.finding, rules, unfolded }, act);
 }
 
-/** Draw again at the next frame; live points come faster than anyone can see. */
+/** Draw live points, which come faster than anyone reads them, once a second. */
+function redrawSoon() {
+  later ??= setTimeout(() => [(later = null), redraw()], 1000);
+}
+
+/** Draw again at the next frame. */
 function redraw() {
   if (frame) return;
   frame = requestAnimationFrame(async () => {
@@ -239,7 +245,7 @@ async function openRun(name) {
   document.body.classList.add("has-run");
   containers.panels.classList.add("loading");
   const opening = new Session(name, {
-    points: redraw,
+    points: redrawSoon,
     status: drawFacts,
     findings: () => [drawFacts(), drawSide(), redraw()],
     lost: () => [(lost = true), drawFacts()],

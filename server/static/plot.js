@@ -21,20 +21,14 @@ export class Plot {
     this.canvas = document.createElement("canvas");
     element.append(this.canvas);
     this.range = [0, 1];
+    this.measure();
   }
 
-  /** The plotting area: left, top, width and height in CSS pixels. */
-  get area() {
+  /** Note the plotting area: left, top, width and height in CSS pixels. Asking for sizes at each point would lay out the page each time. */
+  measure() {
     const { l, r, t, b } = margins();
-    return { left: l, top: t, width: Math.max(this.wide - l - r, 1), height: Math.max(this.high - t - b, 1) };
-  }
-
-  get wide() {
-    return this.element.clientWidth;
-  }
-
-  get high() {
-    return this.element.clientHeight;
+    [this.wide, this.high] = [this.element.clientWidth, this.element.clientHeight];
+    this.area = { left: l, top: t, width: Math.max(this.wide - l - r, 1), height: Math.max(this.high - t - b, 1) };
   }
 
   /** Pixels from the left edge of the plot to a step. */
@@ -68,8 +62,8 @@ export class Plot {
     this.range = range;
     this.ends = y.ends;
     const sharp = devicePixelRatio || 1;
-    const [wide, high] = [this.wide, this.high];
-    const { canvas } = this;
+    this.measure();
+    const { canvas, wide, high } = this;
     if (canvas.width !== Math.round(wide * sharp) || canvas.height !== Math.round(high * sharp)) {
       canvas.width = Math.round(wide * sharp);
       canvas.height = Math.round(high * sharp);

@@ -1,0 +1,185 @@
+"""Figures of the service on this machine: ``python -m stabmon.server.bench``; those of the page need playwright.
+
+Makes runs in a temporary folder: one of ten million values (24 layers, 16 heads, 5 metrics), a thousand small ones, and
+one that is written while it is looked at. Prints a line a figure; nothing here is a test.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+
+from stabmon.records import Attention, Heartbeat, ModelMap, RunInfo, RunState
+from stabmon.series import Layout
+from stabmon.store import RunWriter
+
+LAYERS, HEADS = 24, 16
+METRICS = ("attention_norm", "row_mass", "logit_max", "logit_std", "saturated_fraction")
+STEPS = 5200
+"""Samples of the large run: times 1,922 columns, ten million values."""
+REQUESTS = 40
+"""Requests of each kind."""
+WATCHED = 10
+"""Seconds for which the page of a live run is watched."""
+
+
+def write(folder: Path, steps: int) -> RunWriter:
+    """Write ``steps`` samples of a run of 24 layers and 16 heads, and leave it open."""
+    names = [f"layers.{index}" for index in range(LAYERS)]
+    layout = Layout.of(
+        [(metric, name, HEADS) for metric in METRICS for name in names]
+        + [("loss", None, 1), ("total_gradient_norm", None, 1)]
+    )
+    model = ModelMap(attentions=tuple(_attention(name) for name in names), parameters=1)
+    writer = RunWriter.create(folder, RunInfo(name=folder.name, created=datetime.now(UTC), model=model), layout)
+    add(writer, range(steps))
+    return writer
+
+
+def _attention(name: str) -> Attention:
+    return Attention(
+        layer=name, module=name, block=name, branch=name, kind="sigmoid", heads=HEADS, head_dim=64, max_length=1024
+    )
+
+
+def add(writer: RunWriter, steps: range) -> None:
+    """Add samples and a heartbeat."""
+    generator = np.random.default_rng(steps.start)
+    level = np.random.default_rng(0).lognormal(size=writer.layout.width)
+    for step in steps:
+        values = level * generator.lognormal(sigma=0.05, size=len(level))
+        writer.sample(step, time.time(), values.astype(np.float32))
+    writer.heartbeat(Heartbeat(state=RunState.RUNNING, step=steps[-1], time=time.time(), overhead=0.004))
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve ``folder`` in a process of its own for the length of the block; yield the address."""
+    code = "import sys; from stabmon.server.serve import serve; serve(sys.argv[1], port=0)"
+    command = [sys.executable, "-u", "-c", code, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1].rstrip("/")
+        process.terminate()
+
+
+def milliseconds(act: Callable[[], object]) -> float:
+    """Return how long ``act`` takes."""
+    start = time.perf_counter()
+    act()
+    return 1000 * (time.perf_counter() - start)
+
+
+def say(what: str, figure: str) -> None:
+    """Print one figure."""
+    print(f"{what:<58} {figure}", flush=True)
+
+
+def bench_api(address: str, run: str) -> None:
+    """Print the 95th percentile of each kind of request to a large run."""
+    kinds = (f"runs/{run}", f"runs/{run}/digest", f"runs/{run}/series/loss", f"runs/{run}/series/row_mass")
+    for path in (*kinds, f"runs/{run}/heatmap/attention_norm", "rules"):
+        times = [milliseconds(partial(fetch, f"{address}/api/v1/{path}")) for _ in range(REQUESTS)]
+        say(f"GET {path}: 95th percentile", f"{np.percentile(times, 95):.0f} ms")
+
+
+def fetch(url: str) -> bytes:
+    """Return the body of ``url``."""
+    with urlopen(url) as response:
+        body: bytes = response.read()
+    return body
+
+
+def bench_list(address: str, count: int) -> None:
+    """Print how long the list of ``count`` runs takes: at first, until all are read, and then."""
+    url = f"{address}/api/v1/runs"
+    say(f"list of {count:,} runs: first answer", f"{milliseconds(lambda: fetch(url)):.0f} ms")
+
+    def read() -> None:
+        while b'"pending":true' in fetch(url):
+            time.sleep(0.5)
+
+    say(f"list of {count:,} runs: all are read after", f"{milliseconds(read) / 1000:.1f} s")
+    times = [milliseconds(lambda: fetch(url)) for _ in range(REQUESTS)]
+    say(f"list of {count:,} runs: 95th percentile", f"{np.percentile(times, 95):.0f} ms")
+
+
+def bench_page(address: str, large: str, live: RunWriter, browser: Any) -> None:
+    """Print what a reader waits for, and what a live update costs the page's main thread."""
+    page = browser.new_page()
+    page.goto(f"{address}/?run={large}", wait_until="commit")
+    start = time.perf_counter()
+    page.wait_for_selector("#verdict h1")
+    say("page of ten million values: verdict can be read", f"{time.perf_counter() - start:.2f} s")
+    page.wait_for_selector("section[data-cells]")
+    say("page of ten million values: first heatmap", f"{time.perf_counter() - start:.2f} s")
+    page.goto(f"{address}/?run={live.file.parent.name}")
+    page.wait_for_selector(".following")
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # its own time, on a busy machine too
+
+    def busy() -> float:
+        found = session.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in found if one["name"] == "TaskDuration"))
+
+    stop = threading.Event()
+    writing = threading.Thread(target=_go_on, args=(live, stop))
+    before = busy()
+    writing.start()
+    page.wait_for_timeout(1000 * WATCHED)
+    share = (busy() - before) / WATCHED
+    stop.set()
+    writing.join()
+    say("live run of 24 layers and 16 heads: main thread", f"{100 * share:.1f} %")
+
+
+def _go_on(writer: RunWriter, stop: threading.Event) -> None:
+    step = 500
+    while not stop.wait(0.2):
+        add(writer, range(step, step + 1))
+        step += 1
+
+
+def main() -> None:
+    """Print all figures."""
+    argparse.ArgumentParser(prog="python -m stabmon.server.bench", description=__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        folder, many = Path(made) / "runs", Path(made) / "many"
+        write(folder / "large", STEPS).close(RunState.FINISHED)
+        live = write(folder / "live", 500)
+        with served(folder) as address:
+            bench_api(address, "large")
+            try:
+                from playwright.sync_api import sync_playwright
+            except ImportError:
+                say("page", "not measured: playwright is not installed")
+            else:
+                with sync_playwright() as driver:
+                    path = shutil.which("chromium") or shutil.which("chromium-browser")
+                    browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+                    bench_page(address, "large", live, browser)
+                    browser.close()
+        live.close(RunState.FINISHED)
+        write(many / "run-0", 50).close(RunState.FINISHED)
+        for count in (300, 1000):
+            for index in range(count):
+                if not (many / f"run-{index}").exists():
+                    shutil.copytree(many / "run-0", many / f"run-{index}")
+            with served(many) as address:
+                bench_list(address, count)
+
+
+if __name__ == "__main__":
+    main()
