@@ -13,6 +13,7 @@ from stabmon.conversion import edit
 from stabmon.errors import ArgumentError, FixError
 from stabmon.fixes import edited, registry
 from stabmon.fixes.change import Applied, Change
+from stabmon.fixes.passed_bias import passed_bias
 from stabmon.fixes.source import diff_of
 from stabmon.fixes.target import Target
 from stabmon.names import natural_key, own_name
@@ -86,9 +87,12 @@ def _apply(change: Change, model: nn.Module, undo: ExitStack) -> Applied:
     if edit.is_editable(attention) and getattr(registry.find(change.kind), "edit", None) is not None:
         return edited.apply(change, model, attention, undo)
     if not isinstance(attention, SelfAttention):
+        bias = passed_bias(attention) if change.kind in ("bias", "learnable_bias") else None
+        if bias is not None:
+            return bias.apply(change, undo)
         kind = f"{type(attention).__module__}.{type(attention).__qualname__}"
         raise FixError(
-            f"{change.module or 'the model'} is a {kind}; stabmon changes only its own. Write in your model:\n"
+            f"{change.module or 'the model'} is a {kind}; stabmon cannot change it in place. Write in your model:\n"
             f"{change.code}\nor, as a change to your code:\n{diff_of([change], model)}"
         )
     return registry.find(change.kind).apply(change, Target(change, attention, modules))

@@ -1,5 +1,6 @@
 """One change to a model or to its training as data, and the effect of carrying it out. No torch."""
 
+import math
 from enum import StrEnum
 
 from stabmon.errors import FixError
@@ -51,13 +52,13 @@ class Change(Record):
 
     @property
     def needed(self) -> float:
-        """The value.
+        """The value, a finite number.
 
         Raises:
-            FixError: there is none.
+            FixError: it is none, or there is none.
         """
-        if self.value is None:
-            raise FixError(f"a {self.kind} fix needs a value, got none; set Fix.value")
+        if self.value is None or not math.isfinite(self.value):
+            raise FixError(f"a {self.kind} fix needs a finite value, got {self.value}; set Fix.value")
         return self.value
 
 

@@ -1,6 +1,5 @@
 """Application of fixes to attention of Transformers and to converted attention."""
 
-import math
 from contextlib import ExitStack
 
 from torch import nn
@@ -31,31 +30,25 @@ def apply(change: Change, model: nn.Module, attention: nn.Module, undo: ExitStac
 
 def _bias(change: Change, model: nn.Module, path: str, undo: ExitStack) -> str:
     before = edit.present_bias(model.get_submodule(path))
-    edit.set_bias(model, path, _value(change), undo)
-    return f"the bias of {change.module} is {number(_value(change))} and was {number(before)}"
+    edit.set_bias(model, path, change.needed, undo)
+    return f"the bias of {change.module} is {number(change.needed)} and was {number(before)}"
 
 
 def _learnable_bias(change: Change, model: nn.Module, path: str, undo: ExitStack) -> str:
-    edit.learn_bias(model, path, None if change.value is None else _value(change), undo)
+    edit.learn_bias(model, path, None if change.value is None else change.needed, undo)
     start = edit.present_bias(model.get_submodule(path))
     return f"the bias of {change.module} learns from now on, one number a head, from {number(start)}"
 
 
 def _qk_norm(change: Change, model: nn.Module, path: str, undo: ExitStack) -> str:
-    gain = 1.0 if change.value is None else _value(change)
+    gain = 1.0 if change.value is None else change.needed
     edit.add_qk_norm(model, path, gain, undo)
     return f"every query and key of {change.module} has the root mean square {number(gain)} a channel"
 
 
 def _layer_scale(change: Change, model: nn.Module, path: str, undo: ExitStack) -> str:
-    edit.add_layer_scale(model, path, _value(change), undo)
-    return f"the attention branch of {change.module} is multiplied by {number(_value(change))}, which then learns"
-
-
-def _value(change: Change) -> float:
-    if change.value is None or not math.isfinite(change.value):
-        raise FixError(f"a {change.kind} fix needs a finite value, got {change.value}; set Fix.value")
-    return change.value
+    edit.add_layer_scale(model, path, change.needed, undo)
+    return f"the attention branch of {change.module} is multiplied by {number(change.needed)}, which then learns"
 
 
 _CHANGES = {"bias": _bias, "learnable_bias": _learnable_bias, "qk_norm": _qk_norm, "layer_scale": _layer_scale}

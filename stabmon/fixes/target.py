@@ -1,6 +1,5 @@
 """The attention of a model that a fix changes, with the block around it."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -23,10 +22,7 @@ class Target(NamedTuple):
 
     def value(self) -> float:
         """Return the value of the change, a finite number."""
-        value = self.change.value
-        if value is None or not math.isfinite(value):
-            raise FixError(f"a {self.change.kind} fix needs a finite value, got {value}; set Fix.value")
-        return value
+        return self.change.needed
 
     def sigmoid(self) -> SigmoidAttention:
         """Return the attention, which has a bias."""

@@ -142,7 +142,7 @@ def test_the_error_for_a_missing_module_names_the_nearest() -> None:
 def test_a_fix_for_foreign_attention_is_refused_with_code_to_paste() -> None:
     target = nn.ModuleDict({"attention": nn.MultiheadAttention(WIDTH, HEADS)})
     fix = qk_norm_fix(record("block", "softmax").model_copy(update={"module": "attention"}), "logits grow")
-    with pytest.raises(FixError, match="MultiheadAttention; stabmon changes only its own") as caught:
+    with pytest.raises(FixError, match="MultiheadAttention; stabmon cannot change it in place") as caught:
         fix.apply(target)
     assert fix.code in str(caught.value)
 

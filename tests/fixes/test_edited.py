@@ -84,7 +84,7 @@ def test_a_converted_model_takes_fixes_and_one_that_has_softmax_does_not() -> No
     model: Any = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True), 1)
     batch = torch.randn(2, 16, 32)
     at = ATTENTION.model_copy(update={"module": "layers.0.self_attn"})
-    with pytest.raises(FixError, match="stabmon changes only its own"):
+    with pytest.raises(FixError, match="stabmon cannot change it in place"):
         bias_fix(at, -1.5, "test").apply(model)
     stabmon.convert(model, bias=0.0)
     for fix in stabmon.preflight(model, batch).fixes:

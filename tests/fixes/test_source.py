@@ -151,5 +151,5 @@ def test_where_the_source_line_is_ambiguous_the_general_diff_is_given(here: Path
 def test_a_fix_for_foreign_attention_comes_with_a_diff_of_its_file(here: Path) -> None:
     model = load(here, FUNCTIONAL).Mixer()
     fix: Fix = bias_fix(first(model), -4.16, "why")
-    with pytest.raises(FixError, match=r"stabmon changes only its own[\s\S]*\+\+\+ b/model\.py"):
+    with pytest.raises(FixError, match=r"stabmon cannot change it in place[\s\S]*\+\+\+ b/model\.py"):
         fix.apply(model)
