@@ -51,20 +51,19 @@ def error(problem, output):
     return ((output.double() - true).norm() / true.norm().clamp(min=1e-300)).item()
 
 
-@pytest.mark.parametrize("splits", [1, 2, 5])
+@pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize(
     "shape",
     [
         (1, 4, 1, 1, 200, 64),
         (2, 8, 2, 5, 333, 16),
-        (1, 2, 2, 100, 150, 40),
+        (1, 2, 2, 70, 90, 40),
         (1, 6, 2, 3, 1, 32),
-        (2, 3, 3, 33, 64, 128),
+        (1, 2, 2, 20, 50, 128),
     ],
     ids=lambda shape: "B{}-H{}:{}-Q{}-K{}-D{}".format(*shape),
 )
-@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "is_causal"), [(DTYPES[0], False), *((dtype, True) for dtype in DTYPES)], ids=str)
 def test_the_output_is_that_of_float64(shape, is_causal, dtype, splits):
     problem = problem_of(*shape, dtype, is_causal=is_causal)
     assert error(problem, run(problem, splits)) < ALLOWED[dtype]
@@ -83,8 +82,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("n_q", [1, 7])
-@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("n_q", "splits"), [(1, 1), (7, 3)])
 def test_every_option_is_that_of_float64(name, n_q, splits):
     options = {key: x.to(DEVICE) if isinstance(x, torch.Tensor) else x for key, x in OPTIONS[name].items()}
     problem = problem_of(2, 4, 2, n_q, 140, 32, **options)
@@ -103,7 +101,7 @@ def test_any_strides_are_read_and_written():
 
 
 def test_a_repeated_run_gives_the_same_bits_and_leaves_its_counters_at_zero():
-    problem = problem_of(2, 4, 2, 3, 300, 32)
+    problem = problem_of(1, 4, 2, 3, 130, 32)
     first, second = run(problem, 4), run(problem, 4)
     assert torch.equal(first, second)
 
