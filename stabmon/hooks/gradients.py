@@ -9,6 +9,7 @@ from torch.amp import GradScaler
 from torch.autograd import Variable
 
 from stabmon.hooks.recording import Guarded, Recording
+from stabmon.hooks.uncompiled import uncompiled
 
 
 class GradientNorms(Guarded):
@@ -52,10 +53,12 @@ class GradientNorms(Guarded):
             self._began()
             Variable._execution_engine.queue_callback(self._queue_last)
 
+    @uncompiled
     def _queue_last(self) -> None:
         """Move to the end of the callbacks: DDP's own, which waits for the averaged gradients, must have run."""
         Variable._execution_engine.queue_callback(self._end)
 
+    @uncompiled
     def _end(self) -> None:
         self._task = -1
         if self._changed and self.enabled and self.recording.active:
@@ -101,6 +104,7 @@ class _Note:
     def __init__(self, norms: GradientNorms, index: int) -> None:
         self.norms, self.index = weakref.ref(norms), index
 
+    @uncompiled
     def __call__(self, parameter: Tensor) -> None:
         """Note the parameter's group on steps that are recorded."""
         norms = self.norms()

@@ -1,11 +1,9 @@
 """The base of every hook on a module, and the turn of a module that is called several times in a pass."""
 
-from types import FunctionType
 from typing import Any
 
-from torch._C._dynamo import eval_frame
-
 from stabmon.hooks.recording import Guarded, Recording
+from stabmon.hooks.uncompiled import uncompiled
 
 
 class Inert:
@@ -25,9 +23,8 @@ class Hook(Guarded):
     def __init_subclass__(cls) -> None:
         """Keep the hook from being a graph of its own where it is on a module that is compiled in place."""
         call = vars(cls).get("__call__")
-        if isinstance(call, FunctionType):
-            skip = eval_frame._FrameAction.SKIP
-            eval_frame.set_code_exec_strategy(call.__code__, eval_frame._FrameExecStrategy(skip, skip))
+        if call is not None:
+            uncompiled(call)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
         return Inert()

@@ -31,6 +31,8 @@ class Recording:
     seconds: time that guarded code took on the training thread.
     traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
     graphed: whether a graph writes, of torch.compile or of CUDA.
+    ended: whether an optimizer's step within a graph has ended the open step; ``settle`` does what is left to do.
+    missed: whether a pass within a graph began before that was done, so that it could not be recorded.
     """
 
     def __init__(self, plan: Plan, device: torch.device, rows: int, failures: Failures | None = None) -> None:
@@ -40,7 +42,8 @@ class Recording:
         self.begun = False
         self.offset = 0.5
         self.seconds = 0.0
-        self.traced = self.graphed = False
+        self.traced = self.graphed = self.ended = self.missed = False
+        self.settle: Callable[[], None] | None = None
         self.failures = Failures() if failures is None else failures
 
     def _lay(self, plan: Plan, device: torch.device) -> None:
@@ -84,6 +87,12 @@ class Recording:
         """
         if not module.training:
             return False
+        if self.ended:
+            if torch.compiler.is_compiling():
+                self.missed = True
+                return False
+            if self.settle is not None:
+                self.settle()
         self.begun = True
         if not self.active or not torch.is_grad_enabled():
             return False

@@ -11,6 +11,7 @@ from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from rich.console import Group
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -22,6 +23,7 @@ from stabmon.findings import Finding
 from stabmon.generators import same_generators
 from stabmon.hooks import Recording
 from stabmon.hooks.recording import Guarded
+from stabmon.hooks.uncompiled import uncompiled
 from stabmon.monitor.arrivals import RowMaker, why_no_sample
 from stabmon.monitor.attachment import Attachment
 from stabmon.monitor.new_run import Reservation
@@ -76,6 +78,7 @@ class Monitor:
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
         _note(self)
+        recording.settle = self._settle
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
@@ -114,7 +117,7 @@ class Monitor:
     @property
     def steps(self) -> int:
         """Optimizer steps so far, those before ``first_step`` included."""
-        return self._steps
+        return self._steps + self._recording.ended
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -153,6 +156,7 @@ class Monitor:
             return self._overhead
         return (self.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
 
+    @uncompiled
     def log(self, **values: float | Tensor) -> None:
         """Record numbers, such as the loss, for the open step, or for the one just completed when none has begun.
 
@@ -169,6 +173,7 @@ class Monitor:
             )
         for name, value in values.items():
             _refuse_what_is_no_number(name, value)
+        self._settle()
         self._recording.guard(self._logging, self._log, values)
 
     @contextmanager
@@ -222,6 +227,7 @@ class Monitor:
     def _end(self, state: RunState, *, wait: bool = True) -> None:
         if self._closed:
             return
+        self._settle()
         self._guarded(self._submit)
         if self._recorder is None and wait:  # at the end of the program no thread can be started any more
             self._recording.guard(self._own, self._start)
@@ -277,11 +283,28 @@ class Monitor:
 
     def _backward_began(self) -> None:
         """Submit the last step's row: during a backward pass the interpreter is free for the writer thread."""
+        self._settle()
         self._guarded(self._submit)
 
+    @uncompiled
     def _stepped(self, *_: object) -> None:
-        """Run as the optimizer's post-hook."""
-        self._guarded(self._advance)
+        """Run as the optimizer's post-hook; within a graph of torch.compile the step's end can only be noted."""
+        if torch.compiler.is_compiling():
+            self._recording.ended = True
+        else:
+            self._guarded(self._advance)
+
+    def _settle(self) -> None:
+        """End the step that an optimizer within a graph has ended."""
+        if self._recording.ended:
+            self._recording.ended = False
+            self._guarded(self._advance)
+        if self._recording.missed:
+            self._recording.missed = False
+            self._failures.add(
+                "the optimizer's step runs within a graph of torch.compile, and so does the pass after it: that pass "
+                "is not recorded. Call monitor.log(loss=...) after each step, which ends the step in time"
+            )
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Run ``action``; where it fails, no step ends any more, so nothing of later ones is measured either."""

@@ -49,14 +49,19 @@ class Training:
             torch.cuda.synchronize(self._task.device)
 
 
-def contenders() -> list[Contender]:
-    """Return those that this machine has; the first is without any monitor."""
+def contenders(*, compiled: bool = False) -> list[Contender]:
+    """Return those that this machine has; the first is without any monitor.
+
+    The others' hooks break the graph of a compiled model at each layer, beyond what torch compiles at all.
+    """
     found = [
         Contender("plain", _nothing),
         Contender("stabmon, default schedule", _stabmon(Schedule(dense=0)), comparable=False),
         Contender("stabmon, every step", _stabmon(Schedule(dense=0, every=1))),
-        Contender("hook with .item()", _items),
     ]
+    if compiled:
+        return found
+    found.append(Contender("hook with .item()", _items))
     if importlib.util.find_spec("wandb") is not None:
         found.append(Contender("wandb.watch, every step", _wandb))
     return found

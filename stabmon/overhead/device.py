@@ -32,8 +32,12 @@ def synchronisations(step: Callable[[], None]) -> int:
 
 
 def allocated(device: torch.device) -> float:
-    """Return the MiB of a CUDA device that tensors hold."""
-    return torch.cuda.memory_allocated(device) / _MIB
+    """Return the MiB of a CUDA device that tensors asked for: blocks are larger, by as much as was left of others."""
+    return _requested(device, "current")
+
+
+def _requested(device: torch.device, kind: str) -> float:
+    return float(torch.cuda.memory_stats(device)[f"requested_bytes.all.{kind}"]) / _MIB
 
 
 def peak(step: Callable[[], None], device: torch.device) -> float:
@@ -41,7 +45,7 @@ def peak(step: Callable[[], None], device: torch.device) -> float:
     before = allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     step()
-    return torch.cuda.max_memory_allocated(device) / _MIB - before
+    return _requested(device, "peak") - before
 
 
 def launches(step: Callable[[], None], device: torch.device) -> Launches:

@@ -31,7 +31,7 @@ def measure(
     (bootstrap over windows). On a GPU each step is waited for. ``synchronisations``, ``memory`` (MiB) and ``launches``
     are those of one step beyond the plain training's.
     """
-    rivals = contenders() if rivals is None else rivals
+    rivals = contenders(compiled=compiled) if rivals is None else rivals
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         _warm(task)
         trainings, held = [], []

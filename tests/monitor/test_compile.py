@@ -14,8 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from stabmon import Schedule, watch
 from stabmon.errors import WatchError
+from stabmon.series import is_missing
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),  # the compiler's own imports
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # dynamo looks at it
+]
 
 
 def _train(model, run, loss, quiet, kept, schedule, steps=4):
@@ -84,7 +89,6 @@ def test_checkpointing_inside_a_compiled_model_is_counted_once(tiny, quiet, kept
         np.testing.assert_allclose(row, expected[step], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at it
 def test_blocks_compiled_one_by_one_share_their_graph_as_without_the_monitor(tiny, quiet, kept, loss):
     def deep():
         model = tiny()
@@ -164,6 +168,77 @@ def test_lengths_that_vary_share_a_graph_and_are_counted_as_they_are(tiny, quiet
         assert not monitor.failures
     assert counter.frame_count == 1
     assert [kept.of("keys", step=step).tolist() for step in range(3)] == [[24, 24], [32, 32], [40, 40]]
+
+
+def _optimized(model, loss, compiled, monitor=None, steps=3):
+    """Train with an optimizer whose step is compiled or not, and return the compiler's graphs of it."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    counter = CompileCounterWithBackend("eager")
+    take = torch.compile(optimizer.step, backend=counter) if compiled else optimizer.step
+    with monitor(optimizer) if monitor else nullcontext() as watching:
+        for step in range(steps):
+            value = loss(model, step)
+            value.backward()
+            take()
+            optimizer.zero_grad()
+            if watching:
+                watching.log(loss=value)
+        if watching:
+            assert watching.steps == steps
+            assert not watching.failures
+    return counter.frame_count
+
+
+def test_a_compiled_optimizer_keeps_its_graph_and_ends_steps_as_another_does(tiny, quiet, kept, loss):
+    plain = _optimized(tiny(), loss, True)
+    rows = []
+    for compiled in (False, True):
+        torch.compiler.reset()
+        torch.manual_seed(0)
+        kept.rows.clear()
+        model = tiny()
+        graphs = _optimized(model, loss, compiled, lambda optimizer, model=model: watch(model, optimizer, **quiet))
+        rows.append(dict(kept.rows))
+    assert graphs == plain
+    assert sorted(rows[1]) == [0, 1, 2]
+    for step, row in rows[0].items():
+        np.testing.assert_allclose(rows[1][step], row, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pass_that_begins_in_a_graph_before_its_step_has_ended_is_not_recorded_and_said(tiny, quiet, kept, loss):
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, **quiet) as monitor:
+        compiled, take = (torch.compile(one, backend="eager") for one in (model, optimizer.step))
+        for step in range(2):
+            loss(compiled, step).backward()
+            take()
+            optimizer.zero_grad()
+    assert any("Call monitor.log(loss=...) after each step" in text for text in monitor.failures)
+    assert kept.of("row_mass", step=0).min() > 0
+    assert is_missing(kept.of("row_mass", step=1)).all()
+
+
+def test_a_compiled_training_step_goes_on_and_is_counted(tiny, quiet, kept, loss):
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    @torch.compile(backend="eager")
+    def take(tokens):
+        value = model(tokens).square().mean()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return value
+
+    tokens = torch.randint(32, (3, 12))
+    with watch(model, optimizer, batch=tokens, **quiet) as monitor:
+        for _ in range(3):
+            monitor.log(loss=take(tokens))
+        assert monitor.steps == 3
+        assert not monitor.failures
+    assert kept.of("row_mass", step=2).min() > 0
+    assert kept.of("total_gradient_norm", step=2) > 0
 
 
 @pytest.mark.parametrize("compiled_in_place", [False, True])
