@@ -3,7 +3,20 @@
 import typer
 
 from stabmon import __version__
-from stabmon.cli import ab_test, bench, demo, evaluate, findings, metrics, preflight, rules, selftest, serve, train
+from stabmon.cli import (
+    ab_test,
+    bench,
+    demo,
+    evaluate,
+    findings,
+    metrics,
+    preflight,
+    reproduce,
+    rules,
+    selftest,
+    serve,
+    train,
+)
 from stabmon.cli.run import EXIT_CODES, ended
 from stabmon.terminal import Terminal
 
@@ -24,6 +37,7 @@ for command in (
     rules.rules,
     metrics.metrics,
     evaluate.evaluate,
+    reproduce.reproduce,
     bench.bench,
     selftest.selftest,
 ):

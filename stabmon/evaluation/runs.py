@@ -29,9 +29,13 @@ class Job(NamedTuple):
 
 def record(job: Job) -> Outcome:
     """Train the run with the monitor on, and keep series, starts and outcome in its folder."""
-    shutil.rmtree(job.folder, ignore_errors=True)
     model = training.build(job.config, job.device)
-    starts = Starts(passes=tuple(_starts(job.config, model, job.device)))
+    return train_recorded(job, Starts(passes=tuple(_starts(job.config, model, job.device))), model)
+
+
+def train_recorded(job: Job, starts: Starts, model: nn.Module | None = None) -> Outcome:
+    """Train the run with the monitor on, and keep series, ``starts`` and outcome in its folder."""
+    shutil.rmtree(job.folder, ignore_errors=True)
     result = training.train(job.config, model=model, device=job.device, sinks=(StoreSink(job.folder),))
     (job.folder / STARTS).write_text(starts.model_dump_json())
     return _keep(job, result)
