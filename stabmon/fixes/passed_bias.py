@@ -83,12 +83,10 @@ def passed_bias(module: nn.Module) -> PassedBias | None:
     name = found.pop() if len(found) == 1 else None
     if name is None:
         return None
-    held = {**vars(module), **module._buffers, **module._parameters}.get(
-        name, inspect.getattr_static(module, name, None)
-    )
-    is_own = isinstance(held, Tensor) and inspect.getattr_static(type(module), name, None) is not held
-    if is_own and held.dim() <= 1 and held.is_floating_point():
-        return PassedBias(module, name)
+    own = {**vars(module), **module._buffers, **module._parameters}
+    held = own.get(name, inspect.getattr_static(type(module), name, None))
+    if isinstance(held, Tensor):
+        return PassedBias(module, name) if name in own and held.dim() <= 1 and held.is_floating_point() else None
     return PassedBias(module, name) if isinstance(held, int | float) and not isinstance(held, bool) else None
 
 
