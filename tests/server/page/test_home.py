@@ -73,4 +73,6 @@ def test_the_table_fits_a_small_screen(tab, page):
     page.set_viewport_size({"width": 390, "height": 800})
     tab.visit("?sort=health")
     tab.until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 390)
-    assert page.locator("table.home .run-name").first.is_visible()
+    health = page.locator("table.home tr", has=page.locator(".run-name:text-is('naive')")).locator(".health-cell")
+    box = health.bounding_box()
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 390
