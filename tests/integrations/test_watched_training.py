@@ -1,4 +1,4 @@
-"""What every framework's callback shares: nothing raises, and each step is counted once."""
+"""Rules that every framework's callback follows: nothing raises, and each step is counted once."""
 
 import logging
 
