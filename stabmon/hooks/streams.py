@@ -32,7 +32,7 @@ class StreamHook(Hook):
     def add(self, x: Tensor | None) -> None:
         """Add ``x``; a call that has no tensor there leaves its slots uncounted."""
         if x is not None:
-            self.recording.writer.power(self.slots, self.raw, x.detach())
+            self.recording.writer.power(self.slots, self.raw, x)
 
 
 class OutputHook(Hook):
@@ -50,7 +50,7 @@ class OutputHook(Hook):
     def add(self, x: Tensor | None) -> None:
         """Add ``x``, where there is one."""
         if x is not None:
-            self.recording.writer.power(self.slots, "stream_out", x.detach())
+            self.recording.writer.power(self.slots, "stream_out", x)
 
 
 class GainHook(Hook):

@@ -73,6 +73,9 @@ class DeferredWriter:
         self._sampled: list[_Sampled] = []
         self._stream: tuple[weakref.ref[Tensor], int, int] | None = None
         """The tensor whose norm was taken last, its version, and where the norm is."""
+        self._same: list[tuple[int, int]] = []
+        """Norms that are others' again: where each is, and the other."""
+        self._same_at: dict[tuple[tuple[int, int], ...], Tensor] = {}
         self._start = plan.initial[: plan.maxima.stop].copy()
         self._counts = self._start.copy()
         self._counted: tuple[bytes, Tensor] = (b"", buffer[:0])
@@ -85,7 +88,8 @@ class DeferredWriter:
         norm, last = self._norm(at.start), self._stream
         version = -1 if x.is_inference() else x._version
         if last is not None and last[0]() is x and last[1] == version >= 0:
-            norm.copy_(self._norm(last[2]))  # a block's input is the output of the block before it
+            self._same.append((at.start, last[2]))  # a block's input is the output of the block before it
+            return
         elif self._direct(x):
             torch.linalg.vector_norm(x, dtype=torch.float32, out=norm)
         else:
@@ -124,6 +128,9 @@ class DeferredWriter:
 
     def add_deferred(self) -> None:
         """Add what was noted to the buffer."""
+        if self._same:
+            to, source = self._elements(tuple(self._same))
+            self._norms.index_copy_(0, to, self._norms.index_select(0, source))
         if self._taken:
             self.buffer[self._sums].addcmul_(self._norms, self._norms)
             self._norms.zero_()
@@ -132,6 +139,7 @@ class DeferredWriter:
         for sampled in _runs(self._sampled):
             self._add_rows(sampled)
         self._taken.clear()
+        self._same.clear()
         self._measured.clear()
         self._sampled.clear()
         self._stream = None
@@ -195,6 +203,12 @@ class DeferredWriter:
             start = call.slots["counts"].start
             self._counts[start + 2] += rows.query.size(0) * rows.query.size(2)
             self._counts[start + 3] += key.size(0) * key.size(2)
+
+    def _elements(self, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+        """Return ``pairs`` as a tensor [2, pairs], made once."""
+        if pairs not in self._same_at:
+            self._same_at[pairs] = torch.tensor(pairs, device=self.buffer.device).T.contiguous()
+        return self._same_at[pairs]
 
     def _norm(self, start: int) -> Tensor:
         """Return the element ``start`` of the norms as a view that is made once."""

@@ -110,6 +110,18 @@ def test_a_module_that_is_called_again_adds_to_its_numbers():
     np.testing.assert_allclose(deferred[plan.columns["branch_ratio"]], 2.0, rtol=1e-6)
 
 
+def test_a_tensor_that_several_layers_read_counts_for_each():
+    plan, x = _plan(4, 4, 4), torch.randn(2, 3, 8)
+
+    def feed(writer):
+        for slots in plan.slots:
+            writer.power(slots, "stream_in", x)
+            writer.power(slots, "stream_out", x)
+
+    for row in _rows(plan, feed):
+        np.testing.assert_allclose(row[plan.columns["block_growth"]], 1, rtol=1e-6)
+
+
 def test_a_tensor_that_was_changed_in_place_is_measured_again():
     plan, x = _plan(4), torch.ones(2, 3, 8)
 
