@@ -9,7 +9,9 @@ from torch import nn
 
 import stabmon
 import tests.with_timm  # noqa: F401 finds timm
+from stabmon import preflight
 from stabmon.errors import ModelError
+from stabmon.fixes import bias_fix, layer_scale_fix
 
 timm = pytest.importorskip("timm")
 
@@ -73,3 +75,13 @@ def test_attention_that_pools_its_keys_needs_a_length() -> None:
     model = timm.create_model("pvt_v2_b0", num_classes=4, depths=(1, 1, 1, 1))
     with pytest.raises(ModelError, match="its longest training length is unknown"):
         stabmon.convert(model)
+
+
+@pytest.mark.parametrize("make", [bias_fix, layer_scale_fix])
+def test_a_fix_changes_a_converted_attention_as_a_conversion_with_it_does(make: Any) -> None:
+    model, other = _model().eval(), _model().eval()
+    stabmon.convert(model, bias=-2.0)
+    for attention in preflight(model, IMAGES).map.attentions:
+        make(attention, -0.5, "why").apply(model)
+    stabmon.convert(other, **({"bias": -0.5} if make is bias_fix else {"bias": -2.0, "layer_scale": -0.5}))
+    assert torch.equal(model(IMAGES), other(IMAGES))
