@@ -1,6 +1,7 @@
 """Attachment of every hook to a model; the handles returned take them off again."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -10,7 +11,7 @@ from stabmon import doors
 from stabmon.discover import Site
 from stabmon.discover.points import Point
 from stabmon.hooks.forward import CallObserver, EnterHook, LeaveHook, MultiheadHook, Unseen
-from stabmon.hooks.gradients import GradientNorms
+from stabmon.hooks.gradients import GradientNorms, Groups
 from stabmon.hooks.hook import PassHook, Turn
 from stabmon.hooks.keys import rekeyed
 from stabmon.hooks.recording import Recording
@@ -130,6 +131,12 @@ def gradient_norms(
     """Return the gradient norms of ``model``: one group a block, and one for all other parameters.
 
     ``began`` is called when the first gradient of a backward pass arrives.
+    """
+    return GradientNorms(recording, model, partial(_groups, model, recording, sites), scaler, began)
+
+
+def _groups(model: nn.Module, recording: Recording, sites: Sequence[Site]) -> Groups:
+    """Return the parameters that train now: those of each block, and all others.
 
     A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
     (DTensor) are left out: the norm of a local part would be wrong.
@@ -144,4 +151,4 @@ def gradient_norms(
     for parameter, owner in owners.items():
         if parameter.requires_grad and not hasattr(parameter, "placements"):
             (rest if owner is None else groups[owner])[1].append(parameter)
-    return GradientNorms(recording, [*groups.values(), rest], scaler, began)
+    return [*groups.values(), rest]

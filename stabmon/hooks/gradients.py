@@ -1,7 +1,7 @@
 """Gradient norms of each block and of the rest, after each backward pass and before anything clips them."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,38 +11,56 @@ from torch.autograd import Variable
 from stabmon.hooks.recording import Guarded, Recording
 from stabmon.hooks.uncompiled import uncompiled
 
+Groups = list[tuple[slice, list[nn.Parameter]]]
+"""The element of each norm, and the parameters whose gradients it is of."""
+
 
 class GradientNorms(Guarded):
     """Computes the norms in a callback that runs when the backward pass is over.
 
     A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass
     stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device. ``began`` is
-    called at the first gradient of a pass.
+    called at the first gradient of a pass. ``groups`` is called again when a parameter of ``model`` has been added,
+    replaced, frozen or unfrozen.
     """
 
     def __init__(
         self,
         recording: Recording,
-        groups: Iterable[tuple[slice, list[nn.Parameter]]],
+        model: nn.Module,
+        groups: Callable[[], Groups],
         scaler: GradScaler | None,
         began: Callable[[], None],
     ) -> None:
         super().__init__("gradient norms")
         self.recording = recording
-        self.groups = list(groups)
         self.scaler = scaler
-        self._began = began
+        self._model, self._grouped, self._began = model, groups, began
+        self._groups: Groups = []
+        self._known: list[tuple[int, bool]] | None = None
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._changed: set[int] = set()
         self._tables: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
         self._task = -1
 
-    def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Put a hook on every parameter and return the handles."""
-        return [
+    def refresh(self) -> None:
+        """Put a hook on every parameter that trains now, unless they are the same as before."""
+        now = [(id(p), p.requires_grad) for module in self._model.modules() for p in _own_parameters(module)]
+        if now == self._known:
+            return
+        self.remove()
+        self._known, self._groups = now, self._grouped()  # which keeps the parameters, so that no identity comes again
+        self._handles = [
             parameter.register_post_accumulate_grad_hook(_Note(self, index))  # type: ignore[no-untyped-call]
-            for index, (_, parameters) in enumerate(self.groups)
+            for index, (_, parameters) in enumerate(self._groups)
             for parameter in parameters
         ]
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._known = [], None
 
     def note(self, index: int) -> None:
         """Note that group ``index`` has new gradients, and request a callback at the end of this backward pass."""
@@ -66,7 +84,7 @@ class GradientNorms(Guarded):
         self._changed.clear()
 
     def _write(self) -> None:
-        groups = [self.groups[index] for index in sorted(self._changed)]
+        groups = [self._groups[index] for index in sorted(self._changed)]
         found = [(at, gradients) for at, parameters in groups if (gradients := _gradients(parameters))]
         if not found:  # an optimizer inside the backward pass has freed them
             return
@@ -108,7 +126,11 @@ class _Note:
     def __call__(self, parameter: Tensor) -> None:
         """Note the parameter's group on steps that are recorded."""
         norms = self.norms()
-        if norms is not None and norms.recording.active:
+        if norms is None:
+            return
+        if not norms.recording.begun:  # by a pass that does not count otherwise
+            norms.recording.begun = norms.recording.in_eval = True
+        if norms.recording.active:
             norms.note(self.index)
 
 
@@ -119,6 +141,11 @@ def _norms(gradients: list[Tensor]) -> list[Tensor]:
     return [norm.float() for norm in norms] if wide else norms
 
 
+def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in module._parameters.values() if parameter is not None)
+
+
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
     found = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
-    return [grad.coalesce().values() if grad.is_sparse else grad for grad in found]
+    found = [grad.coalesce().values() if grad.is_sparse else grad for grad in found]
+    return [torch.view_as_real(grad) if grad.is_complex() else grad for grad in found]

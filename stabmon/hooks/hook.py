@@ -2,18 +2,15 @@
 
 from typing import Any
 
-from stabmon.hooks.recording import Guarded, Recording
+import torch
+from torch import nn
+
+from stabmon.hooks.recording import Guarded, Recording, is_transformed
 from stabmon.hooks.uncompiled import uncompiled
+from stabmon.hooks.uncopied import Uncopied
 
 
-class Inert:
-    """The form of a hook in a copied or unpickled model: the copy is not watched."""
-
-    def __call__(self, *_: object) -> None:
-        """Do nothing."""
-
-
-class Hook(Guarded):
+class Hook(Uncopied, Guarded):
     """A hook that can be copied and pickled with its model without taking the monitor along."""
 
     def __init__(self, recording: Recording, name: str) -> None:
@@ -25,12 +22,6 @@ class Hook(Guarded):
         call = vars(cls).get("__call__")
         if call is not None:
             uncompiled(call)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
-        return Inert()
-
-    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
-        return (Inert, ())
 
 
 class Turn:
@@ -56,3 +47,20 @@ class PassHook(Hook):
         """Begin a pass."""
         for turn in self.turns:
             turn.taken = 0
+
+
+class BeginHook(Hook):
+    """The forward pre-hook of the whole model: notes that a training pass begins."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(recording, "the beginning of a step")
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Note the pass, if it is one of the training."""
+        if not torch.is_grad_enabled() or not (module.training or self.recording.in_eval):
+            return
+        if torch.compiler.is_compiling():
+            self.recording.begun = True
+        elif not is_transformed():
+            self.recording.in_eval = not module.training
+            self.recording.begin()

@@ -26,7 +26,9 @@ class Recording:
     buffer: [plan.width] float32 on the model's device, written through ``writer``, whole after ``flush``, reset to
         ``initial`` after a recorded step.
     active: whether the open step is recorded.
-    begun: whether a forward pass in training mode has run since the last optimizer step.
+    begun: whether a training pass has run since the last optimizer step: forward with gradients, or backward.
+    in_eval: whether the training runs in eval mode, as its backward passes show.
+    at_begin: called when a pass through the whole model, or the first one through a part, begins in a recorded step.
     offset: where in its stratum each sampled row lies.
     seconds: time that guarded code took on the training thread.
     traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
@@ -39,7 +41,9 @@ class Recording:
         self._lay(plan, device)
         self.rows = rows
         self.active = False
-        self.begun = False
+        self.begun = self.in_eval = False
+        self.at_begin: Callable[[], None] | None = None
+        self._beginning = Guarded("the beginning of a step")
         self.offset = 0.5
         self.seconds = 0.0
         self.traced = self.graphed = self.ended = self.missed = False
@@ -66,6 +70,12 @@ class Recording:
                 self.buffer[at].copy_(numbers[old])
 
     @property
+    def gradient_norms(self) -> list[slice]:
+        """Return where the buffer holds gradient norms."""
+        of_blocks = {slots["gradient_norm"].start: slots["gradient_norm"] for slots in self.plan.slots}
+        return [*of_blocks.values(), self.plan.of_run("other_gradient_norm")]
+
+    @property
     def writer(self) -> Writer:
         """The way into the buffer: through cells where a graph is traced or captured, else deferred."""
         if torch.compiler.is_compiling() or (self.buffer.is_cuda and torch.cuda.is_current_stream_capturing()):
@@ -85,7 +95,7 @@ class Recording:
         Passes in eval mode or without gradients are not. A recomputation under activation checkpointing is not either,
         except in the reentrant form, whose first pass runs without gradients.
         """
-        if not module.training:
+        if not module.training or not torch.is_grad_enabled():
             return False
         if self.ended:
             if torch.compiler.is_compiling():
@@ -93,12 +103,20 @@ class Recording:
                 return False
             if self.settle is not None:
                 self.settle()
-        self.begun = True
-        if not self.active or not torch.is_grad_enabled():
-            return False
         if torch.compiler.is_compiling():
-            return True
-        return torch._C._current_graph_task_id() == -1 or _in_reentrant_checkpoint()
+            self.begun = True
+            return self.active
+        if is_transformed():
+            return False
+        if not self.begun:
+            self.begin()
+        return self.active and (torch._C._current_graph_task_id() == -1 or _in_reentrant_checkpoint())
+
+    def begin(self) -> None:
+        """Note, outside of graphs, that a training pass begins."""
+        self.begun = True
+        if self.at_begin is not None and self.active:
+            self.guard(self._beginning, self.at_begin)
 
     def request(self, batch: int) -> AuxRequest:
         """Return which rows to sample of each of ``batch`` sequences; a compiled graph keeps to strata's middles."""
@@ -136,6 +154,15 @@ class Recording:
     def fail(self, what: str) -> None:
         """Report a failure of stabmon's own; the training goes on without what failed."""
         self.failures.add(what, "It is not recorded any more; the training goes on.", level=logging.ERROR)
+
+
+def is_transformed() -> bool:
+    """Return whether this pass is one of torch.func, fake tensors or tracing, whose tensors hold no numbers to read."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def _places(plan: Plan) -> dict[tuple[str, str], slice]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from stabmon.errors import ArgumentError
+from stabmon.monitor.optimizers import with_hooks
 from stabmon.schedule import Schedule
 
 _SINK = ("start", "sample", "findings", "close")
@@ -27,18 +28,20 @@ def check_model(model: object, optimizer: object) -> None:
         )
     if optimizer is None:
         return
-    if not hasattr(optimizer, "register_step_post_hook"):
+    optimizers = with_hooks(optimizer)
+    if not optimizers:
         raise ArgumentError(
-            f"optimizer must be a torch optimizer, got {type(optimizer).__name__}; "
+            f"optimizer must be a torch optimizer, or a sequence of them, got {type(optimizer).__name__}; "
             "leave it out and call monitor.step() after each step"
         )
-    given = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group.get("params", ())}
     own = {id(p) for p in model.parameters()}
-    if given and own and not given & own:
-        raise ArgumentError(
-            f"optimizer must hold parameters of this {type(model).__name__}, got one whose {len(given)} parameters are "
-            "all another model's; give the optimizer that trains the model that you watch"
-        )
+    for one in optimizers:
+        given = {id(p) for group in one.param_groups for p in group.get("params", ())}
+        if given and own and not given & own:
+            raise ArgumentError(
+                f"optimizer must hold parameters of this {type(model).__name__}, got one whose {len(given)} parameters "
+                "are all another model's; give the optimizer that trains the model that you watch"
+            )
 
 
 def check_options(

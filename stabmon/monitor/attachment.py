@@ -11,6 +11,8 @@ from stabmon.discover import Found, Site, scan
 from stabmon.discover.nothing import nothing_found
 from stabmon.errors import ModelError, StabmonError
 from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
+from stabmon.hooks.hook import BeginHook
+from stabmon.hooks.keys import rekeyed
 from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import Seen
 from stabmon.monitor.new_run import device_of
@@ -50,9 +52,12 @@ class Attachment:
 
     def put_on(self) -> None:
         """Put all hooks on."""
+        self._handles.append(rekeyed(self.model.register_forward_pre_hook(BeginHook(self._recording))))
         self._handles += attach(self._recording, self._sites)
         self._gradients = gradient_norms(self.model, self._recording, self._sites, self._scaler, self._began)
-        self._handles += self._gradients.attach()
+        self._gradients.refresh()
+        self._recording.at_begin = _weakly(self._gradients.refresh)
+        self._handles.append(self._gradients)
         if self._waits:
             self._trigger.arm()
 
@@ -87,6 +92,11 @@ class Attachment:
         plan = Plan(self.map.attentions, logged, optimizer=self._optimizer)
         self._recording.lay_anew(plan, device_of(self.model))
         self.put_on()
+
+    def refresh(self) -> None:
+        """See parameters that were added, replaced, frozen or unfrozen; outside of graphs the next pass does."""
+        if self._gradients is not None:
+            self._gradients.refresh()
 
     def end_search(self) -> None:
         """Look for attention no more: the run begins."""

@@ -27,6 +27,7 @@ from stabmon.hooks.uncompiled import uncompiled
 from stabmon.monitor.arrivals import RowMaker, why_no_sample
 from stabmon.monitor.attachment import Attachment
 from stabmon.monitor.new_run import Reservation
+from stabmon.monitor.optimizers import learning_rate
 from stabmon.monitor.summary import summary
 from stabmon.monitor.watched import release
 from stabmon.notebook import html
@@ -48,7 +49,7 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | None,
+        optimizers: tuple[Optimizer, ...],
         run: Reservation,
         recording: Recording,
         schedule: Schedule,
@@ -58,10 +59,12 @@ class Monitor:
     ) -> None:
         self.path = run.path
         self._attached: Attachment | None = Attachment(
-            model, recording, self._backward_began, scaler=scaler, optimizer=optimizer is not None
+            model, recording, self._backward_began, scaler=scaler, optimizer=bool(optimizers)
         )
         self._map = self._attached.map
-        self._optimizer = optimizer
+        self._optimizers = optimizers
+        self._unseen = self._blind = False
+        """A step of an optimizer without a pass before it; and that passes cannot be seen in this training."""
         self._run, self._recording, self._schedule = run, recording, schedule
         self._failures = recording.failures
         self._recorder: Recorder | None = None
@@ -198,7 +201,7 @@ class Monitor:
             WatchError: an optimizer was given, whose steps are counted by its own hook, or the monitor is closed.
         """
         self._refuse_closed("step")
-        if self._optimizer is not None:
+        if self._optimizers:
             raise WatchError(
                 "step() is for a monitor without an optimizer; this one counts its optimizer's steps itself"
             )
@@ -229,11 +232,11 @@ class Monitor:
             return
         self._settle()
         self._guarded(self._submit)
-        if self._recorder is None and wait:  # at the end of the program no thread can be started any more
+        if self._recorder is None and wait and not self._run.resumes:
             self._recording.guard(self._own, self._start)
         if self._sealed is None and self._attached is not None:
             taken = self._steps - self._first_step
-            why = why_no_sample(self._attached.seen, steps=taken, optimizer=self._optimizer is not None)
+            why = why_no_sample(self._attached.seen, steps=taken, optimizer=bool(self._optimizers))
             self._failures.add(why)
         self._overhead = self.overhead
         self._closed = True
@@ -242,7 +245,7 @@ class Monitor:
         if self._attached is not None:
             self._map = self._attached.map
             release(self._attached.model)
-        self._attached = self._optimizer = None
+        self._attached, self._optimizers = None, ()
         if self._recorder is None:
             self._run.release()
             return
@@ -255,8 +258,7 @@ class Monitor:
     def _put_on(self) -> None:
         if self._attached is not None:
             self._attached.put_on()
-        if self._optimizer is not None:
-            self._counting.append(self._optimizer.register_step_post_hook(self._stepped))
+        self._counting = [one.register_step_post_hook(self._stepped) for one in self._optimizers]
 
     def _take_off(self) -> None:
         if self._attached is not None:
@@ -287,12 +289,17 @@ class Monitor:
         self._guarded(self._submit)
 
     @uncompiled
-    def _stepped(self, *_: object) -> None:
-        """Run as the optimizer's post-hook; within a graph of torch.compile the step's end can only be noted."""
+    def _stepped(self, optimizer: Optimizer, *_: object) -> None:
+        """Run as the post-hook of each optimizer: it ends a step, unless no pass has run since another one ended it.
+
+        Within a graph of torch.compile the step's end can only be noted.
+        """
         if torch.compiler.is_compiling():
             self._recording.ended = True
+        elif self._recording.begun or self._blind:
+            self._guarded(self._advance, optimizer)
         else:
-            self._guarded(self._advance)
+            self._unseen = True
 
     def _settle(self) -> None:
         """End the step that an optimizer within a graph has ended."""
@@ -306,27 +313,32 @@ class Monitor:
                 "is not recorded. Call monitor.log(loss=...) after each step, which ends the step in time"
             )
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[..., None], *given: Any) -> None:
         """Run ``action``; where it fails, no step ends any more, so nothing of later ones is measured either."""
-        self._recording.guard(self._own, action)
+        self._recording.guard(self._own, action, *given)
         if not self._own.enabled:
             self._recording.active = False
         if self._since is None and self._recorder is not None:  # starting the run is not counted
             self._since = (time.perf_counter(), self.seconds)
 
-    def _advance(self) -> None:
+    def _advance(self, optimizer: Optimizer | None = None) -> None:
+        """End the open step, which ``optimizer`` ended."""
         recording = self._recording
         if self._recorder is None:
             self._start()
         self._submit()
         if recording.active:
             self._seal()
+            self._drop_overflow(optimizer)
+            self._add_rate(optimizer or next(iter(self._optimizers), None))
         self._steps += 1
         if self._recorder is not None:
             self._recorder.moved()
         recording.begun = False
         recording.active = self._schedule.sampled(self._steps)
         recording.offset = self._schedule.offset(self._steps)
+        if recording.traced and recording.active and self._attached is not None:
+            self._attached.refresh()
 
     def _seal(self) -> None:
         """Set the open step aside for ``log``, and make the buffer ready for the next."""
@@ -341,8 +353,29 @@ class Monitor:
             self._sealed.copy_(recording.buffer)
         recording.buffer.copy_(recording.initial)
         self._sealed_step = self._steps
-        if self._optimizer is not None:
-            _write(self._sealed, recording.plan.of_run("learning_rate"), self._optimizer.param_groups[0]["lr"])
+
+    def _drop_overflow(self, optimizer: Optimizer | None) -> None:
+        """Drop the sealed step's gradient norms where a fused ``optimizer`` finds, on the device, that they overflowed.
+
+        The GradScaler takes such gradients for its own and lowers its scale: no update was made.
+        """
+        found = getattr(optimizer, "found_inf", None)
+        if self._sealed is None or not isinstance(found, Tensor):
+            return
+        for at in self._recording.gradient_norms:
+            kept, none = self._sealed[at], self._recording.initial[at]
+            self._sealed[at] = torch.where(found.to(kept.device) > 0, none, kept)
+
+    def _add_rate(self, optimizer: Optimizer | None) -> None:
+        """Add the learning rate to the sealed step."""
+        if optimizer is None or self._sealed is None:
+            return
+        rate = learning_rate(optimizer)
+        if rate is None:
+            what = f"that of {type(optimizer).__name__}'s first parameter group is no number"
+            self._failures.report("learning rate", what, "it is not recorded")
+        else:
+            _write(self._sealed, self._recording.plan.of_run("learning_rate"), rate)
 
     def _submit(self) -> None:
         if self._sealed_step is not None and self._sealed is not None and self._recorder is not None:
@@ -351,7 +384,10 @@ class Monitor:
             self._sealed_step = None
 
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
-        if self._recording.begun:
+        if self._unseen and self._recorder is None and not self._recording.begun:
+            self._blind = True
+            self._advance(self._optimizers[0])
+        if self._recording.begun or self._recorder is None:
             buffer = self._recording.buffer if self._recording.active else None
         else:
             buffer = self._sealed if self._sealed_step is not None else None
@@ -378,8 +414,9 @@ def _note(monitor: Monitor) -> None:
 
 
 def _at_exit() -> None:
+    state = RunState.FAILED if hasattr(sys, "last_value") else RunState.FINISHED
     for monitor in tuple(_open):
-        monitor.close(failed=hasattr(sys, "last_value"))
+        monitor._end(state, wait=monitor._recorder is not None)  # no thread can be started at the end of a program
 
 
 def _refuse_what_is_no_number(name: str, value: object) -> None:

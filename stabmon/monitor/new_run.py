@@ -64,6 +64,11 @@ class Reservation:
         if options.dir is not None and self._writes:
             self._reserve(Path(options.dir))
 
+    @property
+    def resumes(self) -> bool:
+        """A stored run goes on."""
+        return self._options.resume
+
     def _reserve(self, directory: Path) -> None:
         from stabmon.store import fresh_name, reserve
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from stabmon.hooks.recording import is_transformed
 from stabmon.hooks.uncopied import Uncopied
 
 Fire = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], None]
@@ -128,6 +129,8 @@ def _not_yet(module: nn.Module) -> str | None:
         return "gradients off"
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return "CUDA graph capture"
+    if is_transformed():
+        return "torch.func, fake tensors or tracing"
     return None
 
 

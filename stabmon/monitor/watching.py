@@ -16,6 +16,7 @@ from stabmon.metrics import METRICS, When
 from stabmon.monitor import new_run
 from stabmon.monitor.arguments import check_model, check_options
 from stabmon.monitor.monitor import Monitor
+from stabmon.monitor.optimizers import with_hooks
 from stabmon.monitor.watched import claim, refuse_compiled, release
 from stabmon.names import check_run_name
 from stabmon.schedule import Schedule
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def watch(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     *,
     dir: str | Path | None = "runs",
     name: str | None = None,
@@ -57,7 +58,8 @@ def watch(
 
     Args:
         model: any module; its attention is found by running it, see ``stabmon.discover.scan``.
-        optimizer: whose steps are counted, by a hook; without one, call ``monitor.step()`` after each step.
+        optimizer: whose steps are counted, by a hook; without one, call ``monitor.step()`` after each step. Of several,
+            those that step one after another without a pass between them end one step.
         dir: folder of runs; None writes no files. Under torch.distributed only rank 0 writes.
         name: the run's folder in ``dir``; by default the model's class and the time.
         schedule: which steps are recorded, and how many query rows of each.
@@ -104,9 +106,10 @@ def watch(
         try:
             run = new_run.Reservation(model, options)
             try:
-                plan = Plan((), logged, optimizer=optimizer is not None)
+                optimizers = with_hooks(optimizer)
+                plan = Plan((), logged, optimizer=bool(optimizers))
                 recording = Recording(plan, new_run.device_of(model), schedule.rows)
-                monitor = Monitor(model, optimizer, run, recording, schedule, scaler=scaler, first_step=first_step)
+                monitor = Monitor(model, optimizers, run, recording, schedule, scaler=scaler, first_step=first_step)
                 monitor.attach(batch)
             except BaseException:
                 run.release()

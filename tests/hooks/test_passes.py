@@ -1,5 +1,7 @@
 """Passes that count: accumulation, checkpointing in both modes, eval, AMP, and steps that the scaler skips."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stabmon import Schedule, watch
 from stabmon.series import is_missing
+from tests.watched_model import tokens
 
 EXACT = Schedule(rows=1000)
 
@@ -167,3 +170,46 @@ def test_frozen_parameters_and_missing_gradients_do_not_break(tiny, quiet, kept,
     _one_step(model, lambda: loss(model, 0).backward(), quiet, kept)
     assert is_missing(kept.of("gradient_norm", "layers.0")).all()
     assert kept.of("gradient_norm", "layers.1") > 0
+
+
+def _per_sample(model):
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(weights, x):
+        return torch.func.functional_call(model, weights, (x[None],)).square().mean()
+
+    torch.func.vmap(torch.func.grad(loss), (None, 0), randomness="different")(weights, tokens(1))
+
+
+def _fake(model):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(torch.zeros(1, 4, dtype=torch.long))
+
+
+def _traced(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(model, (tokens(0),), check_trace=False)
+
+
+@pytest.mark.parametrize("when", [0, 1])
+@pytest.mark.parametrize("odd", [_per_sample, _fake, _traced], ids=["torch.func", "fake tensors", "tracing"])
+def test_a_transformed_pass_is_not_recorded_and_costs_nothing(tiny, quiet, kept, loss, odd, when):
+    expected = {}
+    for watched in (False, True):
+        model = tiny()
+        model.dropout.p = 0.0
+        with watch(model, **quiet) as monitor:
+            for step in range(2):
+                if watched and step == when:
+                    odd(model)
+                loss(model, step).backward()
+                monitor.step()
+                monitor.log(loss=step)
+                model.zero_grad()
+            assert not monitor.failures
+        expected[watched] = dict(kept.rows)
+    for step in range(2):
+        np.testing.assert_array_equal(expected[True][step], expected[False][step])

@@ -166,7 +166,9 @@ def test_non_finite_activations_are_recorded_as_such(tiny, quiet, kept, loss, ba
 def test_what_was_not_measured_is_missing_and_not_nan(tiny, quiet, kept):
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model.layers.eval()
     with watch(model, optimizer, **quiet):
+        model(torch.zeros(1, 4, dtype=torch.long))
         optimizer.step()
     row = kept.rows[0]
     rate = kept.layout.of_metric("learning_rate")[0].start

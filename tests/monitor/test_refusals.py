@@ -25,7 +25,7 @@ def test_watching_twice_is_refused_until_the_first_is_closed(tiny, quiet):
 def test_what_is_no_model_or_no_optimizer_is_refused_before_anything_is_written(tiny, tmp_path):
     for model, optimizer, message in (
         ("model.pt", None, r"model must be a torch\.nn\.Module, got str"),
-        (tiny(), 1e-3, "optimizer must be a torch optimizer, got float; leave it out"),
+        (tiny(), 1e-3, "optimizer must be a torch optimizer, or a sequence of them, got float; leave it out"),
     ):
         with pytest.raises(WatchError, match=message):
             watch(model, optimizer, dir=tmp_path / "runs", console=False)
