@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 from transformers.masking_utils import eager_mask
 
-import stabmon.integrations.transformers  # noqa: F401 registers "sigmoid"
+import stabmon.integrations.transformers  # noqa: F401 registers attn_implementation="sigmoid"
 
 LENGTH = 16
 """The longest training length of every model but the one for images, which has 4 x 4 patches and a class token."""

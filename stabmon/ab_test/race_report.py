@@ -20,7 +20,7 @@ Losses = tuple[tuple[float, ...], ...]
 
 
 class Standing(StrEnum):
-    """Where sigmoid stands at the end of a race."""
+    """Standing of sigmoid at the end of a race."""
 
     BEHIND = "behind"
     AHEAD = "ahead"

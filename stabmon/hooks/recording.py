@@ -33,7 +33,7 @@ class Recording:
     seconds: time that guarded code took on the training thread.
     traced: whether torch.compile took hooks into a graph, where their time cannot be separated from the model's.
     graphed: whether a graph writes, of torch.compile or of CUDA.
-    ended: whether an optimizer's step within a graph has ended the open step; ``settle`` does what is left to do.
+    ended: whether an optimizer's step within a graph has ended the open step; ``finish_step`` does what is left to do.
     missed: whether a pass within a graph began before that was done, so that it could not be recorded.
     """
 
@@ -47,7 +47,7 @@ class Recording:
         self.offset = 0.5
         self.seconds = 0.0
         self.traced = self.graphed = self.ended = self.missed = False
-        self.settle: Callable[[], None] | None = None
+        self.finish_step: Callable[[], None] | None = None
         self.failures = Failures() if failures is None else failures
 
     def _lay(self, plan: Plan, device: torch.device) -> None:
@@ -101,8 +101,8 @@ class Recording:
             if torch.compiler.is_compiling():
                 self.missed = True
                 return False
-            if self.settle is not None:
-                self.settle()
+            if self.finish_step is not None:
+                self.finish_step()
         if torch.compiler.is_compiling():
             self.begun = True
             return self.active

@@ -81,7 +81,7 @@ class Monitor:
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
         _note(self)
-        recording.settle = self._settle
+        recording.finish_step = self._finish_step
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
@@ -176,7 +176,7 @@ class Monitor:
             )
         for name, value in values.items():
             _refuse_what_is_no_number(name, value)
-        self._settle()
+        self._finish_step()
         self._recording.guard(self._logging, self._log, values)
 
     @contextmanager
@@ -230,7 +230,7 @@ class Monitor:
     def _end(self, state: RunState, *, wait: bool = True) -> None:
         if self._closed:
             return
-        self._settle()
+        self._finish_step()
         self._guarded(self._submit)
         if self._recorder is None and wait and not self._run.resumes:
             self._recording.guard(self._own, self._start)
@@ -285,7 +285,7 @@ class Monitor:
 
     def _backward_began(self) -> None:
         """Submit the last step's row: during a backward pass the interpreter is free for the writer thread."""
-        self._settle()
+        self._finish_step()
         self._guarded(self._submit)
 
     @uncompiled
@@ -301,7 +301,7 @@ class Monitor:
         else:
             self._unseen = True
 
-    def _settle(self) -> None:
+    def _finish_step(self) -> None:
         """End the step that an optimizer within a graph has ended."""
         if self._recording.ended:
             self._recording.ended = False

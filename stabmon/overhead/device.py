@@ -1,4 +1,4 @@
-"""What one step does besides taking time: host synchronisations, device memory, launches."""
+"""Effects of one step besides its time: host synchronisations, device memory, launches."""
 
 import warnings
 from collections import Counter

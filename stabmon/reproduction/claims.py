@@ -15,7 +15,7 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class ClaimVerdict(StrEnum):
-    """Whether a grid shows what a claim says."""
+    """Answer of a grid to a claim."""
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
@@ -32,17 +32,17 @@ class Claim(Record):
     says: str
     """The claim in a sentence."""
     source: str
-    """Where it comes from, with the grade of that."""
+    """Its source, with the grade of that."""
     left: tuple[str, ...]
     right: tuple[str, ...]
     expect: Literal["lower", "level"] = "lower"
-    """Whether the left side is to have the lower figure, or one within ``margin`` of the right side's."""
+    """The relation to be shown: the left figure is the lower, or within ``margin`` of the right one."""
     margin: float = 0.05
     """Largest difference in nats that is called level: a tenth of what the harm of a wrong bias is."""
     longer: bool = False
-    """Whether losses are those of the validation on longer input."""
+    """True if losses are those of the validation on longer input."""
     sensitivity: bool = False
-    """Whether the figure is the mean over rates of the loss above that of the best rate (arXiv 2309.14322)."""
+    """True if the figure is the mean over rates of the loss above that of the best rate (arXiv 2309.14322)."""
 
 
 class ClaimResult(Record):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import stabmon.integrations.transformers  # noqa: F401 registers attn_implementation="sigmoid"
 from stabmon import record_attention
 from stabmon.kernels import sigmoid_attention
 from tests import with_timm  # noqa: F401 finds timm where STABMON_TIMM says

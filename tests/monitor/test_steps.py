@@ -1,4 +1,4 @@
-"""What counts as a step, and the step that each number belongs to, in loops that are not the plain one."""
+"""Steps that are counted, and the step that each number belongs to, in loops that are not the plain one."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from stabmon.store import RunWriter
 
 @pytest.fixture(scope="session")
 def layout():
-    """Two layers whose natural order is not that of the columns, heads apart, and a metric of the run in between."""
+    """Two layers, in another order than that of their names, heads apart, and a metric of the run in between."""
     wanted = [
         ("row_mass", "layers.10", 3),
         ("loss", None, 1),

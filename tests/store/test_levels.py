@@ -7,8 +7,8 @@ import pytest
 from stabmon.series import MISSING_BITS, Spot, is_missing, over_heads
 from stabmon.store import open_run
 
-ROW_MASS = [4, 5, 6, 0, 1, 2]
-"""Columns of row_mass in the layout, layers.2 before layers.10."""
+ROW_MASS = [0, 1, 2, 4, 5, 6]
+"""Columns of row_mass in the layout, in its order: layers.10 before layers.2."""
 
 
 def bits(values):

@@ -10,8 +10,8 @@ from stabmon.series import Spot
 from stabmon.store import open_run
 from stabmon.store.owner import LOCK
 
-ROW_MASS = [4, 5, 6, 0, 1, 2]
-"""Columns of row_mass in the layout, layers.2 before layers.10."""
+ROW_MASS = [0, 1, 2, 4, 5, 6]
+"""Columns of row_mass in the layout, in its order: layers.10 before layers.2."""
 
 
 def bits(values):
@@ -34,13 +34,13 @@ def test_every_bit_comes_back_through_tail_and_folds(steps, write, odd_rows, tmp
         assert new.rows.shape == (steps, layout.width)
 
 
-def test_spots_name_layers_in_natural_order_and_heads_where_there_are_some(write, odd_rows, tmp_path):
+def test_spots_name_layers_in_the_layouts_order_and_heads_where_there_are_some(write, odd_rows, tmp_path):
     write(odd_rows(2))
     with open_run(tmp_path / "lm") as run:
         of_layer = [Spot("layers.2", head) for head in range(3)]
-        assert run.read("row_mass").spots == of_layer + [Spot("layers.10", head) for head in range(3)]
+        assert run.read("row_mass").spots == [Spot("layers.10", head) for head in range(3)] + of_layer
         assert run.read("row_mass", layer="layers.2").spots == of_layer
-        assert run.read("branch_ratio").spots == [Spot("layers.2", None), Spot("layers.10", None)]
+        assert run.read("branch_ratio").spots == [Spot("layers.10", None), Spot("layers.2", None)]
         assert run.read("loss").spots == [Spot(None, None)]
 
 
