@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def reproduce(
     subset: Annotated[
-        Literal["cpu", "gpu"], typer.Option(help="cpu: a small part, in minutes; gpu: the whole grid.")
+        Literal["cpu", "gpu"],
+        typer.Option(help="cpu: a small part, more than an hour on two cores; gpu: the whole grid."),
     ] = "cpu",
     directory: Annotated[
         Path, typer.Option("--dir", file_okay=False, help="Folder for the runs; finished ones are not repeated.")

@@ -20,6 +20,7 @@ COMMANDS = (
     "bench",
     "selftest",
     "try",
+    "reproduce",
 )
 TRAINING = {
     "demo": ("demo", "--no-serve"),
@@ -28,6 +29,7 @@ TRAINING = {
     "try": ("try", "naive"),
     "evaluate": ("evaluate",),
     "bench": ("bench", "--overhead"),
+    "reproduce": ("reproduce",),
 }
 TINY = "name: tiny\nmodel: {layers: 1, width: 16, heads: 2, context: %s}\ntraining: {steps: 2, batch: 2, %s}\n"
 
