@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,3 +273,15 @@ def start_server() -> Iterator[Callable[[Path], Server]]:
 def make_server() -> type[Server]:
     """Start a server over a folder; for fixtures that live longer than a test. Its starter stops it."""
     return Server
+
+
+@pytest.fixture(scope="session")
+def list_runs(wait_until) -> Callable[[Any], dict[str, Any]]:
+    """Return the list of runs once all of them have been read, which a busy machine does in a later request."""
+
+    def listed(client: Any) -> dict[str, Any]:
+        wait_until(lambda: not any(run["pending"] for run in client.get("/api/v1/runs").json()["runs"]))
+        found: dict[str, Any] = client.get("/api/v1/runs").json()
+        return found
+
+    return listed

@@ -27,8 +27,8 @@ def test_the_reference_plot_of_a_rule_is_a_picture_and_an_unknown_rule_has_none(
     assert client.get("/api/v1/rules/ATT01/plot").status_code == 404
 
 
-def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severity(client):
-    body = client.get(RUNS).json()
+def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severity(client, list_runs):
+    body = list_runs(client)
     assert [run["name"] for run in body["runs"]] == ["fixed", "naive"]
     assert [run["beat"]["state"] for run in body["runs"]] == ["finished", "finished"]
     assert [run["beat"]["step"] for run in body["runs"]] == [299, 299]
@@ -37,12 +37,12 @@ def test_the_list_names_runs_newest_first_with_state_step_and_findings_by_severi
     assert body["runs"][1]["findings"] == {"error": 5, "warning": 1}
 
 
-def test_what_a_run_lost_is_in_the_words_of_its_state(runs, open_client):
+def test_what_a_run_lost_is_in_the_words_of_its_state(runs, open_client, list_runs):
     writer = runs.start("lossy")
     runs.write(writer, range(20))
     writer.close(RunState.FAILED, dropped=12)
     client = open_client(runs.directory)
-    assert client.get(RUNS).json()["runs"][0]["beat"]["words"] == "failed, 12 of 32 samples lost"
+    assert list_runs(client)["runs"][0]["beat"]["words"] == "failed, 12 of 32 samples lost"
     assert client.get(f"{RUNS}/lossy").json()["heartbeat"]["words"] == "failed, 12 of 32 samples lost"
 
 
@@ -213,21 +213,21 @@ def test_a_name_that_no_run_has_is_404_whatever_its_letters(name, client):
         assert client.get(f"{RUNS}/naive/{path}").status_code == 404, path
 
 
-def test_a_folder_whose_name_is_not_utf8_hides_no_run(runs, open_client):
+def test_a_folder_whose_name_is_not_utf8_hides_no_run(runs, open_client, list_runs):
     for name in ("good", "odd"):
         runs.finished(name)
     os.rename(runs.directory / "odd", os.fsencode(runs.directory) + b"/caf\xe9")
     client = open_client(runs.directory)
-    good, odd = client.get(RUNS).json()["runs"]
+    good, odd = list_runs(client)["runs"]
     assert (good["name"], good["problem"]) == ("good", None)
     assert "not UTF-8" in odd["problem"]
     assert "good" in client.get(f"{RUNS}/nope").json()["detail"]
 
 
-def test_a_run_that_has_stored_nothing_yet_is_starting(runs, open_client):
+def test_a_run_that_has_stored_nothing_yet_is_starting(runs, open_client, list_runs):
     (runs.directory / "new").mkdir()
     client = open_client(runs.directory)
-    (listed,) = client.get(RUNS).json()["runs"]
+    (listed,) = list_runs(client)["runs"]
     assert (listed["process"]["state"], listed["health"]["title"]) == ("starting", "Waiting for the first step")
     response = client.get(f"{RUNS}/new")
     assert response.status_code == 404
@@ -273,7 +273,7 @@ def test_an_unknown_metric_or_layer_is_404_and_names_what_there_is(client, path,
     assert says in response.json()["detail"]
 
 
-def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_message_and_stays_in_the_list(runs, open_client):
+def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_message_and_stays_in_the_list(runs, open_client, list_runs):
     runs.finished("future")
     with sqlite3.connect(runs.directory / "future" / "run.sqlite") as connection:
         connection.execute("UPDATE stabmon SET schema = 99")
@@ -282,11 +282,11 @@ def test_a_run_of_a_newer_stabmon_is_409_with_the_stores_message_and_stays_in_th
     response = client.get(f"{RUNS}/future")
     assert response.status_code == 409
     assert "upgrade stabmon" in response.json()["detail"]
-    listed = client.get(RUNS).json()["runs"]
+    listed = list_runs(client)["runs"]
     assert "upgrade stabmon" in listed[0]["problem"]
 
 
-def test_a_foreign_file_is_409_and_does_not_hide_the_other_runs(runs, open_client):
+def test_a_foreign_file_is_409_and_does_not_hide_the_other_runs(runs, open_client, list_runs):
     runs.finished("good")
     (runs.directory / "foreign").mkdir()
     (runs.directory / "foreign" / "run.sqlite").write_text("not a database at all, but long enough to be read as one\n")
@@ -294,7 +294,7 @@ def test_a_foreign_file_is_409_and_does_not_hide_the_other_runs(runs, open_clien
     (runs.directory / "notes" / "todo.txt").touch()
     client = open_client(runs.directory)
     assert client.get(f"{RUNS}/foreign").status_code == 409
-    assert [run["name"] for run in client.get(RUNS).json()["runs"]] == ["good", "foreign"]
+    assert [run["name"] for run in list_runs(client)["runs"]] == ["good", "foreign"]
     assert client.get(f"{RUNS}/notes").status_code == 404
 
 
