@@ -6,6 +6,8 @@ The names below load on first use, so that ``import stabmon`` and the commands t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stabmon.generators import same_generators
+
 if TYPE_CHECKING:
     from stabmon.ab_test import RaceReport, TrialReport, race, trial
     from stabmon.conversion import ConversionReport, convert
@@ -59,7 +61,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'stabmon' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(import_module(f"stabmon.{_HOME[name]}"), name)
+    with same_generators():
+        value = getattr(import_module(f"stabmon.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

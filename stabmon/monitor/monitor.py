@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from rich.console import Group
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -28,13 +27,13 @@ from stabmon.monitor.arrivals import RowMaker, why_no_sample
 from stabmon.monitor.attachment import Attachment
 from stabmon.monitor.new_run import Reservation
 from stabmon.monitor.optimizers import learning_rate
-from stabmon.monitor.summary import summary
 from stabmon.monitor.watched import release
-from stabmon.notebook import html
 from stabmon.records import ModelMap, RunState
 from stabmon.schedule import Schedule
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from stabmon.recorder import Recorder
 
 
@@ -111,11 +110,15 @@ class Monitor:
     ) -> None:
         self.close(failed=kind is not None)
 
-    def __rich__(self) -> Group:
+    def __rich__(self) -> "Group":
+        from stabmon.monitor.summary import summary
+
         return summary(self)
 
     def _repr_html_(self) -> str:
-        return html(summary(self))
+        from stabmon.notebook import html
+
+        return html(self.__rich__())
 
     @property
     def steps(self) -> int:
