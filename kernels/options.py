@@ -102,6 +102,7 @@ DECLARED: dict[str, Option] = {
         "whether the gradients are to be the same bits in every run; None follows "
         "``torch.use_deterministic_algorithms``. eager and triton always are, on one device and version; hopper "
         "takes a slower way to the query's gradient.",
+        constant=False,
     ),
     "backend": Option(
         "auto",
