@@ -60,7 +60,7 @@ def check_options(
         ArgumentError: the message says what was expected and what came.
     """
     _expect(isinstance(schedule, Schedule), "schedule", "a stabmon.Schedule", schedule)
-    _expect(_is_count(first_step, 0), "first_step", "a whole number of at least 0", first_step)
+    _expect(first_step is None or _is_count(first_step, 0), "first_step", "a whole number of at least 0", first_step)
     _expect(
         scaler is None or all(callable(getattr(scaler, part, None)) for part in ("get_scale", "scale", "step")),
         "scaler",

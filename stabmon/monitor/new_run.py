@@ -69,6 +69,15 @@ class Reservation:
         """A stored run goes on."""
         return self._options.resume
 
+    def next_step(self) -> int:
+        """Return the step after the last one that is recorded of a run that goes on, 0 of a new one."""
+        from stabmon.store import FILE, open_run
+
+        if not self.resumes or self.path is None or not (self.path / FILE).is_file():
+            return 0
+        with open_run(self.path) as reader:
+            return reader.heartbeat().step + 1
+
     def _reserve(self, directory: Path) -> None:
         from stabmon.store import fresh_name, reserve
 

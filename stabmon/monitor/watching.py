@@ -44,7 +44,7 @@ def watch(
     console: bool = True,
     trackers: bool = True,
     resume: bool = False,
-    first_step: int = 0,
+    first_step: int | None = None,
     batch: Batch | None = None,
 ) -> Monitor:
     """Record the stability of ``model`` while it trains, without changing a bit of the training.
@@ -74,7 +74,8 @@ def watch(
         trackers: send per-layer numbers and findings on to the runs of Weights & Biases, MLflow and trackio that are
             active when the first step ends.
         resume: go on with the run that is there, at ``first_step``.
-        first_step: optimizer steps that were taken before.
+        first_step: optimizer steps that were taken before. By default 0, or where a run is resumed the step after its
+            last recorded one; a loop that goes back to a checkpoint says its own.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments) with which
             the model is called as in training.
 
@@ -109,7 +110,8 @@ def watch(
                 optimizers = with_hooks(optimizer)
                 plan = Plan((), logged, optimizer=bool(optimizers))
                 recording = Recording(plan, new_run.device_of(model), schedule.rows)
-                monitor = Monitor(model, optimizers, run, recording, schedule, scaler=scaler, first_step=first_step)
+                first = run.next_step() if first_step is None else first_step
+                monitor = Monitor(model, optimizers, run, recording, schedule, scaler=scaler, first_step=first)
                 monitor.attach(batch)
             except BaseException:
                 run.release()

@@ -122,6 +122,23 @@ def test_a_run_with_default_sinks_is_on_disk_when_the_block_ends(tiny, tmp_path,
         assert read.values.shape == (3, 8)
 
 
+def test_a_resumed_run_goes_on_at_the_next_step_unless_it_says_another(tiny, tmp_path, loss):
+    for first_step, steps in ((None, 3), (None, 2), (1, 1)):
+        model = tiny()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        resume = (tmp_path / "run").exists()
+        with watch(
+            model, optimizer, dir=tmp_path, name="run", resume=resume, first_step=first_step, console=False
+        ) as monitor:
+            for step in range(steps):
+                loss(model, step).backward()
+                optimizer.step()
+        with open_run(tmp_path / "run") as run:
+            recorded = run.read("total_gradient_norm").steps.tolist()
+        assert recorded == {(None, 3): [0, 1, 2], (None, 2): [0, 1, 2, 3, 4], (1, 1): [0, 1]}[first_step, steps]
+        assert monitor.steps == recorded[-1] + 1
+
+
 def test_a_run_can_be_resumed(tiny, tmp_path, loss):
     model = tiny()
     for first in (0, 2):
