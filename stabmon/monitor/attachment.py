@@ -41,9 +41,9 @@ class Attachment:
         self.model = model
         self.map = Found(()).map_of(model)
         self._sites: list[Site] = []
-        self._recording, self._began = recording, _weakly(began)
+        self._recording, self._began = recording, weakly(began)
         self._scaler, self._optimizer = scaler, optimizer
-        self._trigger = Trigger(model, _weakly(self._first_pass))
+        self._trigger = Trigger(model, weakly(self._first_pass))
         self._waits = True
         self._gradients: GradientNorms | None = None
         self._handles: list[Any] = []
@@ -56,7 +56,7 @@ class Attachment:
         self._handles += attach(self._recording, self._sites)
         self._gradients = gradient_norms(self.model, self._recording, self._sites, self._scaler, self._began)
         self._gradients.refresh()
-        self._recording.at_begin = _weakly(self._gradients.refresh)
+        self._recording.at_begin = weakly(self._gradients.refresh)
         self._handles.append(self._gradients)
         if self._waits:
             self._trigger.arm()
@@ -125,7 +125,7 @@ class Attachment:
             self._refusal = str(error) if isinstance(error, StabmonError) else f"{type(error).__name__}: {error}"
 
 
-def _weakly(method: Callable[P, None]) -> Callable[P, None]:
+def weakly(method: Callable[P, None]) -> Callable[P, None]:
     """Return a call of a bound ``method`` that does not keep its object alive.
 
     In a cycle of references a forgotten monitor would be collected late, when torch's handles cannot remove hooks any

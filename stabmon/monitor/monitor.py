@@ -24,7 +24,7 @@ from stabmon.hooks import Recording
 from stabmon.hooks.recording import Guarded
 from stabmon.hooks.uncompiled import uncompiled
 from stabmon.monitor.arrivals import RowMaker, why_no_sample
-from stabmon.monitor.attachment import Attachment
+from stabmon.monitor.attachment import Attachment, weakly
 from stabmon.monitor.new_run import Reservation
 from stabmon.monitor.optimizers import learning_rate
 from stabmon.monitor.watched import release
@@ -80,7 +80,7 @@ class Monitor:
         """Clock and stabmon's own seconds at the end of the first step."""
         self._overhead: float | None = None
         _note(self)
-        recording.finish_step = self._finish_step
+        recording.finish_step = weakly(self._finish_step)  # hooks keep the recording
         recording.active = schedule.sampled(first_step)
         recording.offset = schedule.offset(first_step)
 
