@@ -35,9 +35,7 @@ def open_all() -> None:
     with _lock:
         if _openings == 0:
             try:
-                for door in _DOORS:
-                    for function in door.functions():
-                        _replace(function, door.wrapped)
+                _replace_all()
             except BaseException:
                 _put_back()
                 raise
@@ -65,26 +63,30 @@ def _put_back() -> None:
     _replaced.clear()
 
 
-def _replace(function: Callable[..., Any], wrapped: Callable[[Any], Any]) -> None:
+def _replace_all() -> None:
+    doors = {id(function): (function, door) for door in _DOORS for function in door.functions()}
     wrappers: dict[int, Any] = {}
-    for owner, name, value in _named(function):
-        wrapper = wrappers.setdefault(id(value), wrapped(value))
-        setattr(owner, name, wrapper)
-        _replaced.append(_Replaced(owner, name, value, wrapper))
+    for owner, name, value, function in list(_named({key: function for key, (function, _) in doors.items()})):
+        if id(value) not in wrappers:
+            wrappers[id(value)] = doors[id(function)][1].wrapped(value)
+        setattr(owner, name, wrappers[id(value)])
+        _replaced.append(_Replaced(owner, name, value, wrappers[id(value)]))
 
 
-def _named(function: Callable[..., Any]) -> Iterator[tuple[Any, str, Any]]:
-    """Yield each attribute of a module that is ``function``, or a compiled form of it, and that of its class."""
-    home = _class_of(function)
-    if home is not None:
-        yield home, function.__name__, function
-        return
+def _named(wanted: dict[int, Callable[..., Any]]) -> Iterator[tuple[Any, str, Any, Callable[..., Any]]]:
+    """Yield each attribute of a module that is a function of ``wanted``, or a compiled form of it; methods by class."""
+    for function in wanted.values():
+        home = _class_of(function)
+        if home is not None:
+            yield home, function.__name__, function, function
     for module_name, module in list(sys.modules.items()):
         if not isinstance(module, ModuleType) or module_name.startswith(("stabmon.doors", "torch._C")):
             continue
         for name, value in list(vars(module).items()):
-            if value is function or _compiled_from(value) is function:
-                yield module, name, value
+            if id(value) in wanted:
+                yield module, name, value, wanted[id(value)]
+            elif type(value) is FunctionType and id(_compiled_from(value)) in wanted:
+                yield module, name, value, wanted[id(_compiled_from(value))]
 
 
 def _class_of(function: Callable[..., Any]) -> type | None:
@@ -96,6 +98,6 @@ def _class_of(function: Callable[..., Any]) -> type | None:
     return home if isinstance(home, type) else None
 
 
-def _compiled_from(value: Any) -> Any:
-    """Return the function that torch.compile made ``value`` of; asks nothing of objects that are no functions."""
-    return vars(value).get("_torchdynamo_orig_callable") if type(value) is FunctionType else None
+def _compiled_from(function: FunctionType) -> Any:
+    """Return the function that torch.compile made ``function`` of, or None."""
+    return vars(function).get("_torchdynamo_orig_callable")

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import stabmon
+from stabmon.batch import arguments
 from stabmon.conversion.lengths import longest
+from stabmon.discover import scan
 from stabmon.errors import StabmonError
 from stabmon.fixes.suggest import make
 from tests.models.zoo import ZOO, Entry
@@ -72,8 +74,7 @@ def _apply(entry: Entry, model: nn.Module) -> str | None:
 
 
 def _is_sigmoid(entry: Entry, model: nn.Module) -> bool:
-    kinds = {attention.kind for attention in stabmon.preflight(model, entry.batch(0)).map.attentions}
-    return "softmax" not in kinds
+    return "softmax" not in {site.attention.kind for site in scan(model, *arguments(entry.batch(0))).sites}
 
 
 def _missing(texts: tuple[str, ...]) -> str | None:
