@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from io import StringIO
 from typing import Any
 
 from pydantic_core import to_json
@@ -27,6 +28,13 @@ def json_text(value: Any) -> str:
 def print_json(value: Any) -> None:
     """Print ``value``, records included, to standard output as ``json_text`` writes it."""
     Terminal().print(json_text(value), soft_wrap=True)
+
+
+def text_of(renderable: RenderableType) -> str:
+    """Return what a ``Terminal`` of 120 columns without colours prints of ``renderable``."""
+    text = StringIO()
+    Terminal(file=text, width=120, no_color=True).print(renderable)
+    return text.getvalue()
 
 
 class OutputError(StabmonError, RuntimeError):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from io import StringIO
 from statistics import fmean
 
 import numpy as np
@@ -102,11 +101,9 @@ class RaceReport(Record):
         return Group(self.table(), Text(f"{self.sentence}{words}", style="bold"))
 
     def __str__(self) -> str:
-        from stabmon.terminal import Terminal
+        from stabmon.terminal import text_of
 
-        text = StringIO()
-        Terminal(file=text, width=120, no_color=True).print(self)
-        return text.getvalue()
+        return text_of(self)
 
 
 def final(losses: Sequence[float]) -> float:

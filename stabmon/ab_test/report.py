@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from io import StringIO
 from statistics import fmean, stdev
 
 from rich.box import SIMPLE_HEAD
@@ -21,7 +20,7 @@ from stabmon.formatting import number, signed
 from stabmon.names import span
 from stabmon.notebook import html
 from stabmon.records import Record
-from stabmon.terminal import Terminal
+from stabmon.terminal import text_of
 
 FINAL = 20
 """Steps at the end whose mean loss is compared; a quarter of the trial where that is less."""
@@ -140,9 +139,7 @@ class TrialReport(Record):
         return html(self.__rich__())
 
     def __str__(self) -> str:
-        text = StringIO()
-        Terminal(file=text, width=120, no_color=True).print(self)
-        return text.getvalue()
+        return text_of(self)
 
 
 _ADVICE = {Conclusion.BETTER: "Take it", Conclusion.WORSE: "Leave it", Conclusion.UNCLEAR: "Too close to call"}

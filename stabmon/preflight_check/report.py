@@ -1,6 +1,5 @@
 """The report of ``preflight``: one row a layer, the findings, and both as a table."""
 
-from io import StringIO
 from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict
@@ -18,7 +17,7 @@ from stabmon.notebook import html
 from stabmon.preflight_check.jacobian_report import JacobianBound, jacobian_table
 from stabmon.preflight_check.sweep_report import LengthReport, sentences, sweep_table
 from stabmon.records import ModelMap, Record
-from stabmon.terminal import Terminal
+from stabmon.terminal import text_of
 
 
 class LayerReport(Record):
@@ -95,6 +94,4 @@ class PreflightReport(Record):
         return html(self.__rich__())
 
     def __str__(self) -> str:
-        text = StringIO()
-        Terminal(file=text, width=120, no_color=True).print(self)
-        return text.getvalue()
+        return text_of(self)
