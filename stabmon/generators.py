@@ -4,7 +4,10 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @contextmanager
@@ -19,6 +22,16 @@ def same_generators() -> Iterator[None]:
             random.setstate(before)
         if numpy and repr(numpy.get_state(legacy=False)) != repr(drawn):
             numpy.set_state(drawn)
+
+
+@contextmanager
+def same_torch_generators(model: "nn.Module") -> Iterator[None]:
+    """Give torch's global generators, of the CPU and of the devices of ``model``, back as they were."""
+    import torch
+
+    cuda = sorted({tensor.device.index for tensor in model.parameters() if tensor.is_cuda})
+    with torch.random.fork_rng(devices=cuda):
+        yield
 
 
 def _numpy() -> Any:

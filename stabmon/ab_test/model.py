@@ -15,6 +15,7 @@ from stabmon.fixes import registry, source_diff, together
 from stabmon.fixes.change import Applied
 from stabmon.fixes.record import Fix
 from stabmon.fixes.training_loop import Loop
+from stabmon.generators import same_torch_generators
 from stabmon.monitor import watch
 from stabmon.schedule import Schedule
 
@@ -111,9 +112,8 @@ def _train(
     made = AdamW(copy.parameters(), lr=1e-3) if optimizer is None else optimizer(copy)
     losses = list[Tensor]()
     rates = [group["lr"] for group in made.param_groups]
-    cuda = sorted({weight.device.index for weight in copy.parameters() if weight.is_cuda})
     watched = watch(copy, made, dir=None, console=False, trackers=False, schedule=Schedule(dense=steps))
-    with torch.random.fork_rng(devices=cuda), watched as monitor:
+    with same_torch_generators(copy), watched as monitor:
         torch.manual_seed(seed)
         for index in range(steps):
             for group, rate in zip(made.param_groups, rates, strict=True):

@@ -1,8 +1,8 @@
 """A race of a sigmoid model against its own softmax twin: same weights, same data, same steps, side by side."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
 
@@ -15,6 +15,7 @@ from stabmon.ab_test.race_report import RaceReport
 from stabmon.ab_test.recipes import RECIPES, put_in
 from stabmon.config import RunConfig, override
 from stabmon.errors import FixError
+from stabmon.generators import same_generators, same_torch_generators
 from stabmon.kernels.softmax_twin import softmax_in_place
 from stabmon.workloads import training
 
@@ -56,7 +57,7 @@ def race(
     _check(steps, seeds)
     losses: dict[str, list[tuple[float, ...]]] = {}
     done = 0
-    with _same_generators(model):
+    with same_generators(), same_torch_generators(model):
         for name in ("sigmoid", "softmax", *(RECIPES if recipes else ())):
             for seed in range(seeds):
                 copied = _copied(model, optimizer, name if name in RECIPES else None)
@@ -167,16 +168,3 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # the user's step may draw from the global generator
-
-
-@contextmanager
-def _same_generators(model: nn.Module) -> Iterator[None]:
-    """Give the global generators of torch, Python and numpy back as they were."""
-    cuda: Sequence[int] = sorted({weight.device.index for weight in model.parameters() if weight.is_cuda})
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import torch
 from torch import nn
 
-from stabmon.generators import same_generators
+from stabmon.generators import same_generators, same_torch_generators
 
 
 @contextmanager
@@ -23,9 +23,8 @@ def undisturbed(model: nn.Module, *, keep_new: bool = False) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     attributes = [(module, _plain(module)) for module in model.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
-    cuda = sorted({tensor.device.index for tensor in model.parameters() if tensor.is_cuda})
     with ExitStack() as stack:
-        for context in (torch.no_grad(), same_generators(), torch.random.fork_rng(devices=cuda), _uncompiled()):
+        for context in (torch.no_grad(), same_generators(), same_torch_generators(model), _uncompiled()):
             stack.enter_context(context)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # the pass that follows says the same
