@@ -13,9 +13,6 @@ from torch import Tensor
 from .. import visibility
 from ..auxiliary import DEAD
 from ..problem import Problem
-from ..visibility import HIDDEN as HIDDEN
-from ..visibility import sampled_rows as sampled_rows
-from ..visibility import visible_keys as visible_keys
 
 
 def sigmoid_attention(problem: Problem) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from stabmon.errors import ConfigError
-from stabmon.kernels.eager.reference import sampled_rows
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.visibility import sampled_rows
 from stabmon.nn.self_attention import SelfAttention
 from stabmon.preflight_check.jacobian import problem_of
 from stabmon.preflight_check.sweep_report import LengthReport

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from stabmon.kernels.eager import reference
-from stabmon.kernels.eager.reference import sampled_rows
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.visibility import sampled_rows
 
 CHUNK = 2**22
 """Logits that are held in memory at once."""

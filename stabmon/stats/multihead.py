@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
-from stabmon.kernels.eager.reference import HIDDEN, row_columns, sampled_rows
+from stabmon.kernels.eager.reference import row_columns
+from stabmon.kernels.visibility import HIDDEN, sampled_rows
 from stabmon.stats.measured import spread
 from stabmon.stats.slots import Slots
 from stabmon.stats.softmax_rows import row_sums

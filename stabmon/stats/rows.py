@@ -16,8 +16,9 @@ from torch import Tensor
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.auxiliary import DEAD, OFFSET_STEPS
 from stabmon.kernels.eager import reference
-from stabmon.kernels.eager.reference import logits, sampled_rows
+from stabmon.kernels.eager.reference import logits
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.visibility import sampled_rows
 
 KNOWN = frozenset({"bias", "alibi_slopes", "is_causal", "deterministic", "form"})
 """The fields of a problem that are known here."""

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from stabmon.kernels import AuxRequest
-from stabmon.kernels.eager.reference import masked_logits, row_columns, sampled_rows
+from stabmon.kernels.eager.reference import masked_logits, row_columns
 from stabmon.kernels.observe import Call
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.visibility import sampled_rows
 from stabmon.stats.measured import spread, with_output
 from stabmon.stats.slots import Slots
 from stabmon.stats.writer import Writer

@@ -10,9 +10,10 @@ from torch import nn
 from stabmon.hooks import Recording
 from stabmon.hooks.forward import CallObserver
 from stabmon.kernels import AuxOutput, AuxRequest
-from stabmon.kernels.eager.reference import sampled_rows, sigmoid_attention
+from stabmon.kernels.eager.reference import sigmoid_attention
 from stabmon.kernels.observe import Call
 from stabmon.kernels.problem import Problem
+from stabmon.kernels.visibility import sampled_rows
 from stabmon.nn import SigmoidAttention
 from stabmon.preflight_check.check import measure
 from stabmon.records import Attention
