@@ -16,6 +16,7 @@ from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
 from stabmon.conversion.work import Work
 from stabmon.doors import scaled_dot_product as door
+from stabmon.doors.form import beginning_together
 from stabmon.kernels import sigmoid_attention
 
 NAME = "scaled_dot_product_attention"
@@ -123,8 +124,7 @@ def _attend(
         return _attend(module, query, key, value, mask, 0.0, is_causal, scale=scale)[:, 0]
     if key.size(1) == 1 != query.size(1):  # SDPA broadcasts one key head to all
         enable_gqa = True
-    if is_causal and query.size(2) != key.size(2):
-        attn_mask, is_causal = query.new_ones(query.size(2), key.size(2), dtype=torch.bool).tril(), False
+    attn_mask, is_causal = beginning_together(query, key, attn_mask, is_causal)
     bias: Tensor | float = getattr(module, additions.BIAS)
     query, key = additions.normed(module, query, key, value.dtype)
     return sigmoid_attention(

@@ -1,7 +1,5 @@
 """The door of ``torch.nn.attention.flex_attention``, compiled or not: its modifications are read for sampled rows."""
 
-import functools
-import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabmon.doors.form import scale_of, shown
 from stabmon.kernels import observe
 from stabmon.kernels.eager.reference import logits
 from stabmon.kernels.problem import Problem
@@ -28,19 +27,7 @@ def functions() -> Iterable[Callable[..., Any]]:
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its calls shown to the observer."""
-
-    @functools.wraps(function)
-    def flex_attention(*args: Any, **kwargs: Any) -> Any:
-        observer = observe.swap(None)
-        try:
-            given = function(*args, **kwargs)
-        finally:
-            observe.swap(observer)
-        if observer is not None:
-            observer.show(_call, given if isinstance(given, Tensor) else given[0], *args, **kwargs)
-        return given
-
-    return flex_attention
+    return shown(function, _call)
 
 
 def _call(
@@ -55,7 +42,7 @@ def _call(
     **__: Any,
 ) -> observe.Call:
     """Return the call in the kernels' form, with the logits of its rows."""
-    problem = Problem(query, key, value, scale=1 / math.sqrt(query.size(3)) if scale is None else scale)
+    problem = Problem(query, key, value, scale=scale_of(query, scale))
     mask_mod = None if block_mask is None else block_mask.mask_mod
 
     def row_logits(rows: Tensor, read: slice) -> Tensor:

@@ -1,10 +1,10 @@
 """The door for attention that is written by hand: one call that shows it to a monitor."""
 
-import math
 from typing import Literal
 
 from torch import Tensor
 
+from stabmon.doors.form import four_dimensions, scale_of
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
@@ -74,8 +74,8 @@ def _call(
         query.new_empty(0) if value is None else value,
         per_head,
         0.0 if isinstance(bias, Tensor) else float(bias),
-        scale=1 / math.sqrt(query.size(3)) if scale is None else scale,
+        scale=scale_of(query, scale),
         is_causal=is_causal,
-        attn_mask=attn_mask if attn_mask is None else attn_mask[(None,) * (4 - attn_mask.dim())],
+        attn_mask=four_dimensions(attn_mask),
     )
     return observe.Call(problem, output, kind=kind, door=NAME)

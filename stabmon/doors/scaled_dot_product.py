@@ -1,13 +1,13 @@
 """The door of ``torch.nn.functional.scaled_dot_product_attention``."""
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stabmon.doors.form import beginning_together, scale_of
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
@@ -61,13 +61,12 @@ def _call(
     """Return the call in the kernels' form: [B, H, N, D], queries that end where the keys end."""
     returned = output
     query, key, value, output = (_four(one) for one in (query, key, value, output))
-    if is_causal and query.size(2) != key.size(2):  # torch lets both begin together
-        attn_mask, is_causal = query.new_ones(query.size(2), key.size(2), dtype=torch.bool).tril(), False
+    attn_mask, is_causal = beginning_together(query, key, attn_mask, is_causal)
     problem = Problem(
         query,
         key,
         value,
-        scale=1 / math.sqrt(query.size(3)) if scale is None else scale,
+        scale=scale_of(query, scale),
         is_causal=is_causal,
         attn_mask=None if attn_mask is None else _four(attn_mask),
     )

@@ -1,13 +1,12 @@
 """The door of Transformers' ``attn_implementation="eager"``: a function of that name in each of its model files."""
 
-import functools
-import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 
+from stabmon.doors.form import scale_of, shown
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
@@ -23,16 +22,7 @@ def functions() -> Iterable[Callable[..., Any]]:
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its calls shown to the observer."""
-
-    @functools.wraps(function)
-    def eager_attention_forward(*args: Any, **kwargs: Any) -> Any:
-        given = function(*args, **kwargs)
-        observer = observe.current()
-        if observer is not None:
-            observer.show(_call, given[0], *args, **kwargs)
-        return given
-
-    return eager_attention_forward
+    return shown(function, _call)
 
 
 def _call(
@@ -47,6 +37,6 @@ def _call(
 ) -> observe.Call:
     """Return the call of Transformers' signature; ``output`` is [B, N, H, D]."""
     mask = None if attention_mask is None else attention_mask[..., : key.size(-2)]
-    scale = 1 / math.sqrt(query.size(-1)) if scaling is None else float(scaling)
+    scale = scale_of(query, None if scaling is None else float(scaling))
     problem = Problem(query, key, value, scale=scale, attn_mask=mask)
     return observe.Call(problem, output.transpose(1, 2), kind="softmax", door=NAME, returned=output)

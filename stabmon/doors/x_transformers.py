@@ -1,6 +1,5 @@
 """The door of x-transformers: its ``Attend`` module, with softmax or, by ``attn_sigmoid``, sigmoid weights."""
 
-import functools
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from stabmon.doors.form import four_dimensions, scale_of, shown
 from stabmon.kernels import observe
 from stabmon.kernels.problem import Problem
 
@@ -28,19 +28,7 @@ def functions() -> Iterable[Callable[..., Any]]:
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its calls shown to the observer, and torch's within it not a second time."""
-
-    @functools.wraps(function)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        observer = observe.swap(None)
-        try:
-            given = function(*args, **kwargs)
-        finally:
-            observe.swap(observer)
-        if observer is not None:
-            observer.show(_call, given[0], *args, **kwargs)
-        return given
-
-    return forward
+    return shown(function, _call)
 
 
 def _call(
@@ -67,14 +55,14 @@ def _call(
         raise ValueError(f"x-transformers' Attend with {', '.join(other)} has weights of a form stabmon does not know")
     if mask is not None and mask.dim() == 2:
         mask = mask[:, None, None]
-    if attn_bias is not None:
-        bias = attn_bias[(None,) * (4 - attn_bias.dim())]
+    bias = four_dimensions(attn_bias)
+    if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
     problem = Problem(
         query,
         key,
         value,
-        scale=query.size(-1) ** -0.5 if module.scale is None else module.scale,
+        scale=scale_of(query, module.scale),
         is_causal=bool(module.causal if causal is None else causal) and query.size(2) > 1,
         attn_mask=mask,
     )
