@@ -43,17 +43,22 @@ SEQUENCES = 4
 """Sequences of the batch that the length sweep and the Jacobian bound look at."""
 
 
+_Inputs = dict[str, tuple[SelfAttention, Tensor]]
+
+
 class FirstPass(NamedTuple):
     """Measurements of one forward pass: row, float32 [layout.width], what is known of the model, and its calls.
 
     problems: by layer, the call as far as it was wanted, of at most ``SEQUENCES`` sequences.
+    inputs: by layer, each attention of stabmon's with its input [<= SEQUENCES, N, width], where they were wanted.
     """
 
     info: RunInfo
     layout: Layout
     row: Floats
     found: Found
-    problems: Mapping[str, Problem] = {}
+    problems: Mapping[str, Problem]
+    inputs: _Inputs
 
 
 def preflight(
@@ -99,19 +104,18 @@ def preflight(
                 model, batch, limits=chosen, rules=rules, config=config, lengths=lengths, jacobian=jacobian
             )
         return found.model_copy(update={"notes": (*notes, *found.notes)})
-    start = measure(model, batch, config=config, keep=bool(lengths))
+    start = measure(model, batch, config=config, keep=bool(lengths) or jacobian)
     engine = Engine(start.info, start.layout, chosen, rules=resolve(rules))
     engine.observe(0, start.row)
-    inputs = _inputs(model, batch, start.found) if lengths or jacobian else {}
-    swept = _swept(start, inputs, lengths) if lengths else ()
-    bounds = [jacobian_bound(layer, of, x) for layer, (of, x) in inputs.items()] if jacobian else []
+    swept = _swept(start, lengths) if lengths else ()
+    bounds = [jacobian_bound(layer, of, x) for layer, (of, x) in start.inputs.items()] if jacobian else []
     return PreflightReport(
         rows=_rows(start.info.model, start.layout, start.row),
         findings=tuple(engine.findings),
         map=start.info.model,
         sweep=tuple(swept),
         jacobian=tuple(bounds),
-        notes=(*start.found.notes, *(_not_bounded(start.found, inputs) if jacobian else ())),
+        notes=(*start.found.notes, *(_not_bounded(start) if jacobian else ())),
     )
 
 
@@ -126,19 +130,20 @@ def _as_sigmoid(model: nn.Module, batch: Batch) -> Iterator[tuple[str, ...]]:
         yield tuple(f"{kept.module} was looked at as it is, because {kept.reason}" for kept in report.kept)
 
 
-def _swept(start: FirstPass, inputs: "_Inputs", lengths: Sequence[int]) -> Iterator[LengthReport]:
+def _swept(start: FirstPass, lengths: Sequence[int]) -> Iterator[LengthReport]:
     """Yield each sigmoid attention at each length: stabmon's own with positions of that length."""
     for layer, problem in start.problems.items():
-        of, x = inputs.get(layer, (None, None))
+        of, x = start.inputs.get(layer, (None, None))
         if of is None or x is None:
             yield from sweep(layer, lengths, partial(of_tokens, problem))
         else:
             yield from sweep(layer, lengths, partial(of_inputs, of, x))
 
 
-def _not_bounded(found: Found, inputs: "_Inputs") -> Iterator[str]:
+def _not_bounded(start: FirstPass) -> Iterator[str]:
     """Yield why attentions have no bound of their Jacobian."""
-    others = [site.attention.layer for site in found.sites if site.attention.layer not in inputs]
+    layers = [site.attention.layer for site in start.found.sites]
+    others = [layer for layer in layers if layer not in start.inputs]
     if others:
         yield (
             f"{span(others)}: no bound of the Jacobian, which takes the projections' weights; they are known of "
@@ -146,26 +151,20 @@ def _not_bounded(found: Found, inputs: "_Inputs") -> Iterator[str]:
         )
 
 
-_Inputs = dict[str, tuple[SelfAttention, Tensor]]
-
-
-def _inputs(model: nn.Module, batch: Batch, found: Found) -> _Inputs:
-    """Return each attention of stabmon's in ``model``, by layer, with its input [<= SEQUENCES, N, width] in a pass."""
-    seen: _Inputs = {}
+def _note_inputs(found: Found, inputs: _Inputs) -> list[Any]:
+    """Put hooks on stabmon's own attentions that note their inputs, and return their handles."""
 
     def note(layer: str, module: nn.Module, given: tuple[Any, ...]) -> None:
-        seen.setdefault(layer, (module, given[0][:SEQUENCES].detach()))  # type: ignore[arg-type]
+        inputs.setdefault(layer, (module, given[0][:SEQUENCES].detach()))  # type: ignore[arg-type]
 
     ours = [site for site in found.sites if isinstance(site.module, SelfAttention)]
-    handles = [site.module.register_forward_pre_hook(partial(note, site.attention.layer)) for site in ours]
-    _one_pass(model, batch, handles)
-    return {site.attention.layer: seen[site.attention.layer] for site in ours if site.attention.layer in seen}
+    return [site.module.register_forward_pre_hook(partial(note, site.attention.layer)) for site in ours]
 
 
 def measure(
     model: nn.Module, batch: Batch, *, config: Mapping[str, Any] | None = None, keep: bool = False
 ) -> FirstPass:
-    """Return the numbers that ``preflight`` judges; arguments and errors as there. keep: keep the sigmoid's calls."""
+    """Return the numbers that ``preflight`` judges; arguments and errors as there. keep: keep the calls."""
     check_model(model, None)
     refuse_compiled(model)
     found = scan(model, *arguments(batch))
@@ -174,12 +173,14 @@ def measure(
     model_map = found.map_of(model)
     plan = Plan(model_map.attentions, preflight=True)
     recording = _PreflightRecording(plan, new_run.device_of(model), ROWS, keep)
-    _one_pass(model, batch, attach(recording, found.sites, _TwinObserver))
+    inputs: _Inputs = {}
+    handles = attach(recording, found.sites, _TwinObserver)
+    _one_pass(model, batch, [*handles, *(_note_inputs(found, inputs) if keep else ())])
     recording.flush()
     _softmax_is_its_own_twin(recording)
     row = finalise(recording.buffer.cpu().numpy(), plan)
     kept = {plan.attentions[index].layer: problem for index, problem in sorted(recording.problems.items())}
-    return FirstPass(new_run.describe(model, model_map, "preflight", config), plan.layout, row, found, kept)
+    return FirstPass(new_run.describe(model, model_map, "preflight", config), plan.layout, row, found, kept, inputs)
 
 
 def _one_pass(model: nn.Module, batch: Batch, handles: Sequence[Any]) -> None:
