@@ -1,4 +1,4 @@
-"""One thread of torch a process, workers only for the whole suite, waiting, and the hooks that a model holds."""
+"""One thread of torch a process, Triton's interpreter, workers for the whole suite, waiting, and a model's hooks."""
 
 import os
 import time
@@ -9,6 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported, which torch.compile's own modules do
 
 MOST_WORKERS = 8
 PATIENCE = 300.0
@@ -23,8 +27,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def _is_parallel_safe() -> bool:
-    import torch
-
     return not torch.cuda.is_available()
 
 
