@@ -8,7 +8,6 @@ After a fork (a DataLoader's worker) the recorder belongs to the parent alone: i
 """
 
 import atexit
-import contextlib
 import os
 import queue
 import sys
@@ -16,19 +15,20 @@ import threading
 import time as clock
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from stabmon.errors import StabmonError
 from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.recorder.lane import CAPACITY, Lane
 from stabmon.recorder.ring import Ring
+from stabmon.recorder.rules_lane import Rules, RulesLane
+from stabmon.recorder.sink_lane import start_sinks
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout
-from stabmon.sinks.protocol import Beating, Discarding, Resuming, Sink
+from stabmon.sinks.protocol import Sink
 
 BEAT = 2.0
 """Seconds between heartbeats."""
@@ -43,17 +43,6 @@ _LAST = 2.0
 """Seconds that the rules have once more after one that hangs was ended."""
 
 _recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
-
-
-class Rules(Protocol):
-    """The interface of ``stabmon.rules.Engine`` that the recorder uses."""
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """All findings so far."""
-
-    def observe(self, step: int, values: Floats) -> Sequence[Finding]:
-        """Look at the row of ``step``; return the findings that opened, grew or cleared."""
 
 
 class _Sample(NamedTuple):
@@ -95,11 +84,10 @@ class Recorder:
         self.overhead: float | None = None
         """Set by the monitor: seconds that stabmon took over seconds of training."""
         self.failures = Failures() if failures is None else failures
-        self._finalise, self._engine = finalise, engine
+        self._finalise = finalise
         self._beat, self._share, self._hanging = beat, share, hanging
         self._width = layout.width
         self._seconds = 0.0
-        self._findings: tuple[Finding, ...] = ()
         self._step = -1
         self._moved = clock.monotonic()
         self._submitted = 0
@@ -107,19 +95,21 @@ class Recorder:
         self._queue: queue.SimpleQueue[_Sample | threading.Event | RunState | None] = queue.SimpleQueue()
         self._process = os.getpid()
         self._closed = False
-        self._rules = Lane("rules", self._rules_failed)
-        self._sinks = self._started(sinks, info, layout, strict)
+        self._rules = RulesLane(engine, self.failures, self._hand_over)
+        self._sinks = start_sinks(sinks, info, layout, self.failures, strict=strict)
         self._thread = threading.Thread(target=self._work, name="stabmon recorder", daemon=True)
         for lane in (self._rules, *self._sinks):
             lane.start()
-        self._go_on()
+        self._rules.take_findings()
+        for sink in self._sinks if self.findings else ():
+            sink.resumed(list(self.findings))
         self._thread.start()
         _recorders.add(self)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All findings at the time of the last change; ``flush`` first for the current ones."""
-        return self._findings
+        return self._rules.findings
 
     @property
     def seconds(self) -> float:
@@ -192,30 +182,6 @@ class Recorder:
             what = f"{left} samples were not made within {timeout:.0f} s"
             self.failures.report("closing", what, "they are lost: the device or stabmon's writer thread hangs")
 
-    def _started(self, sinks: Sequence[Sink], info: RunInfo, layout: Layout, strict: bool) -> list["_SinkLane"]:
-        """Start each sink; one that fails is left out, one whose use was wrong stops here if ``strict``."""
-        started: list[_SinkLane] = []
-        for sink in sinks:
-            try:
-                sink.start(info, layout)
-            except BaseException as error:  # a sink that cannot start must not stop the training
-                if isinstance(error, KeyboardInterrupt) or (strict and isinstance(error, StabmonError)):
-                    for other in started:
-                        other.discard()
-                    raise
-                self.failures.report(sink.name, str(error) or repr(error), "the run goes on without it")
-                continue
-            started.append(_SinkLane(sink, self.failures))
-        return started
-
-    def _go_on(self) -> None:
-        """Hand the findings of a run that goes on to the sinks: a kill may have come before they were written."""
-        self._take_findings()
-        if self._findings:
-            for lane in self._sinks:
-                take = lane.sink.resumed if isinstance(lane.sink, Resuming) else lane.sink.findings
-                lane.put(take, list(self._findings))
-
     def _work(self) -> None:
         """Serve the queue until the run is closed; runs in the writer thread."""
         next_beat = clock.monotonic()
@@ -249,31 +215,11 @@ class Recorder:
         self._step = sample.step
         for lane in self._sinks:
             lane.sample(lane.sink.sample, sample.step, sample.time, values)
-        if self._engine is not None:
-            self._rules.sample(self._observe, sample.step, values)
+        self._rules.evaluate(sample.step, values)
 
-    def _observe(self, step: int, values: Floats) -> None:
-        """Evaluate the rules, and hand what changed to the sinks; runs in the rules' lane."""
-        assert self._engine is not None
-        changed = self._engine.observe(step, values)
-        for code, what in getattr(self._engine, "failures", {}).items():
-            self.failures.note(f"rule {code} is switched off: {what}")
-        if changed:
-            self._take_findings()
-            for lane in self._sinks:
-                lane.put(lane.sink.findings, changed)
-
-    def _rules_failed(self, error: BaseException) -> None:
-        advice = "recording goes on; look at it again with `stabmon findings RUN --replay`, and report the bug"
-        self.failures.report("the rules", f"failed at step {self._step}: {error!r}", advice)
-
-    def _take_findings(self) -> None:
-        if self._engine is None:
-            return
-        try:
-            self._findings = tuple(self._engine.findings)
-        except BaseException as error:  # a finding that cannot be made must not end the recording
-            self.failures.report("findings", repr(error), "they are those of before; please report the bug")
+    def _hand_over(self, changed: Sequence[Finding]) -> None:
+        for lane in self._sinks:
+            lane.put(lane.sink.findings, changed)
 
     def _send_beat(self) -> None:
         for lane in (self._rules, *self._sinks):
@@ -304,12 +250,12 @@ class Recorder:
 
         state: None for a run that is discarded.
         """
-        self._rules.end((self._take_findings, ()))
+        self._rules.end((self._rules.take_findings, ()))
         if not self._rules.ended(self._share):
             self._report_hanging(self._rules, "it is ended; `stabmon findings RUN --replay` evaluates the others again")
             self._rules.interrupt()
             self._rules.ended(_LAST)
-        found, beat = list(self._findings), self._heartbeat()
+        found, beat = list(self.findings), self._heartbeat()
         for lane in self._sinks:
             if state is None:
                 lane.end((lane.discard, ()))
@@ -322,64 +268,13 @@ class Recorder:
             self.failures.add(f"{self.dropped:,} of {self._submitted:,} samples reached no sink")
 
     def _report_hanging(self, lane: Lane, advice: str) -> None:
-        name = lane.name
-        if lane is self._rules and (code := getattr(self._engine, "running", None)):
-            name = f"rule {code}"
+        name = lane.subject if isinstance(lane, RulesLane) else lane.name
         self.failures.report(f"{name} hangs", f"one call has taken {lane.busy:.0f} s and goes on", advice)
 
     def _lose(self, doing: str, step: int, error: BaseException) -> None:
         self.dropped += 1
         advice = "such steps are not recorded; please report the bug"
         self.failures.report(doing, f"failed at step {step}: {error!r}", advice)
-
-
-class _SinkLane(Lane):
-    """The lane of a sink."""
-
-    def __init__(self, sink: Sink, failures: Failures) -> None:
-        super().__init__(str(getattr(sink, "name", type(sink).__name__)), self._report)
-        self.sink, self._failures = sink, failures
-
-    def beat(self, beat: Heartbeat) -> None:
-        """Hand over a heartbeat, with what this sink has lost."""
-        if isinstance(self.sink, Beating):
-            self.put(self.sink.heartbeat, beat.model_copy(update={"dropped": beat.dropped + self.lost}))
-
-    def finish(self, found: list[Finding], beat: Heartbeat, state: RunState) -> None:
-        """Hand over every finding, since the last step of one that goes on is not written before, and close."""
-        if isinstance(self.sink, Beating):
-            last = beat.model_copy(update={"dropped": beat.dropped + self.lost})
-            calls = [(self.sink.heartbeat, (last,))]
-        else:
-            calls = []
-        if found:
-            calls.insert(0, (self.sink.findings, (found,)))  # type: ignore[arg-type]
-        self.end(*calls, (self._close, (state,)))
-
-    def discard(self) -> None:
-        """End the sink of a run that has not begun."""
-        try:
-            if isinstance(self.sink, Discarding):
-                self.sink.discard()
-            else:
-                self.sink.close(RunState.FAILED)
-        except Exception as error:
-            self._report(error)
-
-    def _close(self, state: RunState) -> None:
-        """Close the sink; what is lost at the end is said even where its failure was reported before."""
-        try:
-            self.sink.close(state)
-        except BaseException as error:
-            self._failures.add(f"{self.name}, closing the run: {str(error) or repr(error)}")
-        if self.lost:
-            self._failures.add(f"{self.name}: {self.lost:,} samples were lost because it was too slow or hung")
-
-    def _report(self, error: BaseException) -> None:
-        advice = "the sink gives no advice"
-        with contextlib.suppress(Exception):
-            advice = self.sink.advice
-        self._failures.report(self.name, str(error) or repr(error), advice)
 
 
 def _at_exit() -> None:

@@ -376,7 +376,7 @@ def test_rules_that_loop_are_ended_and_the_run_is_closed(wait_until):
     assert sink.changed[-1][0].opened == 1
     hangs, failed = record.failures.texts
     assert hangs.startswith("rule USR001 hangs: one call has taken 0 s and goes on; it is ended")
-    assert failed.startswith("the rules: failed at step 1: TimeoutError")
+    assert failed.startswith("the rules: failed at step 0: TimeoutError")
 
 
 def test_the_time_of_the_heartbeat_does_not_change_while_no_step_ends(wait_until, monkeypatch):

@@ -1,0 +1,212 @@
+"""The steps of a watched training, each from the pass that begins it to the row that the recorder takes."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from stabmon.generators import same_generators
+from stabmon.hooks import Recording
+from stabmon.hooks.recording import Guarded
+from stabmon.monitor import program_end
+from stabmon.monitor.arrivals import RowMaker
+from stabmon.monitor.attachment import Attachment
+from stabmon.monitor.logged import write
+from stabmon.monitor.new_run import Reservation
+from stabmon.monitor.optimizers import learning_rate
+from stabmon.schedule import Schedule
+
+if TYPE_CHECKING:
+    from stabmon.recorder import Recorder
+
+
+class Steps:
+    """Counts steps and hands each recorded one on; the run begins when the first one ends.
+
+    taken: optimizer steps so far, those before ``first`` included.
+    recorder: None before the run begins.
+    """
+
+    def __init__(
+        self,
+        attached: Attachment,
+        recording: Recording,
+        schedule: Schedule,
+        optimizers: tuple[Optimizer, ...],
+        run: Reservation,
+        first: int,
+    ) -> None:
+        self.taken = self.first = first
+        self.recorder: Recorder | None = None
+        self._attached: Attachment | None = attached
+        self._recording, self._schedule = recording, schedule
+        self._optimizers, self._run = optimizers, run
+        self._own, self._logging = Guarded("the end of a step"), Guarded("logged numbers")
+        self._unseen = self._blind = False
+        """A step of an optimizer without a pass before it; and that passes cannot be seen in this training."""
+        self._sealed: Tensor | None = None
+        """The step just completed, which ``log`` may still add to."""
+        self._sealed_step: int | None = None
+        self._rows: RowMaker | None = None
+        self._since: tuple[float, float] | None = None
+        """Clock and stabmon's own seconds at the end of the first step."""
+        self._open()
+
+    @property
+    def recorded_none(self) -> bool:
+        """No step that has ended was to be recorded."""
+        return self._sealed is None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in stabmon's code so far, as ``Monitor.seconds``."""
+        return self._recording.seconds + (0.0 if self.recorder is None else self.recorder.seconds)
+
+    @property
+    def overhead(self) -> float | None:
+        """The share of stabmon's code in the training, as ``Monitor.overhead``."""
+        if self._since is None or self._recording.traced:
+            return None
+        return (self.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
+
+    def start(self, *, strict: bool = False) -> None:
+        """Start the run: what is recorded is known from now on."""
+        assert self._attached is not None
+        self._attached.end_search()
+        plan, failures = self._recording.plan, self._recording.failures
+        self._rows = RowMaker(plan, failures)
+        with same_generators():
+            model, found = self._attached.model, self._attached.map
+            self.recorder = self._run.start(model, found, plan, self._rows, failures, strict=strict)
+        program_end.come_first()
+
+    def start_late(self) -> None:
+        """Start the run of a training that ended no step, so that it says why."""
+        self._recording.guard(self._own, self.start)
+
+    def stepped(self, optimizer: Optimizer) -> None:
+        """End a step, unless no pass has run since ``optimizer`` or another one ended it.
+
+        Within a graph of torch.compile the step's end can only be noted.
+        """
+        if torch.compiler.is_compiling():
+            self._recording.ended = True
+        elif self._recording.begun or self._blind:
+            self.end(optimizer)
+        else:
+            self._unseen = True
+
+    def finish(self) -> None:
+        """End the step that an optimizer within a graph has ended."""
+        if self._recording.ended:
+            self._recording.ended = False
+            self.end()
+        if self._recording.missed:
+            self._recording.missed = False
+            self._recording.failures.add(
+                "the optimizer's step runs within a graph of torch.compile, and so does the pass after it: that pass "
+                "is not recorded. Call monitor.log(loss=...) after each step, which ends the step in time"
+            )
+
+    def end(self, optimizer: Optimizer | None = None) -> None:
+        """End the open step, which ``optimizer`` ended."""
+        self._guarded(self._end, optimizer)
+
+    def submit(self) -> None:
+        """Hand the step just completed to the recorder: nothing is added to it any more."""
+        self._guarded(self._submit)
+
+    def log(self, values: Mapping[str, float | Tensor]) -> None:
+        """Record numbers for the open step, or for the one just completed when none has begun."""
+        self._recording.guard(self._logging, self._log, values)
+
+    def let_go(self) -> None:
+        """Keep neither model nor optimizers alive: no step ends any more."""
+        self._attached, self._optimizers = None, ()
+
+    def _guarded(self, action: Callable[..., None], *given: Any) -> None:
+        """Run ``action``; where it fails, no step ends any more, so nothing of later ones is measured either."""
+        self._recording.guard(self._own, action, *given)
+        if not self._own.enabled:
+            self._recording.active = False
+        if self._since is None and self.recorder is not None:  # starting the run is not counted
+            self._since = (time.perf_counter(), self.seconds)
+
+    def _open(self) -> None:
+        recording = self._recording
+        recording.begun = False
+        recording.active = self._schedule.sampled(self.taken)
+        recording.offset = self._schedule.offset(self.taken)
+
+    def _end(self, optimizer: Optimizer | None) -> None:
+        if self.recorder is None:
+            self.start()
+        self._submit()
+        if self._recording.active:
+            self._seal()
+            self._drop_overflow(optimizer)
+            self._add_rate(optimizer or next(iter(self._optimizers), None))
+        self.taken += 1
+        if self.recorder is not None:
+            self.recorder.moved()
+        self._open()
+        if self._recording.traced and self._recording.active and self._attached is not None:
+            self._attached.refresh()
+
+    def _seal(self) -> None:
+        """Set the open step aside for ``log``, and make the buffer ready for the next."""
+        recording = self._recording
+        recording.flush()
+        if self._sealed is None:
+            self._sealed = recording.buffer.clone()
+            assert self._attached is not None
+            assert self._rows is not None
+            self._rows.first = self.taken, self._attached.seen
+        else:
+            self._sealed.copy_(recording.buffer)
+        recording.buffer.copy_(recording.initial)
+        self._sealed_step = self.taken
+
+    def _drop_overflow(self, optimizer: Optimizer | None) -> None:
+        """Drop the sealed step's gradient norms where a fused ``optimizer`` finds, on the device, that they overflowed.
+
+        The GradScaler takes such gradients for its own and lowers its scale: no update was made.
+        """
+        found = getattr(optimizer, "found_inf", None)
+        if self._sealed is None or not isinstance(found, Tensor):
+            return
+        for at in self._recording.gradient_norms:
+            kept, none = self._sealed[at], self._recording.initial[at]
+            self._sealed[at] = torch.where(found.to(kept.device) > 0, none, kept)
+
+    def _add_rate(self, optimizer: Optimizer | None) -> None:
+        """Add the learning rate to the sealed step."""
+        if optimizer is None or self._sealed is None:
+            return
+        rate = learning_rate(optimizer)
+        if rate is None:
+            what = f"that of {type(optimizer).__name__}'s first parameter group is no number"
+            self._recording.failures.report("learning rate", what, "it is not recorded")
+        else:
+            write(self._sealed, self._recording.plan.of_run("learning_rate"), rate)
+
+    def _submit(self) -> None:
+        if self._sealed_step is not None and self._sealed is not None and self.recorder is not None:
+            self.recorder.overhead = self.overhead
+            self.recorder.submit(self._sealed_step, self._sealed)
+            self._sealed_step = None
+
+    def _log(self, values: Mapping[str, float | Tensor]) -> None:
+        if self._unseen and self.recorder is None and not self._recording.begun:
+            self._blind = True
+            self._end(self._optimizers[0])
+        if self._recording.begun or self.recorder is None:
+            buffer = self._recording.buffer if self._recording.active else None
+        else:
+            buffer = self._sealed if self._sealed_step is not None else None
+        if buffer is not None:
+            for name, value in values.items():
+                write(buffer, self._recording.plan.logged[name], value)
