@@ -75,37 +75,51 @@ def test_findings_as_json_hold_no_number_that_json_has_not(tmp_path, capsys):
     assert found["value"] == "Infinity"
 
 
-CLOSED = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'stabmon', *sys.argv[1:]])"
+TINY = """
+name: tiny
+workload: language
+model: {layers: 1, width: 32, heads: 2, context: 64, bias: 0.0}
+training: {steps: 2, batch: 2, learning_rate: 1e-3, warmup: 1, clip: 1.0, seed: 0}
+"""
+COMMANDS = {  # with the exit code that each has when its output arrives
+    "rules": (["rules", "ATT001"], 0),
+    "findings": (["findings", "lm"], 0),
+    "findings as json": (["findings", "lm", "--json"], 0),
+    "preflight": (["preflight", "tiny.yaml"], 1),
+    "train": (["train", "tiny.yaml", "--dir", "runs"], 1),
+    "try": (["try", "tiny.yaml", "--steps", "2", "--seeds", "1"], 0),
+}
+LOST = {
+    "closed": (2, "standard output is closed"),
+    "full": (2, "cannot write to standard output: No space left on device"),
+    "no reader": (141, ""),
+}
 
 
-def output(stdout, *arguments, code="import sys; from stabmon.cli import main; main()", **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=os.environ | environment,
-    )
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Return exit code and standard error of each command, for each state of standard output."""
+    folder = tmp_path_factory.mktemp("lost")
+    damaged_runs.healthy(folder / "lm")
+    (folder / "tiny.yaml").write_text(TINY)
+    script = Path(__file__).with_name("lost_output.py")
+    commands = json.dumps({name: call for name, (call, _) in COMMANDS.items()})
+    given = [sys.executable, script, folder, commands]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(given, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_reported_with_exit_code_2(tmp_path):
-    with open("/dev/full", "w") as full:
-        done = output(full, "rules", "--json")
-    assert (done.returncode, b"cannot write to standard output: No space left on device" in done.stderr) == (2, True)
-    done = output(None, "rules", code=CLOSED)
-    assert (done.returncode, b"standard output is closed" in done.stderr) == (2, True)
-    assert b"Traceback" not in done.stderr
+@pytest.mark.parametrize("command", COMMANDS)
+def test_output_that_does_not_arrive_has_its_exit_code_and_one_line(command, ends):
+    for state, (code, said) in LOST.items():
+        end = ends[command][state]
+        assert (state, end["code"]) == (state, code)
+        assert said in " ".join(end["errors"].split())
+        assert "Traceback" not in end["errors"]
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly():
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = output(writer, "rules")
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_a_terminal_that_knows_latin_1_only_gets_every_line():
-    done = output(subprocess.PIPE, "rules", "ATT001", PYTHONIOENCODING="latin-1")
-    assert done.returncode == 0, done.stderr
-    assert b"What it checks" in done.stdout
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_terminal_that_knows_latin_1_only_gets_every_line(command, ends):
+    assert ends[command]["latin-1"]["code"] == COMMANDS[command][1], ends[command]["latin-1"]["errors"]
