@@ -124,12 +124,15 @@ class Follower:
             events.append(self.event("status", f'{{"heartbeat":{status},"age":{age:.3f}}}'))
         self.findings, self.digest, self.status = found, words, status
         self.ended = beat.state in (RunState.FINISHED, RunState.FAILED) and len(new.steps) < BATCH
-        return [*events, self.event("end", "{}")] if self.ended else events
+        if not self.ended:
+            return events
+        since = new.part(len(new.steps), len(new.steps) + 1)
+        return [*events, *([self.points(reader, since)] if since.logged else []), self.event("end", "{}")]
 
     def points(self, reader: RunReader, new: New) -> Event:
         """Return the event for new samples; its cursor is the one after them."""
         self.cursor = new.cursor
-        packed = {str(one): pack(one.pick(reader.layout, new.steps, new.rows)) for one in self.selections}
+        packed = {str(one): pack(one.pick(reader.layout, new)) for one in self.selections}
         return self.event("points", json.dumps({name: b64encode(data).decode() for name, data in packed.items()}))
 
     def event(self, kind: str, data: str) -> Event:
@@ -140,10 +143,9 @@ class Follower:
 def without_rewinds(new: New) -> Iterator[New]:
     """Cut samples where a resumed run went back, so that the steps of each part ascend."""
     cuts = (np.flatnonzero(np.diff(new.steps) <= 0) + 1).tolist()
-    first = new.cursor - len(new.steps)
     for start, end in pairwise([0, *cuts, len(new.steps)]):
         if end > start:
-            yield New(first + end, new.steps[start:end], new.rows[start:end])
+            yield new.part(start, end)
 
 
 async def stream(

@@ -8,7 +8,8 @@ from starlette.exceptions import HTTPException
 
 from stabmon.names import natural_key
 from stabmon.series import Floats, Layout, Series, Spot, over_heads
-from stabmon.store import RunReader
+from stabmon.store import New, RunReader
+from stabmon.store.logged import is_own, with_logged
 
 
 class Selection(NamedTuple):
@@ -48,8 +49,14 @@ class Selection(NamedTuple):
             return reader.read_layers(self.metric, start=start, stop=stop, max_points=points)
         return reader.read(self.metric, layer=self.layer, start=start, stop=stop, max_points=points)
 
-    def pick(self, layout: Layout, steps: npt.NDArray[np.int64], rows: Floats) -> Series:
-        """Take this selection out of whole rows [S, width]."""
+    def pick(self, layout: Layout, new: New) -> Series:
+        """Take this selection out of new samples."""
+        series = self._picked(layout, new.steps, new.rows)
+        if not is_own(layout, self.metric):
+            return series
+        return with_logged(series, [one for placed in new.logged for one in placed.values if one.metric == self.metric])
+
+    def _picked(self, layout: Layout, steps: npt.NDArray[np.int64], rows: Floats) -> Series:
         columns = [column for column in layout.of_metric(self.metric) if self.layer in (None, column.layer)]
         blocks = [rows[:, column.start : column.start + column.size] for column in columns]
         if self.layer is None:

@@ -84,6 +84,16 @@ class Spot(NamedTuple):
     head: int | None
 
 
+class Logged(NamedTuple):
+    """A number that the training logged at a step that is no sample."""
+
+    step: int
+    time: float
+    """Seconds since the epoch."""
+    metric: str
+    value: float
+
+
 class Series(NamedTuple):
     """Some samples of one metric: S rows in the order of their steps, C columns of layers or heads.
 

@@ -100,6 +100,8 @@ def _layout(columns: str) -> Callable[[Path], None]:
 
 _COLUMN = '{"metric": "loss", "layer": null, "start": %d, "size": %d}'
 
+_LOGGED = "INSERT INTO logged SELECT 1, 'loss', 0, 1, 0, 0, 0, %s"
+
 DAMAGED: dict[str, Callable[[Path], None]] = {
     **{f"no table {name}": sql(f"DROP TABLE {name}") for name in ("run", "attempt", "tail", "fold", "chunk", "level")},
     **{f"no table {name}": sql(f"DROP TABLE {name}") for name in ("heartbeat", "finding")},
@@ -139,6 +141,9 @@ DAMAGED: dict[str, Callable[[Path], None]] = {
     "time that is text": sql("UPDATE tail SET time = 'soon' WHERE sequence = 130"),
     "missing sample": sql("DELETE FROM tail WHERE sequence = 130"),
     "no attempt": sql("DELETE FROM attempt"),
+    "cut record of a logged number": sql(_LOGGED % "x'0000'"),
+    "logged numbers of no attempt": sql(_LOGGED % "zeroblob(20)", "UPDATE logged SET attempt = 9"),
+    "logged numbers after the end": sql(_LOGGED % "zeroblob(20)", "UPDATE logged SET sequence = 9999"),
     "layout of terabytes": _layout(_COLUMN % (0, 10**12)),
     "layout with a gap": _layout(_COLUMN % (5, 4)),
     "layout of negative size": _layout(_COLUMN % (0, -4)),

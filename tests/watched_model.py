@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stabmon.findings import Finding
 from stabmon.nn import Block, SigmoidAttention
 from stabmon.records import RunInfo, RunState
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 
 WIDTH, HEADS, LENGTH = 16, 4, 12
 
@@ -23,6 +23,8 @@ class Kept:
 
     def __init__(self) -> None:
         self.rows: dict[int, Floats] = {}
+        self.between: dict[tuple[int, str], float] = {}
+        """Numbers logged between samples, by step and name."""
         self.state: RunState | None = None
 
     def start(self, info: RunInfo, layout: Layout) -> None:
@@ -30,6 +32,9 @@ class Kept:
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         self.rows[step] = values
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        self.between.update({(one.step, one.metric): one.value for one in values})
 
     def findings(self, changed: Sequence[Finding]) -> None: ...
 

@@ -7,7 +7,7 @@ a number that no hook measures yet, declare a ``Raw`` beside it and let a hook i
 
 from stabmon.metrics.declaration import DataPath, Metric, OverHeads, Per, Place, Raw, Reduction, Shown, When
 from stabmon.metrics.document import MetricDocument, document
-from stabmon.metrics.registry import METRICS, RAW, describe, inputs, on_path, register, unregister
+from stabmon.metrics.registry import METRICS, RAW, describe, inputs, is_logged, on_path, register, unregister
 
 __all__ = [
     "METRICS",
@@ -25,6 +25,7 @@ __all__ = [
     "describe",
     "document",
     "inputs",
+    "is_logged",
     "on_path",
     "register",
     "unregister",

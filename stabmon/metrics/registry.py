@@ -41,6 +41,11 @@ def inputs(raw: Iterable[Raw]) -> dict[str, tuple[Raw, int]]:
     return {name: (one, column) for one in raw for column, name in enumerate(one.inputs)}
 
 
+def is_logged(name: str) -> bool:
+    """Return whether users give this number to ``monitor.log``; a name that the glossary lacks is such a number."""
+    return name not in METRICS or METRICS[name].when is When.LOGGED
+
+
 def describe(name: str, place: Place) -> Metric:
     """Return the declaration of ``name``; of a metric that is not in the glossary, what can be said of any."""
     return METRICS.get(name) or Metric(name, place, "", DataPath.LOSS, unit="as logged", when=When.LOGGED)

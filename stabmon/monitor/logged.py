@@ -6,6 +6,7 @@ from numbers import Real
 from torch import Tensor
 
 from stabmon.errors import WatchError
+from stabmon.monitor.between import narrow
 
 
 def check_logged(values: Mapping[str, object], announced: Collection[str]) -> None:
@@ -28,7 +29,7 @@ def write(buffer: Tensor, at: slice, value: float | Tensor) -> None:
     if isinstance(value, Tensor):
         buffer[at].copy_(value.detach().reshape(1), non_blocking=True)
     else:
-        buffer[at].fill_(value)
+        buffer[at].fill_(narrow(value))
 
 
 def _check_number(name: str, value: object) -> None:

@@ -145,7 +145,8 @@ class Monitor:
     def log(self, **values: float | Tensor) -> None:
         """Record numbers, such as the loss, for the open step, or for the one just completed when none has begun.
 
-        A tensor is copied on its device without waiting for it. The last value of a step counts.
+        Every one is kept, also of steps that the schedule does not sample; the last value of a step counts. A tensor
+        is copied on its device without waiting for it.
 
         Raises:
             WatchError: a name was not announced in ``log``, a value is no single number, or the monitor is closed.
@@ -211,7 +212,7 @@ class Monitor:
         if self._closed:
             return
         self._finish_step()
-        self._steps.submit()
+        self._steps.hand_over()
         if self._recorder is None and wait and not self._run.resumes:
             self._steps.start_late()
         if self._steps.recorded_none and self._attached is not None:

@@ -14,6 +14,7 @@ from stabmon.hooks.recording import Guarded
 from stabmon.monitor import program_end
 from stabmon.monitor.arrivals import RowMaker
 from stabmon.monitor.attachment import Attachment
+from stabmon.monitor.between import Between
 from stabmon.monitor.logged import write
 from stabmon.monitor.new_run import Reservation
 from stabmon.monitor.optimizers import learning_rate
@@ -50,6 +51,7 @@ class Steps:
         self._sealed: Tensor | None = None
         """The step just completed, which ``log`` may still add to."""
         self._sealed_step: int | None = None
+        self._between = Between()
         self._rows: RowMaker | None = None
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
@@ -118,6 +120,11 @@ class Steps:
     def submit(self) -> None:
         """Hand the step just completed to the recorder: nothing is added to it any more."""
         self._guarded(self._submit)
+
+    def hand_over(self) -> None:
+        """Hand all to the recorder that it has not: the step just completed, and what was logged since."""
+        self.submit()
+        self._guarded(self._submit_logged)
 
     def log(self, values: Mapping[str, float | Tensor]) -> None:
         """Record numbers for the open step, or for the one just completed when none has begun."""
@@ -195,6 +202,7 @@ class Steps:
 
     def _submit(self) -> None:
         if self._sealed_step is not None and self._sealed is not None and self.recorder is not None:
+            self._submit_logged()
             self.recorder.overhead = self.overhead
             self.recorder.submit(self._sealed_step, self._sealed)
             self._sealed_step = None
@@ -204,9 +212,24 @@ class Steps:
             self._blind = True
             self._end(self._optimizers[0])
         if self._recording.begun or self.recorder is None:
-            buffer = self._recording.buffer if self._recording.active else None
+            buffer, step = self._recording.buffer if self._recording.active else None, self.taken
         else:
-            buffer = self._sealed if self._sealed_step is not None else None
-        if buffer is not None:
-            for name, value in values.items():
+            buffer, step = self._sealed if self._sealed_step is not None else None, self.taken - 1
+        for name, value in values.items():
+            if buffer is not None:
                 write(buffer, self._recording.plan.logged[name], value)
+            elif self._own.enabled:
+                self._log_between(step, name, value)
+
+    def _log_between(self, step: int, name: str, value: float | Tensor) -> None:
+        if self._sealed_step is not None:  # it comes before what is logged of a later step
+            self._submit()
+        if self._between.full:
+            self._submit_logged()
+        self._between.add(step, name, value)
+
+    def _submit_logged(self) -> None:
+        if self.recorder is not None:
+            kept = self._between.take()
+            if kept.values:
+                self.recorder.submit_logged(*kept)

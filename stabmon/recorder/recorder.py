@@ -27,7 +27,7 @@ from stabmon.recorder.ring import Ring
 from stabmon.recorder.rules_lane import Rules, RulesLane
 from stabmon.recorder.sink_lane import start_sinks
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 from stabmon.sinks.protocol import Sink
 
 BEAT = 2.0
@@ -49,6 +49,12 @@ class _Sample(NamedTuple):
     step: int
     time: float
     slot: int
+
+
+class _Between(NamedTuple):
+    values: Sequence[Logged]
+    on_device: Sequence[bool]
+    slot: int | None
 
 
 class Recorder:
@@ -92,7 +98,9 @@ class Recorder:
         self._moved = clock.monotonic()
         self._submitted = 0
         self._ring = Ring(capacity, width)
-        self._queue: queue.SimpleQueue[_Sample | threading.Event | RunState | None] = queue.SimpleQueue()
+        self._between: Ring | None = None
+        """For numbers logged between samples, where they are on a device."""
+        self._queue: queue.SimpleQueue[_Sample | _Between | threading.Event | RunState | None] = queue.SimpleQueue()
         self._process = os.getpid()
         self._closed = False
         self._rules = RulesLane(engine, self.failures, self._hand_over)
@@ -137,6 +145,30 @@ class Recorder:
             self.failures.report("the queue is full", f"step {step} and perhaps later ones are not recorded", advice)
             return
         self._queue.put(_Sample(step, clock.time(), slot))
+
+    def submit_logged(
+        self, values: Sequence[Logged], on_device: Sequence[bool], buffer: torch.Tensor | None = None
+    ) -> None:
+        """Take numbers logged between samples, in the order of their steps; never wait or raise.
+
+        Where ``on_device`` says so, the value is at the same index of ``buffer``, which is free again at once.
+        """
+        if self._closed or os.getpid() != self._process:
+            return
+        try:
+            slot = None if buffer is None else self._put_between(buffer)
+        except Exception as error:  # a failure of stabmon must not stop the training
+            self._lose_logged(values, repr(error))
+            return
+        if buffer is not None and slot is None:
+            self._lose_logged(values, "the queue is full")
+        else:
+            self._queue.put(_Between(values, on_device, slot))
+
+    def _put_between(self, buffer: torch.Tensor) -> int | None:
+        if self._between is None:
+            self._between = Ring(self._ring.capacity, len(buffer))
+        return self._between.put(buffer)
 
     def flush(self, timeout: float = 10.0, *, sinks: bool = True) -> bool:
         """Wait until all that was submitted has reached the rules and, with ``sinks``, the sinks.
@@ -196,6 +228,8 @@ class Recorder:
             if isinstance(item, _Sample):
                 self._record(item)
                 self._seconds = clock.thread_time()
+            elif isinstance(item, _Between):
+                self._hand_over_logged(item)
             elif isinstance(item, threading.Event):
                 item.set()
             else:
@@ -216,6 +250,20 @@ class Recorder:
         for lane in self._sinks:
             lane.sample(lane.sink.sample, sample.step, sample.time, values)
         self._rules.evaluate(sample.step, values)
+
+    def _hand_over_logged(self, item: _Between) -> None:
+        values = list(item.values)
+        try:
+            if item.slot is not None and self._between is not None:
+                numbers = self._between.take(item.slot)
+                for at in np.flatnonzero(item.on_device):
+                    values[at] = values[at]._replace(value=float(numbers[at]))
+        except BaseException as error:  # must not end the thread
+            self._lose_logged(values, repr(error))
+            return
+        for lane in self._sinks:
+            lane.logged(values)
+        self._rules.logged(values)
 
     def _hand_over(self, changed: Sequence[Finding]) -> None:
         for lane in self._sinks:
@@ -270,6 +318,10 @@ class Recorder:
     def _report_hanging(self, lane: Lane, advice: str) -> None:
         name = lane.subject if isinstance(lane, RulesLane) else lane.name
         self.failures.report(f"{name} hangs", f"one call has taken {lane.busy:.0f} s and goes on", advice)
+
+    def _lose_logged(self, values: Sequence[Logged], why: str) -> None:
+        what = f"those of the steps {values[0].step} to {values[-1].step} and perhaps later ones are lost: {why}"
+        self.failures.report("numbers logged between samples", what, "sample more steps, or log fewer")
 
     def _lose(self, doing: str, step: int, error: BaseException) -> None:
         self.dropped += 1

@@ -6,7 +6,7 @@ from typing import Protocol
 from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.recorder.lane import Lane
-from stabmon.series import Floats
+from stabmon.series import Floats, Logged
 
 
 class Rules(Protocol):
@@ -18,6 +18,9 @@ class Rules(Protocol):
 
     def observe(self, step: int, values: Floats) -> Sequence[Finding]:
         """Look at the row of ``step``; return the findings that opened, grew or cleared."""
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Take what was logged between the sample before and the next one."""
 
 
 class RulesLane(Lane):
@@ -43,6 +46,11 @@ class RulesLane(Lane):
         """Let the rules see the row of ``step``."""
         if self._engine is not None:
             self.sample(self._observe, step, values)
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Let the rules know what was logged between samples."""
+        if self._engine is not None:
+            self.put(self._engine.logged, values)
 
     def take_findings(self) -> None:
         """Read the engine's findings anew."""

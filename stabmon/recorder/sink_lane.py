@@ -8,8 +8,8 @@ from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.recorder.lane import Lane
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Layout
-from stabmon.sinks.protocol import Beating, Discarding, Resuming, Sink
+from stabmon.series import Layout, Logged
+from stabmon.sinks.protocol import Beating, Discarding, Logging, Resuming, Sink
 
 
 def start_sinks(
@@ -45,6 +45,11 @@ class SinkLane(Lane):
     def resumed(self, found: list[Finding]) -> None:
         """Hand over the findings of a run that goes on: a kill may have come before they were written."""
         self.put(self.sink.resumed if isinstance(self.sink, Resuming) else self.sink.findings, found)
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Hand over numbers that were logged between samples."""
+        if isinstance(self.sink, Logging):
+            self.put(self.sink.logged, values)
 
     def beat(self, beat: Heartbeat) -> None:
         """Hand over a heartbeat, with what this sink has lost."""

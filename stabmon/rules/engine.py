@@ -23,7 +23,7 @@ from stabmon.rules.limits import Limits
 from stabmon.rules.live_finding import LiveFinding
 from stabmon.rules.registry import Rule, catalogue, find
 from stabmon.rules.view import Run
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 
 if TYPE_CHECKING:
     from stabmon.store import RunReader
@@ -91,6 +91,11 @@ class Engine:
         self.running = None
         return [finding.record for finding in dict.fromkeys(changed)]
 
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Take what was logged since the last sample; the rules see it at the next one."""
+        for one in values:
+            self._run.logged.keep(one)
+
     def catch_up(self, reader: "RunReader") -> None:
         """Take all samples of a stored run, so that baselines and open findings are those of the run that goes on.
 
@@ -99,10 +104,12 @@ class Engine:
         """
         cursor, more = 0, True
         while more:
-            cursor, steps, rows = reader.after(cursor, limit=AT_ONCE)
-            for step, row in zip(steps, rows, strict=True):
+            new = reader.after(cursor, limit=AT_ONCE)
+            for at, (step, row) in enumerate(zip(new.steps, new.rows, strict=True)):
+                self.logged(new.before(at))
                 self.observe(int(step), row)
-            more = len(steps) > 0
+            cursor, more = new.cursor, len(new.steps) > 0
+        self.logged(new.before(0))
 
     def _drop(self, judge: Judge, step: int, error: BaseException) -> None:
         code, what = judge.rule.code, f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -144,7 +144,7 @@ def _explain(run: Run, found: list[Reading]) -> Explanation:
     where = "" if first.layer is None else f" of {first.layer}"
     where += "" if first.head is None else f" head {first.head}"
     rest = f", with {len(found) - 1} more numbers after it" if len(found) > 1 else ""
-    message = f"{first.metric}{where} is {number(first.value)} at step {run.step}{rest}"
+    message = f"{first.metric}{where} is {number(first.value)} at step {first.step}{rest}"
     return Explanation(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
 
 
@@ -166,4 +166,4 @@ def _before(run: Run, first: Reading) -> tuple[Reading, ...]:
     column, past = _column(run, first), run.series(first.metric).past(1)
     if not len(past) or not np.isfinite(past[-1, column]):
         return ()
-    return (first.model_copy(update={"step": run.past_steps(1)[-1], "value": float(past[-1, column])}),)
+    return (first.model_copy(update={"step": run.step_before(first.metric), "value": float(past[-1, column])}),)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from stabmon.findings import Reading
 from stabmon.metrics import DataPath, on_path
 from stabmon.records import Attention, RunInfo
+from stabmon.rules.last_logged import LastLogged
 from stabmon.series import Floats, Layout, Spot, is_missing
 
 HISTORY = 1024
@@ -180,7 +181,8 @@ class MetricView:
     def cell(self, column: int) -> Reading:
         """Return one column's newest value as evidence."""
         layer, head = self.spots[column]
-        return Reading(metric=self.metric, layer=layer, head=head, step=self._run.step, value=float(self.now[column]))
+        step = self._run.step_of(self.metric)
+        return Reading(metric=self.metric, layer=layer, head=head, step=step, value=float(self.now[column]))
 
 
 class Run:
@@ -208,6 +210,7 @@ class Run:
         self.finite = np.zeros(layout.width, dtype=bool)
         self.not_finite = self.finite
         self.any_not_finite = False
+        self.logged = LastLogged(layout)
 
     def attention(self, layer: str | None) -> Attention | None:
         """Return the attention whose series are kept under ``layer``, or None."""
@@ -227,6 +230,14 @@ class Run:
             self._series[metric] = MetricView(self, metric)
         return self._series[metric]
 
+    def step_of(self, metric: str) -> int:
+        """Return the step at which ``metric`` of the newest sample was measured, or logged before it."""
+        return self.logged.steps.get(metric, self.step)
+
+    def step_before(self, metric: str) -> int:
+        """Return the same of the sample before the newest."""
+        return self.logged.steps_before.get(metric, self.past_steps(1)[-1])
+
     def add(self, step: int, values: Floats) -> None:
         """Make ``values`` [width] the newest sample, at ``step``; a run that goes back drops what it repeats."""
         while self._end and self._steps[self._end - 1] >= step:
@@ -240,6 +251,7 @@ class Run:
         self._steps[self._end] = step
         self._end += 1
         self.step, self.samples = step, self.samples + 1
+        self.logged.fill(step, self.row)
         self.finite = np.isfinite(self.row)
         self._find_not_finite()
         if not self._started:
@@ -293,7 +305,8 @@ class Run:
             at = head if head is not None and values.size > 1 else 0
             if at < values.size and not np.isnan(values[at]):
                 named = at if values.size > 1 else None
-                found.append(Reading(metric=metric, layer=layer, head=named, step=self.step, value=float(values[at])))
+                step = self.step_of(metric)
+                found.append(Reading(metric=metric, layer=layer, head=named, step=step, value=float(values[at])))
         return tuple(found)
 
 

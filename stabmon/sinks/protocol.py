@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 
 
 class Sink(Protocol):
@@ -47,6 +47,14 @@ class Beating(Protocol):
 
     def heartbeat(self, beat: Heartbeat) -> None:
         """Take the current state of the run."""
+
+
+@runtime_checkable
+class Logging(Protocol):
+    """A sink that also takes numbers that the training logs between samples."""
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Take them in the order of their steps, all before the sample that comes next."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from pathlib import Path
 from stabmon.errors import StoreError
 from stabmon.findings import Finding, Key
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 from stabmon.store import RunWriter
 from stabmon.store.owner import Owner
 from stabmon.store.reason import LOCKED
@@ -51,7 +51,9 @@ class StoreSink:
         """Rows that are not in the run's file: more than ``kept`` waited, or the file is gone."""
         self._resume, self._owner = resume, owner
         self._pause = pause
-        self._rows: deque[tuple[int, float, Floats]] = deque(maxlen=kept)
+        self._rows: deque[tuple[int, float, Floats, tuple[Logged, ...]]] = deque(maxlen=kept)
+        """Each with what was logged before it."""
+        self._logged: deque[Logged] = deque(maxlen=10 * kept)
         self._findings: dict[Key, Finding] = {}
         self._writer: RunWriter | None = None
         self._written = 0
@@ -89,8 +91,13 @@ class StoreSink:
             self.lost += 1
             return
         self.lost += len(self._rows) == self._rows.maxlen
-        self._rows.append((step, time, values))
+        self._rows.append((step, time, values, tuple(self._logged)))
+        self._logged.clear()
         self._write()
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Keep these numbers for the next row, with which they are written."""
+        self._logged.extend(values)
 
     def findings(self, changed: Sequence[Finding]) -> None:
         """Write these findings, after the rows that wait."""
@@ -105,7 +112,7 @@ class StoreSink:
         """
         self._dropped = beat.dropped
         happened = self._look()
-        self._write()
+        self._write(rest=True)
         if not self._rows and self._writer and not self._gone:
             self._writer.heartbeat(beat.model_copy(update={"dropped": beat.dropped + self.lost}))
         if happened:
@@ -149,7 +156,7 @@ class StoreSink:
             self._not_before = 0.0
             try:
                 self._look()
-                self._write()
+                self._write(rest=True)
             except StoreError as error:
                 if clock.monotonic() > deadline or (attempts >= _ATTEMPTS and LOCKED not in str(error)):
                     return str(error)
@@ -170,12 +177,16 @@ class StoreSink:
             self.lost += self._written + len(self._rows)
             self._written = 0
             self._rows.clear()
+            self._logged.clear()
             self._findings.clear()
         self._moved = happened.text if happened.kept else None
         return happened.text
 
-    def _write(self) -> None:
-        """Write all that waits, oldest first; nothing leaves the memory before it is written."""
+    def _write(self, *, rest: bool = False) -> None:
+        """Write all that waits, oldest first; nothing leaves the memory before it is written.
+
+        rest: what was logged since the last row too.
+        """
         started = clock.monotonic()
         if self._writer is None or self._gone or started < self._not_before:
             return
@@ -184,6 +195,9 @@ class StoreSink:
                 self._writer.sample(*self._rows[0])
                 self._rows.popleft()
                 self._written += 1
+            if rest and self._logged:
+                self._writer.logged(tuple(self._logged))
+                self._logged.clear()
             if self._findings:
                 self._writer.findings(list(self._findings.values()))
                 self._findings.clear()

@@ -26,7 +26,7 @@ from stabmon.findings import Finding, Key
 from stabmon.formatting import flat, number, plural
 from stabmon.metrics import METRICS, Shown
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout, is_missing
+from stabmon.series import Floats, Layout, Logged, is_missing
 from stabmon.sinks import events, findings_table, heatmap
 from stabmon.sinks.curves import CURVES, Curve, curves, of_run, shown
 from stabmon.sinks.spacing import Spacing, counts
@@ -74,6 +74,8 @@ class TensorBoardSink:
         self._kept: dict[int, tuple[float, Floats]] = {}
         """The latest samples that were not written, by step."""
         self._is_odd, self._odd_times = False, 0
+        self._own: dict[str, _OwnCurve] = {}
+        """Numbers that are logged between samples."""
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Open the event file; the custom-scalars layout and what the run is go with the first sample."""
@@ -122,6 +124,13 @@ class TensorBoardSink:
             points += (events.scalar(tag, value) for tag, value in curve.numbers(values))
         self._file.add(step, time, points + images, restart=restart)
 
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Write numbers that were logged between samples, spaced as the samples are."""
+        if self._file is None:
+            return
+        for one in values:
+            self._own.setdefault(one.metric, _OwnCurve()).take(self._file, one)
+
     def resumed(self, findings: Sequence[Finding]) -> None:
         """Remember the findings of the run's earlier part: the next table shows them too."""
         self._findings.update({finding.key: finding for finding in findings})
@@ -161,6 +170,8 @@ class TensorBoardSink:
             return
         file = self._file
         try:
+            for curve in self._own.values():
+                curve.write(file)
             if self._step in self._kept:
                 self._write(self._step, self._images())
             elif self._samples:
@@ -193,6 +204,33 @@ def _events(before: Finding | None, now: Finding) -> Iterator[int]:
         yield now.since
     if now.cleared is not None and (before is None or before.cleared is None):
         yield now.cleared
+
+
+class _OwnCurve:
+    """A number that the training logs between samples."""
+
+    def __init__(self) -> None:
+        self._count, self._odd = 0, 0
+        self._point = Spacing(1, POINTS)
+        self._next = -math.inf
+        self._unwritten: Logged | None = None
+
+    def take(self, file: events.EventFile, one: Logged) -> None:
+        """Write a point where it is time for it, or where the number is not finite, unless that goes on."""
+        self._unwritten = one
+        self._count += 1
+        self._odd += not math.isfinite(one.value)
+        due = self._point.due(self._count) and one.time >= self._next
+        if due or (not math.isfinite(one.value) and counts(self._odd)):
+            self.write(file)
+
+    def write(self, file: events.EventFile) -> None:
+        """Write the latest point, unless it is written."""
+        one, self._unwritten = self._unwritten, None
+        if one is not None:
+            self._point.written(self._count)
+            self._next = one.time + APART
+            file.add(one.step, one.time, [events.scalar(one.metric, one.value)])
 
 
 class _Heatmap:

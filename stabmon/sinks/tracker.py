@@ -9,7 +9,7 @@ from importlib import import_module
 
 from stabmon.failures import Failures
 from stabmon.findings import Digest, Entry, Finding, Key, digest
-from stabmon.metrics import METRICS, When
+from stabmon.metrics import is_logged
 from stabmon.records import Heartbeat, RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 from stabmon.sinks.curves import Curve, curves
@@ -62,7 +62,7 @@ class TrackerSink(ABC):
 
     def start(self, info: RunInfo, layout: Layout) -> None:
         """Choose the curves."""
-        self._curves = [one for one in curves(layout) if not _is_logged(one.chosen.metric)]
+        self._curves = [one for one in curves(layout) if not is_logged(one.chosen.metric)]
 
     def sample(self, step: int, time: float, values: Floats) -> None:
         """Send this row where it is time for it."""
@@ -126,8 +126,3 @@ def title(entry: Entry) -> str:
 def text(entry: Entry) -> str:
     """Return an alert's text: place, time, numbers, fix."""
     return f"{entry.place_and_time}: {entry.message}.{f' Fix: {entry.fix}.' if entry.fix else ''}"
-
-
-def _is_logged(metric: str) -> bool:
-    """Return whether the user logs it, who sends it to a tracker too if it is wanted there."""
-    return metric not in METRICS or METRICS[metric].when is When.LOGGED

@@ -16,12 +16,15 @@ from stabmon.errors import StoreError
 from stabmon.series import Layout
 from stabmon.store import schema
 from stabmon.store.levels import PACKED
+from stabmon.store.logged import RECORD
 
 WIDEST = 1 << 20
 """Most columns of a row; 128 layers of 128 heads with every metric take a quarter of it."""
 LONGEST = 1 << 24
 """Most bytes of a run's description, and of its layout."""
 MOST_FINDINGS = 10_000
+LOGGED_BYTES = 1 << 29
+"""Most bytes of all numbers that were logged between samples: 25 million."""
 FINDINGS_BYTES = 1 << 26
 """Most bytes of all findings together."""
 
@@ -99,6 +102,8 @@ def check_lines(connection: Connection, file: Path) -> None:
         StoreError: it is damaged.
     """
     for name, table in schema.metadata.tables.items():
+        if not schema.holds(connection, table):
+            continue
         if "run" in table.columns and name not in ("chunk", "level"):  # those two are read by their run's number only
             stray = connection.exec_driver_sql(f'SELECT 1 FROM "{name}" WHERE run IS NOT {schema.RUN} LIMIT 1').all()
             if stray:
@@ -156,6 +161,8 @@ def check_samples(connection: Connection, file: Path, layout: Layout, since: int
     if folds:
         _blobs(connection, file, layout, folds, since)
     end = _tail(connection, file, attempts, layout.width, folded)
+    if schema.holds(connection, schema.logged):
+        _logged(connection, file, end)
     samples = connection.exec_driver_sql("SELECT samples FROM heartbeat").scalar_one()
     if samples != end:
         raise damaged(file, f"its heartbeat counts {samples} samples, {end} are there")
@@ -216,6 +223,18 @@ def _tail(connection: Connection, file: Path, attempts: Iterable[int], width: in
             raise damaged(file, f"{where} has a row of {length} bytes of {kind}, its layout says {4 * width}")
         before, end = step, end + 1
     return end
+
+
+def _logged(connection: Connection, file: Path, end: int) -> None:
+    """Check that what was logged between samples has whole records and belongs to an attempt and between samples."""
+    size = RECORD.itemsize
+    whole = f"typeof(data) = 'blob' AND length(data) > 0 AND length(data) % {size} = 0"
+    place = f"typeof(sequence) = 'integer' AND sequence BETWEEN 0 AND {end} AND attempt IN (SELECT number FROM attempt)"
+    query = f"SELECT total(length(data)), total(NOT ({whole})), total(NOT ({place})) FROM logged"
+    length, cut, lost = connection.exec_driver_sql(query).one()
+    if cut or lost or length > LOGGED_BYTES:
+        what = "more of them than a run has" if not (cut or lost) else "cut records" if cut else "a place that is none"
+        raise damaged(file, f"the numbers that were logged between samples have {what}")
 
 
 def _lines(connection: Connection) -> Iterator[Any]:

@@ -6,21 +6,41 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
 from stabmon.store.fold import pieces
+from stabmon.store.logged import Placed, placed
 
 
 class New(NamedTuple):
-    """Samples since a cursor: rows [S, width] float32; steps that go back mean that the run was resumed."""
+    """Samples since a cursor: rows [S, width] float32; steps that go back mean that the run was resumed.
+
+    logged: numbers logged between samples, by the sample that they come before; those that come before the next sample
+        are among them once all samples are.
+    """
 
     cursor: int
     steps: npt.NDArray[np.int64]
     rows: Floats
+    logged: tuple[Placed, ...] = ()
+
+    def before(self, sample: int) -> tuple[Logged, ...]:
+        """Return what was logged before ``sample`` of these, from 0; before the next one where there are as many."""
+        at = self.cursor - len(self.steps) + sample
+        return next((one.values for one in self.logged if one.sequence == at), ())
+
+    def part(self, start: int, stop: int) -> "New":
+        """Return the samples from ``start`` to before ``stop``, from 0, with what was logged before each of them.
+
+        The sample after the last of these is none yet: its part has what was logged since, and no sample.
+        """
+        first = self.cursor - len(self.steps)
+        own = tuple(one for one in self.logged if first + start <= one.sequence < first + stop)
+        return New(min(first + stop, self.cursor), self.steps[start:stop], self.rows[start:stop], own)
 
 
 def after(connection: Connection, cursor: int, limit: int | None, layout: Layout) -> New:
-    """Return the samples from ``cursor`` on, at most ``limit``, and the cursor after them."""
+    """Return the samples from ``cursor`` on, at most ``limit``, what was logged between, and the cursor after them."""
     tail = schema.tail.c
     query = select(tail.sequence, tail.step, tail.data).where(tail.run == schema.RUN, tail.sequence >= cursor)
     lines = connection.execute(query.order_by(tail.sequence)).all()
@@ -29,7 +49,10 @@ def after(connection: Connection, cursor: int, limit: int | None, layout: Layout
     rows += [np.frombuffer(line.data, "<f4") for line in lines]
     steps, rows = steps[:limit], rows[:limit]
     stacked = np.stack(rows) if rows else np.empty((0, layout.width), np.float32)
-    return New(cursor + len(rows), np.array(steps, dtype=np.int64), stacked.astype(np.float32, copy=False))
+    end = cursor + len(rows)
+    whole = limit is None or len(rows) < limit
+    logged = tuple(one for one in placed(connection, cursor, end) if one.sequence < end or whole)
+    return New(end, np.array(steps, dtype=np.int64), stacked.astype(np.float32, copy=False), logged)
 
 
 def _folded(

@@ -18,8 +18,9 @@ from stabmon.store import integrity, schema
 from stabmon.store.column_selection import ColumnSelection, select_columns
 from stabmon.store.connect import OPENING, disconnect, file_of, for_reading, in_our_words
 from stabmon.store.live import New, after
+from stabmon.store.logged import is_own
 from stabmon.store.owner import holder
-from stabmon.store.window import Window, read_window
+from stabmon.store.window import Window, read_own, read_window
 
 STALE_AFTER = 3
 """Heartbeat intervals after which the heartbeat of a running run is late."""
@@ -124,6 +125,8 @@ class RunReader:
     ) -> Series:
         """Read ``metric``, all layers and heads or those of ``layer``, from step ``start`` up to but without ``stop``.
 
+        A number that the training logged itself has a row for each step at which it was logged, sampled or not.
+
         max_points: the most rows to return; more samples are put into buckets.
         attempt: as the run stood in this attempt, counted from 1; without it, in the latest. Steps before an attempt's
             first one come from the attempts before it.
@@ -153,7 +156,8 @@ class RunReader:
 
     def _read(self, chosen: ColumnSelection, window: Window) -> Series:
         with self._snapshot(f"reading {chosen.metric}") as connection:
-            return read_window(connection, chosen, window)
+            how = read_own if is_own(self.layout, chosen.metric) else read_window
+            return how(connection, chosen, window)
 
     def after(self, cursor: int, *, limit: int | None = None) -> New:
         """Return the samples since ``cursor`` (0: all; at most ``limit``), whole rows, and the cursor after them."""

@@ -4,6 +4,7 @@ run        one line a run: what is known of it when it starts, and the layout of
 attempt    a run that is resumed at an earlier step goes on in a new attempt; the earlier samples stay
 tail       one line a sample: the whole row as one float32 blob, until it is folded
 fold       128 samples that were folded together: their steps and times
+logged     one line a metric and hand-over: numbers logged at steps that are no samples
 chunk      one line a fold and metric: values [columns, samples], float32, a column's samples side by side
 level      one line a fold, metric and bucket size: low, mean, high and count of each bucket, [columns, buckets]
 heartbeat  one line a run: its current state
@@ -15,15 +16,27 @@ Every number of a series travels inside a blob: SQLite turns a REAL NaN into NUL
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    select,
+)
 from sqlalchemy.types import TypeEngine
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of these tables and of the JSON in them; a reader refuses a file of a higher one.
 
 1: as first released. 2: findings have ``confidence``, ``follows`` and ``lead``, and a run's line may hold its
-``limits``. 3: findings have ``times`` and ``reopened``. The tables are the same, so that an older file is read as it
-is, and becomes one of this schema where a run goes on in it."""
+``limits``. 3: findings have ``times`` and ``reopened``. 4: the table ``logged``. An older file is read as it is, and
+becomes one of this schema where a run goes on in it: tables that it lacks are made."""
 
 FOLD = 128
 """Samples in a full fold."""
@@ -38,10 +51,10 @@ metadata = MetaData()
 _Kind = TypeEngine[Any] | type[TypeEngine[Any]]
 
 
-def _table(name: str, keys: list[Column[Any]], *columns: Column[Any]) -> Table:
-    """Make a table whose lines belong to a run; ``keys`` distinguish a run's lines."""
+def _table(name: str, keys: list[Column[Any]], *columns: Column[Any], since: int = 1) -> Table:
+    """Make a table of files ``since`` a schema; its lines belong to a run, ``keys`` distinguish those of one."""
     run = Column("run", Integer, primary_key=True, autoincrement=False)
-    return Table(name, metadata, run, *keys, *columns)
+    return Table(name, metadata, run, *keys, *columns, info={"since": since})
 
 
 def _key(name: str, kind: _Kind) -> Column[Any]:
@@ -79,6 +92,16 @@ fold = _table(
     _column("steps", LargeBinary),
     _column("times", LargeBinary),
 )
+logged = _table(
+    "logged",
+    [_key("metric", String(120)), _key("number", BigInteger)],
+    _column("attempt", Integer),
+    _column("sequence", BigInteger),
+    _column("first", BigInteger),
+    _column("last", BigInteger),
+    _column("data", LargeBinary),
+    since=4,
+)
 chunk = _table(
     "chunk",
     [_key("metric", String(120)), _key("sequence", BigInteger)],
@@ -107,3 +130,9 @@ finding = _table(
     _column("cleared", BigInteger, nullable=True),
     _column("document", Text),
 )
+
+
+def holds(connection: Connection, table: Table) -> bool:
+    """Return whether the open file is of a schema that has ``table``; until it is written again, it keeps its own."""
+    number: int = connection.execute(select(version.c.schema)).scalar_one()
+    return number >= int(table.info.get("since", 1))

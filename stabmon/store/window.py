@@ -14,6 +14,7 @@ from stabmon.series import Floats, Series
 from stabmon.store import schema
 from stabmon.store.column_selection import ColumnSelection
 from stabmon.store.levels import PACKED, Buckets, merged, of_size, single, unpack
+from stabmon.store.logged import of_metric, with_logged
 
 _FAR = np.iinfo(np.int64).max
 
@@ -45,12 +46,33 @@ class _Part(NamedTuple):
 
 def read_window(connection: Connection, chosen: ColumnSelection, window: Window) -> Series:
     """Read ``chosen`` of the steps in ``window``."""
+    return _read(connection, chosen, window, _limits(connection, window))
+
+
+def read_own(connection: Connection, chosen: ColumnSelection, window: Window) -> Series:
+    """Read a number that the training logs itself: at each step at which it was logged, sampled or not."""
     limits = _limits(connection, window)
+    every = _read(connection, chosen, window._replace(max_points=None), limits)
+    series = with_logged(every, of_metric(connection, chosen.metric, window.start, limits))
+    size = _bucket(len(series.steps), window)
+    if size == 1:
+        return series
+    low, mean, high, _ = of_size(series.values, size)
+    times = None if series.times is None else series.times[::size]
+    return series._replace(steps=series.steps[::size], values=mean, low=low, high=high, times=times)
+
+
+def _bucket(samples: int, window: Window) -> int:
+    """Return the samples of a row, so that there are no more rows than were asked for."""
+    return -(-samples // window.max_points) if window.max_points and samples > window.max_points else 1
+
+
+def _read(connection: Connection, chosen: ColumnSelection, window: Window, limits: dict[int, int]) -> Series:
     parts = _folds(connection, window, limits)
     tail, cursor = _tail(connection, chosen, window, limits)
     parts += tail
     samples = sum(int(part.keep.sum()) for part in parts)
-    size = -(-samples // window.max_points) if window.max_points and samples > window.max_points else 1
+    size = _bucket(samples, window)
     unit = max((level for level in schema.LEVELS if level <= size), default=1)
     stored = _stored(connection, chosen, unit, [part for part in parts if part.rows is None])
     if unit > 1:

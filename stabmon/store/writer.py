@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from stabmon.errors import StoreError
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
-from stabmon.series import Floats, Layout
+from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
 from stabmon.store.connect import FILE, disconnect, for_writing, in_our_words
 from stabmon.store.fold import Sample, fold_of, pieces
+from stabmon.store.logged import lines_of
 from stabmon.store.owner import Owner
 from stabmon.store.reader import open_run
 from stabmon.store.watched_file import Happened, WatchedFile
@@ -41,6 +42,10 @@ class RunWriter:
         self._sequence = 0
         self._attempt = 0
         self._last_step: int | None = None
+        self._logged = 0
+        """Lines of numbers that were logged between samples."""
+        self._last_logged: int | None = None
+        """Step of what was logged last, where no sample came after it."""
 
     @classmethod
     def create(
@@ -76,8 +81,12 @@ class RunWriter:
             undo.pop_all()
             return writer
 
-    def _begin(self, info: RunInfo) -> None:
+    def _make_tables(self) -> None:
+        """Make the tables that are not there: all of a new file, those that came later of an older one."""
         schema.metadata.create_all(self._connection)
+
+    def _begin(self, info: RunInfo) -> None:
+        self._make_tables()
         self._connection.execute(insert(schema.version), {"schema": schema.SCHEMA})
         self._add(schema.run, name=info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
         beat = Heartbeat(state=RunState.RUNNING, step=-1, time=clock.time())
@@ -88,6 +97,7 @@ class RunWriter:
         stored = Layout.model_validate_json(self._connection.execute(select(schema.run.c.layout)).scalar_one())
         if stored != self.layout:
             raise StoreError(f"cannot resume {self.file.parent}: {_difference(stored, self.layout)}; give another name")
+        self._make_tables()
         tail = schema.tail.c
         for row in self._connection.execute(select(schema.tail).order_by(tail.sequence)):
             self._tail.append(Sample(row.step, row.time, np.frombuffer(row.data, dtype="<f4")))
@@ -98,11 +108,16 @@ class RunWriter:
             if last is not None:
                 self._sequence, self._last_step = last.sequence + last.samples, last.last
         self._attempt = self._connection.execute(select(func.max(schema.attempt.c.number))).scalar_one() or 0
+        logged = schema.logged.c
+        lines = select(func.count(), func.max(logged.last).filter(logged.attempt == self._attempt))
+        self._logged, self._last_logged = self._connection.execute(lines).one()
         self._connection.execute(update(schema.heartbeat), {"state": RunState.RUNNING, "time": clock.time()})
         self._connection.execute(update(schema.version), {"schema": schema.SCHEMA})
 
-    def sample(self, step: int, time: float, values: Floats) -> None:
+    def sample(self, step: int, time: float, values: Floats, logged: Sequence[Logged] = ()) -> None:
         """Append the row ``values`` [width] of ``step``; a step that is not beyond the last one opens a new attempt.
+
+        logged: numbers that were logged between the sample before and this one, in the order of their steps.
 
         Raises:
             StoreError: it was not written.
@@ -110,13 +125,13 @@ class RunWriter:
         if values.shape != (self.layout.width,) or values.dtype != np.float32:
             raise StoreError(f"a row must be float32 of shape [{self.layout.width}], got {values.dtype} {values.shape}")
         added = Sample(step, time, values.copy())
-        rewound = self._last_step is None or step <= self._last_step
+        rewound = self._goes_back(logged[0].step if logged else step)
         attempt = self._attempt + rewound
         tail = [added] if rewound else [*self._tail, added]
         with in_our_words(self.file, f"writing step {step}"), self._connection.begin():
             if rewound:
-                self._fold(self._tail, self._sequence)
-                self._add(schema.attempt, number=attempt, first=step, time=time)
+                self._open_attempt(attempt, logged[0].step if logged else step, time)
+            lines = self._log(logged, attempt)
             if len(tail) == schema.FOLD:
                 self._fold(tail, self._sequence + 1, attempt)
             else:
@@ -126,6 +141,40 @@ class RunWriter:
             self._connection.exec_driver_sql(self._progress, (step, clock.time(), self._sequence + 1))
         self._tail = [] if len(tail) == schema.FOLD else tail
         self._attempt, self._last_step, self._sequence = attempt, step, self._sequence + 1
+        self._logged, self._last_logged = self._logged + lines, None
+
+    def logged(self, values: Sequence[Logged]) -> None:
+        """Append numbers that were logged since the last sample, in the order of their steps.
+
+        Raises:
+            StoreError: none of them was written.
+        """
+        first = values[0]
+        rewound = self._goes_back(first.step)
+        attempt = self._attempt + rewound
+        with in_our_words(self.file, f"writing what was logged at step {first.step}"), self._connection.begin():
+            if rewound:
+                self._open_attempt(attempt, first.step, first.time)
+            lines = self._log(values, attempt)
+        if rewound:
+            self._tail, self._last_step = [], None
+        self._attempt, self._logged, self._last_logged = attempt, self._logged + lines, values[-1].step
+
+    def _goes_back(self, step: int) -> bool:
+        """Return whether ``step`` was passed before, so that it belongs to a new attempt."""
+        before = -1 if self._last_logged is None else self._last_logged
+        return self._attempt == 0 or step < before or (self._last_step is not None and step <= self._last_step)
+
+    def _open_attempt(self, attempt: int, first: int, time: float) -> None:
+        self._fold(self._tail, self._sequence)
+        self._add(schema.attempt, number=attempt, first=first, time=time)
+
+    def _log(self, values: Sequence[Logged], attempt: int) -> int:
+        """Write the lines of logged numbers; return how many they are."""
+        lines = lines_of(values, self._logged, self._sequence, attempt)
+        if lines:
+            self._connection.execute(insert(schema.logged), lines)
+        return len(lines)
 
     def _fold(self, samples: Sequence[Sample], end: int, attempt: int | None = None) -> None:
         """Move ``samples``, the last before sequence ``end``, out of the tail."""

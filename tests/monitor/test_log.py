@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stabmon import Schedule, watch
 from stabmon.errors import WatchError
 from stabmon.hooks.recording import Recording
+from stabmon.monitor import between
 from stabmon.series import is_missing
 from stabmon.stats.deferred_writer import DeferredWriter
 from stabmon.store import open_run
@@ -51,6 +53,74 @@ def test_values_of_skipped_steps_are_not_given_to_others(tiny, quiet, kept, loss
             value.backward()
             monitor.step()
     assert _losses(kept) == {0: 0.0, 2: 2.0}
+
+
+def test_every_loss_that_is_logged_every_ten_steps_is_kept(tiny, tmp_path, loss):
+    model = tiny()
+    optimizer, losses = torch.optim.SGD(model.parameters(), 0.0), {}
+    with watch(model, optimizer, dir=tmp_path, name="run", console=False, schedule=Schedule(dense=20)) as monitor:
+        for step in range(60):
+            value = loss(model, step)
+            value.backward()
+            optimizer.step()
+            if (step + 1) % 10 == 0:
+                losses[step] = float(value.detach())
+                monitor.log(loss=value.detach() if step % 20 == 9 else float(value.detach()))
+        assert not monitor.failures
+    with open_run(tmp_path / "run") as run:
+        read = run.read("loss")
+    assert dict(zip(read.steps.tolist(), read.values[:, 0].tolist(), strict=True)) == pytest.approx(losses)
+    curve = EventAccumulator(str(tmp_path / "run"))
+    curve.Reload()
+    points = {point.step: point.value for point in curve.Scalars("loss")}
+    assert {29, 59} <= points.keys()  # the others may lie too close in time
+    assert points == pytest.approx({step: losses[step] for step in points})
+
+
+def test_the_last_value_of_a_step_counts_between_samples_and_none_is_dropped_for_lack_of_room(
+    tiny, quiet, kept, loss, monkeypatch
+):
+    monkeypatch.setattr(between, "CAPACITY", 3)
+    model = tiny()
+    with watch(model, schedule=Schedule(dense=1, every=100), log=("loss", "accuracy"), **quiet) as monitor:
+        for step in range(5):
+            loss(model, step).backward()
+            monitor.log(loss=-1)
+            monitor.step()
+            monitor.log(loss=step, accuracy=torch.tensor(step / 4))
+        assert not monitor.failures
+    assert kept.between == {(step, "loss"): step for step in range(1, 5)} | {
+        (step, "accuracy"): step / 4 for step in range(1, 5)
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "kept_as"), [(1e300, float("inf")), (-(10**400), -float("inf"))], ids=["1e300", "int"]
+)
+def test_a_number_beyond_float32_is_infinite_in_and_between_samples(tiny, quiet, kept, loss, value, kept_as):
+    model = tiny()
+    with watch(model, schedule=Schedule(dense=1, every=100), **quiet) as monitor:
+        for step in range(2):
+            loss(model, step).backward()
+            monitor.step()
+            monitor.log(loss=value)
+        assert not monitor.failures
+    assert _losses(kept) == {0: kept_as}
+    assert kept.between == {(1, "loss"): kept_as}
+
+
+def test_a_loss_that_is_only_logged_between_samples_is_judged_by_the_rules(tiny, quiet, loss):
+    model = tiny()
+    with watch(model, schedule=Schedule(dense=2, every=10), **quiet) as monitor:
+        for step in range(41):
+            loss(model, step).backward()
+            monitor.step()
+            if step % 10 == 7:
+                monitor.log(loss=float("nan") if step == 27 else 3.0)
+        (found,) = (finding for finding in monitor.findings if finding.metric == "loss")
+    assert (found.code, found.opened) == ("NUM001", 30)
+    assert "loss is NaN at step 27" in found.message
+    assert [(cell.step, cell.value) for cell in found.cells if cell.value == 3.0] == [(17, 3.0)]
 
 
 def test_several_names_can_be_logged(tiny, quiet, kept, loss):

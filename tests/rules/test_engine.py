@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from datetime import UTC, datetime
 from functools import partial
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from stabmon.errors import ConfigError
 from stabmon.metrics import METRICS
-from stabmon.records import Evidence, Severity
+from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.rules import Engine, Explanation, Limits, registry
 from stabmon.rules.view import HISTORY, Run
-from stabmon.series import MISSING
+from stabmon.series import MISSING, Layout, Logged
+from stabmon.store import RunWriter, open_run
 
 FACTS = {"layers": 2, "heads": 2, "max_length": 1024, "is_causal": True, "bias": -6.931}
 DOCUMENTED = """Flag something.
@@ -335,3 +337,22 @@ def test_no_rule_fails_on_numbers_of_any_kind(seed, config, written, caplog):
             engine.observe(step, row)
     assert caplog.records == []
     assert all(0 <= finding.confidence <= 1 for finding in engine.findings)
+
+
+def test_a_replay_sees_what_was_logged_between_samples_as_the_live_run_did(tmp_path):
+    layout = Layout.of([("loss", None, 1), ("row_mass", "layers.0", 1)])
+    run = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=1))
+    live, writer = Engine(run, layout), RunWriter.create(tmp_path / "run", run, layout)
+    for sample in range(150):
+        value = math.nan if sample == 140 else 3.0
+        logged = [Logged(10 * sample - 3, 0.0, "loss", value), Logged(10 * sample - 2, 0.0, "loss", 2.0)]
+        row = np.array([MISSING, 1.0], np.float32)
+        live.logged(logged if sample else ())
+        live.observe(10 * sample, row)
+        writer.sample(10 * sample, 0.0, row, logged if sample else ())
+    writer.close(RunState.FINISHED)
+    replayed = Engine(run, layout)
+    with open_run(tmp_path / "run") as reader:
+        replayed.catch_up(reader)
+    assert [found.opened for found in live.findings if found.code == "NUM001"] == [1400]
+    assert [found.message for found in replayed.findings] == [found.message for found in live.findings]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stabmon.records import Heartbeat, RunState
-from stabmon.series import is_missing
+from stabmon.series import Logged, is_missing
 from stabmon.server.encoding import unpack
 from stabmon.server.live import Event, Follower, of_one, of_several
 from stabmon.server.selection import Selection
@@ -41,6 +41,26 @@ def test_only_new_points_are_sent_and_the_id_is_the_cursor_after_them(runs):
     assert "points" not in [kind for kind, _, _ in events(follow.look())]
     runs.write(writer, range(5, 7))
     assert points(events(follow.look())[0][2], "loss").steps.tolist() == [5, 6]
+
+
+def test_numbers_logged_between_samples_are_sent_with_the_next_sample_or_at_the_end(runs):
+    writer = runs.start("live")
+    runs.write(writer, range(5))
+    follow = Follower(runs.directory / "live", NEEDS, cursor=0)
+    follow.look()
+    writer.logged([Logged(5, 0.0, "loss", 7.0)])
+    assert "points" not in [kind for kind, _, _ in events(follow.look())]
+    runs.write(writer, range(6, 8))
+    sent = points(events(follow.look())[0][2], "loss")
+    assert sent.steps.tolist() == [5, 6, 7]
+    assert sent.values[0, 0] == 7.0
+    writer.logged([Logged(9, 0.0, "loss", 9.0)])
+    writer.close(RunState.FINISHED)
+    ended = events(follow.look())
+    assert [kind for kind, _, _ in ended][-2:] == ["points", "end"]
+    assert points(ended[-2][2], "loss").steps.tolist() == [9]
+    assert points(ended[-2][2], "attention_norm").steps.tolist() == []
+    assert ended[-1][1] == 7
 
 
 def test_no_event_is_sent_while_nothing_changes(runs):

@@ -35,7 +35,7 @@ def newer(folder):
         (foreign, "is not a stabmon run: it has no table 'stabmon'"),
         (lambda folder: (folder / FILE).write_bytes(b""), "is not a stabmon run: it has no table"),
         (lambda folder: (folder / FILE).write_text("hello " * 999), "is not a stabmon run: it is no SQLite file"),
-        (newer, "run.sqlite was written by schema 7, this stabmon knows up to 3: upgrade stabmon"),
+        (newer, "run.sqlite was written by schema 7, this stabmon knows up to 4: upgrade stabmon"),
     ],
     ids=["missing", "foreign", "empty", "text", "newer"],
 )
@@ -119,9 +119,10 @@ def test_another_process_is_read_while_it_writes(tmp_path, wait_until):
             run = run or open_run(tmp_path)
         except StoreError:  # the file is there, its tables are not yet
             continue
-        cursor, new, rows = run.after(cursor)
-        assert (rows == new[:, None]).all()
-        seen += new.tolist()
+        new = run.after(cursor)
+        cursor = new.cursor
+        assert (new.rows == new.steps[:, None]).all()
+        seen += new.steps.tolist()
         whole = run.read("row_mass", max_points=7)
         assert len(whole.steps) <= 7
         assert whole.high is None or whole.high.max() == run.read("loss", start=whole.cursor - 1).values[0, 0]

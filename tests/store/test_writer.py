@@ -9,7 +9,7 @@ import pytest
 
 from stabmon.errors import StoreError
 from stabmon.records import RunState
-from stabmon.series import Layout
+from stabmon.series import Layout, Logged
 from stabmon.store import FILE, RunWriter, open_run, schema
 
 
@@ -53,9 +53,16 @@ def test_a_run_of_an_older_schema_becomes_one_of_this_schema_where_it_goes_on(
         old = {key: value for key, value in json.loads(text).items() if key not in newer}
         connection.execute("UPDATE finding SET document = ?", (json.dumps(old),))
         connection.execute("UPDATE stabmon SET schema = 1")
+        connection.execute("DROP TABLE logged")
     with open_run(tmp_path / "lm") as run:
         assert run.findings()[0].follows is None
-    RunWriter.create(tmp_path / "lm", info, layout, resume=True).close(RunState.FINISHED)
+        assert len(run.read("loss").steps) > 0
+        assert run.after(0).logged == ()
+    writer = RunWriter.create(tmp_path / "lm", info, layout, resume=True)
+    writer.logged([Logged(5, 1005.0, "loss", 0.5)])
+    writer.close(RunState.FINISHED)
+    with open_run(tmp_path / "lm") as run:
+        assert run.read("loss", start=5).values.tolist() == [[0.5]]
     with contextlib.closing(sqlite3.connect(tmp_path / "lm" / FILE)) as connection:
         assert connection.execute("SELECT schema FROM stabmon").fetchone() == (schema.SCHEMA,)
 
