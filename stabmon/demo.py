@@ -11,6 +11,7 @@ from torch import nn
 from stabmon import config as configuration
 from stabmon.config import RunConfig
 from stabmon.findings import Finding
+from stabmon.fixes import apply_to_config
 from stabmon.preflight_check import PreflightReport, preflight
 from stabmon.records import Record
 from stabmon.store import fresh_name
@@ -50,6 +51,8 @@ class PreparedModel(NamedTuple):
     """A model that is about to be trained, with its preflight report."""
 
     name: str
+    config: RunConfig
+    """What the run is stored with: for the fixed model, the configuration that has its fixes."""
     model: nn.Module
     report: PreflightReport
 
@@ -65,29 +68,39 @@ def prepare(config: RunConfig, directory: Path, device: str) -> tuple[PreparedMo
     inputs, _ = next(iter(training.batches(config, device)))
     naive, fixed = training.build(config, device), training.build(config, device)
     before = preflight(naive, inputs)
+    fixed_config = config
     for fix in before.fixes:
         fix.apply(fixed)
+        fixed_config = apply_to_config(fix, fixed_config)
+    after = preflight(fixed, inputs)
+    biases = {"model.bias": round(_mean(_biases(after)), 2)}  # a configuration has one, the fixes one a layer
     return (
-        PreparedModel(fresh_name(directory, "naive"), naive, before),
-        PreparedModel(fresh_name(directory, "fixed"), fixed, preflight(fixed, inputs)),
+        PreparedModel(fresh_name(directory, "naive"), config, naive, before),
+        PreparedModel(fresh_name(directory, "fixed"), configuration.override(fixed_config, biases), fixed, after),
     )
 
 
-def train(
-    prepared: PreparedModel, config: RunConfig, directory: Path, device: str, progress: training.Progress | None = None
-) -> DemoRun:
+def train(prepared: PreparedModel, directory: Path, device: str, progress: training.Progress | None = None) -> DemoRun:
     """Train ``prepared`` with the monitor on and return its outcome."""
     result = training.train(
-        config, model=prepared.model, directory=directory, name=prepared.name, device=device, progress=progress
+        prepared.config, model=prepared.model, directory=directory, name=prepared.name, device=device, progress=progress
     )
-    biases = {row.layer: row.bias for row in prepared.report.rows}
+    biases = _biases(prepared.report)
     return DemoRun(
         name=prepared.name,
         path=str(result.path),
-        bias=sum(biases.values()) / len(biases),
+        bias=_mean(biases),
         bias_per_layer=biases,
         final_loss=result.final_loss,
         overhead_percent=None if result.overhead is None else 100.0 * result.overhead,
         healthy_at_step_zero=prepared.report.healthy,
         findings=tuple(result.findings),
     )
+
+
+def _biases(report: PreflightReport) -> dict[str, float]:
+    return {row.layer: row.bias for row in report.rows}
+
+
+def _mean(biases: dict[str, float]) -> float:
+    return sum(biases.values()) / len(biases)

@@ -41,7 +41,7 @@ def demo(
         console.rule(f"{one.name}: {title}")
         console.print(one.report)
         with training_bar(one.name, config.training.steps) as progress:
-            runs.append(story.train(one, config, directory, device, progress))
+            runs.append(story.train(one, directory, device, progress))
     report = story.DemoReport(naive=runs[0], fixed=runs[1])
     if as_json:
         print_json(report)

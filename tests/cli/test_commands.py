@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stabmon import cli
+from stabmon.store import open_run
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -115,6 +116,8 @@ def test_both_runs_of_the_demo_lie_in_the_folder_with_store_and_events(
         path = folder / str(run["name"])
         assert (path / "run.sqlite").is_file()
         assert list(path.glob("events.out.tfevents.*"))
+        stored = open_run(path).info.config  # the fixed run's is the one that it trained with
+        assert stored["model"]["bias"] == pytest.approx(run["bias"], abs=0.005)
 
 
 @pytest.mark.slow
