@@ -125,7 +125,7 @@ def bench_page(address: str, large: str, live: RunWriter, browser: Any) -> None:
     say("page of ten million values: verdict can be read", f"{time.perf_counter() - start:.2f} s")
     page.wait_for_selector("section[data-cells]")
     say("page of ten million values: first heatmap", f"{time.perf_counter() - start:.2f} s")
-    page.goto(f"{address}/?run={live.file.parent.name}")
+    page.goto(f"{address}/?run={Path(live.target.where).name}")
     page.wait_for_selector(".following")
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})  # its own time, on a busy machine too

@@ -3,7 +3,8 @@
 from stabmon.store.connect import FILE
 from stabmon.store.live import New
 from stabmon.store.reader import RunReader, Sizes, open_run
+from stabmon.store.run_file import reserve
 from stabmon.store.runs import RunSummary, fresh_name, runs
-from stabmon.store.writer import RunWriter, reserve
+from stabmon.store.writer import RunWriter
 
 __all__ = ["FILE", "New", "RunReader", "RunSummary", "RunWriter", "Sizes", "fresh_name", "open_run", "reserve", "runs"]

@@ -72,10 +72,10 @@ def _message(file: Path, doing: str, error: BaseException) -> str:
     return f"{file}: {doing} failed: {why}" + ("" if why == said else f" ({said})")
 
 
-def _connection(connect: Callable[[], sqlite3.Connection]) -> Connection:
+def _connection(connect: Callable[[], sqlite3.Connection], begin: str = "BEGIN") -> Connection:
     """Return a connection whose transactions begin when ``begin`` says so, for reads too: each is one snapshot."""
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine.connect()
 
 
@@ -94,7 +94,10 @@ def disconnect(connection: Connection) -> None:
 
 
 def for_writing(file: Path, patience: float = 1.0) -> Connection:
-    """Open ``file`` for its one writer, in WAL mode; a commit survives the death of the process."""
+    """Open ``file`` for its one writer, in WAL mode; a commit survives the death of the process.
+
+    What a transaction reads cannot change before it writes: the servers of one folder take turns.
+    """
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(file, timeout=patience, isolation_level=None, check_same_thread=False)
@@ -102,7 +105,7 @@ def for_writing(file: Path, patience: float = 1.0) -> Connection:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    return _connection(connect)
+    return _connection(connect, "BEGIN IMMEDIATE")
 
 
 def for_reading(file: Path) -> Connection:

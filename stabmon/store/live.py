@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
 from stabmon.store.fold import pieces
 from stabmon.store.logged import Placed, placed
+from stabmon.store.one_run import OneRun
 
 
 class New(NamedTuple):
@@ -21,6 +22,8 @@ class New(NamedTuple):
 
     cursor: int
     steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    """Seconds since the epoch [S]."""
     rows: Floats
     logged: tuple[Placed, ...] = ()
 
@@ -36,53 +39,54 @@ class New(NamedTuple):
         """
         first = self.cursor - len(self.steps)
         own = tuple(one for one in self.logged if first + start <= one.sequence < first + stop)
-        return New(min(first + stop, self.cursor), self.steps[start:stop], self.rows[start:stop], own)
+        chosen = slice(start, stop)
+        return New(min(first + stop, self.cursor), self.steps[chosen], self.times[chosen], self.rows[chosen], own)
 
 
-def after(connection: Connection, cursor: int, limit: int | None, layout: Layout) -> New:
+def after(run: OneRun, cursor: int, limit: int | None, layout: Layout) -> New:
     """Return the samples from ``cursor`` on, at most ``limit``, what was logged between, and the cursor after them."""
     tail = schema.tail.c
-    query = select(tail.sequence, tail.step, tail.data).where(tail.run == schema.RUN, tail.sequence >= cursor)
-    lines = connection.execute(query.order_by(tail.sequence)).all()
-    steps, rows = _folded(connection, cursor, lines[0].sequence if lines else None, limit, layout)
+    query = select(tail.sequence, tail.step, tail.time, tail.data).where(tail.sequence >= cursor)
+    lines = run.read(query.order_by(tail.sequence)).all()
+    steps, times, rows = _folded(run, cursor, lines[0].sequence if lines else None, limit, layout)
     steps += [line.step for line in lines]
+    times += [line.time for line in lines]
     rows += [np.frombuffer(line.data, "<f4") for line in lines]
-    steps, rows = steps[:limit], rows[:limit]
+    steps, times, rows = steps[:limit], times[:limit], rows[:limit]
     stacked = np.stack(rows) if rows else np.empty((0, layout.width), np.float32)
     end = cursor + len(rows)
     whole = limit is None or len(rows) < limit
-    logged = tuple(one for one in placed(connection, cursor, end) if one.sequence < end or whole)
-    return New(end, np.array(steps, dtype=np.int64), stacked.astype(np.float32, copy=False), logged)
+    logged = tuple(one for one in placed(run, cursor, end) if one.sequence < end or whole)
+    whole_rows = stacked.astype(np.float32, copy=False)
+    return New(end, np.array(steps, dtype=np.int64), np.array(times, dtype=np.float64), whole_rows, logged)
 
 
 def _folded(
-    connection: Connection, cursor: int, end: int | None, limit: int | None, layout: Layout
-) -> tuple[list[int], list[Floats]]:
-    """Return steps and rows from ``cursor`` on that were folded already; none when the tail begins at the cursor.
+    run: OneRun, cursor: int, end: int | None, limit: int | None, layout: Layout
+) -> tuple[list[int], list[float], list[Floats]]:
+    """Return steps, times and rows from ``cursor`` on that were folded; none when the tail begins at the cursor.
 
     Whole folds are read until there are at least ``limit`` rows.
     """
     if cursor == end:
-        return [], []
+        return [], [], []
     fold, chunk = schema.fold.c, schema.chunk.c
-    about = (
-        select(fold.sequence, fold.samples, fold.steps)
-        .where(fold.run == schema.RUN, fold.sequence > cursor - schema.FOLD)
-        .order_by(fold.sequence)
-    )
+    about = select(fold.sequence, fold.samples, fold.steps, fold.times).where(fold.sequence > cursor - schema.FOLD)
     order = pieces(layout)
     steps: list[int] = []
+    times: list[float] = []
     rows: list[Floats] = []
-    for sequence, samples, own in connection.execute(about).all():
+    for sequence, samples, own_steps, own_times in run.read(about.order_by(fold.sequence)).all():
         if sequence + samples <= cursor:
             continue
         whole = np.empty((samples, layout.width), np.float32)
-        query = select(chunk.metric, chunk.data).where(chunk.run == schema.RUN, chunk.sequence == sequence)
-        for metric, data in connection.execute(query.where(chunk.metric.in_(order))):
+        query = select(chunk.metric, chunk.data).where(chunk.sequence == sequence)
+        for metric, data in run.read(query.where(chunk.metric.in_(order))):
             whole[:, order[metric]] = np.frombuffer(data, "<f4").reshape(-1, samples).T
         skip = max(cursor - sequence, 0)
-        steps += np.frombuffer(own, "<i8")[skip:].tolist()
+        steps += np.frombuffer(own_steps, "<i8")[skip:].tolist()
+        times += np.frombuffer(own_times, "<f8")[skip:].tolist()
         rows += list(whole[skip:])
         if limit is not None and len(rows) >= limit:
             break
-    return steps, rows
+    return steps, times, rows

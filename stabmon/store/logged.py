@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row, select
 
 from stabmon.metrics import is_logged
 from stabmon.series import Floats, Layout, Logged, Series, is_missing
 from stabmon.store import schema
+from stabmon.store.one_run import OneRun
 
 RECORD = np.dtype([("step", "<i8"), ("time", "<f8"), ("value", "<f4")])
 """A logged number in a line's data."""
@@ -35,17 +36,17 @@ def lines_of(values: Sequence[Logged], number: int, sequence: int, attempt: int)
         records = np.array([(one.step, one.time, one.value) for one in own], dtype=RECORD)
         about = {"metric": metric, "number": at, "sequence": sequence, "attempt": attempt}
         steps = {"first": int(records["step"][0]), "last": int(records["step"][-1])}
-        lines.append({"run": schema.RUN, **about, **steps, "data": records.tobytes()})
+        lines.append({**about, **steps, "data": records.tobytes()})
     return lines
 
 
-def placed(connection: Connection, start: int, end: int) -> list[Placed]:
+def placed(run: OneRun, start: int, end: int) -> list[Placed]:
     """Return what was logged before the samples ``start`` to ``end``, ``end`` included, by their sequence."""
-    if not schema.holds(connection, schema.logged):
+    if not schema.holds(run.connection, schema.logged):
         return []
     logged = schema.logged.c
-    query = select(schema.logged).where(logged.run == schema.RUN, logged.sequence.between(start, end))
-    lines = connection.execute(query.order_by(logged.sequence, logged.number)).all()
+    query = select(schema.logged).where(logged.sequence.between(start, end))
+    lines = run.read(query.order_by(logged.sequence, logged.number)).all()
     return [Placed(at, tuple(_values(own))) for at, own in groupby(lines, key=lambda line: int(line.sequence))]
 
 
@@ -55,19 +56,19 @@ def _values(lines: Iterator[Row[Any]]) -> Iterator[Logged]:
             yield Logged(step, time, line.metric, value)
 
 
-def of_metric(connection: Connection, metric: str, start: int | None, limits: dict[int, int]) -> list[Logged]:
+def of_metric(run: OneRun, metric: str, start: int | None, limits: dict[int, int]) -> list[Logged]:
     """Return what was logged of ``metric`` from step ``start`` on.
 
     limits: by attempt, the step at which a later one took over.
     """
-    if not schema.holds(connection, schema.logged):
+    if not schema.holds(run.connection, schema.logged):
         return []
     logged = schema.logged.c
-    query = select(schema.logged).where(logged.run == schema.RUN, logged.metric == metric).order_by(logged.number)
+    query = select(schema.logged).where(logged.metric == metric).order_by(logged.number)
     if start is not None:
         query = query.where(logged.last >= start)
     least = -1 if start is None else start
-    lines = connection.execute(query).all()
+    lines = run.read(query).all()
     return [one for line in lines for one in _values(iter([line])) if least <= one.step < limits.get(line.attempt, -1)]
 
 

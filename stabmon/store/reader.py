@@ -1,33 +1,26 @@
 """Reading a run while it is being written: one snapshot a call, downsampled without losing a spike or a NaN."""
 
-import threading
 import time as clock
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
-from stabmon.errors import StoreError
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Layout, Series
-from stabmon.store import integrity, schema
+from stabmon.store import schema
 from stabmon.store.column_selection import ColumnSelection, select_columns
-from stabmon.store.connect import OPENING, disconnect, file_of, for_reading, in_our_words
+from stabmon.store.connect import file_of
 from stabmon.store.live import New, after
 from stabmon.store.logged import is_own
-from stabmon.store.owner import holder
+from stabmon.store.place import Source
+from stabmon.store.run_file import FileSource
 from stabmon.store.window import Window, read_own, read_window
 
 STALE_AFTER = 3
 """Heartbeat intervals after which the heartbeat of a running run is late."""
-
-_MOST_CHECKED = 1000
-_checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
-"""Files that this process has checked: their identity, and the sequence before which no fold is checked again."""
 
 
 class Sizes(NamedTuple):
@@ -38,42 +31,26 @@ class Sizes(NamedTuple):
     attempts: int
     columns: int
     bytes: int
-    """Of the file and its log."""
+    """Of the file and its log, or of its lines in a database."""
 
 
 class RunReader:
     """One run, read-only, from any thread; made by ``open_run``. Raises ``StoreError`` once the run is gone."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.path = file.parent
-        self._lock = threading.Lock()
-        self._connection = for_reading(file)
+    def __init__(self, source: Source) -> None:
+        self._source = source
         try:
-            with in_our_words(file, OPENING):
-                self._identity = file.stat().st_ino
-            with self._snapshot("reading what the run is") as connection:
-                integrity.check_lines(connection, file)
-                row = connection.execute(select(schema.run)).one()
+            with source.snapshot("reading what the run is") as run:
+                source.check(run)
+                row = run.read(select(schema.run)).one()
                 self.info = RunInfo.model_validate_json(row.info)
                 self.layout = Layout.model_validate_json(row.layout)
-                integrity.check_layout(self.layout, file)
-                self._check_samples(connection)
+                source.check_contents(run, self.layout)
             self.heartbeat()
             self.findings()
         except BaseException:
-            disconnect(self._connection)
+            source.close()
             raise
-
-    def _check_samples(self, connection: Connection) -> None:
-        """Check what has come since this process last checked the same file; folds are never written again."""
-        now = self.file.stat()
-        version = (now.st_ino, now.st_mtime_ns, now.st_size)
-        before, folded = _checked.get(self.file, (None, 0))
-        folded = integrity.check_samples(connection, self.file, self.layout, folded if version == before else 0)
-        if len(_checked) >= _MOST_CHECKED:
-            _checked.clear()
-        _checked[self.file] = (version, folded)
 
     def __enter__(self) -> "RunReader":
         return self
@@ -82,36 +59,26 @@ class RunReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            disconnect(self._connection)
-
-    @contextmanager
-    def _snapshot(self, doing: str) -> Iterator[Connection]:
-        """Yield the connection in a transaction: what is read in it belongs to one moment."""
-        with self._lock, in_our_words(self.file, doing):
-            if self.file.stat().st_ino != self._identity:
-                raise StoreError(f"{self.file} was replaced by another file while {doing}: open it again")
-            with self._connection.begin():
-                yield self._connection
+        """Give back what is open."""
+        self._source.close()
 
     def heartbeat(self) -> Heartbeat:
         """Return the state of the run; whether a run that is stored as running does run is seen by its lock and age."""
-        with self._snapshot("reading the heartbeat") as connection:
-            row = connection.execute(select(schema.heartbeat)).one()
+        with self._source.snapshot("reading the heartbeat") as run:
+            row = run.read(select(schema.heartbeat)).one()
             beat = Heartbeat.model_validate({key: value for key, value in row._mapping.items() if key != "run"})
         return beat.model_copy(update={"state": self._seen(beat)}) if beat.state is RunState.RUNNING else beat
 
     def _seen(self, beat: Heartbeat) -> RunState:
         """Return the state of a run that is stored as running."""
-        return state_of(beat, holder(self.path))
+        return state_of(beat, self._source.holder())
 
     def findings(self) -> list[Finding]:
         """Return all findings, in the order in which they opened."""
         finding = schema.finding.c
-        with self._snapshot("reading the findings") as connection:
+        with self._source.snapshot("reading the findings") as run:
             query = select(finding.document).order_by(finding.opened, finding.code, finding.layer)
-            return [_finding(document) for document in connection.execute(query).scalars()]
+            return [_finding(document) for document in run.read(query).scalars()]
 
     def read(
         self,
@@ -155,24 +122,22 @@ class RunReader:
         return self._read(chosen, Window(start, stop, attempt, max_points))
 
     def _read(self, chosen: ColumnSelection, window: Window) -> Series:
-        with self._snapshot(f"reading {chosen.metric}") as connection:
+        with self._source.snapshot(f"reading {chosen.metric}") as run:
             how = read_own if is_own(self.layout, chosen.metric) else read_window
-            return how(connection, chosen, window)
+            return how(run, chosen, window)
 
     def after(self, cursor: int, *, limit: int | None = None) -> New:
         """Return the samples since ``cursor`` (0: all; at most ``limit``), whole rows, and the cursor after them."""
-        with self._snapshot("reading what is new") as connection:
-            return after(connection, cursor, limit, self.layout)
+        with self._source.snapshot("reading what is new") as run:
+            return after(run, cursor, limit, self.layout)
 
     @property
     def sizes(self) -> Sizes:
         """Return how large the run is now."""
-        with self._snapshot("reading its sizes") as connection:
-            attempts = connection.execute(select(func.count()).select_from(schema.attempt)).scalar_one()
-            samples = connection.execute(select(schema.heartbeat.c.samples)).scalar_one()
-        files = [self.file, self.file.with_name(f"{self.file.name}-wal")]
-        size = sum(file.stat().st_size for file in files if file.exists())
-        return Sizes(samples, attempts, self.layout.width, size)
+        with self._source.snapshot("reading its sizes") as run:
+            attempts = run.read(select(func.count()).select_from(schema.attempt)).scalar_one()
+            samples = run.read(select(schema.heartbeat.c.samples)).scalar_one()
+        return Sizes(samples, attempts, self.layout.width, self._source.bytes())
 
 
 def state_of(beat: Heartbeat, holder: str | None) -> RunState:
@@ -196,4 +161,4 @@ def open_run(path: Path | str) -> RunReader:
     Raises:
         StoreError: the run is missing, foreign, damaged, or written by a newer stabmon.
     """
-    return RunReader(file_of(path))
+    return RunReader(FileSource(file_of(path)))

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, func, select
+from sqlalchemy import ColumnElement, LargeBinary, Table, and_, func, select
 
 from stabmon.series import Floats, Series
 from stabmon.store import schema
 from stabmon.store.column_selection import ColumnSelection
 from stabmon.store.levels import PACKED, Buckets, merged, of_size, single, unpack
 from stabmon.store.logged import of_metric, with_logged
+from stabmon.store.one_run import OneRun
 
 _FAR = np.iinfo(np.int64).max
 
@@ -44,16 +45,16 @@ class _Part(NamedTuple):
         return self.rows is None and bool(self.keep.all())
 
 
-def read_window(connection: Connection, chosen: ColumnSelection, window: Window) -> Series:
+def read_window(run: OneRun, chosen: ColumnSelection, window: Window) -> Series:
     """Read ``chosen`` of the steps in ``window``."""
-    return _read(connection, chosen, window, _limits(connection, window))
+    return _read(run, chosen, window, _limits(run, window))
 
 
-def read_own(connection: Connection, chosen: ColumnSelection, window: Window) -> Series:
+def read_own(run: OneRun, chosen: ColumnSelection, window: Window) -> Series:
     """Read a number that the training logs itself: at each step at which it was logged, sampled or not."""
-    limits = _limits(connection, window)
-    every = _read(connection, chosen, window._replace(max_points=None), limits)
-    series = with_logged(every, of_metric(connection, chosen.metric, window.start, limits))
+    limits = _limits(run, window)
+    every = _read(run, chosen, window._replace(max_points=None), limits)
+    series = with_logged(every, of_metric(run, chosen.metric, window.start, limits))
     size = _bucket(len(series.steps), window)
     if size == 1:
         return series
@@ -67,14 +68,14 @@ def _bucket(samples: int, window: Window) -> int:
     return -(-samples // window.max_points) if window.max_points and samples > window.max_points else 1
 
 
-def _read(connection: Connection, chosen: ColumnSelection, window: Window, limits: dict[int, int]) -> Series:
-    parts = _folds(connection, window, limits)
-    tail, cursor = _tail(connection, chosen, window, limits)
+def _read(run: OneRun, chosen: ColumnSelection, window: Window, limits: dict[int, int]) -> Series:
+    parts = _folds(run, window, limits)
+    tail, cursor = _tail(run, chosen, window, limits)
     parts += tail
     samples = sum(int(part.keep.sum()) for part in parts)
     size = _bucket(samples, window)
     unit = max((level for level in schema.LEVELS if level <= size), default=1)
-    stored = _stored(connection, chosen, unit, [part for part in parts if part.rows is None])
+    stored = _stored(run, chosen, unit, [part for part in parts if part.rows is None])
     if unit > 1:
         return _zoomed([_entries(part, unit, stored, chosen) for part in parts], size, cursor, chosen)
     steps = np.concatenate([part.steps[part.keep] for part in parts] or [np.empty(0, np.int64)])
@@ -87,12 +88,12 @@ def _read(connection: Connection, chosen: ColumnSelection, window: Window, limit
     return Series(chosen.metric, chosen.shown, steps[::size], mean, low, high, cursor, times[::size])
 
 
-def _limits(connection: Connection, window: Window) -> dict[int, int]:
+def _limits(run: OneRun, window: Window) -> dict[int, int]:
     """Return for each attempt the step at which a later one took over, no further than the window's stop."""
     attempt = schema.attempt.c
     query = select(attempt.number, attempt.first).order_by(attempt.number.desc())
     limits, limit = {}, _FAR if window.stop is None else window.stop
-    for number, first in connection.execute(query):
+    for number, first in run.read(query):
         if window.attempt is None or number <= window.attempt:
             limits[number] = limit
             limit = min(limit, first)
@@ -103,7 +104,7 @@ def _kept(steps: npt.NDArray[np.int64], start: int | None, limit: int) -> npt.ND
     return (steps < limit) if start is None else (steps >= start) & (steps < limit)
 
 
-def _folds(connection: Connection, window: Window, limits: dict[int, int]) -> list[_Part]:
+def _folds(run: OneRun, window: Window, limits: dict[int, int]) -> list[_Part]:
     fold = schema.fold.c
     query = select(fold.sequence, fold.attempt, fold.samples, fold.steps, fold.times).order_by(fold.sequence)
     if window.start is not None:
@@ -111,7 +112,7 @@ def _folds(connection: Connection, window: Window, limits: dict[int, int]) -> li
     if window.stop is not None:
         query = query.where(fold.first < window.stop)
     parts = []
-    for sequence, attempt, samples, steps, times in connection.execute(query):
+    for sequence, attempt, samples, steps, times in run.read(query):
         own = np.frombuffer(steps, "<i8")
         keep = _kept(own, window.start, limits.get(attempt, -1))
         if keep.any():
@@ -119,15 +120,11 @@ def _folds(connection: Connection, window: Window, limits: dict[int, int]) -> li
     return parts
 
 
-def _tail(
-    connection: Connection, chosen: ColumnSelection, window: Window, limits: dict[int, int]
-) -> tuple[list[_Part], int]:
+def _tail(run: OneRun, chosen: ColumnSelection, window: Window, limits: dict[int, int]) -> tuple[list[_Part], int]:
     """Return the tail's part, if it has any, and the cursor after the newest sample."""
     tail, fold = schema.tail.c, schema.fold.c
-    end = connection.execute(select(func.max(fold.sequence + fold.samples))).scalar_one() or 0
-    lines = connection.execute(
-        select(tail.sequence, tail.attempt, tail.step, tail.time, tail.data).order_by(tail.sequence)
-    ).all()
+    end = run.read(select(func.max(fold.sequence + fold.samples))).scalar_one() or 0
+    lines = run.read(select(tail.sequence, tail.attempt, tail.step, tail.time, tail.data).order_by(tail.sequence)).all()
     if not lines:
         return [], end
     steps = np.array([line.step for line in lines], dtype=np.int64)
@@ -138,19 +135,19 @@ def _tail(
     return ([part] if keep.any() else []), lines[-1].sequence + 1
 
 
-def _stored(connection: Connection, chosen: ColumnSelection, unit: int, folds: list[_Part]) -> dict[int, bytes]:
+def _stored(run: OneRun, chosen: ColumnSelection, unit: int, folds: list[_Part]) -> dict[int, bytes]:
     """Return the blob of each fold: its level of that unit, or its raw values for unit 1 and for folds cut in two."""
     raw = [part.sequence for part in folds if unit == 1 or not part.whole]
     levels = [part.sequence for part in folds if unit > 1 and part.whole]
-    found = _blobs(connection, schema.chunk, chosen, raw, 4, 1)
+    found = _blobs(run, schema.chunk, chosen, raw, 4, 1)
     if levels:
         of_unit = schema.level.c.size == unit
-        found |= _blobs(connection, schema.level, chosen, levels, PACKED.itemsize, unit, of_unit)
+        found |= _blobs(run, schema.level, chosen, levels, PACKED.itemsize, unit, of_unit)
     return found
 
 
 def _blobs(
-    connection: Connection,
+    run: OneRun,
     table: Table,
     chosen: ColumnSelection,
     sequences: list[int],
@@ -167,11 +164,11 @@ def _blobs(
     query = (
         select(table.c.sequence, data)
         .join_from(table, fold, and_(fold.c.run == table.c.run, fold.c.sequence == table.c.sequence))
-        .where(table.c.run == schema.RUN, table.c.metric == chosen.metric, *conditions)
+        .where(table.c.metric == chosen.metric, *conditions)
         .where(table.c.sequence.between(sequences[0], sequences[-1]))
     )
     wanted = set(sequences)
-    return {sequence: blob for sequence, blob in connection.execute(query) if sequence in wanted}
+    return {sequence: blob for sequence, blob in run.read(query) if sequence in wanted}
 
 
 def _rows(part: _Part, stored: dict[int, bytes], chosen: ColumnSelection) -> Floats:

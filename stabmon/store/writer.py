@@ -1,24 +1,45 @@
 """The one writer of a run: a row a sampled step, folded every 128 samples, each call one transaction."""
 
 import time as clock
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from stabmon.errors import StoreError
 from stabmon.findings import Finding
 from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
-from stabmon.store.connect import FILE, disconnect, for_writing, in_our_words
+from stabmon.store.connect import FILE, in_our_words
+from stabmon.store.end import End, counts_of, end_of
 from stabmon.store.fold import Sample, fold_of, pieces
 from stabmon.store.logged import lines_of
+from stabmon.store.one_run import OneRun, Prepared
 from stabmon.store.owner import Owner
-from stabmon.store.reader import open_run
-from stabmon.store.watched_file import Happened, WatchedFile
+from stabmon.store.place import RunGone, Target
+from stabmon.store.run_file import FileTarget, refuse_existing, remove, reserve
+from stabmon.store.watched_file import Happened
+
+_PROGRESS = (
+    update(schema.heartbeat)
+    .where(schema.heartbeat.c.run == bindparam("of_run"))
+    .values(step=bindparam("step"), time=bindparam("time"), samples=bindparam("samples"))
+)
+
+
+class Row(NamedTuple):
+    """A sample to be written, with the numbers that were logged between the sample before and this one."""
+
+    step: int
+    time: float
+    values: Floats
+    """[width] float32."""
+    logged: Sequence[Logged] = ()
+    """In the order of their steps."""
 
 
 class RunWriter:
@@ -28,24 +49,13 @@ class RunWriter:
     its caller keeps.
     """
 
-    def __init__(self, connection: Connection, file: Path, layout: Layout, owner: Owner, watched: WatchedFile) -> None:
-        self.file = file
-        self._owner, self._watched = owner, watched
+    def __init__(self, target: Target, layout: Layout) -> None:
+        self.target = target
         self.layout = layout
-        self._connection = connection
         self._pieces = pieces(layout)
-        # compiled once: building and caching the two statements of each sample took 40 of its 110 µs
-        self._append = str(insert(schema.tail).compile(connection))
-        progress = update(schema.heartbeat).values(step=0, time=0.0, samples=0)
-        self._progress = str(progress.compile(connection))
-        self._tail: list[Sample] = []
-        self._sequence = 0
-        self._attempt = 0
-        self._last_step: int | None = None
-        self._logged = 0
-        """Lines of numbers that were logged between samples."""
-        self._last_logged: int | None = None
-        """Step of what was logged last, where no sample came after it."""
+        self._append: Prepared | None = None
+        self._progress: Prepared | None = None
+        self._end = End()
 
     @classmethod
     def create(
@@ -60,88 +70,118 @@ class RunWriter:
                 it cannot be written.
         """
         file = Path(folder) / FILE
+        doing = "resuming the run" if resume else "creating the run"
         # the cause is looked for before what was made is taken away
-        with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
+        with ExitStack() as undo, in_our_words(file, doing):
             file.parent.mkdir(parents=True, exist_ok=True)
             held = reserve(file.parent, resume=resume) if owner is None else owner
-            there = _refuse_existing(file, resume=resume)
+            there = refuse_existing(file, resume=resume)
             undo.callback(held.release, ended=not there)
             if not there:
-                undo.callback(_remove, file)
-            watched = WatchedFile(file)
-            undo.callback(watched.close)
-            connection = for_writing(file)
-            undo.callback(disconnect, connection)
-            writer = cls(connection, file, layout, held, watched)
-            with connection.begin():
+                undo.callback(remove, file)
+            target = FileTarget(file, held)
+            undo.callback(target.close, ended=not there)
+            writer = cls(target, layout)
+            with target.transaction(doing) as run:
+                schema.metadata.create_all(run.connection)
                 if there:
-                    writer._take_up()
+                    writer.take_up(run)
                 else:
-                    writer._begin(info)
+                    run.connection.execute(insert(schema.version), {"schema": schema.SCHEMA})
+                    writer.begin(run, info)
             undo.pop_all()
             return writer
 
-    def _make_tables(self) -> None:
-        """Make the tables that are not there: all of a new file, those that came later of an older one."""
-        schema.metadata.create_all(self._connection)
+    @property
+    def samples(self) -> int:
+        """Samples that are stored, over all attempts: the sequence of the next one."""
+        return self._end.sequence
 
-    def _begin(self, info: RunInfo) -> None:
-        self._make_tables()
-        self._connection.execute(insert(schema.version), {"schema": schema.SCHEMA})
-        self._add(schema.run, name=info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
-        beat = Heartbeat(state=RunState.RUNNING, step=-1, time=clock.time())
-        self._add(schema.heartbeat, **beat.model_dump())
+    def begin(self, run: OneRun, info: RunInfo) -> None:
+        """Write what the run is."""
+        run.add(schema.run, name=info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
+        run.add(
+            schema.heartbeat,
+            **Heartbeat(state=RunState.RUNNING, step=-1, time=clock.time()).model_dump(exclude={"words"}),
+        )
 
-    def _take_up(self) -> None:
+    def take_up(self, run: OneRun) -> None:
         """Read the end of the run, so that the next sample goes on from there; refuse another layout."""
-        stored = Layout.model_validate_json(self._connection.execute(select(schema.run.c.layout)).scalar_one())
+        stored = Layout.model_validate_json(run.read(select(schema.run.c.layout)).scalar_one())
         if stored != self.layout:
-            raise StoreError(f"cannot resume {self.file.parent}: {_difference(stored, self.layout)}; give another name")
-        self._make_tables()
-        tail = schema.tail.c
-        for row in self._connection.execute(select(schema.tail).order_by(tail.sequence)):
-            self._tail.append(Sample(row.step, row.time, np.frombuffer(row.data, dtype="<f4")))
-            self._sequence, self._last_step = row.sequence + 1, row.step
-        if not self._tail:
-            fold = schema.fold.c
-            last = self._connection.execute(select(schema.fold).order_by(fold.sequence.desc()).limit(1)).one_or_none()
-            if last is not None:
-                self._sequence, self._last_step = last.sequence + last.samples, last.last
-        self._attempt = self._connection.execute(select(func.max(schema.attempt.c.number))).scalar_one() or 0
-        logged = schema.logged.c
-        lines = select(func.count(), func.max(logged.last).filter(logged.attempt == self._attempt))
-        self._logged, self._last_logged = self._connection.execute(lines).one()
-        self._connection.execute(update(schema.heartbeat), {"state": RunState.RUNNING, "time": clock.time()})
-        self._connection.execute(update(schema.version), {"schema": schema.SCHEMA})
+            raise StoreError(
+                f"cannot resume {self.target.where}: {_difference(stored, self.layout)}; give another name"
+            )
+        self._end = end_of(run)
+        run.change(schema.heartbeat, state=RunState.RUNNING, time=clock.time())
+        run.connection.execute(update(schema.version), {"schema": schema.SCHEMA})
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[OneRun]:
+        """Yield the run in a transaction, at its true end where another process may have written."""
+        with self.target.transaction(doing) as run:
+            if self.target.is_shared:
+                stored = counts_of(run)
+                if stored is None:
+                    raise RunGone(f"the run at {self.target.where} was deleted while {doing}")
+                if stored != self._end.counts:
+                    self._end = end_of(run)
+            yield run
 
     def sample(self, step: int, time: float, values: Floats, logged: Sequence[Logged] = ()) -> None:
-        """Append the row ``values`` [width] of ``step``; a step that is not beyond the last one opens a new attempt.
+        """Append the row ``values`` [width] of ``step``; see ``append``."""
+        self.append([Row(step, time, values, logged)])
 
-        logged: numbers that were logged between the sample before and this one, in the order of their steps.
+    def append(self, rows: Sequence[Row], first: int | None = None) -> int:
+        """Append ``rows``, all or none; a step that is not beyond the last one opens a new attempt.
+
+        first: the sequence of the first of them; those that are stored already are left out.
+
+        Returns:
+            the number of samples that are stored now.
 
         Raises:
-            StoreError: it was not written.
+            StoreError: none was written.
+            Gap: ``first`` is beyond what is stored.
         """
-        if values.shape != (self.layout.width,) or values.dtype != np.float32:
-            raise StoreError(f"a row must be float32 of shape [{self.layout.width}], got {values.dtype} {values.shape}")
-        added = Sample(step, time, values.copy())
-        rewound = self._goes_back(logged[0].step if logged else step)
-        attempt = self._attempt + rewound
-        tail = [added] if rewound else [*self._tail, added]
-        with in_our_words(self.file, f"writing step {step}"), self._connection.begin():
-            if rewound:
-                self._open_attempt(attempt, logged[0].step if logged else step, time)
-            lines = self._log(logged, attempt)
-            if len(tail) == schema.FOLD:
-                self._fold(tail, self._sequence + 1, attempt)
-            else:
-                data = added.values.astype("<f4", copy=False).tobytes()
-                line = (schema.RUN, self._sequence, attempt, step, time, data)
-                self._connection.exec_driver_sql(self._append, line)
-            self._connection.exec_driver_sql(self._progress, (step, clock.time(), self._sequence + 1))
-        self._tail = [] if len(tail) == schema.FOLD else tail
-        self._attempt, self._last_step, self._sequence = attempt, step, self._sequence + 1
-        self._logged, self._last_logged = self._logged + lines, None
+        for row in rows:
+            if row.values.shape != (self.layout.width,) or row.values.dtype != np.float32:
+                got = f"{row.values.dtype} {row.values.shape}"
+                raise StoreError(f"a row must be float32 of shape [{self.layout.width}], got {got}")
+        doing = f"writing step {rows[0].step}" if rows else "writing"
+        with self._writing(doing) as run:
+            end = self._end
+            if first is not None and first > end.sequence:
+                raise Gap(end.sequence, first)
+            fresh = rows if first is None else rows[end.sequence - first :]
+            for row in fresh:
+                end = self._appended(run, end, row)
+            if fresh:
+                self._note_progress(run, end)
+        self._end = end
+        return end.sequence
+
+    def _appended(self, run: OneRun, end: End, row: Row) -> End:
+        """Write one row after ``end``; return the new end."""
+        start = row.logged[0].step if row.logged else row.step
+        if end.goes_back(start):
+            end = self._new_attempt(run, end, start, row.time)
+        lines = lines_of(row.logged, end.logged, end.sequence, end.attempt)
+        run.add_all(schema.logged, lines)
+        tail = (*end.tail, Sample(row.step, row.time, row.values.copy()))
+        if len(tail) == schema.FOLD:
+            self._fold(run, end._replace(tail=tail, sequence=end.sequence + 1))
+            tail = ()
+        else:
+            data = row.values.astype("<f4", copy=False).tobytes()
+            line = {"sequence": end.sequence, "attempt": end.attempt, "step": row.step, "time": row.time, "data": data}
+            self._append = self._append or Prepared(insert(schema.tail), run.connection)
+            self._append(run.connection, run=run.number, **line)
+        return End(tail, end.sequence + 1, end.attempt, row.step, end.logged + len(lines))
+
+    def _note_progress(self, run: OneRun, end: End) -> None:
+        self._progress = self._progress or Prepared(_PROGRESS, run.connection)
+        self._progress(run.connection, of_run=run.number, step=end.last_step, time=clock.time(), samples=end.sequence)
 
     def logged(self, values: Sequence[Logged]) -> None:
         """Append numbers that were logged since the last sample, in the order of their steps.
@@ -150,44 +190,29 @@ class RunWriter:
             StoreError: none of them was written.
         """
         first = values[0]
-        rewound = self._goes_back(first.step)
-        attempt = self._attempt + rewound
-        with in_our_words(self.file, f"writing what was logged at step {first.step}"), self._connection.begin():
-            if rewound:
-                self._open_attempt(attempt, first.step, first.time)
-            lines = self._log(values, attempt)
-        if rewound:
-            self._tail, self._last_step = [], None
-        self._attempt, self._logged, self._last_logged = attempt, self._logged + lines, values[-1].step
+        with self._writing(f"writing what was logged at step {first.step}") as run:
+            end = self._end
+            if end.goes_back(first.step):
+                end = self._new_attempt(run, end, first.step, first.time)
+            lines = lines_of(values, end.logged, end.sequence, end.attempt)
+            run.add_all(schema.logged, lines)
+        self._end = end._replace(logged=end.logged + len(lines), last_logged=values[-1].step)
 
-    def _goes_back(self, step: int) -> bool:
-        """Return whether ``step`` was passed before, so that it belongs to a new attempt."""
-        before = -1 if self._last_logged is None else self._last_logged
-        return self._attempt == 0 or step < before or (self._last_step is not None and step <= self._last_step)
+    def _new_attempt(self, run: OneRun, end: End, first: int, time: float) -> End:
+        self._fold(run, end)
+        run.add(schema.attempt, number=end.attempt + 1, first=first, time=time)
+        return end._replace(tail=(), attempt=end.attempt + 1, last_step=None, last_logged=None)
 
-    def _open_attempt(self, attempt: int, first: int, time: float) -> None:
-        self._fold(self._tail, self._sequence)
-        self._add(schema.attempt, number=attempt, first=first, time=time)
-
-    def _log(self, values: Sequence[Logged], attempt: int) -> int:
-        """Write the lines of logged numbers; return how many they are."""
-        lines = lines_of(values, self._logged, self._sequence, attempt)
-        if lines:
-            self._connection.execute(insert(schema.logged), lines)
-        return len(lines)
-
-    def _fold(self, samples: Sequence[Sample], end: int, attempt: int | None = None) -> None:
-        """Move ``samples``, the last before sequence ``end``, out of the tail."""
-        if not samples:
+    def _fold(self, run: OneRun, end: End) -> None:
+        """Move the samples of the tail out of it."""
+        if not end.tail:
             return
-        start = end - len(samples)
-        folded = fold_of(samples, self._pieces)
-        about = {"attempt": self._attempt if attempt is None else attempt, "sequence": start}
-        self._add(schema.fold, **about, **folded.about)
-        key = {"run": schema.RUN, "sequence": start}
-        self._connection.execute(insert(schema.chunk), [key | chunk for chunk in folded.chunks])
-        self._connection.execute(insert(schema.level), [key | level for level in folded.levels])
-        self._connection.execute(delete(schema.tail))
+        start = end.sequence - len(end.tail)
+        folded = fold_of(end.tail, self._pieces)
+        run.add(schema.fold, attempt=end.attempt, sequence=start, **folded.about)
+        run.add_all(schema.chunk, [{"sequence": start, **chunk} for chunk in folded.chunks])
+        run.add_all(schema.level, [{"sequence": start, **level} for level in folded.levels])
+        run.remove(schema.tail)
 
     def findings(self, changed: Sequence[Finding]) -> None:
         """Write findings, each over the one of the same ``key`` if it was written before.
@@ -195,13 +220,12 @@ class RunWriter:
         Raises:
             StoreError: none of them was written.
         """
-        finding = schema.finding
-        with in_our_words(self.file, f"writing {len(changed)} findings"), self._connection.begin():
+        with self._writing(f"writing {len(changed)} findings") as run:
             for found in changed:
                 key = {"code": found.code, "layer": found.layer or "", "opened": found.opened}
-                self._connection.execute(delete(finding).where(*(finding.c[name] == key[name] for name in key)))
+                run.remove(schema.finding, **key)
                 document = found.model_dump_json()
-                self._add(finding, **key, severity=found.severity, cleared=found.cleared, document=document)
+                run.add(schema.finding, **key, severity=found.severity, cleared=found.cleared, document=document)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         """Write the state of the run; ``samples`` is counted here, over all attempts.
@@ -209,79 +233,41 @@ class RunWriter:
         Raises:
             StoreError: it was not written.
         """
-        with in_our_words(self.file, "writing the heartbeat"), self._connection.begin():
-            now = beat.model_dump() | {"samples": self._sequence}
-            self._connection.execute(update(schema.heartbeat), now)
+        with self._writing("writing the heartbeat") as run:
+            run.change(schema.heartbeat, **beat.model_dump(exclude={"words"}) | {"samples": self._end.sequence})
 
     def what_happened(self) -> Happened | None:
         """Return what became of the run's file while it was written, or None while it is where readers look for it."""
-        return self._watched.look()
+        return self.target.look()
 
     def close(self, state: RunState, dropped: int | None = None) -> None:
-        """Write the final ``state`` and close the file, whose log is merged into it where no reader is in the way.
+        """Write the final ``state`` and close the run.
 
         dropped: samples of the run that are lost, where it is more than the last heartbeat said.
 
         Raises:
-            StoreError: the state was not written; the file is closed all the same.
+            StoreError: the state was not written; the run is closed all the same.
         """
-        last: dict[str, object] = {"state": state, "time": clock.time()}
         ended = False
         try:
-            with in_our_words(self.file, "closing the run"), self._connection.begin():
-                now = last if dropped is None else last | {"dropped": dropped}
-                self._connection.execute(update(schema.heartbeat), now)
+            with self.target.transaction("closing the run") as run:
+                lost = {} if dropped is None else {"dropped": dropped}
+                run.change(schema.heartbeat, state=state, time=clock.time(), **lost)
             ended = True
         finally:
-            disconnect(self._connection)
-            self._watched.close()
-            self._owner.release(ended=ended)
+            self.target.close(ended=ended)
 
     def discard(self) -> None:
-        """Close the file and remove it, while nobody else can write it: the run has not begun."""
-        disconnect(self._connection)
-        self._watched.close()
-        _remove(self.file)
-        self._owner.release(ended=True)
-
-    def _add(self, table: Table, **columns: object) -> None:
-        self._connection.execute(insert(table), {"run": schema.RUN, **columns})
+        """Remove the run, while nobody else can write it: it has not begun."""
+        self.target.discard()
 
 
-def reserve(folder: Path, *, resume: bool = False) -> Owner:
-    """Return the ownership of ``folder``, which is made, for a run that is to start or, with ``resume``, to go on.
+class Gap(StoreError):
+    """Samples that begin beyond what is stored of a run; ``stored`` is where they must begin."""
 
-    Raises:
-        StoreError: a run is there and ``resume`` is False, or it is foreign, newer or damaged; another process writes
-            it; the folder cannot be made.
-    """
-    file = Path(folder) / FILE
-    with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_existing(file, resume=resume)
-        owner = Owner(file.parent)
-        undo.callback(owner.release)
-        if _refuse_existing(file, resume=resume):
-            open_run(file).close()
-        undo.pop_all()
-        return owner
-
-
-def _remove(file: Path) -> None:
-    """Remove a run's file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
-        file.with_name(file.name + suffix).unlink(missing_ok=True)
-
-
-def _refuse_existing(file: Path, *, resume: bool) -> bool:
-    """Return whether there is a run to go on with; raise where there is one that must not be written over."""
-    there = file.exists() and (not file.is_file() or file.stat().st_size > 0)
-    if there and not resume:
-        raise StoreError(
-            f"the run {file.parent.name!r} exists already at {file.parent}: give another name, pass resume=True to go "
-            "on with it, or delete the folder"
-        )
-    return there
+    def __init__(self, stored: int, first: int) -> None:
+        super().__init__(f"the run has {stored} samples, so the next is number {stored}; got number {first}")
+        self.stored = stored
 
 
 def _difference(stored: Layout, wanted: Layout) -> str:
