@@ -3,7 +3,7 @@
 from stabmon.store.connect import FILE
 from stabmon.store.live import New
 from stabmon.store.reader import RunReader, Sizes, open_run
-from stabmon.store.run_file import reserve
+from stabmon.store.reservation import reserve
 from stabmon.store.runs import RunSummary, fresh_name, runs
 from stabmon.store.writer import RunWriter
 

@@ -13,7 +13,7 @@ class RunGone(StoreError):
     """The run was deleted, or replaced by another one, while it was read or written."""
 
 
-class Source(Protocol):
+class ReadPlace(Protocol):
     """A run to be read, by several threads at once."""
 
     def snapshot(self, doing: str) -> AbstractContextManager[OneRun]:
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Give back what is open."""
 
 
-class Target(Protocol):
+class WritePlace(Protocol):
     """A run to be written, by one thread at a time."""
 
     where: str

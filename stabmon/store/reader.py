@@ -15,8 +15,8 @@ from stabmon.store.column_selection import ColumnSelection, select_columns
 from stabmon.store.connect import file_of
 from stabmon.store.live import New, after
 from stabmon.store.logged import is_own
-from stabmon.store.place import Source
-from stabmon.store.run_file import FileSource
+from stabmon.store.place import ReadPlace
+from stabmon.store.run_file import ReadFile
 from stabmon.store.window import Window, read_own, read_window
 
 STALE_AFTER = 3
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 class RunReader:
     """One run, read-only, from any thread; made by ``open_run``. Raises ``StoreError`` once the run is gone."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ReadPlace) -> None:
         self._source = source
         try:
             with source.snapshot("reading what the run is") as run:
@@ -161,4 +161,4 @@ def open_run(path: Path | str) -> RunReader:
     Raises:
         StoreError: the run is missing, foreign, damaged, or written by a newer stabmon.
     """
-    return RunReader(FileSource(file_of(path)))
+    return RunReader(ReadFile(file_of(path)))

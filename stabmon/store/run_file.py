@@ -1,4 +1,4 @@
-"""A run in a file of its own: the source and the target that readers and the writer of ``run.sqlite`` use."""
+"""A run in a file of its own: as a reader and as its writer open it."""
 
 import threading
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from stabmon.errors import StoreError
 from stabmon.series import Layout
 from stabmon.store import integrity
-from stabmon.store.connect import FILE, OPENING, disconnect, for_reading, for_writing, in_our_words
+from stabmon.store.connect import OPENING, disconnect, for_reading, for_writing, in_our_words
 from stabmon.store.one_run import OneRun
 from stabmon.store.owner import Owner, holder
 from stabmon.store.place import RunGone
@@ -21,7 +20,7 @@ _checked: dict[Path, tuple[tuple[int, int, int], int]] = {}
 """Files that this process has checked: their identity, and the sequence before which no fold is checked again."""
 
 
-class FileSource:
+class ReadFile:
     """A run file, read-only."""
 
     def __init__(self, file: Path) -> None:
@@ -74,7 +73,7 @@ class FileSource:
             disconnect(self._connection)
 
 
-class FileTarget:
+class WrittenFile:
     """A run file, open for its writer.
 
     owner: holds the folder for a training on this machine; None for a run that a server receives, whose writer is
@@ -124,35 +123,3 @@ def remove(file: Path) -> None:
     """Remove a run's file and what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
-
-
-def reserve(folder: Path, *, resume: bool = False) -> Owner:
-    """Return the ownership of ``folder``, which is made, for a run that is to start or, with ``resume``, to go on.
-
-    Raises:
-        StoreError: a run is there and ``resume`` is False, or it is foreign, newer or damaged; another process writes
-            it; the folder cannot be made.
-    """
-    from stabmon.store.reader import RunReader
-
-    file = Path(folder) / FILE
-    with ExitStack() as undo, in_our_words(file, "resuming the run" if resume else "creating the run"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        refuse_existing(file, resume=resume)
-        owner = Owner(file.parent)
-        undo.callback(owner.release)
-        if refuse_existing(file, resume=resume):
-            RunReader(FileSource(file)).close()
-        undo.pop_all()
-        return owner
-
-
-def refuse_existing(file: Path, *, resume: bool) -> bool:
-    """Return whether there is a run to go on with; raise where there is one that must not be written over."""
-    there = file.exists() and (not file.is_file() or file.stat().st_size > 0)
-    if there and not resume:
-        raise StoreError(
-            f"the run {file.parent.name!r} exists already at {file.parent}: give another name, pass resume=True to go "
-            "on with it, or delete the folder"
-        )
-    return there

@@ -20,8 +20,9 @@ from stabmon.store.fold import Sample, fold_of, pieces
 from stabmon.store.logged import lines_of
 from stabmon.store.one_run import OneRun, Prepared
 from stabmon.store.owner import Owner
-from stabmon.store.place import RunGone, Target
-from stabmon.store.run_file import FileTarget, refuse_existing, remove, reserve
+from stabmon.store.place import RunGone, WritePlace
+from stabmon.store.reservation import refuse_existing, reserve
+from stabmon.store.run_file import WrittenFile, remove
 from stabmon.store.watched_file import Happened
 
 _PROGRESS = (
@@ -31,7 +32,7 @@ _PROGRESS = (
 )
 
 
-class Row(NamedTuple):
+class NewSample(NamedTuple):
     """A sample to be written, with the numbers that were logged between the sample before and this one."""
 
     step: int
@@ -49,7 +50,7 @@ class RunWriter:
     its caller keeps.
     """
 
-    def __init__(self, target: Target, layout: Layout) -> None:
+    def __init__(self, target: WritePlace, layout: Layout) -> None:
         self.target = target
         self.layout = layout
         self._pieces = pieces(layout)
@@ -79,7 +80,7 @@ class RunWriter:
             undo.callback(held.release, ended=not there)
             if not there:
                 undo.callback(remove, file)
-            target = FileTarget(file, held)
+            target = WrittenFile(file, held)
             undo.callback(target.close, ended=not there)
             writer = cls(target, layout)
             with target.transaction(doing) as run:
@@ -130,9 +131,9 @@ class RunWriter:
 
     def sample(self, step: int, time: float, values: Floats, logged: Sequence[Logged] = ()) -> None:
         """Append the row ``values`` [width] of ``step``; see ``append``."""
-        self.append([Row(step, time, values, logged)])
+        self.append([NewSample(step, time, values, logged)])
 
-    def append(self, rows: Sequence[Row], first: int | None = None) -> int:
+    def append(self, rows: Sequence[NewSample], first: int | None = None) -> int:
         """Append ``rows``, all or none; a step that is not beyond the last one opens a new attempt.
 
         first: the sequence of the first of them; those that are stored already are left out.
@@ -161,7 +162,7 @@ class RunWriter:
         self._end = end
         return end.sequence
 
-    def _appended(self, run: OneRun, end: End, row: Row) -> End:
+    def _appended(self, run: OneRun, end: End, row: NewSample) -> End:
         """Write one row after ``end``; return the new end."""
         start = row.logged[0].step if row.logged else row.step
         if end.goes_back(start):

@@ -19,7 +19,7 @@ from stabmon.cli import app
 from stabmon.selftest import check, kernels, process_state, run_all, store, training
 from stabmon.selftest.check import FailedError, SkippedError, Status
 from stabmon.store import FILE, RunReader
-from stabmon.store.run_file import FileSource
+from stabmon.store.run_file import ReadFile
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ class Forgetful(RunReader):
     """A reader that misses the last samples."""
 
     def __init__(self, folder):
-        super().__init__(FileSource(folder / FILE))
+        super().__init__(ReadFile(folder / FILE))
 
     def after(self, cursor, *, limit=None):
         return super().after(cursor, limit=100)
