@@ -17,7 +17,10 @@ from stabmon.cli.run import EXIT_CODES
 from stabmon.formatting import number
 from stabmon.metrics import METRICS
 from stabmon.rules import RuleDocument
-from stabmon.server import live, routes
+from stabmon.server import encoding
+from stabmon.server.app import create_app
+from stabmon.server.problems import EVERYWHERE
+from stabmon.server.reference import Operation, operations
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ("kernels/bench/bench.svg", "server/page.png")
@@ -112,11 +115,31 @@ def configuration_table() -> str:
 
 def route_table() -> str:
     """Return the requests that the service answers, each with the first sentence of its documentation."""
-    rows = []
-    for route in (*routes.router.routes, *live.router.routes):
-        summary = (route.endpoint.__doc__ or "").partition("\n\n")[0]
-        rows.append((f"`GET /api/v1{route.path}`", " ".join(summary.split())))
+    rows = [(f"`{one.method} {one.path}`", " ".join(one.text.partition("\n\n")[0].split())) for one in _requests()]
     return _table(("request", "answer"), rows)
+
+
+def request_list() -> str:
+    """Return each request with its parameters and answers, as the OpenAPI description has them."""
+    parts = []
+    for one in _requests():
+        parts.append(f"### {one.method} {one.path}\n\n{one.text}")
+        if one.parameters:
+            parts.append(_table(("parameter", "type", "meaning"), one.parameters))
+        own = [answer for answer in one.answers if int(answer[0]) not in EVERYWHERE]
+        parts.append(_table(("status", "form", "meaning"), own))
+        if one.events:
+            parts.append(_table(("event", "data"), one.events))
+    return "\n\n".join(parts)
+
+
+def packed_form() -> str:
+    """Return the form of a packed series."""
+    return (encoding.__doc__ or "").partition("\n\n")[2]
+
+
+def _requests() -> Iterable[Operation]:
+    return operations(create_app(ROOT).openapi())
 
 
 def _linked(text: str) -> str:
@@ -125,7 +148,7 @@ def _linked(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; a vertical bar in a cell is escaped."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -136,5 +159,7 @@ TABLES = {
     "configurations": configuration_table,
     "exit_codes": exit_codes,
     "routes": route_table,
+    "requests": request_list,
+    "packed": packed_form,
 }
 """Generated blocks that a page may include, by name."""

@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stabmon.errors import ConfigError
-from stabmon.names import legible
+from stabmon.server.problems import problem
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 WEEK = 7 * 24 * 3600
@@ -80,6 +80,8 @@ class TokenGate:
     def refuse(self, scope: Scope) -> Response | None:
         """Return the response to a request that must not go on, or None."""
         headers = Headers(scope=scope)
+        if scope["path"] == "/healthz":  # says nothing that a stranger may not know
+            return None
         if self.token is None:
             name = host_name(headers.get("host", ""))
             if name in LOOPBACK:
@@ -121,8 +123,3 @@ class TokenGate:
 def same(given: str, expected: str) -> bool:
     """Compare in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
-
-
-def problem(status: int, detail: str) -> JSONResponse:
-    """Return an error in the form of the whole API: ``{"detail": ...}``."""
-    return JSONResponse({"detail": legible(detail)}, status_code=status)

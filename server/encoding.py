@@ -14,12 +14,66 @@ import json
 import struct
 
 import numpy as np
+from pydantic_core import to_json
 
-from stabmon.metrics import METRICS
-from stabmon.series import Series, Spot, is_missing
+from stabmon.metrics import Place, describe
+from stabmon.records import Record
+from stabmon.series import Floats, Series, Spot, is_missing
 
 FORMAT = 1
+"""Version of the packed format."""
 MEDIA_TYPE = "application/vnd.stabmon.series"
+
+
+class ColumnOf(Record):
+    """The layer and head of a column; None where it stands for all of them."""
+
+    layer: str | None
+    head: int | None
+
+
+class JsonSeries(Record):
+    """A series as JSON: one list a column, null where nothing was measured, "NaN" and "Infinity" as words."""
+
+    metric: str
+    unit: str
+    columns: tuple[ColumnOf, ...]
+    """C columns."""
+    steps: tuple[int, ...]
+    """S steps; of a bucket the first."""
+    times: tuple[float, ...]
+    """Seconds since the epoch, of the same samples."""
+    values: tuple[tuple[float | None, ...], ...]
+    """[C, S]; of a bucket the mean."""
+    low: tuple[tuple[float | None, ...], ...] | None
+    """[C, S], the lowest of each bucket; null where a point is one sample."""
+    high: tuple[tuple[float | None, ...], ...] | None
+    """[C, S], the highest of each bucket."""
+    cursor: int | None
+    """Where a live stream goes on."""
+
+
+def as_json(series: Series) -> bytes:
+    """Return ``series`` in the form of ``JsonSeries``."""
+    place = Place.LAYER if series.spots[0].layer else Place.RUN
+    form = {
+        "metric": series.metric,
+        "unit": describe(series.metric, place).unit,
+        "columns": [spot._asdict() for spot in series.spots],
+        "steps": series.steps.tolist(),
+        "times": [] if series.times is None else series.times.tolist(),
+        "values": _lists(series.values),
+        "low": None if series.low is None else _lists(series.low),
+        "high": None if series.high is None else _lists(series.high),
+        "cursor": series.cursor,
+    }
+    return to_json(form, inf_nan_mode="strings")
+
+
+def _lists(values: Floats) -> list[list[float | None]]:
+    missing = is_missing(values).T.tolist()
+    columns = zip(values.T.tolist(), missing, strict=True)
+    return [[None if no else value for value, no in zip(*column, strict=True)] for column in columns]
 
 
 def pack(series: Series) -> bytes:
@@ -60,22 +114,3 @@ def unpack(data: bytes) -> Series:
     spots = [Spot(**column) for column in header["columns"]]
     low, high = parts.get("low"), parts.get("high")
     return Series(header["metric"], spots, steps, parts["values"], low, high, header["cursor"])
-
-
-def worst(series: Series) -> Series:
-    """Return one value a cell: of a bucket's bounds the one furthest from healthy, so that no spike is averaged away.
-
-    Furthest is by ratio where the glossary knows a healthy value, else the larger magnitude. A NaN in a bucket wins.
-    """
-    if series.low is None or series.high is None:
-        return series
-    metric = METRICS.get(series.metric)
-    healthy = metric.healthy if metric else None
-    with np.errstate(all="ignore"):
-        if healthy:
-            take_low = healthy / np.abs(series.low) > np.abs(series.high) / healthy
-        else:
-            take_low = np.abs(series.low) > np.abs(series.high)
-    extreme = np.where(take_low, series.low, series.high)
-    spoiled = np.isnan(series.values) & ~is_missing(series.values)
-    return series._replace(values=np.where(spoiled, series.values, extreme), low=None, high=None)

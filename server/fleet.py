@@ -19,8 +19,7 @@ from pydantic import Field
 from stabmon.formatting import flat, number
 from stabmon.names import legible
 from stabmon.records import LIVING, Record, RunState
-from stabmon.series import Floats, Series
-from stabmon.server.encoding import worst
+from stabmon.series import Floats, Series, worst
 from stabmon.store import FILE, RunReader, RunSummary
 from stabmon.store.owner import LOCK, holder
 from stabmon.store.reader import state_of
@@ -95,6 +94,14 @@ class Fleet:
         Raises:
             StoreError: the folder may not be listed.
         """
+        found = self.now()
+        with self._lock:
+            if not self._json or len(found) != len(self._listed) or any(map(is_not, found, self._listed)):
+                self._listed, self._json = found, run_list(self.directory, found).model_dump_json().encode()
+            return self._json
+
+    def now(self) -> tuple[FleetRun, ...]:
+        """Return the runs of now in no order, as far as they can be read in time; raise as ``json`` does."""
         with self._lock:
             are_new = self._look()
         deadline = time.monotonic() + (NEW if are_new else CHANGED)
@@ -137,13 +144,10 @@ class Fleet:
         with self._lock:
             self._reader = None
 
-    def _now(self) -> bytes:
+    def _now(self) -> tuple[FleetRun, ...]:
         for folder, known in self._known.items():
             self._known[folder] = known._replace(run=known.run and _in_its_state(folder, known.run))
-        found = tuple(known.run for known in self._known.values() if known.run is not None)
-        if not self._json or len(found) != len(self._listed) or any(map(is_not, found, self._listed)):
-            self._listed, self._json = found, run_list(self.directory, found).model_dump_json().encode()
-        return self._json
+        return tuple(known.run for known in self._known.values() if known.run is not None)
 
 
 def _is_due(known: _Known, mark: tuple[object, ...]) -> bool:

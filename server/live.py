@@ -28,9 +28,12 @@ from stabmon.findings.digest import in_order
 from stabmon.names import legible
 from stabmon.records import RunState
 from stabmon.server.encoding import pack
+from stabmon.server.event_schema import numbered, stream_of
 from stabmon.server.folder import Folder, path_of, reading
-from stabmon.server.routes import LARGEST, digest_of
+from stabmon.server.problems import OF_A_RUN, problems
+from stabmon.server.routes import digest_of
 from stabmon.server.selection import Selection
+from stabmon.server.series_routes import LARGEST
 from stabmon.store import New, RunReader, open_run
 
 router = APIRouter()
@@ -191,9 +194,7 @@ def streamed(events: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-@router.get(
-    "/runs/{name}/live", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
-)
+@router.get("/runs/{name}/live", response_class=StreamingResponse, responses=problems(*OF_A_RUN) | stream_of(__doc__))
 def live(
     request: Request,
     folder: Folder,
@@ -213,7 +214,7 @@ def live(
     return streamed(of_one(follow, request.app.state.stopping))
 
 
-@router.get("/live", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get("/live", response_class=StreamingResponse, responses=problems(404, 422) | stream_of(__doc__, numbered))
 def several(
     request: Request,
     folder: Folder,

@@ -38,7 +38,11 @@ class _Enough(OSError):
 
 
 class Revalidated(APIRoute):
-    """A route whose answers have an ETag; a client that names it gets a 304."""
+    """A route whose answers have an ETag; a client that names it gets a 304, which its description says."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        extra = (options.pop("openapi_extra", None) or {}) | {"x-revalidated": True}
+        super().__init__(path, endpoint, openapi_extra=extra, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, completed."""

@@ -1,9 +1,9 @@
-"""The HTTP API: runs, findings, series, heatmaps and the rule catalogue. Read-only; a run is named by its folder."""
+"""The HTTP API: runs, findings and the rule catalogue. Read-only; a run is named by its folder."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 
 from stabmon import rules
 from stabmon.errors import ConfigError
@@ -11,35 +11,16 @@ from stabmon.findings import Digest, Finding
 from stabmon.findings import digest as words_of
 from stabmon.findings.digest import in_order
 from stabmon.metrics import Place, describe
-from stabmon.records import Heartbeat, Record, RunInfo, RunState
+from stabmon.records import Heartbeat, Record, RunInfo
 from stabmon.rules import RuleDocument, gallery
-from stabmon.series import Layout, Series
-from stabmon.server.encoding import FORMAT, MEDIA_TYPE, pack, worst
+from stabmon.series import Layout
 from stabmon.server.fleet import Fleet, RunList
 from stabmon.server.folder import Folder, reading
-from stabmon.server.requests import Revalidated, is_known, not_modified
-from stabmon.server.selection import Selection
+from stabmon.server.problems import OF_A_RUN, problems
+from stabmon.server.requests import Revalidated
 from stabmon.store import RunReader
 
 router = APIRouter(route_class=Revalidated)
-
-MAX_POINTS = 2000
-"""Most points a series; a longer one comes as buckets with their lowest and highest value."""
-MAX_CELLS = 4000
-"""Most columns of a heatmap."""
-
-Layer = Annotated[str | None, Query(description="Give one column a head of this layer, not one a layer.")]
-LARGEST = 2**63 - 1
-"""Largest step, sample or cursor: that of an integer of the store."""
-FirstStep = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST, description="First step, included.")]
-EndStep = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST, description="Last step, excluded.")]
-BINARY: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-        "description": "Packed float32 series.",
-    }
-}
-
 
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}, "description": "The picture."}
@@ -71,7 +52,7 @@ class RunDetail(Record):
     """Samples of all attempts: the cursor of a live stream that begins with what comes next."""
 
 
-@router.get("/runs", response_model=RunList)
+@router.get("/runs", response_model=RunList, responses=problems(409))
 def runs(request: Request) -> Response:
     """List the runs, newest first, each with its process, health, progress and the settings in which it differs.
 
@@ -82,7 +63,7 @@ def runs(request: Request) -> Response:
     return Response(fleet.json(), media_type="application/json")
 
 
-@router.get("/runs/{name}")
+@router.get("/runs/{name}", responses=problems(*OF_A_RUN))
 def run(folder: Folder, name: str) -> RunDetail:
     """Describe one run."""
     with reading(folder, name) as reader:
@@ -96,14 +77,14 @@ def run(folder: Folder, name: str) -> RunDetail:
         )
 
 
-@router.get("/runs/{name}/findings")
+@router.get("/runs/{name}/findings", responses=problems(*OF_A_RUN))
 def findings(folder: Folder, name: str) -> tuple[Finding, ...]:
     """List a run's findings in the digest's order: open first, then by severity and by the step of opening."""
     with reading(folder, name) as reader:
         return in_order(reader.findings())
 
 
-@router.get("/runs/{name}/digest")
+@router.get("/runs/{name}/digest", responses=problems(*OF_A_RUN))
 def digest(folder: Folder, name: str) -> Digest:
     """Return a run's findings as they are shown: health, counts, and entries in order, symptoms under their cause.
 
@@ -113,48 +94,13 @@ def digest(folder: Folder, name: str) -> Digest:
         return digest_of(reader, reader.findings(), reader.heartbeat())
 
 
-@router.get("/runs/{name}/series/{metric}", response_class=Response, responses=BINARY)
-def series(
-    request: Request,
-    folder: Folder,
-    name: str,
-    metric: str,
-    layer: Layer = None,
-    start: FirstStep = None,
-    stop: EndStep = None,
-    points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Most points a column.")] = MAX_POINTS,
-) -> Response:
-    """Return a metric over steps; more steps than ``points`` come as buckets with their lowest and highest value."""
-    with reading(folder, name) as reader:
-        return answer(request, reader, lambda: Selection(metric, layer).read(reader, start, stop, points))
-
-
-@router.get("/runs/{name}/heatmap/{metric}", response_class=Response, responses=BINARY)
-def heatmap(
-    request: Request,
-    folder: Folder,
-    name: str,
-    metric: str,
-    layer: Layer = None,
-    start: FirstStep = None,
-    stop: EndStep = None,
-    points: Annotated[int, Query(ge=2, le=MAX_CELLS, description="Most columns of cells.")] = MAX_POINTS,
-) -> Response:
-    """Return one value a cell, layer by step or, with ``layer``, head by step.
-
-    A cell that stands for several steps shows the value furthest from healthy.
-    """
-    with reading(folder, name) as reader:
-        return answer(request, reader, lambda: worst(Selection(metric, layer).read(reader, start, stop, points)))
-
-
 @router.get("/rules")
 def catalogue() -> tuple[RuleDocument, ...]:
     """List every rule with its documentation and limits."""
     return tuple(rules.document(rule.code) for rule in rules.catalogue())
 
 
-@router.get("/rules/{code}/plot", response_class=Response, responses=PICTURE)
+@router.get("/rules/{code}/plot", response_class=Response, responses=PICTURE | problems(404, 422))
 def plot(code: str) -> Response:
     """Return the reference plot of a rule, a bad and a good run side by side, as SVG; 404 for a rule without one."""
     try:
@@ -187,14 +133,3 @@ def recorded(layout: Layout) -> Iterable[MetricInfo]:
             layers=tuple(column.layer for column in columns),
             heads=tuple(column.size for column in columns),
         )
-
-
-def answer(request: Request, reader: RunReader, make: Callable[[], Series]) -> Response:
-    """Pack a series; of a run that has ended, one that the client has is not read again."""
-    beat = reader.heartbeat()
-    headers = {}
-    if beat.state in (RunState.FINISHED, RunState.FAILED):
-        headers["ETag"] = tag = f'W/"{FORMAT}-{beat.samples}-{beat.step}-{beat.time}"'
-        if is_known(request, tag):
-            return not_modified(tag)
-    return Response(pack(make()), media_type=MEDIA_TYPE, headers=headers)

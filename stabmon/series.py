@@ -133,3 +133,22 @@ def over_heads(metric: str, values: Floats) -> Floats:
             result = result if how is OverHeads.MEAN else np.sqrt(result)
     narrow: Floats = result.astype(np.float32)
     return np.where(count == 0, MISSING, narrow)
+
+
+def worst(series: Series) -> Series:
+    """Return one value a cell: of a bucket's bounds the one furthest from healthy, so that no spike is averaged away.
+
+    Furthest is by ratio where the glossary knows a healthy value, else the larger magnitude. A NaN in a bucket wins.
+    """
+    if series.low is None or series.high is None:
+        return series
+    metric = METRICS.get(series.metric)
+    healthy = metric.healthy if metric else None
+    with np.errstate(all="ignore"):
+        if healthy:
+            take_low = healthy / np.abs(series.low) > np.abs(series.high) / healthy
+        else:
+            take_low = np.abs(series.low) > np.abs(series.high)
+    extreme = np.where(take_low, series.low, series.high)
+    spoiled = np.isnan(series.values) & ~is_missing(series.values)
+    return series._replace(values=np.where(spoiled, series.values, extreme), low=None, high=None)

@@ -220,7 +220,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_client() -> Callable[..., TestClient]:
     """Make a client over a folder; it connects to 127.0.0.1, as a browser on this machine does."""
 

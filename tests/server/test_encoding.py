@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stabmon.series import MISSING, Series, Spot, is_missing
-from stabmon.server.encoding import pack, unpack, worst
+from stabmon.server.encoding import pack, unpack
 
 SPOTS = [Spot("layers.0", None), Spot("layers.10", 3)]
 ODD = np.array([[np.nan, 1.5], [np.inf, -np.inf], [MISSING, -0.0]], dtype=np.float32)
@@ -35,23 +35,3 @@ def test_numbers_begin_where_a_float64_may_begin():
 def test_another_format_is_refused_with_its_number():
     with pytest.raises(ValueError, match="format 1, got format 7"):
         unpack(struct.pack("<II", 8, 7) + b"{}      ")
-
-
-def bucket(metric: str, low: float, high: float, value: float = 1.0) -> float:
-    one = [np.array([[number]], dtype=np.float32) for number in (value, low, high)]
-    return float(worst(Series(metric, [Spot("layers.0", None)], np.arange(1), *one)).values[0, 0])
-
-
-def test_the_worst_of_a_bucket_is_the_furthest_by_ratio_where_a_healthy_value_is_known():
-    assert bucket("row_mass", 0.1, 4.0) == pytest.approx(0.1)
-    assert bucket("row_mass", 0.5, 4.0) == 4.0
-    assert bucket("row_mass", 0.0, 4.0) == 0.0
-
-
-def test_the_worst_of_a_bucket_is_else_the_largest_magnitude():
-    assert bucket("logit_mean", -3.0, 2.0) == -3.0
-    assert bucket("logit_mean", -3.0, np.inf) == np.inf
-
-
-def test_a_nan_in_a_bucket_is_shown():
-    assert np.isnan(bucket("row_mass", 1.0, 2.0, value=np.nan))

@@ -1,0 +1,47 @@
+"""What those who run the service ask it: ``/healthz`` and ``/metrics``, at the addresses that their tools expect."""
+
+import os
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from stabmon import __version__
+from stabmon.records import Record
+from stabmon.server.folder import Folder
+from stabmon.server.problems import problems
+from stabmon.server.prometheus import MEDIA_TYPE, Numbers
+
+router = APIRouter()
+
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "description": "Numbers in Prometheus' text format.",
+    }
+}
+
+
+class Alive(Record):
+    """The service answers, and its folder can be read."""
+
+    status: str = "ok"
+    version: str = __version__
+
+
+@router.get("/healthz", responses=problems(503))
+def healthz(folder: Folder) -> Alive:
+    """Say that the service answers and can read its folder; needs no token, and says nothing of the runs."""
+    try:
+        with os.scandir(folder):
+            return Alive()
+    except OSError as error:
+        raise HTTPException(503, f"the served folder cannot be read: {error.strerror}") from None
+
+
+@router.get("/metrics", response_class=Response, responses=TEXT | problems(409))
+def metrics(request: Request) -> Response:
+    """Count runs by process and health, open findings by rule, samples, and the time of requests, for Prometheus."""
+    numbers = request.app.state.numbers
+    assert isinstance(numbers, Numbers)
+    return Response(numbers.text(), media_type=MEDIA_TYPE)
