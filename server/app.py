@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -18,11 +18,11 @@ from stabmon.server.auth import Logins, TokenGate, usable
 from stabmon.server.description import describe_api
 from stabmon.server.fleet import Fleet
 from stabmon.server.headers import SecurityHeaders
+from stabmon.server.page import STATIC, Page, Parts, index
 from stabmon.server.problems import EVERYWHERE, handle_problems, problems
 from stabmon.server.prometheus import Numbers, Timed
 from stabmon.server.requests import HeadIsGet
 
-STATIC = Path(__file__).parent / "static"
 API = "/api/v1"
 ABOUT = """Access to a folder of runs. A series comes packed as float32 (`application/vnd.stabmon.series`) or,
 with `format=json`, as JSON; everything else is JSON, with NaN and infinities as "NaN", "Infinity" and "-Infinity".
@@ -54,6 +54,8 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     for router in (routes.router, series_routes.router, live.router):
         app.include_router(router, prefix=API, responses=problems(*EVERYWHERE))
     app.include_router(operation.router, responses=problems(*EVERYWHERE))
+    app.state.page = Page()
+    app.mount(app.state.page.root, Parts(directory=STATIC))
     app.add_api_route("/", index, include_in_schema=False)
     app.add_api_route(f"{API}/docs", documentation, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -65,11 +67,6 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     handle_problems(app)
     describe_api(app, needs_token=token is not None)
     return app
-
-
-def index() -> FileResponse:
-    """Send the page."""
-    return FileResponse(STATIC / "index.html")
 
 
 def documentation(request: Request) -> HTMLResponse:

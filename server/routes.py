@@ -67,14 +67,7 @@ def runs(request: Request) -> Response:
 def run(folder: Folder, name: str) -> RunDetail:
     """Describe one run."""
     with reading(folder, name) as reader:
-        beat = reader.heartbeat()
-        return RunDetail(
-            name=name,
-            info=reader.info,
-            heartbeat=beat,
-            metrics=tuple(recorded(reader.layout)),
-            sampled=beat.samples,
-        )
+        return detail_of(reader, name)
 
 
 @router.get("/runs/{name}/findings", responses=problems(*OF_A_RUN))
@@ -111,6 +104,13 @@ def plot(code: str) -> Response:
         raise HTTPException(404, f"rule {code} has no reference plot")
     headers = {"Cache-Control": "max-age=3600"}
     return Response(path.read_text(encoding="utf-8"), media_type="image/svg+xml", headers=headers)
+
+
+def detail_of(reader: RunReader, name: str) -> RunDetail:
+    """Describe the run ``name`` that ``reader`` has open."""
+    beat = reader.heartbeat()
+    metrics = tuple(recorded(reader.layout))
+    return RunDetail(name=name, info=reader.info, heartbeat=beat, metrics=metrics, sampled=beat.samples)
 
 
 def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> Digest:

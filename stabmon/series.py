@@ -120,19 +120,27 @@ def over_heads(metric: str, values: Floats) -> Floats:
 
     Missing heads are left out; a layer whose heads are all missing is ``MISSING``. NaN stays NaN.
     """
-    absent = is_missing(values)
-    count = (~absent).sum(axis=-1)
     how = METRICS[metric].over_heads if metric in METRICS else OverHeads.MEAN
+    absent = is_missing(values)
+    if not absent.any():
+        return _reduced(how, values, values.shape[-1])
+    count = (~absent).sum(axis=-1)
+    neutral = np.float32(-np.inf if how is OverHeads.MAX else 0)
+    return np.where(count == 0, MISSING, _reduced(how, np.where(absent, neutral, values), np.maximum(count, 1)))
+
+
+def _reduced(how: OverHeads, values: Floats, count: int | npt.NDArray[np.int64]) -> Floats:
+    """Reduce ``values`` [..., heads], of which ``count`` were measured, in float64."""
     with np.errstate(all="ignore"):
         if how is OverHeads.MAX:
-            result = np.where(absent, -np.inf, values).max(axis=-1)
+            return cast(Floats, values.max(axis=-1))
+        if how is OverHeads.MEAN:
+            result = values.sum(axis=-1, dtype=np.float64) / count
         else:
-            powers = values.astype(np.float64) ** (1 if how is OverHeads.MEAN else 2)
-            total = np.where(absent, 0.0, powers).sum(axis=-1)
-            result = total if how is OverHeads.ROOT_SUM_SQUARE else total / np.maximum(count, 1)
-            result = result if how is OverHeads.MEAN else np.sqrt(result)
+            squares = np.einsum("...h,...h->...", values, values, dtype=np.float64)
+            result = np.sqrt(squares if how is OverHeads.ROOT_SUM_SQUARE else squares / count)
     narrow: Floats = result.astype(np.float32)
-    return np.where(count == 0, MISSING, narrow)
+    return narrow
 
 
 def worst(series: Series) -> Series:

@@ -15,7 +15,7 @@ function deliver({ id, kind, data, cursor }) {
 
 function connect() {
   if (globalThis.SharedWorker) {
-    const { port } = new SharedWorker("/static/worker.js", { type: "module", name: "stabmon 1" });
+    const { port } = new SharedWorker(new URL("./worker.js", import.meta.url), { type: "module", name: "stabmon 1" });
     port.onmessage = ({ data }) => deliver(data);
     return (message) => port.postMessage(message);
   }

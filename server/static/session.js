@@ -3,6 +3,14 @@ import { describeRun, listFindings, readDigest, readSeries } from "./api.js";
 import { follow } from "./follow.js";
 import { append } from "./packed.js";
 
+/** What the page was sent with about a run; once, since it ages. */
+function takeFirst(run) {
+  const block = document.getElementById("first");
+  block?.remove();
+  const first = block ? JSON.parse(block.textContent) : null;
+  return first?.name === run ? first : null;
+}
+
 /** States that a run leaves only when it is resumed; its stream is closed, and the list of runs says when it goes on. */
 const STILL = new Set(["finished", "failed", "crashed", "stale"]);
 /** Live points that a series may grow by before it is read again in buckets. */
@@ -18,12 +26,17 @@ export class Session {
   }
 
   async open() {
+    const { detail, findings, digest, now } = takeFirst(this.run) ?? (await this.ask());
+    Object.assign(this, { detail, findings, digest });
+    this.beatAt = performance.now() - 1000 * Math.max(0, now - detail.heartbeat.time);
+    return this;
+  }
+
+  async ask() {
     const { signal } = this.abort;
     const reading = [describeRun, listFindings, readDigest].map((read) => read(this.run, signal));
     const [{ body, now }, findings, digest] = await Promise.all(reading);
-    Object.assign(this, { detail: body, findings, digest });
-    this.beatAt = performance.now() - 1000 * Math.max(0, now - body.heartbeat.time);
-    return this;
+    return { detail: body, now, findings, digest };
   }
 
   get state() {
