@@ -27,6 +27,7 @@ def stream_of(text: str, framed: Callable[[Schema], Schema] = lambda data: data)
         "status": {"type": "object", "properties": status},
         "findings": {"type": "array", "items": _ref("Finding")},
         "digest": _ref("Digest"),
+        "failures": {"type": "array", "items": _ref("Failure")},
         "end": {"type": "object"},
         "gone": _ref("Problem"),
     }

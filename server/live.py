@@ -2,8 +2,9 @@
 
 Events, each with JSON data: ``points`` (packed series in base64, new samples only), ``status`` (the heartbeat and its
 age), ``findings`` (all of them, when they changed), ``digest`` (their order and words, when they or the run's state
-changed), ``end`` (the run has ended: do not come back), ``gone`` (deleted). The id of an event of one run is the cursor
-from which its stream can go on; in a stream of several the data is ``{"follow": ..., "cursor": ..., "data": ...}``.
+changed), ``failures`` (what is missing and why, when that changed), ``end`` (the run has ended: do not come back),
+``gone`` (deleted). The id of an event of one run is the cursor from which its stream can go on; in a stream of several
+the data is ``{"follow": ..., "cursor": ..., "data": ...}``.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from starlette.exceptions import HTTPException
 from stabmon.errors import StoreError
 from stabmon.findings.digest import in_order
 from stabmon.names import legible
-from stabmon.records import RunState
+from stabmon.records import Failure, RunState
 from stabmon.server.encoding import pack
 from stabmon.server.event_schema import numbered, stream_of
 from stabmon.server.folder import Folder, path_of, reading
@@ -75,6 +76,7 @@ class Follower:
         self.selections, self.cursor = selections, cursor
         self.reader: RunReader | None = None
         self.status = self.findings = self.digest = ""
+        self.failures: tuple[Failure, ...] = ()
         self.ended = False
 
     def look(self) -> list[Event]:
@@ -122,6 +124,10 @@ class Follower:
             events.append(self.event("findings", found))
         if words != self.digest:
             events.append(self.event("digest", words))
+        missing = reader.failures()
+        if missing != self.failures:
+            self.failures = missing
+            events.append(self.event("failures", "[" + ",".join(one.model_dump_json() for one in missing) + "]"))
         if status != self.status:
             age = max(0.0, time.time() - beat.time)
             events.append(self.event("status", f'{{"heartbeat":{status},"age":{age:.3f}}}'))

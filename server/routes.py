@@ -11,7 +11,7 @@ from stabmon.findings import Digest, Finding
 from stabmon.findings import digest as words_of
 from stabmon.findings.digest import in_order
 from stabmon.metrics import Place, describe
-from stabmon.records import Heartbeat, Record, RunInfo
+from stabmon.records import Failure, Heartbeat, Record, RunInfo
 from stabmon.rules import RuleDocument, gallery
 from stabmon.series import Layout
 from stabmon.server.fleet import Fleet, RunList
@@ -85,6 +85,13 @@ def digest(folder: Folder, name: str) -> Digest:
     """
     with reading(folder, name) as reader:
         return digest_of(reader, reader.findings(), reader.heartbeat())
+
+
+@router.get("/runs/{name}/failures", responses=problems(*OF_A_RUN))
+def failures(folder: Folder, name: str) -> tuple[Failure, ...]:
+    """List what is missing in a run and why, in the order in which it was seen; the run's other numbers are right."""
+    with reading(folder, name) as reader:
+        return reader.failures()
 
 
 @router.get("/rules")

@@ -131,6 +131,35 @@ class RunInfo(Record):
     """Limits of its rules that are not the default, as ``stabmon.rules.Limits.from_mapping`` reads it."""
 
 
+class Failure(Record):
+    """A number or a part of a run that is missing, and why; the run's other numbers are right."""
+
+    subject: str
+    """The number, module, rule or sink: "learning rate", "layers.3.attention", "TensorBoard"."""
+    reason: str
+    """The cause, and what to do."""
+    first_step: int | None
+    """Step of the training at which it was first seen, or None before the first."""
+    last_step: int | None
+    count: int = 1
+    """Times that it was seen; what is switched off after a failure is seen once."""
+
+    @property
+    def text(self) -> str:
+        """The failure in one sentence."""
+        return f"{self.subject}: {self.reason}"
+
+    @property
+    def when(self) -> str:
+        """The steps in words: "step 3", "steps 3 to 90, 12 times", or "" before the first."""
+        if self.last_step is None:
+            return ""
+        if self.count == 1:
+            return f"step {self.last_step:,}"
+        steps = "up to step" if self.first_step is None else f"steps {self.first_step:,} to"
+        return f"{steps} {self.last_step:,}, {self.count:,} times"
+
+
 class Heartbeat(Record):
     """The current state of a run; rewritten with every sampled step."""
 

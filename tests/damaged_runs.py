@@ -85,8 +85,12 @@ def _garbage(file: Path) -> None:
     file.write_bytes(os.urandom(100_000))
 
 
+def _counted(number: int) -> str:
+    return f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {number})"
+
+
 def _findings(number: int) -> Callable[[Path], None]:
-    counted = f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {number})"
+    counted = _counted(number)
     insert = (
         f"INSERT INTO finding SELECT 1, 'X', x, 0, 'info', NULL, (SELECT document FROM finding LIMIT 1) FROM ({counted}"
         " SELECT x FROM n)"
@@ -142,6 +146,10 @@ DAMAGED: dict[str, Callable[[Path], None]] = {
     "missing sample": sql("DELETE FROM tail WHERE sequence = 130"),
     "no attempt": sql("DELETE FROM attempt"),
     "cut record of a logged number": sql(_LOGGED % "x'0000'"),
+    "100,000 failures": sql(
+        f"INSERT INTO failure SELECT 1, x, 'a', 'b', NULL, NULL, 1 FROM ({_counted(100_000)} SELECT x FROM n)"
+    ),
+    "failure that counts text": sql("INSERT INTO failure VALUES (1, 0, 'a', 'b', NULL, NULL, 'often')"),
     "logged numbers of no attempt": sql(_LOGGED % "zeroblob(20)", "UPDATE logged SET attempt = 9"),
     "logged numbers after the end": sql(_LOGGED % "zeroblob(20)", "UPDATE logged SET sequence = 9999"),
     "layout of terabytes": _layout(_COLUMN % (0, 10**12)),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stabmon.errors import ConfigError
 from stabmon.findings import Entry, Finding, digest
-from stabmon.records import RunState, Severity
+from stabmon.records import Failure, RunState, Severity
 from stabmon.terminal import Terminal, print_json
 
 
@@ -46,10 +46,21 @@ def findings(
         with open_run(run) as reader:
             found, failures = reader.findings(), {}
     with open_run(run) as reader:
-        words = reader.heartbeat().words
+        words, missing = reader.heartbeat().words, reader.failures()
     if words != RunState.FINISHED:
         Terminal(stderr=True).print(f"State of the run: {words}.")
+    print_missing(missing, to_stderr=as_json)
     report(found, failures, as_json=as_json)
+
+
+def print_missing(missing: Sequence[Failure], *, to_stderr: bool) -> None:
+    """Print what is missing in the run and why, a line each."""
+    if not missing:
+        return
+    terminal = Terminal(stderr=to_stderr)
+    terminal.print("Missing in this run:")
+    for one in missing:
+        terminal.print(f"- {one.text}{f' ({one.when})' if one.when else ''}")
 
 
 def report(found: Sequence[Finding], failures: Mapping[str, str], *, as_json: bool) -> None:

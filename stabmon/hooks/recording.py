@@ -147,13 +147,13 @@ class Recording:
                 action(*given)
         except Exception as error:  # a monitor must never stop a training
             owner.enabled = False
-            self.fail(f"{owner.name}: {type(error).__name__}: {error}")
+            self.fail(owner.name, f"{type(error).__name__}: {error}")
         finally:
             self.seconds += time.perf_counter() - began
 
-    def fail(self, what: str) -> None:
+    def fail(self, subject: str, reason: str) -> None:
         """Report a failure of stabmon's own; the training goes on without what failed."""
-        self.failures.add(what, "It is not recorded any more; the training goes on.", level=logging.ERROR)
+        self.failures.add(subject, reason, "It is not recorded any more; the training goes on.", level=logging.ERROR)
 
 
 def is_transformed() -> bool:

@@ -49,25 +49,29 @@ class RowMaker:
     def _look(self, step: int, seen: Seen, row: Floats) -> None:
         """Report what is missing; a hook that failed has said so itself."""
         said = self._failures.texts
-        for text in (*_attention(seen, self._plan, step, row, said), *_gradients(self._plan.layout, step, row)):
-            self._failures.add(text)
+        missing = *_attention(seen, self._plan, step, row, said), *_gradients(self._plan.layout, step, row)
+        for subject, reason in missing:
+            self._failures.add(subject, reason)
 
 
-def _attention(seen: Seen, plan: Plan, step: int, row: Floats, said: tuple[str, ...]) -> Iterator[str]:
+def _attention(seen: Seen, plan: Plan, step: int, row: Floats, said: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if not plan.attentions:
-        yield f"no attention is recorded: {why_none(seen)}"
+        yield "no attention is recorded", why_none(seen)
         return
     failed = {one.layer for one in plan.attentions if any(text.startswith(f"{one.module}: ") for text in said)}
     absent = [layer for layer in dict.fromkeys(one.layer for one in plan.attentions) if layer not in failed]
     absent = [layer for layer in absent if not _arrived(plan.layout, layer, row)]
     resting = [layer for layer in absent if not seen.training[layer]]
     if resting:
-        yield f"no attention was recorded of {_named(resting)}: in eval mode at step {step}; call train() on it"
+        yield (
+            f"no attention was recorded of {_named(resting)}",
+            f"in eval mode at step {step}; call train() on it",
+        )
     if running := [layer for layer in absent if layer not in resting]:
         yield (
-            f"no attention was recorded of {_named(running)} at step {step}: it did not run, or runs in a graph that "
-            "torch.compile made before watch, of this model or of another one of its class; watch first, or call "
-            "torch.compiler.reset() before"
+            f"no attention was recorded of {_named(running)} at step {step}",
+            "it did not run, or runs in a graph that torch.compile made before watch, of this model or of another one "
+            "of its class; watch first, or call torch.compiler.reset() before",
         )
 
 
@@ -95,15 +99,15 @@ def why_none(seen: Seen) -> str:
 def why_no_sample(seen: Seen, *, steps: int, optimizer: bool) -> str:
     """Return why none of ``steps`` steps was recorded, with what to do."""
     if steps:
-        return f"no step was recorded: the schedule samples none of the {plural(steps, 'step')} that were taken"
+        return f"the schedule samples none of the {plural(steps, 'step')} that were taken"
     if not seen.passes:
-        return f"no step was recorded: {why_none(seen)}"
+        return why_none(seen)
     if optimizer:
         return (
-            f"no step was recorded: the optimizer that watch was given took none; {seen.model} was trained by another "
+            f"the optimizer that watch was given took none; {seen.model} was trained by another "
             "one, or not at all. Give watch the optimizer in use, after it is made anew"
         )
-    return "no step was recorded: call monitor.step() after each step, or give watch the optimizer"
+    return "call monitor.step() after each step, or give watch the optimizer"
 
 
 def _arrived(layout: Layout, layer: str, row: Floats) -> bool:
@@ -116,12 +120,12 @@ def _of_heads(metric: str) -> bool:
     return metric in METRICS and METRICS[metric].place is Place.HEAD
 
 
-def _gradients(layout: Layout, step: int, row: Floats) -> Iterator[str]:
+def _gradients(layout: Layout, step: int, row: Floats) -> Iterator[tuple[str, str]]:
     (total,) = layout.of_metric("total_gradient_norm")
     if is_missing(row[total.start : total.start + 1]).all():
         yield (
-            f"no gradient was recorded at step {step}: none arrived in the model's parameters, or each was used up and "
-            "freed within the backward pass"
+            f"no gradient was recorded at step {step}",
+            "none arrived in the model's parameters, or each was used up and freed within the backward pass",
         )
 
 

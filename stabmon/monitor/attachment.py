@@ -78,7 +78,8 @@ class Attachment:
         """
         found = scan(called, args, kwargs, model=self.model)
         for note in found.notes:
-            self._recording.failures.add(note)
+            subject, _, reason = note.partition(": ")
+            self._recording.failures.add(*((subject, reason) if reason else ("looking for attention", note)))
         known = {site.attention.layer for site in self._sites}
         new = [site for site in found.sites if site.attention.layer not in known]
         if not new:

@@ -218,7 +218,7 @@ class Monitor:
         if self._steps.recorded_none and self._attached is not None:
             taken = self._steps.taken - self._steps.first
             why = why_no_sample(self._attached.seen, steps=taken, optimizer=bool(self._optimizers))
-            self._recording.failures.add(why)
+            self._recording.failures.add("no step was recorded", why)
         self._overhead = self.overhead
         self._closed = True
         self._recording.active = False

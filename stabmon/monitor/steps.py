@@ -109,8 +109,9 @@ class Steps:
         if self._recording.missed:
             self._recording.missed = False
             self._recording.failures.add(
-                "the optimizer's step runs within a graph of torch.compile, and so does the pass after it: that pass "
-                "is not recorded. Call monitor.log(loss=...) after each step, which ends the step in time"
+                "the pass after an optimizer's step within a graph of torch.compile",
+                "it runs within a graph too and is not recorded. Call monitor.log(loss=...) after each step, which "
+                "ends the step in time",
             )
 
     def end(self, optimizer: Optimizer | None = None) -> None:
@@ -144,6 +145,7 @@ class Steps:
 
     def _open(self) -> None:
         recording = self._recording
+        recording.failures.step = self.taken
         recording.begun = False
         recording.active = self._schedule.sampled(self.taken)
         recording.offset = self._schedule.offset(self.taken)

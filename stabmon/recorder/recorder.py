@@ -7,13 +7,10 @@ The rules hand their findings to every sink. A failure of any of them is reporte
 After a fork (a DataLoader's worker) the recorder belongs to the parent alone: in the child, every call does nothing.
 """
 
-import atexit
 import os
 import queue
-import sys
 import threading
 import time as clock
-import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +19,10 @@ import torch
 
 from stabmon.failures import Failures
 from stabmon.findings import Finding
+from stabmon.recorder import program_end
 from stabmon.recorder.lane import CAPACITY, Lane
+from stabmon.recorder.logged_ring import LoggedRing, OnTheWay
+from stabmon.recorder.pulse import Pulse
 from stabmon.recorder.ring import Ring
 from stabmon.recorder.rules_lane import Rules, RulesLane
 from stabmon.recorder.sink_lane import start_sinks
@@ -32,8 +32,6 @@ from stabmon.sinks.protocol import Sink
 
 BEAT = 2.0
 """Seconds between heartbeats."""
-PAUSE = 600.0
-"""Seconds without the end of a step after which the heartbeat's time is kept: the run is then called stale."""
 HANGING = 30.0
 """Seconds that one call of a sink or a rule may take before it is reported."""
 SHARE = 10.0
@@ -42,19 +40,11 @@ SHARE = 10.0
 _LAST = 2.0
 """Seconds that the rules have once more after one that hangs was ended."""
 
-_recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
-
 
 class _Sample(NamedTuple):
     step: int
     time: float
     slot: int
-
-
-class _Between(NamedTuple):
-    values: Sequence[Logged]
-    on_device: Sequence[bool]
-    slot: int | None
 
 
 class Recorder:
@@ -94,13 +84,11 @@ class Recorder:
         self._beat, self._share, self._hanging = beat, share, hanging
         self._width = layout.width
         self._seconds = 0.0
-        self._step = -1
-        self._moved = clock.monotonic()
+        self._pulse = Pulse()
         self._submitted = 0
         self._ring = Ring(capacity, width)
-        self._between: Ring | None = None
-        """For numbers logged between samples, where they are on a device."""
-        self._queue: queue.SimpleQueue[_Sample | _Between | threading.Event | RunState | None] = queue.SimpleQueue()
+        self._logged = LoggedRing(capacity)
+        self._queue: queue.SimpleQueue[_Sample | OnTheWay | threading.Event | RunState | None] = queue.SimpleQueue()
         self._process = os.getpid()
         self._closed = False
         self._rules = RulesLane(engine, self.failures, self._hand_over)
@@ -112,7 +100,7 @@ class Recorder:
         for sink in self._sinks if self.findings else ():
             sink.resumed(list(self.findings))
         self._thread.start()
-        _recorders.add(self)
+        program_end.closes(self)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -126,7 +114,7 @@ class Recorder:
 
     def moved(self) -> None:
         """Note that the training has ended a step, sampled or not."""
-        self._moved = clock.monotonic()
+        self._pulse.moved()
 
     def submit(self, step: int, buffer: torch.Tensor) -> None:
         """Take the numbers of ``step`` from ``buffer`` [width], which is free again at once; never wait or raise."""
@@ -142,7 +130,8 @@ class Recorder:
         if slot is None:
             self.dropped += 1
             advice = f"{self._ring.capacity} samples wait to be written: sample fewer steps"
-            self.failures.report("the queue is full", f"step {step} and perhaps later ones are not recorded", advice)
+            what = f"step {step} and perhaps later ones are not recorded"
+            self.failures.report("the queue is full", what, advice, step=step)
             return
         self._queue.put(_Sample(step, clock.time(), slot))
 
@@ -156,19 +145,14 @@ class Recorder:
         if self._closed or os.getpid() != self._process:
             return
         try:
-            slot = None if buffer is None else self._put_between(buffer)
+            item = self._logged.put(values, on_device, buffer)
         except Exception as error:  # a failure of stabmon must not stop the training
             self._lose_logged(values, repr(error))
             return
-        if buffer is not None and slot is None:
+        if item is None:
             self._lose_logged(values, "the queue is full")
         else:
-            self._queue.put(_Between(values, on_device, slot))
-
-    def _put_between(self, buffer: torch.Tensor) -> int | None:
-        if self._between is None:
-            self._between = Ring(self._ring.capacity, len(buffer))
-        return self._between.put(buffer)
+            self._queue.put(item)
 
     def flush(self, timeout: float = 10.0, *, sinks: bool = True) -> bool:
         """Wait until all that was submitted has reached the rules and, with ``sinks``, the sinks.
@@ -228,7 +212,7 @@ class Recorder:
             if isinstance(item, _Sample):
                 self._record(item)
                 self._seconds = clock.thread_time()
-            elif isinstance(item, _Between):
+            elif isinstance(item, OnTheWay):
                 self._hand_over_logged(item)
             elif isinstance(item, threading.Event):
                 item.set()
@@ -246,20 +230,16 @@ class Recorder:
             return
         values.flags.writeable = False  # the sinks and the rules share it
         self.samples += 1
-        self._step = sample.step
+        self._pulse.step = sample.step
         for lane in self._sinks:
             lane.sample(lane.sink.sample, sample.step, sample.time, values)
         self._rules.evaluate(sample.step, values)
 
-    def _hand_over_logged(self, item: _Between) -> None:
-        values = list(item.values)
+    def _hand_over_logged(self, item: OnTheWay) -> None:
         try:
-            if item.slot is not None and self._between is not None:
-                numbers = self._between.take(item.slot)
-                for at in np.flatnonzero(item.on_device):
-                    values[at] = values[at]._replace(value=float(numbers[at]))
+            values = self._logged.take(item)
         except BaseException as error:  # must not end the thread
-            self._lose_logged(values, repr(error))
+            self._lose_logged(item.values, repr(error))
             return
         for lane in self._sinks:
             lane.logged(values)
@@ -280,18 +260,11 @@ class Recorder:
                 self.failures.report(f"{lane.name} is too slow or hangs", what, "sample fewer steps")
         beat = self._heartbeat()
         for lane in self._sinks:
+            lane.explain()
             lane.beat(beat)
 
     def _heartbeat(self) -> Heartbeat:
-        still = max(clock.monotonic() - self._moved - PAUSE, 0.0)
-        return Heartbeat(
-            state=RunState.RUNNING,
-            step=self._step,
-            time=clock.time() - still,
-            samples=self.samples,
-            dropped=self.dropped,
-            overhead=self.overhead,
-        )
+        return self._pulse.beat(self.samples, self.dropped, self.overhead)
 
     def _finish(self, state: RunState | None) -> None:
         """End the rules, hand over every finding in its latest form, and end the sinks, all at the same time.
@@ -303,6 +276,8 @@ class Recorder:
             self._report_hanging(self._rules, "it is ended; `stabmon findings RUN --replay` evaluates the others again")
             self._rules.interrupt()
             self._rules.ended(_LAST)
+        if self.dropped:
+            self.failures.add("samples lost", f"{self.dropped:,} of {self._submitted:,} reached no sink")
         found, beat = list(self.findings), self._heartbeat()
         for lane in self._sinks:
             if state is None:
@@ -312,8 +287,6 @@ class Recorder:
         for lane in self._sinks:
             if not lane.ended(getattr(lane.sink, "closing", self._share)):
                 self._report_hanging(lane, f"the run is closed without the {lane.waiting} samples that wait for it")
-        if self.dropped:
-            self.failures.add(f"{self.dropped:,} of {self._submitted:,} samples reached no sink")
 
     def _report_hanging(self, lane: Lane, advice: str) -> None:
         name = lane.subject if isinstance(lane, RulesLane) else lane.name
@@ -326,16 +299,4 @@ class Recorder:
     def _lose(self, doing: str, step: int, error: BaseException) -> None:
         self.dropped += 1
         advice = "such steps are not recorded; please report the bug"
-        self.failures.report(doing, f"failed at step {step}: {error!r}", advice)
-
-
-def _at_exit() -> None:
-    """Close the runs that their user forgot to close, as failed when an exception ends the program."""
-    open_ones = tuple(_recorders)
-    for recorder in open_ones:
-        recorder.close(RunState.FAILED if hasattr(sys, "last_value") else RunState.FINISHED, timeout=0)
-    for recorder in open_ones:
-        recorder.join()
-
-
-atexit.register(_at_exit)
+        self.failures.report(doing, f"failed at step {step}: {error!r}", advice, step=step)

@@ -66,11 +66,11 @@ class RulesLane(Lane):
         self._step = step
         changed = self._engine.observe(step, values)
         for code, what in getattr(self._engine, "failures", {}).items():
-            self._failures.note(f"rule {code} is switched off: {what}")
+            self._failures.note(f"rule {code} is switched off", what)
         if changed:
             self.take_findings()
             self._changed(changed)
 
     def _report(self, error: BaseException) -> None:
         advice = "recording goes on; look at it again with `stabmon findings RUN --replay`, and report the bug"
-        self._failures.report("the rules", f"failed at step {self._step}: {error!r}", advice)
+        self._failures.report("the rules", f"failed at step {self._step}: {error!r}", advice, step=self._step)

@@ -7,9 +7,9 @@ from stabmon.errors import StabmonError
 from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.recorder.lane import Lane
-from stabmon.records import Heartbeat, RunInfo, RunState
+from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Layout, Logged
-from stabmon.sinks.protocol import Beating, Discarding, Logging, Resuming, Sink
+from stabmon.sinks.protocol import Beating, Discarding, Explaining, Logging, Resuming, Sink
 
 
 def start_sinks(
@@ -41,6 +41,7 @@ class SinkLane(Lane):
     def __init__(self, sink: Sink, failures: Failures) -> None:
         super().__init__(str(getattr(sink, "name", type(sink).__name__)), self._report)
         self.sink, self._failures = sink, failures
+        self._explained: tuple[Failure, ...] = ()
 
     def resumed(self, found: list[Finding]) -> None:
         """Hand over the findings of a run that goes on: a kill may have come before they were written."""
@@ -50,6 +51,12 @@ class SinkLane(Lane):
         """Hand over numbers that were logged between samples."""
         if isinstance(self.sink, Logging):
             self.put(self.sink.logged, values)
+
+    def explain(self) -> None:
+        """Hand over what is missing and why, where that has changed."""
+        now = self._failures.records
+        if isinstance(self.sink, Explaining) and now != self._explained and self.put(self.sink.failures, now):
+            self._explained = now
 
     def beat(self, beat: Heartbeat) -> None:
         """Hand over a heartbeat, with what this sink has lost."""
@@ -65,6 +72,7 @@ class SinkLane(Lane):
             calls = []
         if found:
             calls.insert(0, (self.sink.findings, (found,)))  # type: ignore[arg-type]
+        self.explain()
         self.end(*calls, (self._close, (state,)))
 
     def discard(self) -> None:
@@ -82,9 +90,9 @@ class SinkLane(Lane):
         try:
             self.sink.close(state)
         except BaseException as error:
-            self._failures.add(f"{self.name}, closing the run: {str(error) or repr(error)}")
+            self._failures.add(f"{self.name}, closing the run", str(error) or repr(error))
         if self.lost:
-            self._failures.add(f"{self.name}: {self.lost:,} samples were lost because it was too slow or hung")
+            self._failures.add(self.name, f"{self.lost:,} samples were lost because it was too slow or hung")
 
     def _report(self, error: BaseException) -> None:
         advice = "the sink gives no advice"

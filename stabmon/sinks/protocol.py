@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from stabmon.findings import Finding
-from stabmon.records import Heartbeat, RunInfo, RunState
+from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged
 
 
@@ -55,6 +55,14 @@ class Logging(Protocol):
 
     def logged(self, values: Sequence[Logged]) -> None:
         """Take them in the order of their steps, all before the sample that comes next."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A sink that also takes what is missing in the run and why."""
+
+    def failures(self, every: Sequence[Failure]) -> None:
+        """Take all failures so far, whenever there is a new one or one was seen again."""
 
 
 @runtime_checkable

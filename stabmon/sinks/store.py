@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stabmon.errors import StoreError
 from stabmon.findings import Finding, Key
-from stabmon.records import Heartbeat, RunInfo, RunState
+from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged
 from stabmon.store import RunWriter
 from stabmon.store.owner import Owner
@@ -55,6 +55,7 @@ class StoreSink:
         """Each with what was logged before it."""
         self._logged: deque[Logged] = deque(maxlen=10 * kept)
         self._findings: dict[Key, Finding] = {}
+        self._failures: Sequence[Failure] = ()
         self._writer: RunWriter | None = None
         self._written = 0
         self._gone: str | None = None
@@ -102,6 +103,11 @@ class StoreSink:
     def findings(self, changed: Sequence[Finding]) -> None:
         """Write these findings, after the rows that wait."""
         self._findings.update({finding.key: finding for finding in changed})
+        self._write()
+
+    def failures(self, every: Sequence[Failure]) -> None:
+        """Write what is missing and why, after the rows that wait."""
+        self._failures = every
         self._write()
 
     def heartbeat(self, beat: Heartbeat) -> None:
@@ -201,6 +207,9 @@ class StoreSink:
             if self._findings:
                 self._writer.findings(list(self._findings.values()))
                 self._findings.clear()
+            if self._failures:
+                self._writer.failures(self._failures)
+                self._failures = ()
         except StoreError:
             self._not_before = clock.monotonic() + self._pause * (clock.monotonic() - started)
             raise

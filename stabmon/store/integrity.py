@@ -120,6 +120,16 @@ def check_lines(connection: Connection, file: Path) -> None:
     if count > MOST_FINDINGS or size > FINDINGS_BYTES:
         limit = f"more than {MOST_FINDINGS} or {FINDINGS_BYTES} bytes"
         raise damaged(file, f"it holds {count} findings of {size:.0f} bytes, {limit}")
+    _check_failures(connection, file)
+
+
+def _check_failures(connection: Connection, file: Path) -> None:
+    if schema.holds(connection, schema.failure):
+        length = f"{_bytes('subject')} + {_bytes('reason')}"
+        count, size = connection.exec_driver_sql(f"SELECT count(*), total({length}) FROM failure").one()
+        if count > MOST_FINDINGS or size > FINDINGS_BYTES:
+            limit = f"more than {MOST_FINDINGS} or {FINDINGS_BYTES} bytes"
+            raise damaged(file, f"it holds {count} failures of {size:.0f} bytes, {limit}")
 
 
 def _bytes(column: str) -> str:

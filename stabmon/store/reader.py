@@ -8,11 +8,12 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 
 from stabmon.findings import Finding
-from stabmon.records import Heartbeat, RunInfo, RunState
+from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Layout, Series
 from stabmon.store import schema
 from stabmon.store.column_selection import ColumnSelection, select_columns
 from stabmon.store.connect import file_of
+from stabmon.store.failed import failures_of
 from stabmon.store.live import New, after
 from stabmon.store.logged import is_own
 from stabmon.store.place import ReadPlace
@@ -48,6 +49,7 @@ class RunReader:
                 source.check_contents(run, self.layout)
             self.heartbeat()
             self.findings()
+            self.failures()
         except BaseException:
             source.close()
             raise
@@ -79,6 +81,11 @@ class RunReader:
         with self._source.snapshot("reading the findings") as run:
             query = select(finding.document).order_by(finding.opened, finding.code, finding.layer)
             return [_finding(document) for document in run.read(query).scalars()]
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Return what is missing in the run and why, in the order in which it was seen."""
+        with self._source.snapshot("reading the failures") as run:
+            return tuple(failures_of(run).values())
 
     def read(
         self,

@@ -9,6 +9,7 @@ chunk      one line a fold and metric: values [columns, samples], float32, a col
 level      one line a fold, metric and bucket size: low, mean, high and count of each bucket, [columns, buckets]
 heartbeat  one line a run: its current state
 finding    one line an event, with the whole finding as JSON
+failure    one line a failure to record, of all processes that wrote the run
 
 Every number of a series travels inside a blob: SQLite turns a REAL NaN into NULL, and a blob keeps each bit. A sample's
 ``sequence`` counts all samples of a run over all attempts, from 0; it is also the cursor of live readers.
@@ -35,8 +36,8 @@ SCHEMA = 4
 """Version of these tables and of the JSON in them; a reader refuses a file of a higher one.
 
 1: as first released. 2: findings have ``confidence``, ``follows`` and ``lead``, and a run's line may hold its
-``limits``. 3: findings have ``times`` and ``reopened``. 4: the table ``logged``. An older file is read as it is, and
-becomes one of this schema where a run goes on in it: tables that it lacks are made."""
+``limits``. 3: findings have ``times`` and ``reopened``. 4: the tables ``logged`` and ``failure``. An older
+file is read as it is, and becomes one of this schema where a run goes on in it: tables that it lacks are made."""
 
 FOLD = 128
 """Samples in a full fold."""
@@ -129,6 +130,16 @@ finding = _table(
     _column("severity", String(20)),
     _column("cleared", BigInteger, nullable=True),
     _column("document", Text),
+)
+failure = _table(
+    "failure",
+    [_key("number", Integer)],
+    _column("subject", Text),
+    _column("reason", Text),
+    _column("first_step", BigInteger, nullable=True),
+    _column("last_step", BigInteger, nullable=True),
+    _column("count", BigInteger),
+    since=4,
 )
 
 

@@ -11,11 +11,12 @@ from sqlalchemy import bindparam, insert, select, update
 
 from stabmon.errors import StoreError
 from stabmon.findings import Finding
-from stabmon.records import Heartbeat, RunInfo, RunState
+from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
 from stabmon.store.connect import FILE, in_our_words
 from stabmon.store.end import End, counts_of, end_of
+from stabmon.store.failed import write_failures
 from stabmon.store.fold import Sample, fold_of, pieces
 from stabmon.store.logged import lines_of
 from stabmon.store.one_run import OneRun, Prepared
@@ -227,6 +228,15 @@ class RunWriter:
                 run.remove(schema.finding, **key)
                 document = found.model_dump_json()
                 run.add(schema.finding, **key, severity=found.severity, cleared=found.cleared, document=document)
+
+    def failures(self, every: Sequence[Failure]) -> None:
+        """Write what is missing and why, over what was written of it before.
+
+        Raises:
+            StoreError: none of it was written.
+        """
+        with self._writing(f"writing {len(every)} failures") as run:
+            write_failures(run, every)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         """Write the state of the run; ``samples`` is counted here, over all attempts.

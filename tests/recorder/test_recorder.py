@@ -12,7 +12,7 @@ import torch
 
 from stabmon.errors import StoreError
 from stabmon.findings import Finding
-from stabmon.recorder import Recorder
+from stabmon.recorder import Recorder, pulse
 from stabmon.records import Evidence, Heartbeat, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import Layout
 from stabmon.sinks import StoreSink
@@ -222,7 +222,7 @@ def test_a_row_that_cannot_be_made_is_counted_as_dropped(caplog):
     assert [step for step, _ in sink.rows] == [0, 3]
     assert record.dropped == 3
     assert len(caplog.messages) == 3
-    assert caplog.messages[-1] == "stabmon: 3 of 5 samples reached no sink"
+    assert caplog.messages[-1] == "stabmon: samples lost: 3 of 5 reached no sink"
     assert len(record.failures.texts) == 3
 
 
@@ -380,7 +380,7 @@ def test_rules_that_loop_are_ended_and_the_run_is_closed(wait_until):
 
 
 def test_the_time_of_the_heartbeat_does_not_change_while_no_step_ends(wait_until, monkeypatch):
-    monkeypatch.setattr(sys.modules[Recorder.__module__], "PAUSE", 0.0)
+    monkeypatch.setattr(pulse, "PAUSE", 0.0)
     sink = ListSink()
     record = recorder(sink, beat=0.01)
     wait_until(lambda: len(sink.beats) >= 5)

@@ -60,7 +60,7 @@ def test_a_token_is_described_where_one_is_needed(description, runs, open_client
 
 def test_the_events_of_a_stream_are_described(description):
     found = {one.path: [name for name, _ in one.events] for one in operations(description)}
-    assert found["/api/v1/live"] == ["points", "status", "findings", "digest", "end", "gone"]
+    assert found["/api/v1/live"] == ["points", "status", "findings", "digest", "failures", "end", "gone"]
     assert found["/api/v1/runs/{name}/live"] == found["/api/v1/live"]
 
 

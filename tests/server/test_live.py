@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from stabmon.records import Heartbeat, RunState
+from stabmon.records import Failure, Heartbeat, RunState
 from stabmon.series import Logged, is_missing
 from stabmon.server.encoding import unpack
 from stabmon.server.live import Event, Follower, of_one, of_several
@@ -61,6 +61,17 @@ def test_numbers_logged_between_samples_are_sent_with_the_next_sample_or_at_the_
     assert points(ended[-2][2], "loss").steps.tolist() == [9]
     assert points(ended[-2][2], "attention_norm").steps.tolist() == []
     assert ended[-1][1] == 7
+
+
+def test_what_is_missing_is_sent_when_it_changes(runs):
+    writer = runs.start("live")
+    runs.write(writer, range(2))
+    follow = Follower(runs.directory / "live", NEEDS, cursor=0)
+    follow.look()
+    writer.failures([Failure(subject="learning rate", reason="it is no number", first_step=1, last_step=1)])
+    ((kind, _, (sent,)),) = events(follow.look())
+    assert (kind, sent["subject"], sent["count"]) == ("failures", "learning rate", 1)
+    assert follow.look() == []
 
 
 def test_no_event_is_sent_while_nothing_changes(runs):

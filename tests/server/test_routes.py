@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from stabmon.findings import Digest, Finding
 from stabmon.names import natural_key
-from stabmon.records import RunInfo, RunState
+from stabmon.records import Failure, RunInfo, RunState
 from stabmon.rules import catalogue
 from stabmon.series import is_missing
 from stabmon.server.encoding import MEDIA_TYPE, JsonSeries, unpack
@@ -45,6 +45,16 @@ def test_what_a_run_lost_is_in_the_words_of_its_state(runs, open_client, list_ru
     client = open_client(runs.directory)
     assert list_runs(client)["runs"][0]["beat"]["words"] == "failed, 12 of 32 samples lost"
     assert client.get(f"{RUNS}/lossy").json()["heartbeat"]["words"] == "failed, 12 of 32 samples lost"
+
+
+def test_what_is_missing_in_a_run_is_listed_with_its_reason_and_steps(runs, open_client):
+    missing = Failure(subject="learning rate", reason="it is no number", first_step=3, last_step=90, count=12)
+    writer = runs.start("partly")
+    runs.write(writer, range(2))
+    client = open_client(runs.directory)
+    assert client.get(f"{RUNS}/partly/failures").json() == []
+    writer.failures([missing])
+    assert client.get(f"{RUNS}/partly/failures").json() == [missing.model_dump()]
 
 
 def test_an_empty_folder_is_an_empty_list(runs, open_client):

@@ -53,11 +53,11 @@ def test_a_run_of_an_older_schema_becomes_one_of_this_schema_where_it_goes_on(
         old = {key: value for key, value in json.loads(text).items() if key not in newer}
         connection.execute("UPDATE finding SET document = ?", (json.dumps(old),))
         connection.execute("UPDATE stabmon SET schema = 1")
-        connection.execute("DROP TABLE logged")
+        connection.executescript("DROP TABLE logged; DROP TABLE failure")
     with open_run(tmp_path / "lm") as run:
         assert run.findings()[0].follows is None
         assert len(run.read("loss").steps) > 0
-        assert run.after(0).logged == ()
+        assert run.after(0).logged == run.failures() == ()
     writer = RunWriter.create(tmp_path / "lm", info, layout, resume=True)
     writer.logged([Logged(5, 1005.0, "loss", 0.5)])
     writer.close(RunState.FINISHED)
