@@ -13,6 +13,7 @@ from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
     from stabmon.evaluation.report import Evaluation
+    from stabmon.rules import Limits
 
 Half = Literal["tuning", "held-out", "all"]
 
@@ -40,6 +41,13 @@ def evaluate(
     ] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
+    families: Annotated[
+        Literal["own", "foreign"],
+        typer.Option(help="foreign: models written without stabmon's modules, two families of them never tuned on."),
+    ] = "own",
+    replay: Annotated[
+        bool, typer.Option("--replay", help="With --families foreign: train nothing, judge the stored runs again.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Print a stored result again, from its folder or file, without any training.")
     ] = None,
@@ -51,20 +59,47 @@ def evaluate(
     if report is not None:
         _print(reports.read(report), half, as_json)
         return
+    if families == "foreign":
+        _foreign(directory / "foreign", subset, limits, jobs, device, replay, as_json)
+        return
     from stabmon.config import MATRIX
     from stabmon.evaluation import evaluate as evaluation
     from stabmon.evaluation import matrix as matrices
-    from stabmon.rules import Limits
-    from stabmon.rules.limits import read
     from stabmon.workloads.training import pick_device
 
     shipped = Path(matrices.__file__).parent.parent / "configs" / MATRIX
     runs = matrices.runs_of(matrices.load(matrix or shipped), cpu_only=subset == "cpu")
-    device, chosen = pick_device(device), read(limits) if limits else Limits()
+    device, chosen = pick_device(device), _limits(limits)
     with _bars() as progress:
         execution = evaluation.Execution(directory, device, jobs, progress)
         found = evaluation.evaluate(runs, execution, chosen, tune=tune, apply_fixes=apply_fixes)
     _print(found, half, as_json)
+
+
+def _foreign(
+    folder: Path, subset: str, limits: Path | None, jobs: int, device: str | None, replay: bool, as_json: bool
+) -> None:
+    from stabmon.evaluation.foreign import evaluate as foreign
+    from stabmon.evaluation.foreign import report
+    from stabmon.evaluation.foreign.setup import SIZES
+    from stabmon.workloads.training import pick_device
+
+    size = SIZES["cpu" if subset == "cpu" else "gpu"]
+    with _bars() as progress:
+        where = foreign.Folder(folder, pick_device(device), _limits(limits))
+        found = foreign.evaluate(size, where, jobs=jobs, progress=progress, replay=replay)
+    if as_json:
+        print_json(list(found))
+        return
+    for one in found:
+        Terminal().print(report.table(one))
+
+
+def _limits(path: Path | None) -> "Limits":
+    from stabmon.rules import Limits
+    from stabmon.rules.limits import read
+
+    return read(path) if path else Limits()
 
 
 def _print(found: "Evaluation", half: Half, as_json: bool) -> None:

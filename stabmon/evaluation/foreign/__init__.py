@@ -1,0 +1,1 @@
+"""Families of models written without stabmon's modules, trained on data that its own workloads do not have."""
