@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from stabmon.findings import Finding
 from stabmon.formatting import flat, number
 from stabmon.names import legible
 from stabmon.records import LIVING, Record, RunState
@@ -54,6 +55,8 @@ class FleetRun(RunSummary):
     """Its configuration, flat."""
     config: dict[str, str] = Field(default_factory=dict)
     """Its value in each of the columns of the list that it has."""
+    found: tuple[Finding, ...] = Field(default=(), exclude=True)
+    """Its findings."""
     pending: bool = False
     """It has not been read yet, or has changed since."""
 
@@ -205,6 +208,7 @@ def _completed(reader: RunReader, bare: RunSummary) -> FleetRun:
         loss=() if loss is None else _sparkline(loss.values[:, 0]),
         mass=() if mass is None else _sparkline(_furthest(worst(mass).values)),
         settings=settings,
+        found=tuple(reader.findings()),
     )
 
 

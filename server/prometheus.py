@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,6 +35,10 @@ class Numbers:
             ("method", "route", "status"),
             buckets=SECONDS,
             registry=self.registry,
+        )
+
+        self.notices = PrometheusCounter(
+            "stabmon_webhook_notices", "Notices by what became of them.", ("result",), registry=self.registry
         )
 
     def text(self) -> bytes:
@@ -95,8 +100,4 @@ def _state(run: FleetRun) -> tuple[str, str]:
 
 
 def _open_findings(runs: Iterable[FleetRun]) -> Counts:
-    counts: Counter[tuple[str, ...]] = Counter()
-    for run in runs:
-        for one in run.open:
-            counts[one.code, one.severity] += one.count
-    return counts
+    return Counter((one.code, one.severity) for run in runs for one in run.found if one.cleared is None)

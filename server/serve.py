@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from urllib.parse import quote, urlencode
@@ -17,6 +17,8 @@ from fastapi import FastAPI
 from stabmon.errors import StabmonError
 from stabmon.server.app import create_app
 from stabmon.server.auth import LOOPBACK
+from stabmon.server.notifier import Notifier
+from stabmon.server.webhooks import Webhook
 
 DEFAULT_PORT = 8420
 GRACE = 1
@@ -53,15 +55,17 @@ def serve(
     token: str | None = None,
     open_browser: bool = False,
     view: Mapping[str, str] | None = None,
+    webhooks: Sequence[str] = (),
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve the runs in ``directory`` until SIGINT or SIGTERM; ``announce`` gets the address, once it answers.
 
+    webhooks: addresses that are told of findings and crashes, see ``stabmon.server.webhooks``.
     view: what a browser that is opened shows, as in the page's own address: ``{"run": "naive", "with": "fixed"}``.
 
     Raises:
         ServeError: no such folder, an open address without a token, or a port that cannot be bound.
-        ConfigError: the token is empty or cannot be sent.
+        ConfigError: the token is empty or cannot be sent, or a webhook is no address.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -74,6 +78,8 @@ def serve(
             "FILE, or set STABMON_TOKEN, or listen on 127.0.0.1 and reach it through `ssh -L`"
         )
     app = create_app(directory, token=token)
+    count = app.state.numbers.notices
+    hooks = [Webhook(one, lambda what, n: count.labels(what).inc(n), announce) for one in webhooks]
     listener = bind(host, port)
 
     def address(view: Mapping[str, str] | None = None) -> str:
@@ -91,7 +97,8 @@ def serve(
     logging.getLogger("uvicorn.error").addFilter(_matters)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again once it has ended
     try:
-        server.run(sockets=[listener])
+        with Notifier(app.state.fleet, hooks, announce):
+            server.run(sockets=[listener])
     except KeyboardInterrupt:
         announce("stopped")
     finally:

@@ -19,6 +19,14 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the secret that a client must send; or set STABMON_TOKEN to it.")
     ] = None,
+    webhook: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="STABMON_WEBHOOK",
+            help="Address that is told of findings that open or clear and runs that end badly; slack+https://... for "
+            "Slack's form. Users of this machine can read it, those of the variable not.",
+        ),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show the runs of a folder, live, in a web page.
@@ -29,7 +37,15 @@ def serve(
     from stabmon.server.serve import serve as run
 
     token = os.environ.get("STABMON_TOKEN") if token_file is None else _read(token_file)
-    run(directory, host=host, port=port, token=token, open_browser=open_page, announce=_announce)
+    run(
+        directory,
+        host=host,
+        port=port,
+        token=token,
+        open_browser=open_page,
+        webhooks=webhook or (),
+        announce=_announce,
+    )
 
 
 def _read(file: Path) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from stabmon.errors import StoreError
-from stabmon.findings import Finding, Health, Process, digest
+from stabmon.findings import Health, Process, digest
 from stabmon.findings.digest import process_of
 from stabmon.names import check_run_name, legible, natural_key
 from stabmon.records import Heartbeat, Record, RunState, Severity
@@ -28,14 +27,6 @@ _OWN = (LOCK, FILE, "events.out.tfevents.")
 """Beginnings of the names of files in a run's folder."""
 
 
-class OpenFindings(Record):
-    """The open findings of one rule in a run, at one severity."""
-
-    code: str
-    severity: Severity
-    count: int
-
-
 class RunSummary(Record):
     """One run of a directory, or what keeps it from being read."""
 
@@ -47,8 +38,6 @@ class RunSummary(Record):
     created: datetime | None = None
     findings: dict[Severity, int] = Field(default_factory=dict)
     """Number of findings, open or cleared, by severity, the most severe first."""
-    open: tuple[OpenFindings, ...] = ()
-    """Open findings by rule."""
     health: Health | None = None
     process: Process | None = None
     problem: str | None = None
@@ -128,13 +117,8 @@ def _problem(bare: RunSummary, problem: str) -> RunSummary:
 def _described(run: RunReader, bare: RunSummary) -> RunSummary:
     beat, found = run.heartbeat(), run.findings()
     words = digest(found, layers=len(run.info.model.attentions), beat=beat)
-    known = {"created": run.info.created, "findings": words.counts, "open": _open(found), "health": words.health}
+    known = {"created": run.info.created, "findings": words.counts, "health": words.health}
     return bare.model_copy(update=known | {"beat": beat, "process": words.process})
-
-
-def _open(found: Iterable[Finding]) -> tuple[OpenFindings, ...]:
-    counts = Counter((finding.code, finding.severity) for finding in found if finding.cleared is None)
-    return tuple(OpenFindings(code=code, severity=level, count=n) for (code, level), n in sorted(counts.items()))
 
 
 def _starting(folder: Path, bare: RunSummary) -> RunSummary | None:
