@@ -30,7 +30,8 @@ class Problem(NamedTuple):
     """One call.
 
     query: [B, H, N_q, D]. key, value: [B, H_k, N_k, D]. bias: float32 [H], or [B, 1] where each sequence has its own,
-    or None and ``bias_value`` holds for all. alibi_slopes: [H] float32 or None.
+    or None and ``bias_value`` holds for all. alibi_slopes: float32 [H],
+    or [B, H] where sequences differ, or None.
     key_lengths: as in ``sigmoid_attention``. window: keys j > i' - window are seen, and not causal also j < i' + ahead,
     or j < i' + window where ahead is None. attn_mask: boolean or floating, [B, H, N_q, N_k] with sizes of 1
     where it is the same for all, but N_k whole. Packed sequences: query [1, H, T_q, D], key and value
@@ -113,12 +114,13 @@ class Problem(NamedTuple):
 
     def sequences(self, read: slice) -> "Problem":
         """Return the problem of the sequences ``read`` alone; not for packed ones."""
-        bias, lengths, mask = self.bias, self.key_lengths, self.attn_mask
+        bias, slopes, lengths, mask = self.bias, self.alibi_slopes, self.key_lengths, self.attn_mask
         return self._replace(
             query=self.query[read],
             key=self.key[read],
             value=self.value[read],
             bias=bias if bias is None or bias.dim() == 1 else bias[read],
+            alibi_slopes=slopes if slopes is None or slopes.dim() == 1 else slopes[read],
             key_lengths=None if lengths is None else lengths[read],
             attn_mask=mask if mask is None or mask.size(0) == 1 else mask[read],
         )

@@ -49,7 +49,7 @@ def logits(
         positions = torch.arange(query.size(2), device=key.device) + (key.size(2) - query.size(2))
     distance = (positions[..., None] - columns).abs()
     distance = distance if distance.dim() == 2 else distance[:, None]
-    return z - alibi_slopes.detach().to(work)[:, None, None] * distance
+    return z - alibi_slopes.detach().to(work)[..., None, None] * distance
 
 
 def _logits(problem: Problem, query: Tensor, rows: visibility.Rows) -> Tensor:

@@ -26,22 +26,28 @@ BIAS, QUERY_NORM, KEY_NORM, LAYER_SCALE = (
 )
 
 
-def add_bias(module: nn.Module, heads: int, start: float, undo: ExitStack) -> None:
-    """Give ``module`` a learnable bias [heads] in fp32 in place of a number, unless it has one."""
+def add_bias(module: nn.Module, heads: int, start: float, undo: ExitStack, weights: nn.Module | None = None) -> None:
+    """Give ``module`` a learnable bias [heads] in fp32 in place of a number, unless it has one.
+
+    weights: the module whose weights say the device; ``module`` itself by default.
+    """
     if isinstance(getattr(module, BIAS, None), nn.Parameter):
         return
-    bias = torch.full((heads,), start, device=_like(module).device, dtype=torch.float32)
+    bias = torch.full((heads,), start, device=_like(weights or module).device, dtype=torch.float32)
     if BIAS in vars(module):
         undo.callback(setattr, module, BIAS, vars(module).pop(BIAS))
     module.register_parameter(BIAS, nn.Parameter(bias))
     undo.callback(_remove, module, BIAS)
 
 
-def add_qk_norm(module: nn.Module, head_dim: int, undo: ExitStack) -> None:
-    """Give ``module`` an RMS norm for queries and one for keys, unless it has them; ``normed`` applies them."""
+def add_qk_norm(module: nn.Module, head_dim: int, undo: ExitStack, weights: nn.Module | None = None) -> None:
+    """Give ``module`` an RMS norm for queries and one for keys, unless it has them; ``normed`` applies them.
+
+    weights: as in ``add_bias``, also of their type.
+    """
     for name in (QUERY_NORM, KEY_NORM):
         if not hasattr(module, name):
-            like = _like(module)
+            like = _like(weights or module)
             module.add_module(name, RMSNorm(head_dim).to(like.device, like.dtype))
             undo.callback(_remove, module, name)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stabmon.conversion import additions, structure
+from stabmon.conversion import additions, structure, x_transformers
 from stabmon.conversion.changes import put
 from stabmon.errors import ModelError
 
@@ -21,7 +21,7 @@ _NORMS = ("q_norm", "k_norm", "query_norm", "key_norm", "q_layernorm", "k_layern
 
 def is_editable(module: nn.Module) -> bool:
     """Return whether ``module`` is an attention that the functions of this file change."""
-    return hasattr(module, additions.BIAS) or _is_of_transformers(module)
+    return hasattr(module, additions.BIAS) or x_transformers.is_sigmoid(module) or _is_of_transformers(module)
 
 
 def has_qk_norm(module: nn.Module) -> bool:
@@ -32,7 +32,7 @@ def has_qk_norm(module: nn.Module) -> bool:
 
 def present_bias(module: nn.Module) -> float:
     """Return the bias of an editable attention, of several heads their mean."""
-    bias = getattr(module, additions.BIAS, None)
+    bias = 0.0 if x_transformers.is_sigmoid(module) else getattr(module, additions.BIAS, None)
     if bias is None:
         from stabmon.integrations.transformers.options import bias_of
 
@@ -44,6 +44,7 @@ def set_bias(model: nn.Module, path: str, value: float, undo: ExitStack | None =
     """Set the bias of every head to ``value``; one that learns goes on from there."""
     undo = ExitStack() if undo is None else undo
     module = model.get_submodule(path)
+    x_transformers.take_over(module, undo)
     bias = getattr(module, additions.BIAS, None)
     if isinstance(bias, nn.Parameter):
         undo.callback(bias.data.copy_, bias.detach().clone())
@@ -65,10 +66,12 @@ def learn_bias(model: nn.Module, path: str, start: float | None = None, undo: Ex
         raise ModelError("its bias learns already")
     undo = ExitStack() if undo is None else undo
     start = present_bias(module) if start is None else start
+    x_transformers.take_over(module, undo)
     if _is_of_transformers(module):
         _write(model, path, {"bias": "learnable", "bias_start": start}, undo)
     else:
-        additions.add_bias(module, structure.heads(module), start, undo)
+        holder = structure.holder(model, path)
+        additions.add_bias(module, structure.heads(module, holder), start, undo, holder)
 
 
 def add_qk_norm(model: nn.Module, path: str, gain: float = 1.0, undo: ExitStack | None = None) -> None:
@@ -81,10 +84,12 @@ def add_qk_norm(model: nn.Module, path: str, gain: float = 1.0, undo: ExitStack 
     if has_qk_norm(module):
         raise ModelError("its queries and keys are normed already")
     undo = ExitStack() if undo is None else undo
+    x_transformers.take_over(module, undo)
     if _is_of_transformers(module):
         _write(model, path, {"qk_norm": True}, undo)
     else:
-        additions.add_qk_norm(module, structure.head_dim(module), undo)
+        holder = structure.holder(model, path)
+        additions.add_qk_norm(module, structure.head_dim(module, holder), undo, holder)
     for name in (additions.QUERY_NORM, additions.KEY_NORM):
         nn.init.constant_(module.get_parameter(f"{name}.weight"), gain)
 

@@ -8,14 +8,22 @@ from typing import Literal
 
 from torch import nn
 
-from stabmon.conversion import multihead, own, sdpa, timm, transformers, unknown
+from stabmon.conversion import multihead, own, sdpa, timm, transformers, unknown, x_transformers
 from stabmon.conversion.report import ConversionReport
 from stabmon.conversion.work import Wanted, Work
 from stabmon.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-KINDS = (own.convert, transformers.convert, multihead.convert, timm.convert, sdpa.convert, unknown.keep)
+KINDS = (
+    own.convert,
+    transformers.convert,
+    multihead.convert,
+    timm.convert,
+    x_transformers.convert,
+    sdpa.convert,
+    unknown.keep,
+)
 """The kinds of models, in the order in which they take modules; a new kind is a file and a place here."""
 
 

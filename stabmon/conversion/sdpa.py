@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from stabmon.conversion import additions, calls, structure
+from stabmon.conversion import additions, calls
 from stabmon.conversion.changes import put
 from stabmon.conversion.lengths import longest
 from stabmon.conversion.report import Kept
@@ -39,16 +39,8 @@ def convert(work: Work) -> None:
 
 def swap(work: Work, name: str, length: int | None, undo: ExitStack) -> float:
     """Give the module ``name`` the class that runs its forward with SDPA swapped, and return its bias."""
-    module, wanted = work.model.get_submodule(name), work.wanted
-    start = wanted.start(length)
-    if wanted.bias == "learnable":
-        additions.add_bias(module, structure.heads(module), start, undo)
-    else:
-        put(module, additions.BIAS, start, undo)
-    if wanted.qk_norm:
-        additions.add_qk_norm(module, structure.head_dim(module), undo)
-    if wanted.layer_scale is not None:
-        additions.add_layer_scale(module, structure.projection(work.model, name), wanted.layer_scale, undo)
+    module = work.model.get_submodule(name)
+    start = work.add(name, length, undo)
     put(module, "__class__", _sigmoid_class(module.__class__), undo)  # type: ignore[arg-type] # mypy takes Module.__hash__
     return start
 

@@ -9,28 +9,41 @@ from stabmon.errors import ModelError
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 _HEAD_DIMS = ("head_dim", "attention_head_size", "key_value_proj_dim", "dim_head", "d_head")
 _WIDTHS = ("embed_dim", "hidden_size", "n_embd", "d_model", "dim", "width")
+_QUERIES = ("to_q", "q_proj", "wq")
 _PROJECTIONS = ("o_proj", "out_proj", "c_proj", "o", "proj", "out", "to_out", "wo", "dense")
 
 
-def heads(module: nn.Module) -> int:
-    """Return how many query heads an attention module has.
+def heads(*modules: nn.Module) -> int:
+    """Return how many query heads an attention has, by the first of ``modules`` that says it: its own, then its holder.
 
     Raises:
-        ModelError: neither it nor its configuration says it.
+        ModelError: neither one of them nor its configuration says it.
     """
-    return _whole(module, _HEADS, "number of heads, which a learnable bias needs")
+    return _whole(modules, _HEADS, "number of heads, which a learnable bias needs")
 
 
-def head_dim(module: nn.Module) -> int:
-    """Return the channels of a head.
+def head_dim(*modules: nn.Module) -> int:
+    """Return the channels of a head, by ``modules`` as in ``heads``.
 
     Raises:
-        ModelError: neither it nor its configuration says it.
+        ModelError: neither one of them nor its configuration says it.
     """
     try:
-        return _whole(module, _HEAD_DIMS, "head dim, which QK norm needs")
+        return _whole(modules, _HEAD_DIMS, "head dim, which QK norm needs")
     except ModelError:
-        return _whole(module, _WIDTHS, "head dim, which QK norm needs") // heads(module)
+        queries = [getattr(module, name, None) for module in modules for name in _QUERIES]
+        widths = [width for query in queries if isinstance(width := getattr(query, "out_features", None), int)]
+        width = widths[0] if widths else _whole(modules, _WIDTHS, "head dim, which QK norm needs")
+        return width // heads(*modules)
+
+
+def holder(model: nn.Module, name: str) -> nn.Module:
+    """Return the module that holds the weights of the attention ``name``: itself, or the nearest around it."""
+    module = around = model.get_submodule(name)
+    while name and all(parameter.dim() < 2 for parameter in around.parameters()):
+        name = name.rpartition(".")[0]
+        around = model.get_submodule(name)
+    return around if any(True for _ in around.parameters()) else module
 
 
 def projection(model: nn.Module, name: str) -> nn.Module:
@@ -39,7 +52,7 @@ def projection(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ModelError: none is known.
     """
-    module = model.get_submodule(name)
+    module = holder(model, name)
     beside = getattr(model.get_submodule(name.rpartition(".")[0]), "output", None) if name else None
     for found in (*(getattr(module, known, None) for known in _PROJECTIONS), getattr(beside, "dense", None)):
         if isinstance(found, nn.Module) and hasattr(found, "weight"):
@@ -59,8 +72,8 @@ def width_out(projection: nn.Module) -> int:
     raise ModelError(f"its output projection, a {type(projection).__name__}, does not say its channels")
 
 
-def _whole(module: nn.Module, names: tuple[str, ...], what: str) -> int:
-    for owner in (module, getattr(module, "config", None)):
+def _whole(modules: tuple[nn.Module, ...], names: tuple[str, ...], what: str) -> int:
+    for owner in (owner for module in modules for owner in (module, getattr(module, "config", None))):
         for name in names:
             value: Any = getattr(owner, name, None)
             if isinstance(value, int) and value > 0:

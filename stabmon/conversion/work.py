@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from stabmon.conversion import additions
+from stabmon.conversion import additions, structure
+from stabmon.conversion.changes import put
 from stabmon.conversion.report import Converted, Kept
 from stabmon.errors import ModelError
 from stabmon.formatting import number
@@ -74,6 +75,24 @@ class Work:
                 return
             self.changes.push(changes.pop_all())
         self.done(kind, name, module, start)
+
+    def add(self, name: str, longest: int | None, undo: ExitStack) -> float:
+        """Give the attention ``name`` the bias, norms and gain that were asked for, and return the bias.
+
+        Raises:
+            ModelError: the structure does not say what one of them needs.
+        """
+        module, holder = self.model.get_submodule(name), structure.holder(self.model, name)
+        start = self.wanted.start(longest)
+        if self.wanted.bias == "learnable":
+            additions.add_bias(module, structure.heads(module, holder), start, undo, holder)
+        else:
+            put(module, additions.BIAS, start, undo)
+        if self.wanted.qk_norm:
+            additions.add_qk_norm(module, structure.head_dim(module, holder), undo, holder)
+        if self.wanted.layer_scale is not None:
+            additions.add_layer_scale(module, structure.projection(self.model, name), self.wanted.layer_scale, undo)
+        return start
 
     def done(self, kind: str, name: str, module: nn.Module, start: float) -> None:
         """Report the attention ``name`` as converted."""

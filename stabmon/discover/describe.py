@@ -55,8 +55,16 @@ def _surroundings(model: nn.Module, seen: AttentionCall, block: str, points: Poi
     stream, branch = (
         None if point is None else point._replace(calls=points.calls[point.module]) for point in (stream, branch)
     )
+    return Surroundings(_that_returns(model, seen, block, points), stream, branch, seen.branch_is_output, seen.gain)
+
+
+def _that_returns(model: nn.Module, seen: AttentionCall, block: str, points: Points) -> nn.Module | None:
+    """Return the module whose output is the block's: the block, or of a list that does not run the last, if it adds."""
     module = model.get_submodule(block)
-    return Surroundings(module if module in points.calls else None, stream, branch, seen.branch_is_output, seen.gain)
+    if module in points.calls:
+        return module
+    last = [*module.children()][-1:]
+    return last[0] if seen.added_in and [model.get_submodule(seen.added_in[-1])] == last else None
 
 
 def _stream(seen: AttentionCall, block: str) -> Point | None:

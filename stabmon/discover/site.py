@@ -11,7 +11,7 @@ from stabmon.records import Attention, ModelMap
 class Surroundings(NamedTuple):
     """The residual block around an attention.
 
-    block: the module that holds attention and addition and runs. stream: where the tensor is seen that the branch
+    block: the module whose output is that of the block. stream: where the tensor is seen that the branch
     joins. branch: where the branch is seen as it is added. gain: the LayerScale on it. Each is None where there is
     none. branch_is_output: whether the branch is the attention's output, in whatever form.
     """

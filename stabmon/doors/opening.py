@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from stabmon.doors import flex_attention, scaled_dot_product, transformers_eager, x_transformers
+from stabmon.doors import flash_attention, flex_attention, scaled_dot_product, transformers_eager, x_transformers
 
-_DOORS = (scaled_dot_product, flex_attention, transformers_eager, x_transformers)
+_DOORS = (scaled_dot_product, flex_attention, flash_attention, transformers_eager, x_transformers)
 
 
 class _Replaced(NamedTuple):

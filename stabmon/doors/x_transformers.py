@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional
@@ -15,9 +16,9 @@ NAME = "x_transformers.attend.Attend"
 _OTHER = (
     "pre_softmax_talking_heads", "post_softmax_talking_heads", "pre_scale_post_talking_heads", "cope", "selective",
     "softclamp_logits", "l2_distance", "cog_signed", "head_learned_sink", "inverted_attention", "add_zero_kv",
-    "sparse_topk",
 )  # fmt: skip
 """Options whose weights are of another form."""
+Kind = Literal["softmax", "sigmoid"]
 
 
 def functions() -> Iterable[Callable[..., Any]]:
@@ -31,8 +32,24 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return shown(function, _call)
 
 
-def _call(
-    output: Tensor,
+def kind_of(module: Any) -> Kind:
+    """Return what makes weights of the logits in an ``Attend``.
+
+    Raises:
+        ValueError: its weights are of another form than softmax or sigmoid of the logits.
+    """
+    other = [name for name in _OTHER if getattr(module, name, None)]
+    function = module.attn_fn
+    while isinstance(function, partial):
+        function = function.func
+    if function not in (functional.sigmoid, functional.softmax):
+        other.append(f"the weights of {getattr(function, '__name__', type(function).__name__)}")
+    if other:
+        raise ValueError(_unknown(other))
+    return "sigmoid" if function is functional.sigmoid else "softmax"
+
+
+def problem_of(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -40,25 +57,28 @@ def _call(
     mask: Tensor | None = None,
     attn_bias: Tensor | None = None,
     prev_attn: Tensor | None = None,
-    *_: Any,
+    attn_delta: Tensor | None = None,
+    row_mask: Tensor | None = None,
+    flash_pack_seq_kwargs: Any = None,
     causal: bool | None = None,
-    **others: Any,
-) -> observe.Call:
-    """Return the call in the kernels' form.
+) -> Problem:
+    """Return the call of an ``Attend``'s forward in the kernels' form; ``row_mask`` is only for inverted attention.
 
     Raises:
-        ValueError: the module's weights are of another form than softmax or sigmoid of the logits.
+        ValueError: the weights depend on other weights, or the sequences are packed.
     """
-    other = [name for name in _OTHER if getattr(module, name, None)]
-    other += [name for name, given in (("prev_attn", prev_attn), *others.items()) if given is not None]
-    if other:
-        raise ValueError(f"x-transformers' Attend with {', '.join(other)} has weights of a form stabmon does not know")
+    others = {"prev_attn": prev_attn, "attn_delta": attn_delta, "flash_pack_seq_kwargs": flash_pack_seq_kwargs}
+    given = [name for name, one in others.items() if one is not None]
+    if given:
+        raise ValueError(_unknown(given))
     if mask is not None and mask.dim() == 2:
         mask = mask[:, None, None]
     bias = four_dimensions(attn_bias)
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-    problem = Problem(
+    if 1 < key.size(1) < query.size(1):  # its query head h reads key head h modulo their number
+        key, value = (part.repeat(1, query.size(1) // part.size(1), 1, 1) for part in (key, value))
+    return Problem(
         query,
         key,
         value,
@@ -66,5 +86,12 @@ def _call(
         is_causal=bool(module.causal if causal is None else causal) and query.size(2) > 1,
         attn_mask=mask,
     )
-    sigmoid = getattr(module, "attn_fn", None) is functional.sigmoid
-    return observe.Call(problem, output, kind="sigmoid" if sigmoid else "softmax", door=NAME)
+
+
+def _call(output: Tensor, module: Any, *args: Any, **kwargs: Any) -> observe.Call:
+    kind = kind_of(module)
+    return observe.Call(problem_of(module, *args, **kwargs), output, kind=kind, door=NAME)
+
+
+def _unknown(options: list[str]) -> str:
+    return f"x-transformers' Attend with {', '.join(options)} has weights of a form stabmon does not know"

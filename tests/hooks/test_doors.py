@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from stabmon import Schedule, record_attention, watch
+from stabmon.discover import scan
 from stabmon.series import is_missing
 
 WIDTH, HEADS, LENGTH, BATCH = 8, 2, 6, 3
@@ -185,3 +186,27 @@ def test_x_transformers_sigmoid_is_recorded_as_sigmoid(quiet, kept):
     assert (attention.kind, attention.bias, attention.is_causal) == ("functional", 0.0, True)
     keys = np.arange(1, LENGTH + 1)
     np.testing.assert_allclose(kept.of("row_mass"), keys.mean() / 2, rtol=0.2)
+
+
+@pytest.mark.parametrize("option", ["attn_hard", "attn_gumbel_softmax"])
+def test_other_weights_of_x_transformers_are_no_softmax(option):
+    library = pytest.importorskip("x_transformers")
+    layers = library.Encoder(dim=WIDTH, depth=1, heads=HEADS, attn_dim_head=4, **{option: True})
+    model = library.TransformerWrapper(num_tokens=16, max_seq_len=LENGTH, attn_layers=layers)
+    found = scan(model, (torch.randint(16, (BATCH, LENGTH)),), {})
+    assert not found.sites
+    assert "has weights of a form stabmon does not know" in found.notes[0]
+
+
+def test_query_heads_of_x_transformers_share_key_heads_in_its_own_order(quiet, kept):
+    library = pytest.importorskip("x_transformers")
+    layers = library.Decoder(dim=WIDTH, depth=1, heads=4, attn_kv_heads=2, attn_dim_head=4)
+    model = library.TransformerWrapper(num_tokens=16, max_seq_len=LENGTH, attn_layers=layers)
+    tokens = torch.randint(16, (BATCH, LENGTH))
+    with watch(model, schedule=Schedule(rows=1000), **quiet) as monitor:
+        model(tokens).sum().backward()
+        monitor.step()
+        assert not monitor.failures
+    _, passed = model(tokens, return_intermediates=True)
+    p = passed.attn_intermediates[0].post_softmax_attn.detach().double()
+    np.testing.assert_allclose(kept.of("entropy"), torch.special.entr(p).sum(-1).mean((0, 2)), rtol=1e-5)
