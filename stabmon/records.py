@@ -44,6 +44,8 @@ class Evidence(StrEnum):
     LITERATURE = "literature"
     MEASURED = "measured"
     REMEMBERED = "remembered"
+    ARITHMETIC = "arithmetic"
+    """It follows from a formula alone; whether it does harm in a training was not measured."""
 
 
 Unknown = Literal["stream", "branch", "block"]
@@ -81,12 +83,25 @@ class Attention(Record):
     """Parts of the residual addition that are no module's input or output, so that no hook can read them."""
 
 
+class NormInput(Record):
+    """The input of a norm in the first pass."""
+
+    module: str
+    """Path of the module that computes it."""
+    mean_square: float
+    """Mean over all rows of the square that the norm divides by the root of: the variance for a layer norm."""
+    eps: float
+    """The number that it adds to that."""
+
+
 class ModelMap(Record):
     """The attentions that ``watch`` and ``preflight`` found in a model, in the order in which a pass runs them."""
 
     attentions: tuple[Attention, ...]
     parameters: int
     """Number of trainable parameters."""
+    small_norms: tuple[NormInput, ...] = ()
+    """Norms whose input was within their eps, in the order of the pass; those of zeros are not among them."""
 
     def attention(self, layer: str) -> Attention | None:
         """Return the attention whose series are kept under ``layer``, or None."""

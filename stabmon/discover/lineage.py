@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from stabmon.discover.norms import NormInputs
 from stabmon.discover.structure import is_in
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "mkldnn", "mv", "addmv", "conv", "_int_mm")
@@ -100,6 +101,8 @@ class Lineage(TorchDispatchMode):
         self.quiet = 0
         """More than 0 while known attention runs: the weights that it computes are not ``written_out``."""
         self._inside, self._joined = inside, joined
+        self.norms: NormInputs | None = NormInputs(inside)
+        """Inputs of norms; None once an operation of theirs could not be read."""
         self._marks: MutableMapping[Tensor, Mark] = WeakTensorKeyDictionary()
         self._count = 0
         self._open: dict[int, _Open] = {}
@@ -113,10 +116,19 @@ class Lineage(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if self.failure is None:
             try:
-                self._note(str(getattr(func, "overloadpacket", func)).rpartition(".")[2], args, kwargs or {}, out)
+                name = str(getattr(func, "overloadpacket", func)).rpartition(".")[2]
+                self._note(name, args, kwargs or {}, out)
+                self._note_norm(name, args, out)
             except Exception as error:  # an operation of a kind nobody foresaw costs the structure, not the pass
                 self.failure = error
         return out
+
+    def _note_norm(self, name: str, args: Any, out: Any) -> None:
+        if self.norms is not None:
+            try:
+                self.norms.note(name, args, out)
+            except Exception:  # a norm of a kind nobody foresaw costs these numbers alone
+                self.norms = None
 
     def begin(self, call: int, query: Tensor, output: Tensor, module: str) -> None:
         """Note that ``call``, within the module at path ``module``, made ``output`` for ``query``."""

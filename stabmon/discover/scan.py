@@ -17,6 +17,7 @@ from stabmon.discover.site import Found
 from stabmon.discover.undisturbed import undisturbed
 from stabmon.kernels import AuxRequest, observe
 from stabmon.names import own_name
+from stabmon.records import NormInput
 from stabmon.stats.multihead import is_multihead
 
 
@@ -45,7 +46,8 @@ def scan(
         pass_ = _Pass(whole, called)
         with undisturbed(called), pass_.observed():
             run(called, args, kwargs)
-    return describe(whole, called, pass_.seen, pass_.points, pass_.notes())
+    found = describe(whole, called, pass_.seen, pass_.points, pass_.notes())
+    return found._replace(small_norms=pass_.small_norms())
 
 
 class _Pass:
@@ -78,6 +80,11 @@ class _Pass:
             stack.callback(observe.swap, observe.swap(self))
             stack.enter_context(self._lineage)
             yield
+
+    def small_norms(self) -> tuple[NormInput, ...]:
+        """Return the norms whose input was within their eps."""
+        norms = self._lineage.norms
+        return () if norms is None else norms.small()
 
     def notes(self) -> tuple[str, ...]:
         """Return in words what was seen that is no attention call stabmon knows."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import nn
 
 from stabmon.discover.points import Point
-from stabmon.records import Attention, ModelMap
+from stabmon.records import Attention, ModelMap, NormInput
 
 
 class Surroundings(NamedTuple):
@@ -39,13 +39,16 @@ class Found(NamedTuple):
     """The outcome of a scan.
 
     sites: attentions in the order of the pass. notes: in words, what could not be read. keys: most keys of a call.
+    small_norms: norms whose input was within their eps.
     """
 
     sites: tuple[Site, ...]
     notes: tuple[str, ...] = ()
     keys: int = 0
+    small_norms: tuple[NormInput, ...] = ()
 
     def map_of(self, model: nn.Module) -> ModelMap:
         """Return the map of ``model``, in which these sites are."""
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        return ModelMap(attentions=tuple(site.attention for site in self.sites), parameters=trainable)
+        attentions = tuple(site.attention for site in self.sites)
+        return ModelMap(attentions=attentions, parameters=trainable, small_norms=self.small_norms)

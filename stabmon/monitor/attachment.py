@@ -17,6 +17,7 @@ from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import Seen
 from stabmon.monitor.new_run import device_of
 from stabmon.monitor.trigger import Trigger
+from stabmon.records import NormInput
 from stabmon.stats import Plan
 
 P = ParamSpec("P")
@@ -41,6 +42,7 @@ class Attachment:
         self.model = model
         self.map = Found(()).map_of(model)
         self._sites: list[Site] = []
+        self._norms: dict[str, NormInput] = {}
         self._recording, self._began = recording, weakly(began)
         self._scaler, self._optimizer = scaler, optimizer
         self._trigger = Trigger(model, weakly(self._first_pass))
@@ -87,7 +89,8 @@ class Attachment:
                 raise ModelError(nothing_found(called, found))
             return
         self._sites += new
-        self.map = Found(tuple(self._sites)).map_of(self.model)
+        self._norms |= {norm.module: norm for norm in found.small_norms}
+        self.map = Found(tuple(self._sites), small_norms=tuple(self._norms.values())).map_of(self.model)
         self.take_off()
         logged = tuple(self._recording.plan.logged)
         plan = Plan(self.map.attentions, logged, optimizer=self._optimizer)

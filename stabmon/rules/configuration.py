@@ -90,6 +90,48 @@ def exceeds_training_length(run: Run, limits: ConfigurationLimits) -> Iterator[O
             yield Observation(hit, partial(_explain_longer, run, hit), fixes)
 
 
+@rule("CFG003", "outgrown-bias", severity=Severity.WARNING, evidence=Evidence.ARITHMETIC)
+def outgrown_bias(run: Run, limits: ConfigurationLimits) -> Iterator[Observation]:
+    """Flag a bias that fits the rows of the first sample and not the longest that are to come.
+
+    What it checks: at the first sample, whether the longest length that the run's configuration states
+        (``longest_length``, as a data loader knows it) exceeds the keys that were seen by more than
+        ``limits.bias_length_factor_max``, where exp(b)·n fits the keys seen and no longer the longest. A bias that
+        follows the length or learns, LayerScale and ALiBi are left out.
+    Why it matters: batches of short sequences look healthy at step 0; the first long one has rows that sum to many
+        times one.
+    Suggested fix: b = -log n for the longest length.
+    When the fix is wrong: where almost all sequences are short, and the longest are cut or packed; then the bias for
+        the usual length is the better one.
+    References: arXiv 2409.04431 (b = -log n for the longest training length); what a bias for another length costs was
+        measured for CFG001.
+    """
+    longest = run_config.longest_length(run)
+    if longest is None or run.samples > 1:
+        return
+    series = run.series("bias")
+    keys = series.beside("keys").astype(np.float64)
+    counted = np.isfinite(series.by_layer(_counted))
+    mass_now, widest = np.exp(series.now) * keys, limits.bias_length_factor_max
+    outgrown = counted & (mass_now < widest) & (longest > widest * keys)
+    excess = np.where(outgrown, np.exp(series.now) * longest / widest, np.nan)
+    for hit in series.over(excess, widest):
+        attention = run.attention(hit.layer)
+        if attention is not None and hit.excess > 1 and suggested_fixes.is_sigmoid(attention):
+            fixes = partial(suggested_fixes.for_longest, attention, longest)
+            yield Observation(hit, partial(_explain_outgrown, run, hit, longest), fixes)
+
+
+def _explain_outgrown(run: Run, hit: Hit, longest: float) -> Explanation:
+    mass = math.exp(hit.value) * longest
+    message = (
+        f"b = {number(hit.value, 4)}{hit.where} fits the {number(run.value('keys', hit.layer) or 0)} keys seen; "
+        f"exp(b)·n is {number(mass)} at the longest length of {number(longest)}, limit {number(hit.limit)}"
+    )
+    cells = run.cells(hit.layer, "bias", "keys", "row_mass", head=hit.head)
+    return Explanation(message, "the bias is that of short rows, and longer ones are to come", cells)
+
+
 def _evaluated_length(run: Run, layer: str | None) -> float:
     """Return the length of the planned evaluation; NaN for a layer whose bias follows the length."""
     attention, length = run.attention(layer), run_config.evaluate_length(run)

@@ -82,6 +82,10 @@ class AttentionLimits(FamilyLimits):
         source="measured on 196 patches: a bias 6 below -log n, a mass of 0.002, did no harm; 8 below it did",
     )
     """Row mass under which starved rows may do harm in a model without a causal mask."""
+    reachable_weight_min: float = limit(
+        0.5, unit="1", source="stabmon's choice: a head that looks at one key alone passes half of its value on"
+    )
+    """Largest weight that a head can give to one key while its queries and keys keep their norms."""
     logit_std_max: float = limit(
         5,
         unit="1",
@@ -271,6 +275,10 @@ class NumericLimits(FamilyLimits):
         10, unit="samples", source="stabmon's choice: 2^10 from torch's initial loss scale, 65536"
     )
     """Samples in a row in which gradients alone may be infinite while a GradScaler looks for its scale."""
+    norm_input_min: float = limit(
+        1, unit="1", source="by arithmetic: an input whose mean square is eps leaves the norm at 0.71 of its size"
+    )
+    """Mean square of a norm's input over the norm's eps."""
     fp16_rms_max: float = limit(
         2000,
         unit="1",

@@ -15,6 +15,11 @@ def evaluate_length(run: Run) -> float | None:
     return _number(_training(run).get("evaluate_length"))
 
 
+def longest_length(run: Run) -> float | None:
+    """Return the length in keys of the longest sequence that the training is to see."""
+    return _number(run.info.config.get("longest_length", _training(run).get("longest_length")))
+
+
 def is_fp16(run: Run) -> bool:
     """Return whether the run computes in fp16."""
     return _training(run).get("precision") in ("fp16", "float16")

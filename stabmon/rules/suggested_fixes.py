@@ -152,6 +152,13 @@ def for_saturated(run: Run, attention: Attention) -> tuple[Fix, ...]:
     return (*bias, *for_growth(run, attention))
 
 
+def for_bounded_weights(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return the fix for heads whose weights all stay small: a norm on what they make."""
+    if has_hybrid_norm(run, attention) or not is_sigmoid(attention):
+        return ()
+    return (hybrid_norm_fix(attention, "the branch then has its size although no weight is large"),)
+
+
 def for_large_branch(attention: Attention) -> tuple[Fix, ...]:
     """Return the fixes for a branch that drowns the residual stream."""
     return _layer_scale(attention)
@@ -169,6 +176,11 @@ def for_bias_of_other_length(run: Run, attention: Attention) -> tuple[Fix, ...]:
     if not is_sigmoid(attention) or length <= 0:
         return ()
     return (bias_fix(attention, _length_bias(length), f"-log n for n = {number(length)}"),)
+
+
+def for_longest(attention: Attention, length: float) -> tuple[Fix, ...]:
+    """Return the bias for rows of ``length`` keys, the longest that are to come."""
+    return (bias_fix(attention, _length_bias(length), f"-log n for the longest n, {number(length)}"),)
 
 
 def for_longer(run: Run, attention: Attention, length: float) -> tuple[Fix, ...]:

@@ -16,7 +16,7 @@ import yaml
 
 from stabmon.findings import Finding
 from stabmon.metrics import METRICS, Place
-from stabmon.records import Attention, ModelMap, RunInfo
+from stabmon.records import Attention, ModelMap, NormInput, RunInfo
 from stabmon.rules import Engine
 from stabmon.series import MISSING, Floats, Layout
 
@@ -39,6 +39,7 @@ class Written(NamedTuple):
 
 def _model(facts: Mapping[str, Any]) -> ModelMap:
     given = dict(facts)
+    norms = tuple(NormInput(**norm) for norm in given.pop("small_norms", ()))
     layers, kind, heads = given.pop("layers", 2), given.pop("kind", "sigmoid"), given.pop("heads", 4)
     attentions = [
         Attention(
@@ -53,7 +54,7 @@ def _model(facts: Mapping[str, Any]) -> ModelMap:
         )
         for i in range(layers)
     ]
-    return ModelMap(attentions=tuple(attentions), parameters=1)
+    return ModelMap(attentions=tuple(attentions), parameters=1, small_norms=norms)
 
 
 def _path(wanted: Any, samples: int) -> Floats:

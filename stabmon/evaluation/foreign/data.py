@@ -24,7 +24,7 @@ PATCH = 2
 """Side of a patch: 28 x 28 pixels are 196 patches."""
 
 
-class Sample(NamedTuple):
+class Examples(NamedTuple):
     """inputs: what the model is called with; targets: classes, -100 where none is asked for."""
 
     inputs: Tensor
@@ -66,25 +66,25 @@ def _sentences(node: Any) -> Iterator[str]:
             stack += one
 
 
-def next_bytes(part: int, context: int, batch: int, seed: int) -> Iterator[Sample]:
+def next_bytes(part: int, context: int, batch: int, seed: int) -> Iterator[Examples]:
     """Yield batches [batch, context] of prose with the byte after each as its target, without end."""
     text, generator = prose(part).long(), torch.Generator().manual_seed(seed)
     while True:
         starts = torch.randint(len(text) - context - 1, (batch,), generator=generator)
         rows = torch.stack([text[start : start + context + 1] for start in starts.tolist()])
-        yield Sample(rows[:, :-1], rows[:, 1:])
+        yield Examples(rows[:, :-1], rows[:, 1:])
 
 
-def masked_bytes(part: int, context: int, batch: int, seed: int) -> Iterator[Sample]:
+def masked_bytes(part: int, context: int, batch: int, seed: int) -> Iterator[Examples]:
     """Yield batches [batch, context] of prose in which ``MASKED_SHARE`` of the bytes are to be guessed."""
     generator = torch.Generator().manual_seed(seed + 1)
     for rows, _ in next_bytes(part, context, batch, seed):
         hidden = torch.rand(rows.shape, generator=generator) < MASKED_SHARE
-        yield Sample(rows.masked_fill(hidden, MASK), rows.masked_fill(~hidden, -100))
+        yield Examples(rows.masked_fill(hidden, MASK), rows.masked_fill(~hidden, -100))
 
 
 @lru_cache(maxsize=1)
-def digits() -> Sample:
+def digits() -> Examples:
     """Return 5,000 digits as patches [5000, 196, 4], mean 0 and standard deviation 1 over all, and their classes.
 
     Raises:
@@ -96,15 +96,15 @@ def digits() -> Sample:
     pixels, side = table[:, :-1], 28 // PATCH
     pixels = (pixels - pixels.mean()) / pixels.std()
     patches = pixels.view(-1, side, PATCH, side, PATCH).transpose(2, 3).reshape(len(table), side * side, PATCH * PATCH)
-    return Sample(patches, table[:, -1].long())
+    return Examples(patches, table[:, -1].long())
 
 
-def images(batch: int, seed: int) -> Iterator[Sample]:
+def images(batch: int, seed: int) -> Iterator[Examples]:
     """Yield batches of digits, without end."""
     every, generator = digits(), torch.Generator().manual_seed(seed)
     while True:
         chosen = torch.randint(len(every.targets), (batch,), generator=generator)
-        yield Sample(every.inputs[chosen], every.targets[chosen])
+        yield Examples(every.inputs[chosen], every.targets[chosen])
 
 
 def _folder(package: str, what: str) -> Path:

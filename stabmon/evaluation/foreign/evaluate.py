@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """Where the runs of a matrix are, what trains them, and the limits that judge them."""
+    """Folder of a matrix's runs, the device that trains them, and the limits that judge them."""
 
     path: Path
     device: str

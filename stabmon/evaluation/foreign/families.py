@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabmon.evaluation.foreign.attention import Heads
-from stabmon.evaluation.foreign.data import MASK, Sample, digits, images, masked_bytes, next_bytes, prose
+from stabmon.evaluation.foreign.data import MASK, Examples, digits, images, masked_bytes, next_bytes, prose
 from stabmon.evaluation.foreign.setup import PATCHES, Setup
 
 TOKENS = MASK + 1
@@ -17,7 +17,7 @@ INITIAL_STD = 0.02
 
 
 class Branch(nn.Module):
-    """What is added to the stream: an attention or feed-forward, its norm and its gain where the setup has them."""
+    """An attention or feed-forward as it is added to the stream, with its norm and its gain where there are any."""
 
     def __init__(self, inner: nn.Module, setup: Setup, normed: bool) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def build(setup: Setup) -> Network:
         return _BUILDERS[setup.family](setup)
 
 
-def samples(setup: Setup) -> Iterator[Sample]:
+def samples(setup: Setup) -> Iterator[Examples]:
     """Return the batches of ``setup``; its family, sizes and seed alone decide them."""
     size = (setup.context, setup.batch, setup.seed)
     if setup.family == "vit":

@@ -75,7 +75,7 @@ class Size(Record):
 
 
 SIZES = {
-    "cpu": Size(width=64, layers=2, heads=2, context=256, batch=8, steps=300, seeds=1),
+    "cpu": Size(width=64, layers=2, heads=2, context=256, batch=4, steps=200, seeds=1),
     "gpu": Size(width=256, layers=4, heads=4, context=1024, batch=16, steps=600, seeds=3),
 }
 RATE = 2e-3

@@ -24,7 +24,7 @@ Why = Literal["well", "undecided", "failed"]
 
 
 class Yardstick(NamedTuple):
-    """What the runs of a family are held to."""
+    """The best arm of a family, and how far a run may be from it."""
 
     arm: str
     """The best arm."""
@@ -56,7 +56,7 @@ class ForeignVerdict(Record):
     gain: float | None = None
     """Final loss with it less that without."""
     fixed: bool | None = None
-    """Whether the run with it did not fail."""
+    """True if the run with it did not fail; None where it was not tried."""
 
     @property
     def is_behind(self) -> bool:
@@ -65,7 +65,7 @@ class ForeignVerdict(Record):
 
     @property
     def harmed(self) -> bool | None:
-        """Whether the fix made it worse than replicates differ by, or ``BEHIND``; None where it was not tried."""
+        """True if the fix made it worse than replicates differ by, or ``BEHIND``; None where it was not tried."""
         return None if self.gain is None else not self.gain <= max(BEHIND, self.noise)
 
     def has(self, severity: Severity) -> bool:
@@ -79,7 +79,7 @@ def final(run: Ended) -> float:
 
 
 def yardsticks(runs: Iterable[Ended]) -> dict[str, Yardstick]:
-    """Return what each family is held to: its best arm, softmax's among them."""
+    """Return the yardstick of each family: its best arm, softmax's among them."""
     by_family: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     known = dict[str, float]()
     for run in runs:
