@@ -50,7 +50,7 @@ class JsonSeries(Record):
     high: tuple[tuple[float | None, ...], ...] | None
     """[C, S], the highest of each bucket."""
     cursor: int | None
-    """Where a live stream goes on."""
+    """The cursor from which a live stream goes on."""
 
 
 def as_json(series: Series) -> bytes:

@@ -1,6 +1,6 @@
-"""What happened in the runs of a folder since the last look: findings that opened or cleared, runs that ended badly.
+"""Events in the runs of a folder since the last look: findings that opened or cleared, runs that ended badly.
 
-What is there at the first look is known and not told again, so that a server that starts anew is quiet.
+What is there at the first look is known and not reported, so that a server that starts anew is quiet.
 """
 
 import time
@@ -50,7 +50,7 @@ class _Seen(NamedTuple):
 
 
 class Observer:
-    """What was seen of each run at the last look."""
+    """Compares the runs with those of the last look."""
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen | None] | None = None

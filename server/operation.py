@@ -1,4 +1,4 @@
-"""What those who run the service ask it: ``/healthz`` and ``/metrics``, at the addresses that their tools expect."""
+"""Requests of those who run the service: ``/healthz`` and ``/metrics``, at the addresses that their tools expect."""
 
 import os
 from typing import Any

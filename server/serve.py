@@ -60,7 +60,7 @@ def serve(
 ) -> None:
     """Serve the runs in ``directory`` until SIGINT or SIGTERM; ``announce`` gets the address, once it answers.
 
-    webhooks: addresses that are told of findings and crashes, see ``stabmon.server.webhooks``.
+    webhooks: addresses that findings and crashes are reported to, see ``stabmon.server.webhooks``.
     view: what a browser that is opened shows, as in the page's own address: ``{"run": "naive", "with": "fixed"}``.
 
     Raises:

@@ -1,6 +1,6 @@
 """Webhooks: an HTTP request to an address of the user's when a finding opens or clears, or a run ends badly.
 
-The server sends them and not the training, because only who is left can tell of a crash, because a secret address is
+The server sends them and not the training, because only who is left can report a crash, because a secret address is
 then in one place, and because a training never waits. One request holds all notices that wait, and there are at least
 ``EVERY`` seconds between two: many findings at once are one message. An address that does not answer is tried again,
 each time after twice as long, while up to ``MOST`` notices wait; it is never printed whole, since it is a secret.

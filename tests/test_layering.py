@@ -25,6 +25,7 @@ TORCH_FREE = (
     "store",
     "rules",
     "sinks",
+    "reports",
 )
 SERVER_MAY = (
     "__version__",
@@ -38,6 +39,7 @@ SERVER_MAY = (
     "series",
     "errors",
     "store",
+    "reports",
     "rules",
 )
 

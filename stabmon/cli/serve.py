@@ -23,8 +23,8 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar="STABMON_WEBHOOK",
-            help="Address that is told of findings that open or clear and runs that end badly; slack+https://... for "
-            "Slack's form. Users of this machine can read it, those of the variable not.",
+            help="Address that gets a message when a finding opens or clears or a run ends badly; slack+https://... "
+            "for Slack's form. Users of this machine can read it, those of the variable not.",
         ),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,

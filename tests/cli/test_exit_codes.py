@@ -85,6 +85,8 @@ COMMANDS = {  # with the exit code that each has when its output arrives
     "rules": (["rules", "ATT001"], 0),
     "findings": (["findings", "lm"], 0),
     "findings as json": (["findings", "lm", "--json"], 0),
+    "report": (["report", "lm", "--output", "lm.html"], 0),
+    "export": (["export", "lm", "--output", "lm.csv"], 0),
     "preflight": (["preflight", "tiny.yaml"], 1),
     "train": (["train", "tiny.yaml", "--dir", "runs"], 1),
     "try": (["try", "tiny.yaml", "--steps", "2", "--seeds", "1"], 0),
