@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stabmon.doors.record_attention import record_attention
     from stabmon.findings import Finding
     from stabmon.fixes.record import Fix
-    from stabmon.monitor import Monitor, watch
+    from stabmon.monitor import Monitor, Race, watch
     from stabmon.preflight_check import PreflightReport, preflight
     from stabmon.records import Severity
     from stabmon.schedule import Schedule
@@ -26,6 +26,7 @@ __all__ = [
     "Fix",
     "Monitor",
     "PreflightReport",
+    "Race",
     "RaceReport",
     "Schedule",
     "Severity",
@@ -45,6 +46,7 @@ _HOME = {
     "Fix": "fixes.record",
     "Monitor": "monitor",
     "PreflightReport": "preflight_check",
+    "Race": "monitor",
     "RaceReport": "ab_test",
     "Schedule": "schedule",
     "Severity": "records",

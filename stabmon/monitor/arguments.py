@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from stabmon.errors import ArgumentError
+from stabmon.monitor.live_race import Race
 from stabmon.monitor.optimizers import with_hooks
 from stabmon.schedule import Schedule
 
@@ -78,6 +79,25 @@ def check_options(
         _expect(isinstance(code, str), "ignore", "a sequence of rules' codes", code)
     if resume and name is None:
         raise ArgumentError("resume needs the name of the run to go on with: pass name=...")
+
+
+def check_race(race: object, optimizer: object) -> Race | None:
+    """Return the options of a race, None where there is to be none.
+
+    Raises:
+        ArgumentError: it is of another kind or range, or there is not one optimizer that a shadow's can be made like.
+    """
+    if race is False or race is None:
+        return None
+    _expect(race is True or isinstance(race, Race), "race", "True, False or a stabmon.Race", race)
+    chosen = race if isinstance(race, Race) else Race()
+    _expect(_is_count(chosen.every, 1), "race.every", "a whole number of at least 1", chosen.every)
+    _expect(_is_count(chosen.steps, 1), "race.steps", "a whole number of at least 1", chosen.steps)
+    if len(with_hooks(optimizer)) != 1:
+        raise ArgumentError(
+            "a race needs one optimizer, whose like its shadows train with: pass watch(model, optimizer)"
+        )
+    return chosen
 
 
 def _many(name: str, given: object) -> Collection[Any]:

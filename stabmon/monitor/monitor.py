@@ -1,6 +1,7 @@
 """A ``Monitor`` records each sampled step of a training and takes itself off at the end."""
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,6 +19,7 @@ from stabmon.hooks.uncompiled import uncompiled
 from stabmon.monitor import program_end
 from stabmon.monitor.arrivals import why_no_sample
 from stabmon.monitor.attachment import Attachment, weakly
+from stabmon.monitor.live_race import LiveRace, Race
 from stabmon.monitor.logged import check_logged
 from stabmon.monitor.new_run import Reservation
 from stabmon.monitor.steps import Steps
@@ -61,6 +63,7 @@ class Monitor:
         self._closed = False
         self._counting: list[Any] = []
         """Handles of the hooks that count steps."""
+        self._race: LiveRace | None = None
         self._overhead: float | None = None
         program_end.closes(self)
         recording.finish_step = weakly(self._finish_step)  # hooks keep the recording
@@ -82,6 +85,14 @@ class Monitor:
             self._closed = True
             self._take_off()
             raise
+
+    def begin_race(self, options: Race) -> None:
+        """Race the model against its softmax twin from its first training pass on. ``watch`` calls this."""
+        assert self._attached is not None
+        (optimizer,) = self._optimizers
+        failures = self._recording.failures
+        self._race = LiveRace(self._attached.model, optimizer, options, monitor=weakref.ref(self), failures=failures)
+        self._race.put_on()
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +234,7 @@ class Monitor:
         self._closed = True
         self._recording.active = False
         self._take_off()
+        self._race = None
         if self._attached is not None:
             self._map = self._attached.map
             release(self._attached.model)
@@ -240,11 +252,15 @@ class Monitor:
     def _put_on(self) -> None:
         if self._attached is not None:
             self._attached.put_on()
+        if self._race is not None:
+            self._race.put_on()
         self._counting = [one.register_step_post_hook(self._stepped) for one in self._optimizers]
 
     def _take_off(self) -> None:
         if self._attached is not None:
             self._attached.take_off()
+        if self._race is not None:
+            self._race.take_off()
         for handle in self._counting:
             handle.remove()
         self._counting = []

@@ -14,7 +14,8 @@ from stabmon.generators import same_generators
 from stabmon.hooks import Recording
 from stabmon.metrics import METRICS, When
 from stabmon.monitor import new_run
-from stabmon.monitor.arguments import check_model, check_options
+from stabmon.monitor.arguments import check_model, check_options, check_race
+from stabmon.monitor.live_race import NAMES, Race
 from stabmon.monitor.monitor import Monitor
 from stabmon.monitor.optimizers import with_hooks
 from stabmon.monitor.watched import claim, refuse_compiled, release
@@ -46,6 +47,7 @@ def watch(
     resume: bool = False,
     first_step: int | None = None,
     batch: Batch | None = None,
+    race: bool | Race = False,
 ) -> Monitor:
     """Record the stability of ``model`` while it trains, without changing a bit of the training.
 
@@ -78,6 +80,10 @@ def watch(
             last recorded one; a loop that goes back to a checkpoint says its own.
         batch: a tensor (the only argument), a tuple (the arguments) or a mapping (the keyword arguments) with which
             the model is called as in training.
+        race: whether the model is raced against its own softmax twin beside the training (rule BEH001), with a single
+            optimizer: every tenth batch trains two shadows of the model too, which takes 0.2 of a step's time and twice
+            the memory of weights, gradients and optimizer state; ``stabmon.Race`` changes that. The training itself
+            stays bit-identical.
 
     Raises:
         ModelError: with ``batch``: no attention was found, a head count is unknown, or the model does not take it.
@@ -102,6 +108,8 @@ def watch(
         if name is not None:
             check_run_name(name)
         logged = _checked(log)
+        chosen = check_race(race, optimizer)
+        logged = logged if chosen is None else tuple(dict.fromkeys((*logged, *NAMES)))
         options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume, trackers)
         claim(model)
         try:
@@ -113,6 +121,8 @@ def watch(
                 first = run.next_step() if first_step is None else first_step
                 monitor = Monitor(model, optimizers, run, recording, schedule, scaler=scaler, first_step=first)
                 monitor.attach(batch)
+                if chosen is not None:
+                    monitor.begin_race(chosen)
             except BaseException:
                 run.release()
                 raise

@@ -302,6 +302,15 @@ class ConfigurationLimits(FamilyLimits):
     """Steps that count as the start of a run."""
 
 
+class BehaviourLimits(FamilyLimits):
+    """Limits of the rules about the training beside its softmax twin, BEH."""
+
+    gap_min: float = limit(
+        0.05, unit="nats", source="measured: replicates of one configuration end within 0.05 nats of one another"
+    )
+    """Nats that sigmoid is behind softmax, at the lower end of the interval."""
+
+
 class UpdateLimits(FamilyLimits):
     """Limits of the rules about the updates of the weights, UPD."""
 

@@ -18,6 +18,7 @@ from stabmon.errors import ConfigError
 from stabmon.records import Record
 from stabmon.rules.families import (
     AttentionLimits,
+    BehaviourLimits,
     ConfigurationLimits,
     GradientLimits,
     LossLimits,
@@ -57,6 +58,8 @@ class Limits(Record):
     """Loss."""
     cfg: ConfigurationLimits = ConfigurationLimits()
     """Configuration."""
+    beh: BehaviourLimits = BehaviourLimits()
+    """Behaviour beside softmax."""
     layers: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Limits of some layers: shell pattern of layer names -> name -> value; of patterns that fit, the last wins."""
     ignore: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ GROUPS = {
     "RES": "residual",
     "UPD": "update",
     "CFG": "configuration",
+    "BEH": "behaviour",
     "USR": "user",
 }
 SECTIONS = ("What it checks", "Why it matters", "Suggested fix", "When the fix is wrong", "References")

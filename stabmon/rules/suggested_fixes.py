@@ -152,6 +152,13 @@ def for_saturated(run: Run, attention: Attention) -> tuple[Fix, ...]:
     return (*bias, *for_growth(run, attention))
 
 
+def for_behind_softmax(run: Run, attention: Attention) -> tuple[Fix, ...]:
+    """Return what may close the gap to softmax, of what the model does not have; a race measures which one does."""
+    why = "in a miniature it closed most of the gap; race it (stabmon.race, recipes=True) before a run takes it"
+    hybrid = () if has_hybrid_norm(run, attention) else (hybrid_norm_fix(attention, why),)
+    return (*_qk_norm(run, attention, "it makes sigmoid less sensitive to the learning rate"), *hybrid)
+
+
 def for_bounded_weights(run: Run, attention: Attention) -> tuple[Fix, ...]:
     """Return the fix for heads whose weights all stay small: a norm on what they make."""
     if has_hybrid_norm(run, attention) or not is_sigmoid(attention):
