@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from . import device, sigmoid_forms
+from . import sigmoid_forms
 from .hopper import requirements as hopper
 from .hopper.sigmoid import forward_form as hopper_form
 from .problem import Backend, Chosen, Problem, Traits
@@ -28,9 +28,7 @@ def check(backend: Backend, traits: Traits) -> None:
     """
     if backend not in ("triton", "split_keys", "hopper"):
         return
-    reason = hopper.refusal(traits) if backend == "hopper" else triton.refusal(traits)
-    if backend == "split_keys":
-        reason = device.untaken(backend, triton.SPLIT_TAKES, traits.used) or reason
+    reason = hopper.refusal(traits) if backend == "hopper" else triton.refusal(traits, backend)
     if reason is not None:
         kind = RuntimeError if reason.of_machine else ValueError
         raise kind(f"{reason.text}; pass backend='eager' or 'auto'")
@@ -44,9 +42,10 @@ def choose(backend: Backend, traits: Traits) -> Chosen:
         return "eager"
     if hopper.preferred(traits):
         return "auto"
-    reason = triton.refusal(traits)
+    only_split = bool(triton.CACHE & traits.used)
+    reason = triton.refusal(traits, "split_keys" if only_split else "triton")
     if reason is None:
-        return "auto"
+        return "split_keys" if only_split else "auto"
     if not torch.compiler.is_compiling():
         _warn_of_eager(reason.text)
     return "eager"

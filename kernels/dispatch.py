@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import choice, observe, ops, softmax_twin, validation, visibility
-from .auxiliary import STATISTICS, AuxOutput, AuxRequest
+from .auxiliary import AuxOutput, AuxRequest
 from .cache import memoize, signature
 from .eager import reference
 from .options import DECLARED, Options, Packed, check
@@ -41,7 +41,7 @@ def attend(
     observed = None if observer is None else observer.request(query, key)
     output, seen, asked = _attend(problem, chosen, observed, return_aux)
     if observer is not None:
-        observer.record(observe.Call(problem, output, seen))
+        observer.record(observe.Call(problem.read, output, seen))
     return output, asked
 
 
@@ -66,8 +66,9 @@ def _choose(query: Tensor, key: Tensor, value: Tensor, options: Options, packed:
     """Check a call and choose its backend."""
     validation.check_layouts({"query": query, "key": key, "value": value, **options})
     validation.check_switch("enable_gqa", options["enable_gqa"], query, key)
-    validation.check_shapes(query, key, value, options["enable_gqa"])
+    validation.check_shapes(query, key, value, options["enable_gqa"], options["page_table"] is not None)
     validation.check_inputs(query, key, value)
+    validation.check_cache(options["cached"], options["page_table"], options["key_lengths"], options["attn_mask"])
     check(query, key, options)
     problem = _problem(query, key, value, 0.0, options, packed)
     choice.check(options["backend"], problem.traits)
@@ -87,7 +88,9 @@ def _problem(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float, options: Options, packed: Packed
 ) -> Problem:
     """Return the call with every default filled in; an option that needs none goes into the field of its name."""
-    slopes, (window, ahead) = options["alibi_slopes"], _window(options)
+    slopes, table, (window, ahead) = options["alibi_slopes"], options["page_table"], _window(options)
+    if slopes is not None and slopes.dim() == 2 and slopes.size(0) == 1:
+        slopes = slopes[0]
     fields: dict[str, Any] = {
         **options,
         "bias": bias if isinstance(bias, Tensor) else None,
@@ -97,6 +100,7 @@ def _problem(
         "deterministic": _is_deterministic(options),
         "attn_mask": _mask(query, key, options),
         "window": window,
+        "page_table": None if table is None else table.to(torch.int32).contiguous(),
         "ahead": ahead,
         "query_starts": packed.query_starts,
         "key_starts": packed.key_starts,
@@ -150,7 +154,8 @@ def _bias(query: Tensor, key: Tensor, options: Options, packed: Packed) -> Tenso
         return options["bias"].to(_working_type(query)).contiguous()
     if options["bias"] is not None:
         return options["bias"]
-    most = packed.max_k or key.size(2)
+    table = options["page_table"]
+    most = packed.max_k or key.size(2) * (1 if table is None else table.size(1))
     window, ahead = _window(options)
     if window is not None:
         held = window if options["is_causal"] else window + (window if ahead is None else ahead) - 1
@@ -224,12 +229,7 @@ def _measure(problem: Problem, backend: Chosen, sums: Tensor, sampling: ops.Samp
     """Return the statistics that ``sampling`` asks for, given Σ out² [B, H]."""
     if backend != "eager":
         return ops.row_statistics(problem, sums, sampling)
-    if sampling[0] == 0:
-        rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
-        rest[..., -1] = -torch.inf
-    else:
-        rest = reference.row_statistics(_detached(problem), *sampling)
-    return torch.cat([sums[..., None], rest], dim=-1)
+    return reference.statistics(_detached(problem), sums, *sampling)
 
 
 def _detached(problem: Problem) -> Problem:

@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 
 from . import choice, flops
 from .cache import memoize
+from .eager import reference
 from .problem import FIELDS, Problem
 
 Sampling = tuple[int, float, int]
@@ -101,7 +102,18 @@ def _compute_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
         from .triton.statistics_launch import begin
 
         measure = partial(begin, rows=rows, offset=offset, sequences=sequences, early=True)
+        if _is_cache(problem):
+            measure = partial(_begin_by_eager, rows=rows, offset=offset, sequences=sequences)
     return output, _runs("forward")[backend](problem, output, measure)
+
+
+def _is_cache(problem: Problem) -> bool:
+    return problem.cached or problem.page_table is not None
+
+
+def _begin_by_eager(problem: Problem, rows: int, offset: float, sequences: int) -> Callable[[Tensor], Tensor]:
+    """Return a function of Σ out² [B, H, N_q] that returns statistics, for calls that their kernels do not take."""
+    return lambda sums: reference.statistics(problem, sums.sum(-1), rows, offset, sequences)
 
 
 def _result_like(problem: Problem, tensor: Tensor) -> Tensor:
@@ -151,7 +163,9 @@ def _compute_statistics(*arguments: Any) -> Tensor:
     """Return the statistics [B, H, 9] float32 of ``Problem``'s fields, sums and a ``Sampling``."""
     from .triton.statistics_launch import row_statistics
 
-    return row_statistics(Problem(*arguments[:FIELDS]), *arguments[FIELDS:])
+    problem = Problem(*arguments[:FIELDS])
+    measure = reference.statistics if _is_cache(problem) else row_statistics
+    return measure(problem, *arguments[FIELDS:])
 
 
 def _fake_statistics(*arguments: Any) -> Tensor:
@@ -242,6 +256,8 @@ def _attend(keys: DispatchKeySet, *arguments: Any) -> Any:
         raise RuntimeError("sigmoid_attention has no forward-mode derivative; pass backend='eager' for one")
     given = [arguments[i] for i in _DIFFERENTIABLE if arguments[i] is not None]
     if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        if _is_cache(Problem(*arguments[:FIELDS])):
+            raise RuntimeError("sigmoid_attention has no gradient through a cache; pass backend='eager' for one")
         if torch._C._functorch.peek_interpreter_stack() is not None:
             raise RuntimeError("sigmoid_attention has no gradient under torch.func; pass backend='eager' for one")
         return _Attention.apply(keys, *arguments)

@@ -30,6 +30,8 @@ class Options(TypedDict, total=False):
     alibi_slopes: Tensor | None
     key_lengths: Tensor | None
     attn_mask: Tensor | None
+    page_table: Tensor | None
+    cached: bool
     enable_gqa: bool
     deterministic: bool | None
     backend: Backend
@@ -75,7 +77,10 @@ DECLARED: dict[str, Option] = {
         "(left, right) means keys i' - left <= j <= i' + right, with -1 for all on that side.",
     ),
     "alibi_slopes": Option(
-        None, validation.check_slopes, "[H], subtracts slope·|i' - j| from the logit; receives no gradient."
+        None,
+        validation.check_slopes,
+        "[H], or [B, H] where each sequence has its own: subtracts slope·|i' - j| from the logit; receives no "
+        "gradient.",
     ),
     "key_lengths": Option(
         None,
@@ -91,6 +96,22 @@ DECLARED: dict[str, Option] = {
         "options allow. Floating: added to the logit, and receives its gradient; a pair is hidden where it is at "
         "most -8192, as -inf, -1e4 and the lowest number of a type are. A row of which all is hidden gives 0. "
         "A mask of keys alone, [B, 1, 1, N_k], is the fast one.",
+        packed=False,
+    ),
+    "page_table": Option(
+        None,
+        validation.check_page_table,
+        "[B, P] integers: key and value are the pages of a cache, [pages, H_k, page size, D] in any strides, and the "
+        "keys of sequence b are those of the pages page_table[b], so N_k is P times the page size. What lies at or "
+        "beyond key_lengths is not read, nor are the numbers of its pages. Not with attn_mask; the gradient by eager.",
+        packed=False,
+    ),
+    "cached": Option(
+        False,
+        validation.check_switch,
+        "key and value are a cache with room at the end: the queries of sequence b are the last of its key_lengths "
+        "keys, i' = i + key_lengths[b] - N_q, and what lies beyond is not read. Not with attn_mask; the gradient by "
+        "eager.",
         packed=False,
     ),
     "enable_gqa": Option(

@@ -37,6 +37,9 @@ class Problem(NamedTuple):
     where it is the same for all, but N_k whole. Packed sequences: query [1, H, T_q, D], key and value
     [1, H_k, T_k, D], query_starts and key_starts [B + 1] where each sequence begins, max_q and max_k the longest; dense
     calls have None and 0 there.
+    page_table: int32 [B, P] or None. With it key and value are the pages of a cache, [pages, H_k, N, D], and the keys
+    of sequence b are those of the pages page_table[b], one after the other.
+    cached: whether the queries of a sequence are the last of its ``key_lengths`` keys, and not of all N_k.
     deterministic: whether the gradients must be the same bits in every run.
     """
 
@@ -58,6 +61,8 @@ class Problem(NamedTuple):
     form: str = "auto"
     attn_mask: Tensor | None = None
     ahead: int | None = None
+    page_table: Tensor | None = None
+    cached: bool = False
 
     @property
     def traits(self) -> Traits:
@@ -68,7 +73,9 @@ class Problem(NamedTuple):
     def used(self) -> frozenset[str]:
         """The names of the fields, but numbers, that are not at their defaults; a backend lists those that it takes."""
         given = self._asdict()
-        return frozenset(name for name, default in _DEFAULTS.items() if _differs(given[name], default))
+        names = frozenset(name for name, default in _DEFAULTS.items() if _differs(given[name], default))
+        slopes = self.alibi_slopes
+        return names | {SLOPES_BY_SEQUENCE} if slopes is not None and slopes.dim() == 2 else names
 
     @property
     def batch(self) -> int:
@@ -83,7 +90,9 @@ class Problem(NamedTuple):
     @property
     def n_k(self) -> int:
         """Keys of the longest sequence."""
-        return self.key.size(2) if self.key_starts is None else self.max_k
+        if self.key_starts is not None:
+            return self.max_k
+        return self.key.size(2) * (1 if self.page_table is None else self.page_table.size(1))
 
     @property
     def reach(self) -> int:
@@ -112,6 +121,18 @@ class Problem(NamedTuple):
             None if slopes is None else layout(slopes), rest,
         )  # fmt: skip
 
+    @property
+    def read(self) -> "Problem":
+        """The call with a cache's keys and values as they are read: [B, H_k, N_k, D], 0 where nothing is written."""
+        if self.page_table is None and not self.cached:
+            return self
+        table = self.page_table
+        key, value = (x if table is None else _paged(x, table) for x in (self.key, self.value))
+        if self.key_lengths is not None:
+            unwritten = torch.arange(self.n_k, device=key.device) >= self.key_lengths[:, None, None]
+            key, value = (x.masked_fill(unwritten[..., None], 0) for x in (key, value))
+        return self._replace(key=key, value=value, page_table=None)
+
     def sequences(self, read: slice) -> "Problem":
         """Return the problem of the sequences ``read`` alone; not for packed ones."""
         bias, slopes, lengths, mask = self.bias, self.alibi_slopes, self.key_lengths, self.attn_mask
@@ -126,10 +147,17 @@ class Problem(NamedTuple):
         )
 
 
+def _paged(x: Tensor, table: Tensor) -> Tensor:
+    """Return the pages [B, P] of ``x`` [pages, H_k, N, D], [B, H_k, P·N, D]; a number that is no page reads another."""
+    return x[table.clamp(0, x.size(0) - 1).long()].transpose(1, 2).flatten(2, 3)
+
+
 def _differs(given: object, default: object) -> bool:
     return given is not default and (isinstance(given, Tensor) or given != default)
 
 
+SLOPES_BY_SEQUENCE = "alibi_slopes of each sequence"
+"""What ``Problem.used`` names besides the slopes, where they are [B, H]."""
 PLAIN = frozenset({int, float, bool, str, NoneType})
 """The types of what is no tensor; a set of types is compared faster than each by ``isinstance``."""
 _DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if not isinstance(default, float)}

@@ -77,8 +77,10 @@ def check_bias(name: str, given: Tensor | float | None, query: Tensor, key: Tens
 
 
 def check_slopes(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:
-    """Refuse slopes that are not None or a floating tensor [H]."""
-    if given is not None:
+    """Refuse slopes that are not None or a floating tensor [H] or, for padded sequences, [B, H]."""
+    if isinstance(given, Tensor) and given.dim() == 2 and given.shape == query.shape[:2]:
+        _check_per_head(name, given[0], query, "None or a Tensor [H] or [B, H]")
+    elif given is not None:
         _check_per_head(name, given, query, "None or a Tensor [H]")
 
 
@@ -196,16 +198,34 @@ def check_layouts(given: Mapping[str, object]) -> None:
             raise TypeError(f"{name} must be a dense tensor, got one of {tensor.layout}; call {name}.to_dense()")
 
 
-def check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
-    """Refuse tensors that are not [B, H, N_q, D] and twice [B, H_k, N_k, D]."""
+def check_page_table(name: str, given: Tensor | None, query: Tensor, key: Tensor) -> None:
+    """Refuse a table that is no integers [B, P]; its values are not read, since that would wait for the device."""
+    if given is None:
+        return
+    _check_integers(name, given, query)
+    if given.dim() != 2 or given.size(0) != query.size(0) or given.size(1) == 0:
+        raise ValueError(f"{name} must have shape [{query.size(0)}, P], a row a sequence, got {list(given.shape)}")
+
+
+def check_cache(cached: bool, page_table: object, key_lengths: object, attn_mask: object) -> None:
+    """Refuse a cache whose lengths are unknown, or that a mask is given for."""
+    if cached and key_lengths is None:
+        raise ValueError("cached=True needs key_lengths [B], how many keys of each sequence are written")
+    if (cached or page_table is not None) and attn_mask is not None:
+        name = "cached" if cached else "page_table"
+        raise ValueError(f"{name} does not go with attn_mask; say which keys are valid by key_lengths")
+
+
+def check_shapes(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool, paged: bool = False) -> None:
+    """Refuse tensors that are not [B, H, N_q, D] and twice [B, H_k, N_k, D], or [pages, H_k, page size, D] if paged."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.dim() != 4:
             raise ValueError(f"{name} must have 4 dimensions [B, H, N, D], got shape {list(tensor.shape)}")
         if tensor.numel() == 0:
             raise ValueError(f"{name} must not be empty, got shape {list(tensor.shape)}")
     batch, heads, _, dim = query.shape
-    if key.size(0) != batch or key.size(3) != dim or (not enable_gqa and key.size(1) != heads):
-        expected = [batch, "H_k" if enable_gqa else heads, "N_k", dim]
+    if (key.size(0) != batch and not paged) or key.size(3) != dim or (not enable_gqa and key.size(1) != heads):
+        expected = ["pages" if paged else batch, "H_k" if enable_gqa else heads, "page size" if paged else "N_k", dim]
         hint = "; pass enable_gqa=True for fewer key heads" if not enable_gqa and key.size(1) != heads else ""
         raise ValueError(f"key must have shape {_shown(expected)} to match query, got {list(key.shape)}{hint}")
     if heads % key.size(1):

@@ -23,8 +23,9 @@ def shown(mask: Tensor) -> Tensor:
 class Rows(NamedTuple):
     """Query rows [R], or [B, R] of packed sequences, and what decides which keys they see.
 
-    positions: i', the place of each row among the keys. first, stop: where the keys of its sequence begin and end, or
-    None for all keys. sequence: which sequence it belongs to, or None where that is the batch index.
+    positions: i', the place of each row among the keys; [B, R] where each sequence has its own. first, stop: where the
+    keys of its sequence begin and end, or None for all keys. sequence: which sequence it belongs to, or None where that
+    is the batch index.
     mask: the rows of ``Problem.attn_mask``, or None.
     """
 
@@ -94,8 +95,10 @@ def rows_of(problem: Problem, index: Tensor | None) -> Rows:
     elif mask is not None and mask.size(2) > 1:
         mask = mask.index_select(2, index)
     if problem.query_starts is None or problem.key_starts is None:
-        positions = index + (problem.key.size(2) - problem.query.size(2))
-        stop = None if problem.key_lengths is None else problem.key_lengths[:, None]
+        lengths = problem.key_lengths
+        stop = None if lengths is None else lengths[:, None]
+        end = stop.clamp(0, problem.n_k) if problem.cached and stop is not None else problem.n_k
+        positions = index + (end - problem.query.size(2))
         return Rows(index, positions, None, stop, None, mask)
     sequence = sequence_of(problem.query_starts, index)
     starts, ends = problem.query_starts, problem.key_starts[1:] - problem.query_starts[1:]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .. import visibility
-from ..auxiliary import DEAD
+from ..auxiliary import DEAD, STATISTICS
 from ..problem import Problem
 
 
 def sigmoid_attention(problem: Problem) -> Tensor:
     """Return the attention output [B, H, N_q, D] in the query's type; half types are computed in float32."""
+    problem = problem.read
     query, value = problem.query, problem.value
     with _without_autocast(query):
         rows = visibility.rows_of(problem, None)
@@ -60,6 +61,7 @@ def _logits(problem: Problem, query: Tensor, rows: visibility.Rows) -> Tensor:
 
 def masked_logits(problem: Problem, index: Tensor) -> Tensor:
     """Return z [B, H, R, N_k] of the query rows ``index`` [R], in float32 or wider, -inf where a key is not valid."""
+    problem = problem.read
     rows = visibility.rows_of(problem, index)
     z = _logits(problem, problem.query.index_select(2, index), rows)
     valid = visibility.visible(problem, rows)
@@ -68,6 +70,7 @@ def masked_logits(problem: Problem, index: Tensor) -> Tensor:
 
 def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | None = None) -> Tensor:
     """Return all of ``STATISTICS`` but the output's, [B, H, 8] float32, over ``rows`` query rows a sampled sequence."""
+    problem = problem.read
     query = problem.query
     with torch.no_grad(), _without_autocast(query):
         sampled = visibility.sample(problem, rows, offset)
@@ -85,6 +88,16 @@ def row_statistics(problem: Problem, rows: int, offset: float, sequences: int | 
                 & (torch.arange(problem.batch, device=query.device)[:, None] == chosen).any(1)[:, None, None, None]
             )
         return _measure(z, z + _bias(problem, sampled, z), valid)
+
+
+def statistics(problem: Problem, sums: Tensor, rows: int, offset: float, sequences: int | None = None) -> Tensor:
+    """Return ``STATISTICS`` [B, H, 9] float32, given Σ out² ``sums`` [B, H]; without ``rows`` only these."""
+    if rows == 0:
+        rest = sums.new_zeros(*sums.shape, len(STATISTICS) - 1)
+        rest[..., -1] = -torch.inf
+    else:
+        rest = row_statistics(problem, rows, offset, sequences)
+    return torch.cat([sums[..., None], rest], dim=-1)
 
 
 def _measure(z: Tensor, shifted: Tensor, valid: Tensor) -> Tensor:

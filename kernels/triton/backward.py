@@ -80,7 +80,7 @@ def bwd_dq_kernel(
     window = (window, ahead)
     pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
-    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+    shift, slope = tiles.head_terms(bias, slopes, b, h, heads, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, dO = visible.begin(Q, first_q, q_n, RULES), visible.begin(dO, first_q, o_n, RULES)
     K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)
@@ -182,7 +182,9 @@ def bwd_dkdv_kernel(
     edges = visible.queries_of(column, offset, n_q, limit, window, BLOCK_Q, BLOCK_K, RULES)
     for member in range(0, group):
         h = key_head * group + member
-        shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+        shift, slope = tiles.head_terms(
+            bias, slopes, sequence, h, key_heads * group, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI
+        )
         m = visible.mask_of_head(mask, b, h, offset, m_b, m_h, m_q, RULES)
         if MASK:
             dk, dv, dm = _accumulate_dkdv(

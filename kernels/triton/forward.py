@@ -64,7 +64,7 @@ def forward_kernel(
     window = (window, ahead)
     pair, tile = tiles.tile_of_program(tl.program_id(0), query_tiles, pairs, together, visible.CAUSAL & RULES)
     b, h = pair // heads, pair % heads
-    shift, slope = tiles.head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
+    shift, slope = tiles.head_terms(bias, slopes, b, h, heads, bias_b, bias_h, c_bias, factor, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, limit = visible.sequence(b, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, O = visible.begin(Q, first_q, q_n, RULES), visible.begin(O, first_q, o_n, RULES)
     K, V = visible.begin(K, first_k, k_n, RULES), visible.begin(V, first_k, v_n, RULES)

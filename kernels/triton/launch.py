@@ -12,10 +12,11 @@ from ..sigmoid_forms import EX2, PLAIN, TANH
 from . import tables
 from .tables import STATISTICS, Kernel, Tiles
 
-CAUSAL, WINDOW, LENGTHS, PACKED, MASK, PAIRS, ADDED = (1 << bit for bit in range(7))
+CAUSAL, WINDOW, LENGTHS, PACKED, MASK, PAIRS, ADDED, CACHED = (1 << bit for bit in range(8))
 """Rules of visibility, whose sum a kernel is compiled for.
 
 MASK: there is a mask tensor. PAIRS: it differs between the rows of a tile. ADDED: it is floating, not boolean.
+CACHED: queries end at the length of their sequence.
 """
 TANH_BIAS = {torch.bfloat16: -9.2, torch.float16: -7.0}
 """The lowest bias at which the tanh form is used; README.md holds the measurement."""
@@ -53,7 +54,7 @@ class LaunchConfig(NamedTuple):
             "BLOCK_K": self.block_k,
             "RULES": rules(problem),
             "HAS_BIAS": problem.bias is not None,
-            "ALIBI": problem.alibi_slopes is not None,
+            "ALIBI": 0 if problem.alibi_slopes is None else problem.alibi_slopes.dim(),
             "FORM": self.form,
             "GAIN": self.gain,
             "TMA": self.tma,
@@ -84,6 +85,7 @@ def rules(problem: Problem, heads: int = 1) -> int:
         + WINDOW * (problem.window is not None)
         + LENGTHS * (problem.key_lengths is not None)
         + PACKED * (problem.query_starts is not None)
+        + CACHED * problem.cached
         + _mask_rules(problem.attn_mask, heads)
     )
 

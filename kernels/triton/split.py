@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """The split-key forward of the triton backend, for grids too small to fill the device, such as decoding.
 
-Q, O [B, H, n_q, D]; K, V [B, H / GROUP, n_k, D]; bias [B, H] by strides; slopes [H]; mask by strides; lengths [B];
+Q, O [B, H, n_q, D]; K, V [B, H / GROUP, n_k, D]; bias [B, H] by strides; slopes [H] or [B, H]; mask by strides;
+lengths [B]; table [B, n_k / PAGE], with which K and V are pages of a cache [pages, H / GROUP, PAGE, D];
 sums [B, H, n_q] and partial [B·H / GROUP, tiles, splits, ROWS, D] float32; arrived [B·H / GROUP·tiles] int32.
 
 The GROUP query heads that share a key head are packed into one tile, row r holding query r // GROUP of head
@@ -47,6 +48,28 @@ def _row_pointers(x, b, h, i, s_b, s_h, s_n, D_PAD: tl.constexpr):
 
 
 @triton.jit
+def _keys(
+    x, table, b, h, column, stop, n_k, s_b, s_h, s_n,
+    BLOCK: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, PAGE: tl.constexpr,
+):  # fmt: skip
+    """Return rows ``column`` .. ``column + BLOCK`` of sequence b, [BLOCK, D_PAD], by its row of ``table`` if PAGE."""
+    if PAGE == 0:
+        return tiles.load(x, b, h, column, stop, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
+    elif PAGE % BLOCK == 0:  # a tile lies in one page
+        page = tl.load(table + b * (n_k // PAGE) + column // PAGE)
+        first = tl.multiple_of(column % PAGE, BLOCK)
+        return tiles.load(x, page, h, first, first + stop - column, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
+    else:
+        step: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+        rows = column + tl.arange(0, BLOCK)
+        page = tl.load(table + b * (n_k // PAGE) + rows // PAGE, mask=rows < stop, other=0).to(tl.int64)
+        start = page * tl.multiple_of(s_b, step) + (rows % PAGE).to(tl.int64) * tl.multiple_of(s_n, step)
+        head = x + h.to(tl.int64) * tl.multiple_of(s_h, step)
+        known = (rows < stop)[:, None] & (tl.arange(0, D_PAD) < D)[None, :]
+        return tl.load(head + start[:, None] + tl.arange(0, D_PAD)[None, :], mask=known, other=0.0)
+
+
+@triton.jit
 def _finish(
     acc, O, sums, b, h, i, inside, known, heads, n_q, o_b, o_h, o_n,
     D_PAD: tl.constexpr, GAIN: tl.constexpr, SUMS: tl.constexpr,
@@ -61,19 +84,19 @@ def _finish(
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "window", "ahead", "chunk", "splits", "bias_b", "bias_h"])
 def split_kernel(
-    Q, K, V, O, bias, slopes, mask, lengths, sums, partial, arrived,
+    Q, K, V, O, bias, slopes, mask, lengths, sums, partial, arrived, table,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, bias_b, bias_h, m_b, m_h, m_q, m_k,
     key_heads, n_q, n_k, window, ahead, chunk, splits,
     c_scale, c_bias, factor,
     D: tl.constexpr, D_PAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, ONE: tl.constexpr,
     RULES: tl.constexpr, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr, SUMS: tl.constexpr,
-    FORM: tl.constexpr, GAIN: tl.constexpr, EARLY: tl.constexpr,
+    FORM: tl.constexpr, GAIN: tl.constexpr, EARLY: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """O[i] = Σ_j sigmoid(scale·q_i·k_j + b) v_j over the valid keys; grid (splits, B·H / GROUP, tiles).
 
     ONE: one program reads all keys of a tile. EARLY: the next kernel may begin when all programs have; it waits before
-    it reads what they write.
+    it reads what they write. PAGE: keys of a page of the cache, 0 without pages.
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
@@ -90,6 +113,8 @@ def split_kernel(
     if visible.LENGTHS & RULES:
         limit = tl.maximum(0, tl.minimum(tl.load(lengths + b), n_k)).to(tl.int32)
     offset = n_k - n_q
+    if visible.CACHED & RULES:
+        offset = limit - n_q
     first = tile * BLOCK_Q // GROUP
     last = tl.minimum(n_q - 1, (tile * BLOCK_Q + BLOCK_Q - 1) // GROUP)
     start, stop = _visible_keys(first + offset, last + offset, limit, window, BLOCK_K, RULES)
@@ -104,7 +129,9 @@ def split_kernel(
     if HAS_BIAS:
         shift = tl.load(bias + b * bias_b + h * bias_h, mask=inside, other=0.0) * factor
     slope = tl.zeros([BLOCK_Q], tl.float32)
-    if ALIBI:
+    if ALIBI == 2:
+        slope = -factor * tl.load(slopes + b * (key_heads * GROUP) + h, mask=inside, other=0.0)
+    elif ALIBI:
         slope = -factor * tl.load(slopes + h, mask=inside, other=0.0)
     rows = (i + offset)[:, None]
     mask = visible.mask_of_head(mask, b, key_head * GROUP, offset, m_b, m_h, m_q, RULES)
@@ -114,13 +141,13 @@ def split_kernel(
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
-        k = tiles.load(K, b, key_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, False)
+        k = _keys(K, table, b, key_head, column, stop, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, PAGE)
         s = tl.dot(q, k.T, input_precision="ieee")
         m = visible.load_mask(mask, rows, columns, n_k, m_q, m_k, RULES)
         x = tiles.shifted(s, rows, columns, c_scale, shift[:, None], slope[:, None], ALIBI)
         p = tiles.weight(visible.add_mask(x, m, factor, RULES), FORM, GAIN)
         p = visible.apply_mask(p, rows, columns, limit, window, m, RULES)
-        v = tiles.load(V, b, key_head, column, stop, v_b, v_h, v_n, BLOCK_K, D, D_PAD, False)
+        v = _keys(V, table, b, key_head, column, stop, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, PAGE)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
 
     heads = key_heads * GROUP
@@ -177,6 +204,7 @@ def forward(problem: Problem, output: Tensor, measure: Measure | None, splits: i
         sums,
         partial,
         arrived,
+        problem.page_table,
     )
     prepared.launcher(tensors, *prepared.config.factors(problem))
     return sums if finish is None else finish(sums)
@@ -196,10 +224,11 @@ def _prepare(problem: Problem, output: Tensor, with_sums: bool, splits: int | No
     )  # fmt: skip
     constants = config.constants(problem) | {
         "GROUP": heads // key_heads, "ROWS": rows, "ONE": cut.splits == 1, "SUMS": with_sums,
+        "PAGE": 0 if problem.page_table is None else key.size(2),
         "EARLY": with_sums and device.overlaps(query.device), "RULES": launch.rules(problem, heads // key_heads),
     }  # fmt: skip
     del constants["TMA"]
     units = batch * key_heads * cut.tiles
     partial = 0 if cut.splits == 1 else units * cut.splits * rows * dim
-    launcher = Launcher(split_kernel, (cut.splits, batch * key_heads, cut.tiles), [None] * 11, numbers, constants)
+    launcher = Launcher(split_kernel, (cut.splits, batch * key_heads, cut.tiles), [None] * 12, numbers, constants)
     return _Prepared(config, (batch, heads, n_q) if with_sums else (0,), partial, units, launcher)

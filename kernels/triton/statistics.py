@@ -159,7 +159,7 @@ def statistics_kernel(
     integer: tl.constexpr = tl.int64 if WIDE else tl.int32
     sampled = _sample((pair // heads).to(integer), batch, sequences, offset_steps, STEPS)
     sequence, h = sampled.to(tl.int32), pair % heads
-    shift, slope = tiles.head_terms(bias, slopes, sequence, h, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
+    shift, slope = tiles.head_terms(bias, slopes, sequence, h, heads, bias_b, bias_h, c_bias, 1.0, HAS_BIAS, ALIBI)
     b, first_q, n_q, first_k, n_k, length = visible.sequence(sequence, n_q, n_k, lengths, q_starts, k_starts, RULES)
     Q, K = visible.begin(Q, first_q, q_n, RULES), visible.begin(K, first_k, k_n, RULES)
     count = tl.minimum(count, n_q)

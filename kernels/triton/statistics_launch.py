@@ -106,7 +106,8 @@ def _prepare(problem: Problem, rows: int, sequences: int, early: bool) -> _Prepa
     constants = {
         "D": query.size(3), "D_PAD": config.d_pad, "BLOCK_Q": config.block_q, "BLOCK_K": config.block_k,
         "SPLIT": split_keys, "STEPS": OFFSET_STEPS, "FORM": config.form, "RULES": launch.rules(problem),
-        "HAS_BIAS": problem.bias is not None, "ALIBI": problem.alibi_slopes is not None,
+        "HAS_BIAS": problem.bias is not None,
+        "ALIBI": 0 if problem.alibi_slopes is None else problem.alibi_slopes.dim(),
         "WIDE": max(count, sequences) >= WIDE, **config.options, **_timing(early),
     }  # fmt: skip
     grid = (sequences * heads, row_tiles, splits)

@@ -85,13 +85,18 @@ def store(
 
 
 @triton.jit
-def head_terms(bias, slopes, b, h, bias_b, bias_h, c_bias, factor, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr):
-    """Return what head h of sequence b adds to factor·(z + b): factor·b, and −factor·slope for each key of distance."""
+def head_terms(bias, slopes, b, h, heads, bias_b, bias_h, c_bias, factor, HAS_BIAS: tl.constexpr, ALIBI: tl.constexpr):
+    """Return what head h of sequence b adds to factor·(z + b): factor·b, and −factor·slope for each key of distance.
+
+    ALIBI: dimensions of the slopes, [heads] or [B, heads]; 0 for none.
+    """
     shift = c_bias
     if HAS_BIAS:
         shift = tl.load(bias + b * bias_b + h * bias_h) * factor
     slope = 0.0
-    if ALIBI:
+    if ALIBI == 2:
+        slope = -factor * tl.load(slopes + b * heads + h)
+    elif ALIBI:
         slope = -factor * tl.load(slopes + h)
     return shift, slope
 

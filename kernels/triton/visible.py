@@ -16,6 +16,7 @@ from . import launch
 
 CAUSAL, WINDOW, LENGTHS, PACKED = map(tl.constexpr, (launch.CAUSAL, launch.WINDOW, launch.LENGTHS, launch.PACKED))
 MASK, PAIRS, ADDED = map(tl.constexpr, (launch.MASK, launch.PAIRS, launch.ADDED))
+CACHED = tl.constexpr(launch.CACHED)
 TENSOR = tl.constexpr(launch.MASK + launch.PAIRS + launch.ADDED)
 """The rules of a mask tensor, which hold in clear tiles too."""
 HIDDEN = tl.constexpr(visibility.HIDDEN)

@@ -74,6 +74,12 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
         ({"dim": 64, "bias": "tensor", "causal": False, "mask": (1, 4, 256, 256), "added": True}, tuple(CALLS)),
         ({"dim": 128, "bias": "sequence", "causal": False, "mask": (1, 1, 256, 256)}, ATTENTION),
         ({"dim": 128, "bias": "tensor", "causal": False, "mask": (1, 1, 256, 256), "added": True}, ATTENTION),
+        ({"dim": 128, "bias": None, "causal": False, "key_heads": 1, "lengths": True, "page": 16}, ("split",)),
+        ({"dim": 128, "bias": "sequence", "causal": True, "key_heads": 1, "lengths": True, "page": 256}, ("split",)),
+        ({"dim": 64, "bias": "tensor", "causal": True, "lengths": True, "page": 64, "alibi": 2}, ("split",)),
+        ({"dim": 64, "bias": "tensor", "causal": True, "window": 128, "lengths": True, "page": 32}, ("split",)),
+        ({"dim": 256, "bias": None, "causal": True, "lengths": True, "page": 16}, ("split",)),
+        ({"dim": 128, "bias": "tensor", "causal": True, "alibi": 2}, ATTENTION),
     ],
     (8, 0): [
         ({"dim": 64, "bias": "tensor", "causal": True}, tuple(CALLS)),
@@ -89,13 +95,13 @@ SHAPES: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[str, ...]]]] = {
 
 def problem(
     dim, bias, causal, alibi=False, key_heads=4, dtype=torch.bfloat16, broadcast=False, window=None, lengths=False,
-    packed=False, mask=None, added=False, ahead=None,
+    packed=False, mask=None, added=False, ahead=None, page=None,
 ) -> tuple[Problem, torch.Tensor]:  # fmt: skip
     def tensor(heads):
         return torch.empty(1, 1 if broadcast else heads, 256, dim, dtype=dtype).expand(1, heads, 256, dim)
 
     per_head = {"tensor": torch.zeros(4), "sequence": torch.zeros(1, 1), None: None}[bias]
-    slopes = torch.ones(4) if alibi else None
+    slopes = torch.ones((1, 4) if alibi == 2 else 4) if alibi else None
     key_lengths = torch.ones(1, dtype=torch.int32) if lengths else None
     starts = torch.zeros(2, dtype=torch.int32) if packed else None
     longest = 256 if packed else 0
@@ -103,6 +109,10 @@ def problem(
     rules = (causal, window, key_lengths, starts, starts, longest, longest)
     attn_mask = None if mask is None else torch.zeros(mask, dtype=torch.bfloat16 if added else torch.bool)
     made = Problem(*tensors, per_head, -math.log(256), slopes, dim**-0.5, *rules, attn_mask=attn_mask, ahead=ahead)
+    if page is not None:
+        pool = torch.empty(256 // page, page, key_heads, dim, dtype=dtype).transpose(1, 2)
+        table = torch.zeros(1, 256 // page, dtype=torch.int32)
+        made = made._replace(key=pool, value=pool, page_table=table, cached=True)
     return made, tensor(4)
 
 
