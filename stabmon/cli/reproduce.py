@@ -21,6 +21,9 @@ def reproduce(
     directory: Annotated[
         Path, typer.Option("--dir", file_okay=False, help="Folder for the runs; finished ones are not repeated.")
     ] = Path("runs/reproduce"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Train 30 models of some seconds each instead, a few minutes on a CPU.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Begin no training after this time.")] = None,
@@ -29,14 +32,17 @@ def reproduce(
 ) -> None:
     """Train a grid of small models and judge the claims of the sigmoid attention paper by how they end."""
     from stabmon.reproduction import reproduce as reproduction
+    from stabmon.reproduction.grid import Subset
 
+    chosen: Subset = "quick" if quick else subset
+    directory = directory / "quick" if quick else directory
     if not only_report:
         from stabmon.workloads.training import pick_device
 
         reproduction.train(
-            subset, directory, device=pick_device(device), jobs=jobs, minutes=minutes, progress=_progress
+            chosen, directory, device=pick_device(device), jobs=jobs, minutes=minutes, progress=_progress
         )
-    found = reproduction.collect(subset, directory)
+    found = reproduction.collect(chosen, directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / reproduction.RESULT).write_text(found.model_dump_json(), encoding="utf-8")
     if as_json:

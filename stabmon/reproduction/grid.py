@@ -8,7 +8,7 @@ from stabmon.config import RunConfig
 from stabmon.fixes.row_mass import alibi_bias
 from stabmon.reproduction.claims import Claim
 
-Subset = Literal["cpu", "gpu"]
+Subset = Literal["quick", "cpu", "gpu"]
 PAPER, REMEMBERED, ISSUE = "arXiv 2409.04431", "arXiv 2409.04431, as remembered", "measured on foreign models"
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 LONGER = 4
@@ -52,6 +52,11 @@ def _run(group: ArmGroup, arm: str, seed: int) -> RunConfig:
 
 def groups_of(subset: Subset) -> tuple[ArmGroup, ...]:
     """Return the groups of a subset, the slowest first."""
+    if subset == "quick":
+        return (
+            _bias("bias", _language(2, 48, 2, 512, steps=60, batch=2, rate=3e-3, precision="fp32"), seeds=2),
+            _rates("rates", _language(2, 48, 2, 64, steps=60, batch=8, precision="fp32"), (1e-3, 1e-1), seeds=2),
+        )
     if subset == "cpu":
         return (
             _bias("bias", _language(2, 64, 2, 1024, steps=150, batch=2, rate=2e-3, precision="fp32"), seeds=3),

@@ -27,7 +27,8 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Obse
 
     What it checks: the branch ratio, rms of the branch as added over rms of the stream, within the first
         ``limits.first_steps`` steps against ``limits.branch_ratio_max`` (with hybrid norm
-        ``limits.hybrid_branch_ratio_max``). The first block's stream is the bare embedding, so its ratio is the
+        ``limits.hybrid_branch_ratio_max``). A stream that is zero at the first sample, as DETR's decoder has it, is not
+        flagged. The first block's stream is the bare embedding, so its ratio is the
         largest: 2.1 to 3.8 in healthy pre-norm runs, 49 in a healthy run with hybrid norm, whose branch has unit rms
         whatever the embedding's rms is, and 103 or more when b was wrong.
     Why it matters: the input of the block is negligible in its output, so later layers see attention output only.
@@ -47,8 +48,17 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Obse
             hit,
             partial(_explain, run, hit),
             partial(suggested_fixes.for_large_branch, attention) if attention is not None else tuple,
-            opens=run.step < limits.first_steps,
+            opens=run.step < limits.first_steps and not _began_empty(run, hit.layer),
         )
+
+
+def _began_empty(run: Run, layer: str | None) -> bool:
+    """Return whether a layer's stream was zero at the first sample, as a decoder's whose targets are: any branch is
+    large beside it, and is what it is made of.
+    """
+    series = run.series("residual_in")
+    first = series.first[series.within(layer)]
+    return first.size > 0 and bool((first == 0).all())
 
 
 def _is_hybrid(run: Run, layer: str | None) -> float:

@@ -102,3 +102,9 @@ def test_gradients_alone_not_finite_are_not_called_an_overflow_where_nothing_say
     text = {"steps": 3, "series": series, "config": {"training": {"precision": "fp16"}}}
     (one,) = (found_ for found_ in written(text).findings() if found_.code == "NUM002")
     assert "GradScaler is adjusting" in one.cause
+
+
+@pytest.mark.parametrize(("first", "flagged"), [(0.0, False), (0.001, True)], ids=["zeros", "small"])
+def test_a_stream_that_starts_at_zero_has_no_size_to_be_drowned(first, flagged, written):
+    series = {"residual_in": [first, 0.002, 0.002], "branch_ratio": [None, 47.1, 40.0]}
+    assert bool(found(written, "RES001", steps=3, series=series)) is flagged
