@@ -1,10 +1,14 @@
 """The recipes that a race tries on stabmon's own modules, each put into every layer of a copy."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from stabmon.config import RunConfig
 from stabmon.errors import FixError
+from stabmon.fixes import row_mass
 from stabmon.fixes.kinds.hybrid_norm import hybrid_norm_fix
 from stabmon.fixes.kinds.layer_scale import layer_scale_fix
 from stabmon.fixes.kinds.learnable_bias import learnable_bias_fix
@@ -24,6 +28,20 @@ RECIPES: dict[str, Callable[[Attention], Fix]] = {
     "LayerScale": lambda attention: layer_scale_fix(attention, GAIN, WHY),
     "learnable bias": lambda attention: learnable_bias_fix(attention, WHY),
 }
+
+
+def positions(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return other position schemes for a language model, as keys of its configuration: with the bias of each."""
+    model = config.model
+    if config.workload != "language":
+        return {}
+    length = round(-math.log(model.context), 2)
+    fitted = round(row_mass.alibi_bias(model.heads, model.context, True), 2)
+    schemes: dict[str, dict[str, Any]] = {
+        "RoPE": {"model.position": "rope", "model.bias": length},
+        "ALiBi": {"model.position": "alibi", "model.bias": fitted},
+    }
+    return {name: change for name, change in schemes.items() if change["model.position"] != model.position}
 
 
 def put_in(name: str, model: nn.Module) -> list[nn.Parameter] | None:

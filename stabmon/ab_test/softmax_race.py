@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from stabmon.ab_test.race_report import RaceReport
-from stabmon.ab_test.recipes import RECIPES, put_in
+from stabmon.ab_test.recipes import RECIPES, positions, put_in
 from stabmon.config import RunConfig, override
 from stabmon.errors import FixError
 from stabmon.generators import same_generators, same_torch_generators
@@ -81,7 +81,8 @@ def race_of_run(
 ) -> RaceReport:
     """Race ``config``: its model, data, precision and rates, those of a training of ``steps`` steps.
 
-    Each seed has weights and data of its own. The arguments are those of ``race``.
+    Each seed has weights and data of its own. The arguments are those of ``race``; of a language model other position
+    schemes are recipes too.
 
     Raises:
         FixError: the configuration is one of softmax attention.
@@ -94,8 +95,10 @@ def race_of_run(
     done = 0
     for seed in range(seeds):
         changes = {"training.seed": config.training.seed + seed, "training.steps": steps}
-        run = override(config, changes | {"training.evaluate_length": None})
-        for name in ("sigmoid", "softmax", *(RECIPES if recipes else ())):
+        same = override(config, changes | {"training.evaluate_length": None})
+        schemes = positions(config) if recipes else {}
+        for name in ("sigmoid", "softmax", *(RECIPES if recipes else ()), *schemes):
+            run = override(same, schemes.get(name, {}))
             model = training.build(run, device)
             if name in RECIPES and put_in(name, model) is None:
                 continue

@@ -30,7 +30,10 @@ def try_fix(
         typer.Option(help="Compare with the same model with softmax in place of sigmoid, instead of a fix."),
     ] = None,
     recipes: Annotated[
-        bool, typer.Option("--recipes", help="With --against: QK norm, hybrid norm, LayerScale, learnable bias too.")
+        bool,
+        typer.Option(
+            "--recipes", help="With --against: QK norm, hybrid norm, LayerScale, learnable bias, other positions too."
+        ),
     ] = False,
     steps: Annotated[
         int | None, typer.Option(min=2, help="Optimizer steps of each side; 40, or 200 --against.")
@@ -65,9 +68,9 @@ def try_fix(
 
 def _race(config: "RunConfig", steps: int, seeds: int, recipes: bool, device: str, as_json: bool) -> None:
     from stabmon.ab_test import race_of_run
-    from stabmon.ab_test.recipes import RECIPES
+    from stabmon.ab_test.recipes import RECIPES, positions
 
-    contestants = 2 + (len(RECIPES) if recipes else 0)
+    contestants = 2 + (len(RECIPES) + len(positions(config)) if recipes else 0)
     with training_bar(f"{config.name} against softmax", contestants * seeds * steps) as progress:
         report = race_of_run(config, steps=steps, seeds=seeds, recipes=recipes, device=device, progress=progress)
     _print(report, as_json)

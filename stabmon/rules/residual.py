@@ -53,9 +53,7 @@ def branch_dominates_residual(run: Run, limits: ResidualLimits) -> Iterator[Obse
 
 
 def _began_empty(run: Run, layer: str | None) -> bool:
-    """Return whether a layer's stream was zero at the first sample, as a decoder's whose targets are: any branch is
-    large beside it, and is what it is made of.
-    """
+    """Return whether a layer's stream was zero at the first sample: branches are then all that it is made of."""
     series = run.series("residual_in")
     first = series.first[series.within(layer)]
     return first.size > 0 and bool((first == 0).all())

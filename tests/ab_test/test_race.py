@@ -10,7 +10,7 @@ from torch import nn
 import stabmon
 from stabmon import config as configuration
 from stabmon.ab_test import RaceReport, race_of_run
-from stabmon.ab_test.recipes import RECIPES
+from stabmon.ab_test.recipes import RECIPES, positions
 from stabmon.errors import FixError
 from stabmon.kernels import sigmoid_attention
 from stabmon.nn import Block, SigmoidAttention, SoftmaxAttention
@@ -151,7 +151,7 @@ def test_a_configured_run_races_itself():
         {"model.layers": 1, "model.width": 16, "model.context": 16, "training.batch": 2},
     )
     report = race_of_run(config, steps=4, seeds=2, recipes=True)
-    assert len(report.recipes) == len(RECIPES)
+    assert [one.name for one in report.recipes] == [*RECIPES, *positions(config)]
     assert report.sigmoid[0] != report.sigmoid[1]
     softmax = configuration.override(config, {"model.attention": "softmax"})
     with pytest.raises(FixError, match="softmax attention already"):
