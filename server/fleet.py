@@ -217,7 +217,10 @@ def _in_its_state(folder: Path, run: FleetRun) -> FleetRun:
     beat = run.beat
     if beat is None or beat.state not in (*LIVING, RunState.STALE):
         return run
-    state = state_of(beat, holder(folder))
+    held = holder(folder)
+    if beat.state is RunState.STARTING and held != "":
+        return run  # the first step of a large model takes as long as it takes
+    state = state_of(beat, held)
     return run if state is beat.state else at_state(run, beat.model_copy(update={"state": state}))
 
 

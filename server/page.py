@@ -20,7 +20,7 @@ from starlette.responses import Response
 from stabmon.errors import StoreError
 from stabmon.findings import Digest, Finding
 from stabmon.findings.digest import in_order, worst
-from stabmon.records import Record
+from stabmon.records import Failure, Record
 from stabmon.server.folder import Folder, reading
 from stabmon.server.routes import RunDetail, detail_of, digest_of
 
@@ -38,6 +38,7 @@ class First(Record):
     detail: RunDetail
     findings: tuple[Finding, ...]
     digest: Digest
+    failures: tuple[Failure, ...]
 
 
 class Parts(StaticFiles):
@@ -105,7 +106,8 @@ def index(request: Request, folder: Folder) -> HTMLResponse:
             detail = detail_of(reader, name)
             found = in_order(reader.findings())
             digest = digest_of(reader, found, detail.heartbeat)
+            failures = reader.failures()
     except (HTTPException, StoreError):
         return HTMLResponse(page.html())
-    first = First(name=name, now=time.time(), detail=detail, findings=found, digest=digest)
+    first = First(name=name, now=time.time(), detail=detail, findings=found, digest=digest, failures=failures)
     return HTMLResponse(page.html(first), headers={"Cache-Control": "no-store"})

@@ -10,9 +10,9 @@ from stabmon.errors import ConfigError
 from stabmon.findings import Digest, Finding
 from stabmon.findings import digest as words_of
 from stabmon.findings.digest import in_order
-from stabmon.metrics import Place, describe
+from stabmon.metrics import METRICS, MetricDocument, Place, describe, document
 from stabmon.records import Failure, Heartbeat, Record, RunInfo
-from stabmon.rules import RuleDocument, gallery
+from stabmon.rules import Limits, RuleDocument, gallery
 from stabmon.series import Layout
 from stabmon.server.fleet import Fleet, RunList
 from stabmon.server.folder import Folder, reading
@@ -35,6 +35,10 @@ class MetricInfo(Record):
     unit: str
     text: str
     healthy: float | None
+    low: float | None
+    """Limit of the run's rules below which they flag it; None where there is none."""
+    high: float | None
+    """Limit above which they flag it. A rule may ask for more than this, such as the first steps."""
     layers: tuple[str | None, ...]
     heads: tuple[int, ...]
     """Number of columns of each of ``layers``."""
@@ -48,6 +52,8 @@ class RunDetail(Record):
     heartbeat: Heartbeat
     """Its ``time`` against the answer's ``Date`` says how old it is, whatever the clock of the client."""
     metrics: tuple[MetricInfo, ...]
+    bytes: int
+    """Size of the run's file."""
     sampled: int
     """Samples of all attempts: the cursor of a live stream that begins with what comes next."""
 
@@ -94,6 +100,12 @@ def failures(folder: Folder, name: str) -> tuple[Failure, ...]:
         return reader.failures()
 
 
+@router.get("/glossary")
+def glossary() -> tuple[MetricDocument, ...]:
+    """List every metric that stabmon can record, with what it means."""
+    return tuple(document(name) for name in METRICS)
+
+
 @router.get("/rules")
 def catalogue() -> tuple[RuleDocument, ...]:
     """List every rule with its documentation and limits."""
@@ -116,8 +128,22 @@ def plot(code: str) -> Response:
 def detail_of(reader: RunReader, name: str) -> RunDetail:
     """Describe the run ``name`` that ``reader`` has open."""
     beat = reader.heartbeat()
-    metrics = tuple(recorded(reader.layout))
-    return RunDetail(name=name, info=reader.info, heartbeat=beat, metrics=metrics, sampled=beat.samples)
+    return RunDetail(
+        name=name,
+        info=reader.info,
+        heartbeat=beat,
+        metrics=tuple(recorded(reader.layout, limits_of(reader.info))),
+        bytes=reader.sizes.bytes,
+        sampled=beat.samples,
+    )
+
+
+def limits_of(info: RunInfo) -> Limits:
+    """Return the limits of a run's rules; the defaults where it has some that this stabmon does not know."""
+    try:
+        return Limits.from_mapping(info.limits)
+    except ConfigError:
+        return Limits()
 
 
 def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> Digest:
@@ -126,17 +152,20 @@ def digest_of(reader: RunReader, found: Sequence[Finding], beat: Heartbeat) -> D
     return words_of(found, layers=layers, beat=beat)
 
 
-def recorded(layout: Layout) -> Iterable[MetricInfo]:
+def recorded(layout: Layout, limits: Limits) -> Iterable[MetricInfo]:
     """Describe the metrics of ``layout`` in the glossary's order."""
     for name in layout.metrics:
         columns = layout.of_metric(name)
         known = describe(name, Place.LAYER if columns[0].layer else Place.RUN)
+        low, high = limits.band(name)
         yield MetricInfo(
             name=name,
             place=known.place,
             unit=known.unit,
             text=known.text,
             healthy=known.healthy,
+            low=low,
+            high=high,
             layers=tuple(column.layer for column in columns),
             heads=tuple(column.size for column in columns),
         )

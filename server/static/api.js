@@ -40,9 +40,12 @@ export async function listRuns() {
 
 export const describeRun = (run, signal) => dated(runPath(run), signal);
 export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, signal);
+/** What is missing in a run, and why. */
+export const listFailures = (run, signal) => json(`${runPath(run)}/failures`, signal);
 /** The digest of the findings: health, counts, entries in order. */
 export const readDigest = (run, signal) => json(`${runPath(run)}/digest`, signal);
 export const listRules = () => json("/rules");
+export const listWords = () => json("/glossary");
 export const plotOf = (code) => `${ROOT}/rules/${code}/plot`;
 
 /** Read a metric; kind is "series" (with bounds) or "heatmap" (one value a cell). */

@@ -1,12 +1,15 @@
-// The four panels over one step axis: heatmap, curves, loss, gradient norm; what they show follows from the address.
-import { h, iconButton } from "./dom.js";
+// The panels over one step axis: heatmap, curves or small multiples, loss, gradient norm; what they show follows from the address.
+import { h, icon, iconButton } from "./dom.js";
 import { fullRange } from "./axis.js";
+import { limitsOf, warmUp } from "./bands.js";
 import { depthColour } from "./colours.js";
 import { GRADIENT, LOSS, overlay, overlayLegend } from "./compare.js";
 import { saveCsv } from "./csv.js";
 import { Curves, wantsLog } from "./curves.js";
 import { keyOf } from "./findings.js";
 import { Heatmap, summaryTable } from "./heatmap.js";
+import { Multiples } from "./multiples.js";
+import { SideBySide } from "./sidebyside.js";
 import { labels, spot, unit, words } from "./text.js";
 
 /** The metric to show when the address names none: the first finding's, else the glossary's first. */
@@ -16,6 +19,8 @@ export function defaultMetric(session) {
   return found?.metric ?? layered[0]?.name ?? null;
 }
 
+const RATE = "learning_rate";
+
 export class Charts {
   /** act: {change(patch), hover, leave, click, zoom, openLayer(layer)}. */
   constructor(container, act) {
@@ -24,22 +29,32 @@ export class Charts {
     this.back = h("button.crumb", { type: "button", hidden: true, onclick: () => act.change({ layer: null }) }, "all layers");
     this.tableButton = iconButton("table", "Show the heatmap as a table", () => this.toggleTable(), { "aria-expanded": "false" });
     this.scaleButton = h("button.link.small", { type: "button", onclick: () => this.toggleScale() });
-    this.heat = new Heatmap(act, [this.tableButton]);
-    this.curves = new Curves("curves", act, { height: 172, tools: [this.scaleButton] });
+    this.heat = new Heatmap(act, []);
+    this.reset = h("button.chip.reset", { type: "button", hidden: true, title: "Show all steps (f)", onclick: () => act.zoom(null) }, icon("fit"), "reset zoom");
+    this.apart = toggle("by layer", "A plot a layer, all on one scale", () => act.change({ view: "layers" }));
+    this.together = toggle("overlaid", "All layers in one plot", () => act.change({ view: null }));
+    this.curves = new Curves("curves", act, { height: 172, tools: [this.apart, this.scaleButton] });
+    this.multiples = new Multiples(act, [this.together]);
     this.loss = new Curves("loss", act, { height: 122, inline: true });
     this.gradient = new Curves("gradient norm", act, { height: 122, inline: true });
     this.heat.title.append(this.select);
     this.heat.note.append(this.back);
+    this.heat.title.after(iconButton("info", "What is this?", () => act.explain(this.info)));
+    this.heat.element.querySelector(".panel-tools").prepend(this.reset, this.tableButton);
     this.loss.title.textContent = "loss";
     this.gradient.title.textContent = "gradient norm";
-    this.panels = [this.heat, this.curves, this.loss, this.gradient];
-    container.replaceChildren(...this.panels.map((panel) => panel.element));
+    this.beside = new SideBySide(act);
+    this.ratioButton = toggle("one scale", "Change between the heatmaps on one scale and the ratio to the chosen run", () => act.change({ compare: this.state.compare === "ratio" ? null : "ratio" }));
+    this.heat.element.querySelector(".panel-tools").prepend(this.ratioButton);
+    this.panels = [this.heat, this.curves, this.multiples, this.loss, this.gradient];
+    const [heat, ...rest] = this.panels.map((panel) => panel.element);
+    container.replaceChildren(this.beside.element, heat, this.beside.heats, ...rest);
   }
 
   /** What a live stream must send for what is shown. */
   selections() {
     const { metric, layer } = this;
-    return [...new Set([LOSS, GRADIENT, metric, layer ? `${metric}@${layer}` : null].filter(Boolean))];
+    return [...new Set([LOSS, GRADIENT, RATE, metric, layer ? `${metric}@${layer}` : null].filter(Boolean))];
   }
 
   /** Read and draw what the state asks for; returns false when a newer call has overtaken this one. */
@@ -50,15 +65,16 @@ export class Charts {
     this.layer = info?.layers.includes(state.layer) && info.heads[info.layers.indexOf(state.layer)] > 1 ? state.layer : null;
     const asked = state.from !== null && state.to !== null ? [state.from, state.to] : null;
     const read = (kind, metric, layer = null) => (metric ? session.read(kind, metric, layer, asked) : null);
-    const [heat, curve, loss, gradient, laid] = await Promise.all([
+    const [heat, curve, loss, gradient, rate, laid] = await Promise.all([
       read("heatmap", this.metric, this.layer),
       read("series", this.metric, this.layer),
       read("series", LOSS),
       read("series", GRADIENT),
+      session.read("series", RATE, null),
       overlay(others, this.metric, this.layer, asked),
     ]);
     if (mine !== this.request) return false;
-    Object.assign(this, { session, state, info, asked, data: { heat, curve, loss, gradient, laid } });
+    Object.assign(this, { session, others, state, info, asked, data: { heat, curve, loss, gradient, laid }, warm: warmUp(rate) });
     this.draw();
     return true;
   }
@@ -83,7 +99,7 @@ export class Charts {
     const chosen = all.find(({ finding }) => keyOf(finding) === this.state.finding);
     const kinds = ["info", "warning", "error"].flatMap((severity) => [true, false].map((open) => ({ severity, open })));
     const spans = kinds.flatMap(({ severity, open }) => merged(all.filter((one) => one.severity === severity && one.open === open)));
-    return { spans, shaded: chosen ? [{ ...chosen, chosen: true }] : spans, chosen };
+    return { spans, shaded: chosen ? [{ ...chosen, chosen: true }] : spans, chosen, each: all };
   }
 
   draw() {
@@ -92,10 +108,21 @@ export class Charts {
     const { spans, shaded, chosen } = this.windows();
     const empty = !data.heat?.steps.length;
     this.heat.element.hidden = empty;
-    this.curves.element.hidden = empty;
+    const apart = this.state.view === "layers" && !data.laid.length;
+    this.curves.element.hidden = empty || apart;
+    this.multiples.element.hidden = empty || !apart;
+    this.reset.hidden = !this.asked;
+    this.apart.hidden = Boolean(data.laid.length);
     this.drawHead();
+    const ratio = this.state.compare === "ratio";
+    const sessions = [session, ...this.others.filter(({ run }) => data.laid.some((one) => one.run === run))];
+    const compared = { sessions, laid: data.laid, data, info: this.info, layer: this.layer, range, ratio };
+    this.beside.show(compared);
+    this.ratioButton.hidden = !data.laid.length;
+    this.ratioButton.textContent = ratio ? "as a ratio" : "on one scale";
     if (!empty) {
-      this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen });
+      const scale = data.laid.length ? this.beside.scale(compared) : null;
+      this.heat.show({ info: this.info, series: data.heat, layer: this.layer, range, windows: spans, chosen, scale });
       this.drawCurves(range, shaded);
       this.heat.download = () => this.save(this.metric, namedLines(data.curve));
       if (this.table) this.fillTable();
@@ -107,7 +134,7 @@ export class Charts {
       panel.note.textContent = noteOf(session.metric(metric));
       panel.download = () => this.save(metric, lines);
       const logarithmic = metric === GRADIENT && wantsLog(lines).sensible;
-      if (!panel.element.hidden) panel.show({ lines, range, windows: shaded, logarithmic });
+      if (!panel.element.hidden) panel.show({ lines, range, windows: shaded, logarithmic, warm: this.warm });
     }
   }
 
@@ -144,14 +171,17 @@ export class Charts {
       }));
       this.curves.note.textContent = layer ? `heads of ${layer}` : "by layer";
     }
-    this.curves.title.textContent = title;
+    this.curves.title.textContent = this.multiples.title.textContent = title;
+    this.multiples.note.textContent = layer ? `heads of ${layer}, one scale` : "by layer, one scale";
     const { possible, sensible } = wantsLog(lines);
     const logarithmic = possible && (this.state.y ? this.state.y === "log" : sensible);
     this.scaleButton.hidden = !possible;
     this.scaleButton.textContent = logarithmic ? "log y" : "linear y";
     this.scaleButton.title = logarithmic ? "Change to a linear axis" : "Change to a log axis";
-    this.curves.download = () => this.save(metric, lines);
-    this.curves.show({ lines, range, windows, logarithmic });
+    const limits = limitsOf(this.info);
+    this.curves.download = this.multiples.download = () => this.save(metric, lines);
+    if (this.curves.element.hidden) this.multiples.show({ lines, range, windows: this.windows().each, logarithmic, limits });
+    else this.curves.show({ lines, range, windows, logarithmic, limits, warm: this.warm });
   }
 
   canOpen(layer) {
@@ -181,9 +211,12 @@ export class Charts {
 
   close() {
     this.request = Infinity;
+    this.beside.remove();
     this.panels.forEach((panel) => panel.remove());
   }
 }
+
+const toggle = (text, title, onclick) => h("button.link.small", { type: "button", title, onclick }, text);
 
 /** One line a column; in files a layer has its full name. */
 const namedLines = (series) => series.columns.map((column) => ({ name: spotName(column), steps: series.steps, column }));

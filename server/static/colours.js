@@ -11,14 +11,14 @@ const DEPTH = {
   light: ["#14225c", "#4a2f8f", "#8a3391", "#b83a68", "#c4562a", "#a8780f"],
   dark: ["#6f8cf0", "#a98af0", "#dd86d8", "#ff8f8f", "#ffb060", "#f3dc6a"],
 };
-const RUNS = { light: ["#1d1f21", "#0072b2", "#d55e00", "#009e73", "#a0569b"], dark: ["#ecebe7", "#56b4e9", "#f0914a", "#2fc79c", "#d491c6"] };
-export const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
+const RUNS = { light: ["#1d1f21", "#0072b2", "#d55e00", "#007a5a", "#a0569b", "#8a6d00"], dark: ["#ecebe7", "#56b4e9", "#f0914a", "#2fc79c", "#d491c6", "#e0c040"] };
+export const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "dot"];
 
 const asked = matchMedia("(prefers-color-scheme: dark)");
 export const isDark = () => (document.documentElement.dataset.theme ?? (asked.matches ? "dark" : "light")) === "dark";
 export const onSystemTheme = (listener) => asked.addEventListener("change", listener);
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-export const runColour = (index) => RUNS[isDark() ? "dark" : "light"][index % 5];
+export const runColour = (index) => RUNS[isDark() ? "dark" : "light"][index % 6];
 
 const rgb = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 
@@ -45,10 +45,10 @@ export function shadesOf(colours) {
 
 const scaleOf = (list) => list.map((colour, index) => [index / (list.length - 1), colour]);
 
-/** The colour scale of a metric's heatmap: kind, position(value) on the axis of colours, far(position) from neutral and the least of that (near), its ends, ticks and colours. */
-export function scaleFor(info, series, range) {
-  const found = extent(series.columns, series.steps, ...(range ?? []));
-  const [low, high] = found ?? [0, 1];
+/** The colour scale of a metric's heatmaps, one for all: kind, position(value) on the axis of colours, far(position) from neutral and the least of that (near), its ends, ticks and colours. */
+export function scaleFor(info, all) {
+  const spans = all.map((series) => extent(series.columns, series.steps)).filter(Boolean);
+  const [low, high] = spans.length ? [Math.min(...spans.map(([least]) => least)), Math.max(...spans.map(([, most]) => most))] : [0, 1];
   if (info.healthy && low > 0) return aroundHealthy(info.healthy, low, high);
   if (low > 0) return logarithmic(low, high);
   return low < 0 && high > 0 ? aroundZero(Math.max(-low, high)) : linear(low, high);

@@ -11,8 +11,10 @@ export function overlay(sessions, metric, layer, range) {
   return Promise.all(
     sessions.map(async (session) => {
       const read = (name) => session.read("series", name, null, range);
-      const [loss, gradient, curve] = await Promise.all([read(LOSS), read(GRADIENT), metric ? read(metric) : null]);
-      return { run: session.run, loss, gradient, curve, layer };
+      const own = layer && session.metric(metric)?.layers.includes(layer) ? layer : null;
+      const map = metric ? session.read("heatmap", metric, own, range) : null;
+      const [loss, gradient, curve, heat] = await Promise.all([read(LOSS), read(GRADIENT), metric ? read(metric) : null, map]);
+      return { run: session.run, loss, gradient, curve, heat, layer };
     }),
   );
 }

@@ -1,19 +1,21 @@
 // Curves over steps. Nothing is smoothed and no point is clipped: a pixel shows the lowest and the highest value of its steps.
 import { h } from "./dom.js";
-import { Panel, shade } from "./panel.js";
+import { drawLimits, drawWarmUp, paintBand, shade } from "./bands.js";
+import { Panel } from "./panel.js";
 import { token } from "./colours.js";
 import { extent, isMissing, nearest } from "./packed.js";
 import { linearAxis } from "./plot.js";
 import { reading } from "./text.js";
 import { logTicks, tickText } from "./ticks.js";
 
+const NONE = { low: null, high: null };
 const DASH = { solid: [], dash: [7, 4], dot: [2, 3], dashdot: [7, 3, 2, 3], longdash: [12, 4] };
 
 /** Pixels after which a line is drawn so far: a long noisy path takes more than its pieces. */
 const PIECE = 8;
 
 /** Trace a line: within a pixel from its first value over its lowest and highest to its last; a NaN or an infinity breaks it. */
-function trace(context, plot, { steps, column }, place) {
+export function trace(context, plot, { steps, column }, place) {
   const { values, low, high } = column;
   let pixel = null;
   let [first, least, most, last] = [0, 0, 0, 0];
@@ -73,7 +75,7 @@ function odd({ steps, column }) {
 }
 
 /** Mark NaN by a cross and infinities by arrows, each in a colour of its own. */
-function mark(context, plot, lines) {
+export function mark(context, plot, lines) {
   const { top, height } = plot.area;
   const seen = new Set();
   for (const { step, kind } of lines.flatMap(odd)) {
@@ -102,12 +104,13 @@ function mark(context, plot, lines) {
 }
 
 export class Curves extends Panel {
-  /** shown: {lines: [{name, steps, column, colour, dash, width, open}], range, windows, logarithmic}; open is called on a click on its name. */
-  show({ lines, range, windows, logarithmic }) {
+  /** shown: {lines: [{name, steps, column, colour, dash, width, open}], range, windows, logarithmic, limits: {low, high}, warm}; open is called on a click on its name, warm is the step at which the warm-up ends. */
+  show({ lines, range, windows, logarithmic, limits = NONE, warm = null }) {
     this.lines = lines;
     this.makeReadout();
     const place = logarithmic ? Math.log10 : (value) => value;
     const paint = (context, plot) => {
+      paintBand(context, plot, limits, place);
       shade(context, plot, windows);
       context.lineJoin = "bevel"; // round joins of a noisy line take most of the time that it takes to draw it
       for (const line of lines) {
@@ -120,6 +123,8 @@ export class Curves extends Panel {
       }
       context.setLineDash([]);
       mark(context, plot, lines);
+      drawLimits(context, plot, limits, place);
+      drawWarmUp(context, plot, warm);
     };
     const reached = reach(lines, range);
     this.draw({ range, paint, y: logarithmic ? logAxis(...(reached ?? [1, 10])) : linearAxis(...(reached ?? [0, 1])) });
@@ -159,15 +164,15 @@ export class Curves extends Panel {
 }
 
 /** Smallest and largest value of all lines within a range, or null. */
-function reach(lines, range = []) {
+export function reach(lines, range = []) {
   const spans = lines.map(({ column, steps }) => extent([column], steps, ...range)).filter(Boolean);
   return spans.length ? [Math.min(...spans.map(([low]) => low)), Math.max(...spans.map(([, high]) => high))] : null;
 }
 
-function logAxis(low, high) {
+export function logAxis(low, high, most = 4) {
   const room = Math.log10(high / low) * 0.06 || 0.05;
   const ends = [Math.log10(low) - room, Math.log10(high) + room];
-  return { ends, ticks: logTicks(10 ** ends[0], 10 ** ends[1], 4).map((tick) => [tick, tickText(tick)]) };
+  return { ends, ticks: logTicks(10 ** ends[0], 10 ** ends[1], most).map((tick) => [tick, tickText(tick)]) };
 }
 
 /** True if a log axis serves these lines: all positive, and spread over more than a factor of 30. */

@@ -10,7 +10,7 @@ const SAFETY = {
 };
 
 /** Text in which ``double backquotes`` mark code. */
-function prose(text) {
+export function prose(text) {
   return text.split(/``(.+?)``/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
 }
 
@@ -27,7 +27,7 @@ export function drawDetail(finding, entry, rules, act) {
     entry.first_try ? firstTry(entry.first_try) : null,
     ...finding.fixes.map((fix, index) => drawFix(fix, index || Boolean(entry.first_try))),
     h("p.actions", {}, h("button.link", { type: "button", onclick: () => act.zoom(finding) }, "Zoom to it")),
-    rule ? about(rule) : null,
+    rule ? about(rule, act.openRule) : null,
   ];
   return h("div.detail", {}, parts.filter(Boolean));
 }
@@ -119,19 +119,22 @@ function plot(rule) {
   return h("img.rule-plot", { src: plotOf(rule.code), alt, loading: "lazy", onerror: (event) => event.target.remove() });
 }
 
-function about(rule) {
-  const parts = [
-    ["What it checks", rule.checks],
-    ["Why it matters", rule.matters],
-    ["Suggested fix", rule.fix],
-    ["When the fix is wrong", rule.wrong],
-    ["References", rule.references],
-  ];
+/** The sections of a rule's documentation: heading and field. */
+export const SECTIONS = [
+  ["What it checks", "checks"],
+  ["Why it matters", "matters"],
+  ["Suggested fix", "fix"],
+  ["When the fix is wrong", "wrong"],
+  ["References", "references"],
+];
+
+function about(rule, openRule) {
   return h(
     "details.about",
     {},
     h("summary", {}, `About ${rule.code}`),
     plot(rule),
-    parts.map(([title, text]) => [h("h4", {}, title), h("p", {}, prose(text))]),
+    SECTIONS.map(([title, key]) => [h("h4", {}, title), h("p", {}, prose(rule[key]))]),
+    h("p", {}, h("button.link", { type: "button", onclick: () => openRule(rule.code) }, `${rule.code} with its limits and their sources`)),
   );
 }

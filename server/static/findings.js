@@ -26,12 +26,24 @@ function steps({ opened, last, cleared }) {
   return last === opened ? String(opened) : `${opened}–${last}`;
 }
 
-/** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {digest, findings, chosen, rules, unfolded}. */
-export function drawFindings(container, { digest, findings, chosen, rules, unfolded }, act) {
+/** Draw the list. act: {choose(finding or null), zoom(finding)}; shown: {digest, findings, failures, chosen, rules, unfolded}. */
+export function drawFindings(container, { digest, findings, failures, chosen, rules, unfolded }, act) {
   const head = h("div.side-head", {}, h("h2.side-title", {}, "Findings"), h("span.dim", {}, counted(digest, findings)));
   const list = resolved(digest.entries, findings).map((entry) => drawEntry(entry, { chosen, rules, unfolded }, act));
   const none = h("p.dim.none", {}, "No rule has found anything. The curves show what was measured.");
-  patch(container, head, findings.length ? h("ul.groups", {}, list) : none);
+  patch(container, head, findings.length ? h("ul.groups", { key: "findings" }, list) : none, failures.length ? missing(failures) : null);
+}
+
+/** What is not in the run, and why; its other numbers are right. */
+function missing(failures) {
+  const when = ({ first_step: first, last_step: last, count }) => {
+    if (last === null) return "before the first step";
+    const steps = first === last ? `step ${last}` : first === null ? `up to step ${last}` : `steps ${first} to ${last}`;
+    return count > 1 ? `${steps}, ${count} times` : steps;
+  };
+  const lines = failures.map((one) => h("li", {}, h("b", {}, one.subject), h("span.dim", {}, ` ${when(one)}`), h("p", {}, one.reason)));
+  const head = h("div.side-head", {}, h("h2.side-title", {}, "Not recorded, and why"), h("span.dim", {}, String(failures.length)));
+  return h("section.missing", { key: "failures" }, head, h("ul", {}, lines), h("p.dim.small", {}, "The other numbers of the run are right."));
 }
 
 /** "10 findings by 4 rules": a row is a rule's, a finding is one place of it. */

@@ -80,20 +80,20 @@ function count(series) {
 }
 
 export class Heatmap extends Panel {
-  constructor(act, tools) {
-    super("heatmap", act, { tools, inline: true });
+  constructor(act, tools, name = "") {
+    super(name ? `heatmap of ${name}` : "heatmap", act, { tools, inline: true });
     this.hatch = h("div.hatch");
     this.area.before(this.hatch);
     this.legend = h("div.legend");
     this.below.append(this.legend);
   }
 
-  /** shown: {info, series, layer, range, windows, chosen}; chosen is the selected finding's {finding, from, to}, outlined. */
-  show({ info, series, layer, range, windows, chosen }) {
+  /** shown: {info, series, layer, range, windows, chosen, scale}; chosen is the selected finding's {finding, from, to}, outlined; scale is that of several heatmaps. */
+  show({ info, series, layer, range, windows, chosen, scale = null }) {
     this.info = info;
     this.series = series;
     const rows = series.columns.length;
-    const scale = scaleFor(info, series, null);
+    scale ??= scaleFor(info, [series]);
     const names = layer ? series.columns.map(({ head }) => `head ${head}`) : labels(series.columns.map((column) => column.layer));
     const every = Math.ceil(rows / 16);
     const room = innerWidth < 720 ? 8 : 12;
@@ -103,6 +103,8 @@ export class Heatmap extends Panel {
     this.hatch.style.inset = `${t}px ${r}px ${b}px ${l}px`;
     const seen = count(series);
     this.explain(scale, seen);
+    const first = lowerBound(series.steps, range[0]);
+    this.element.classList.toggle("empty", !(first < series.steps.length && series.steps[first] <= range[1]));
     this.element.dataset.cells = `${rows} x ${series.steps.length}`;
     this.draw({
       range,

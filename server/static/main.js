@@ -3,12 +3,12 @@ import { ApiError, listRules, listRuns } from "./api.js";
 import { currentCursor, showCursor, showRange } from "./axis.js";
 import { Charts } from "./charts.js";
 import { isDark, onSystemTheme } from "./colours.js";
-import { showKeys, showRun } from "./dialogs.js";
+import { showKeys, showRun, showWord } from "./dialogs.js";
 import { byId, h, iconButton } from "./dom.js";
-import { drawHome } from "./home.js";
 import { drawFindings, inOrder, keyOf } from "./findings.js";
 import { listen } from "./keyboard.js";
 import { nearest } from "./packed.js";
+import { showRules, showRuns } from "./overview.js";
 import { drawRuns } from "./runs.js";
 import { Session } from "./session.js";
 import { change, onChange, state } from "./state.js";
@@ -27,8 +27,6 @@ let frame = 0;
 let later = null;
 /** The shown run has stored nothing yet. */
 let waiting = false;
-/** Rows of the table of runs that are drawn. */
-let rows = 100;
 
 const following = () => state.from === null || state.to === null;
 
@@ -60,36 +58,26 @@ function clearRun() {
   document.title = "stabmon";
 }
 
-const NOTHING = { layer: null, step: null, from: null, to: null, finding: null };
+const NOTHING = { rules: null, layer: null, step: null, from: null, to: null, finding: null };
 const href = (name) => `?${new URLSearchParams({ run: name, ...(state.theme ? { theme: state.theme } : {}) })}`;
 const open = (name) => change({ ...NOTHING, run: name, with: state.with.filter((one) => one !== name) });
-const home = () => change({ ...NOTHING, run: null, with: [], metric: null });
+/** Lay a run over the chosen one, or take it out; six are the most that can be told apart. */
+const compare = (name, on) => change({ with: on ? [...state.with, name].slice(-5) : state.with.filter((one) => one !== name) });
+const NOWHERE = { ...NOTHING, run: null, with: [], metric: null };
+const home = () => change(NOWHERE);
+const openRules = (page = "all") => change({ ...NOWHERE, rules: page });
 
 function drawList() {
   document.body.classList.toggle("at-home", !state.run);
-  if (!list) return;
-  const compare = (name, on) => change({ with: on ? [...state.with, name].slice(-4) : state.with.filter((one) => one !== name) });
-  if (state.run) drawRuns(containers.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, { open, compare, home });
-  else showHome();
+  if (!state.run) showOverview();
+  else if (list) drawRuns(containers.runs, { ...list, run: session?.run ?? state.run, others: state.with, href }, { open, compare, home });
 }
 
-/** The table of all runs. */
-function showHome() {
-  document.title = "stabmon";
-  if (!list.runs.length) {
-    const text = `${list.directory} holds no run. Start one with stabmon.watch(model, optimizer, dir="${list.directory}"), or see stabmon demo.`;
-    containers.home.replaceChildren();
-    say("No runs yet", `${text} This page shows it as soon as it is there.`);
-  } else {
-    say("");
-    const act = {
-      open,
-      sort: (id) => change({ sort: state.sort === id ? `-${id}` : state.sort === `-${id}` ? null : id }),
-      find: (text) => change({ find: text || null }),
-      more: () => [(rows = Infinity), showHome()],
-    };
-    drawHome(containers.home, { list, state, rows, href }, act);
-  }
+/** What is there where no run is shown. */
+async function showOverview() {
+  const acts = { say, change, open, redraw: drawList };
+  if (state.rules) await showRules(containers.home, state, acts);
+  else if (list) showRuns(containers.home, { list, state, href }, acts);
   containers.panels.dataset.drawn = location.search;
 }
 
@@ -113,8 +101,8 @@ function drawFacts() {
 
 function drawSide() {
   if (!session?.digest) return;
-  const act = { choose, zoom: zoomTo, redraw: drawSide };
-  drawFindings(containers.findings, { digest: session.digest, findings: session.findings, chosen: state.finding, rules, unfolded }, act);
+  const act = { choose, zoom: zoomTo, redraw: drawSide, openRule: openRules };
+  drawFindings(containers.findings, { digest: session.digest, findings: session.findings, failures: session.failures, chosen: state.finding, rules, unfolded }, act);
 }
 
 /** Draw live points, which come faster than anyone reads them, once a second. */
@@ -154,6 +142,8 @@ function pin() {
 
 const chartActs = {
   change: (patch) => change(patch),
+  compare,
+  explain: (info) => info && showWord(info),
   openLayer: (layer) => change({ layer }),
   zoom: (range) => change(range ? whole(range) : { from: null, to: null }),
   leave: () => (state.step === null ? showCursor(null) : showCursor(state.step, { pinned: true })),
@@ -238,7 +228,7 @@ function search() {
 }
 
 const letGo = () => change(state.step === null ? { finding: null } : { step: null });
-const about = () => session?.detail && showRun(session);
+const about = () => session?.detail && showRun(session, charts?.steps ?? []);
 
 async function openRun(name) {
   clearRun();
@@ -324,7 +314,7 @@ async function start() {
 
 onChange(async (now, before) => {
   if (now.theme !== before.theme) setTheme();
-  if (now.run !== before.run) {
+  if (now.run !== before.run || Boolean(now.rules) !== Boolean(before.rules)) {
     containers.home.replaceChildren();
     await start();
     return;
@@ -337,7 +327,7 @@ onChange(async (now, before) => {
     drawList();
     await openOthers();
   }
-  const only = ["step"].every((key) => now[key] !== before[key]) && same(now, before, ["metric", "layer", "finding", "with", "from", "to", "y"]);
+  const only = ["step"].every((key) => now[key] !== before[key]) && same(now, before, ["metric", "layer", "finding", "with", "from", "to", "y", "view", "compare"]);
   if (only) return pin();
   if (now.from !== null && now.to !== null) showRange([now.from, now.to]);
   await drawCharts();
@@ -346,11 +336,12 @@ onChange(async (now, before) => {
 const same = (now, before, keys) => keys.every((key) => String(now[key]) === String(before[key]));
 
 containers.tools.append(
-  iconButton("details", "About this run (i)", about),
+  h("button.link.small", { type: "button", title: "What is flagged, and the words (r)", onclick: () => openRules() }, "Rules"),
+  iconButton("details", "About this run and stabmon (i)", about, { class: "quiet of-run" }),
   iconButton("theme", "Light or dark (t)", flipTheme),
   iconButton("help", "Keys (?)", showKeys),
 );
-listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, h: home, "/": search, "?": showKeys, Escape: letGo });
+listen({ j: () => walkFindings(1), k: () => walkFindings(-1), "[": () => walkSteps(-1), "]": () => walkSteps(1), f: fit, t: flipTheme, i: about, h: home, r: () => openRules(), "/": search, "?": showKeys, Escape: letGo });
 onSystemTheme(redraw);
 byId("brand").addEventListener("click", (event) => {
   if (event.metaKey || event.ctrlKey || event.shiftKey) return;

@@ -1,6 +1,6 @@
 // Packed float32 series: decoding, appending, and distinguishing a measured NaN from a missing value.
 
-const MISSING_BITS = 0x7fc05ab5;
+export const MISSING_BITS = 0x7fc05ab5;
 
 /** Decode a packed series: {metric, steps, columns: [{layer, head, values, low, high}]}; low and high are null when exact. */
 export function decode(buffer) {

@@ -1,8 +1,8 @@
 // A panel: heading, value readout, plot and cursor line. All panels have the same margins, so their steps lie under one another.
 import { iconButton, h } from "./dom.js";
-import { isDark, token } from "./colours.js";
-import { join } from "./axis.js";
+import { join, showRange } from "./axis.js";
 import { Plot } from "./plot.js";
+import { pinch } from "./touch.js";
 
 /** Pixels that a pointer moves before a click becomes a drag. */
 const STILL = 4;
@@ -42,6 +42,7 @@ export class Panel {
     area.addEventListener("pointerup", (event) => this.drop(event));
     area.addEventListener("pointercancel", () => this.letGo());
     area.addEventListener("dblclick", () => this.act.zoom(null));
+    pinch(area, { range: () => this.drawn?.range, area: () => this.plot.area, show: showRange, zoom: this.act.zoom, began: () => this.letGo() });
     this.observer = new ResizeObserver(() => this.drawn && this.redraw());
     this.observer.observe(area);
   }
@@ -129,19 +130,4 @@ export class Panel {
     this.observer.disconnect();
     this.element.remove();
   }
-}
-
-/** Paint the windows of findings: [{from, to, severity, open, chosen}]. One that is open is a line along the top, so that it does not tint all of a chart. */
-export function shade(context, plot, windows) {
-  const { left, top, width, height } = plot.area;
-  for (const { from, to, severity, open, chosen } of windows) {
-    const first = Math.max(plot.x(from), left);
-    const last = Math.min(Math.max(plot.x(to), first + 1.5), left + width);
-    if (last < left || first > left + width) continue;
-    context.fillStyle = token(severity);
-    context.globalAlpha = chosen ? 0.12 : open ? 0.75 : isDark() ? 0.16 : 0.1;
-    context.fillRect(first, top, last - first, open && !chosen ? 2 : height);
-    if (open && !chosen) context.fillRect(first, top, 1.5, height);
-  }
-  context.globalAlpha = 1;
 }

@@ -16,8 +16,10 @@ export function roundTicks(low, high, most, least = 0) {
 }
 
 export class Plot {
-  constructor(element) {
+  /** edges: the margins in pixels, where they are not those that all panels share. */
+  constructor(element, edges = null) {
     this.element = element;
+    this.edges = edges;
     this.canvas = document.createElement("canvas");
     element.append(this.canvas);
     this.range = [0, 1];
@@ -26,7 +28,7 @@ export class Plot {
 
   /** Note the plotting area: left, top, width and height in CSS pixels. Asking for sizes at each point would lay out the page each time. */
   measure() {
-    const { l, r, t, b } = margins();
+    const { l, r, t, b } = this.edges ?? margins();
     [this.wide, this.high] = [this.element.clientWidth, this.element.clientHeight];
     this.area = { left: l, top: t, width: Math.max(this.wide - l - r, 1), height: Math.max(this.high - t - b, 1) };
   }
@@ -57,8 +59,8 @@ export class Plot {
     return this.ends[0] + (1 - (pixel - top) / height) * (this.ends[1] - this.ends[0]);
   }
 
-  /** Draw: y is {ends, ticks: [[position, text]], grid}; paint(context, plot) fills the plotting area, over(context, plot) may leave it. */
-  draw({ range, y, paint, over }) {
+  /** Draw: y is {ends, ticks: [[position, text]], grid}; steps is about how many are named; paint(context, plot) fills the plotting area, over(context, plot) may leave it. */
+  draw({ range, y, paint, over, steps = 9 }) {
     this.range = range;
     this.ends = y.ends;
     const sharp = devicePixelRatio || 1;
@@ -75,7 +77,7 @@ export class Plot {
     context.clearRect(0, 0, wide, high);
     context.font = `11px ${token("font")}`;
     const { left, top, width, height } = this.area;
-    this.drawAxes(context, y);
+    this.drawAxes(context, y, steps);
     context.save();
     context.beginPath();
     context.rect(left, top, width, height);
@@ -85,7 +87,7 @@ export class Plot {
     over?.(context, this);
   }
 
-  drawAxes(context, { ticks, grid = true }) {
+  drawAxes(context, { ticks, grid = true }, steps) {
     const { left, top, width, height } = this.area;
     const [line, faint, ink] = [token("line"), token("grid"), token("muted")];
     const stroke = (colour, ...points) => {
@@ -108,7 +110,7 @@ export class Plot {
     }
     context.textBaseline = "top";
     context.textAlign = "center";
-    for (const step of roundTicks(...this.range, width < 420 ? 4 : 9, 1)) {
+    for (const step of roundTicks(...this.range, width < 420 ? Math.min(steps, 4) : steps, 1)) {
       const pixel = at(this.x(step));
       if (grid) stroke(faint, pixel, top, pixel, top + height);
       stroke(line, pixel, top + height, pixel, top + height + TICK);

@@ -1,5 +1,5 @@
 // One opened run: what it is, its findings and their digest, the series that were read so far, and its live stream.
-import { describeRun, listFindings, readDigest, readSeries } from "./api.js";
+import { describeRun, listFailures, listFindings, readDigest, readSeries } from "./api.js";
 import { follow } from "./follow.js";
 import { append } from "./packed.js";
 
@@ -23,20 +23,23 @@ export class Session {
     this.handlers = handlers;
     this.kept = new Map();
     this.abort = new AbortController();
+    /** Overheads that were seen, one for each time that it changed, the last ten. */
+    this.overheads = [];
   }
 
   async open() {
-    const { detail, findings, digest, now } = takeFirst(this.run) ?? (await this.ask());
-    Object.assign(this, { detail, findings, digest });
+    const { detail, findings, digest, failures, now } = takeFirst(this.run) ?? (await this.ask());
+    Object.assign(this, { detail, findings, digest, failures });
+    this.note(detail.heartbeat);
     this.beatAt = performance.now() - 1000 * Math.max(0, now - detail.heartbeat.time);
     return this;
   }
 
   async ask() {
     const { signal } = this.abort;
-    const reading = [describeRun, listFindings, readDigest].map((read) => read(this.run, signal));
-    const [{ body, now }, findings, digest] = await Promise.all(reading);
-    return { detail: body, now, findings, digest };
+    const reading = [describeRun, listFindings, readDigest, listFailures].map((read) => read(this.run, signal));
+    const [{ body, now }, findings, digest, failures] = await Promise.all(reading);
+    return { detail: body, now, findings, digest, failures };
   }
 
   get state() {
@@ -87,6 +90,7 @@ export class Session {
       status: ({ heartbeat, age }) => this.beat(heartbeat, age),
       findings: (found) => this.adopt("findings", found),
       digest: (found) => this.adopt("digest", found),
+      failures: (found) => this.adopt("failures", found),
       end: () => this.leave(),
       gone: ({ detail }) => this.handlers.gone?.(detail),
       lost: () => this.handlers.lost?.(),
@@ -95,7 +99,12 @@ export class Session {
     return this.stop;
   }
 
+  note({ overhead }) {
+    if (overhead !== null && overhead !== this.overheads.at(-1)) this.overheads = [...this.overheads, overhead].slice(-10);
+  }
+
   beat(heartbeat, age) {
+    this.note(heartbeat);
     this.detail = { ...this.detail, heartbeat, sampled: heartbeat.samples };
     this.beatAt = performance.now() - 1000 * age;
     if (this.still) this.leave();
@@ -108,7 +117,7 @@ export class Session {
     this.stop = null;
   }
 
-  /** Take the findings or their digest, where they changed. */
+  /** Take the findings, their digest or the failures, where they changed. */
   adopt(what, found) {
     if (JSON.stringify(found) === JSON.stringify(this[what])) return;
     this[what] = found;

@@ -1,8 +1,8 @@
 // The state that the address holds: everything a link must bring back. Two tabs share nothing.
 
-const KEYS = ["run", "with", "metric", "layer", "step", "from", "to", "y", "finding", "find", "sort", "theme"];
+const KEYS = ["run", "rules", "with", "metric", "layer", "step", "from", "to", "y", "view", "compare", "compare", "finding", "find", "sort", "theme"];
 const NUMBERS = new Set(["step", "from", "to"]);
-const QUIET = new Set(["theme", "y", "find", "sort"]);
+const QUIET = new Set(["theme", "y", "view", "compare", "find", "sort"]);
 const listeners = new Set();
 let lastPush = { keys: "", time: 0 };
 

@@ -2,19 +2,20 @@
 import { h, icon, patch } from "./dom.js";
 import { keyOf } from "./findings.js";
 import { stateChip } from "./runs.js";
+import { TOO_MUCH } from "./dialogs.js";
 import { age } from "./text.js";
 
 /** Draw the bar's facts about a session. live: {following, lost, resume()}. */
 export function drawStatus(container, session, live) {
   const { heartbeat } = session.detail;
-  const fact = (label, value, title) => h("span.fact", { title }, h("span.label", {}, label), h("span.value", {}, value));
+  const fact = (label, value, title, warns = false) => h(`span.fact${warns ? ".warns" : ""}`, { title }, h("span.label", {}, label), h("span.value", {}, value));
   const overhead = heartbeat.overhead === null ? "–" : `${(100 * heartbeat.overhead).toFixed(heartbeat.overhead < 0.1 ? 2 : 0)} %`;
   patch(
     container,
     h("span.title", {}, session.run),
     stateChip(heartbeat),
     fact("step", heartbeat.step < 0 ? "none yet" : String(heartbeat.step), "Latest sampled step"),
-    fact("overhead", overhead, "Time that stabmon took on the training thread"),
+    fact("overhead", overhead, "Time that stabmon took on the training thread", heartbeat.overhead > TOO_MUCH),
     fact("updated", age(session.age), "Last heartbeat of the training"),
     follower(session, live),
   );

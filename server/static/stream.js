@@ -4,7 +4,7 @@ const LIVE = "/api/v1/live";
 /** Milliseconds without a sign of life after which a follower is forgotten: its tab was closed or frozen. */
 const SILENT = 20_000;
 const RETRY = 1000;
-const KINDS = ["points", "status", "findings", "digest", "end", "gone"];
+const KINDS = ["points", "status", "findings", "digest", "failures", "end", "gone"];
 
 /** Keeps one stream for its followers, each {id, run, series, cursor, send(message)}. */
 export class Hub {

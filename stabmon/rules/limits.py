@@ -122,6 +122,15 @@ class Limits(Record):
         found |= {f"{pattern}/{name}": value for pattern, own in self.layers.items() for name, value in own.items()}
         return found | ({"ignore": list(self.ignore)} if self.ignore else {})
 
+    def band(self, metric: str) -> tuple[float | None, float | None]:
+        """Return the limits ``METRIC_min`` and ``METRIC_max`` of a metric; None where there is no such limit."""
+        found = {field: getattr(getattr(self, family), field) for family, field in _fields()}
+        return found.get(f"{metric}_min"), found.get(f"{metric}_max", found.get(metric))
+
+
+def _fields() -> tuple[tuple[str, str], ...]:
+    return tuple((family, field) for family, _, field in (name.partition(".") for name in _documents()))
+
 
 def resolve(given: "Limits | Mapping[str, Any] | str | Path | None") -> Limits:
     """Return limits given as such, as names and numbers, as a YAML file of them, or left out for the defaults.

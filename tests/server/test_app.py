@@ -44,7 +44,7 @@ def test_the_verdict_and_what_a_browser_asks_for_first_are_in_the_page(client):
     assert "<h1>Unhealthy since step 0</h1>" in answer.text
     assert answer.headers["cache-control"] == "no-store"
     first = json.loads(re.search(r'id="first">(.*)</script>', answer.text)[1])
-    for part, path in (("detail", ""), ("findings", "/findings"), ("digest", "/digest")):
+    for part, path in (("detail", ""), ("findings", "/findings"), ("digest", "/digest"), ("failures", "/failures")):
         assert first[part] == client.get(f"/api/v1/runs/naive{path}").json()
     for query in ("", "?run=nope", "?run=../two", "?run=%FF"):
         assert 'id="first"' not in client.get(f"/{query}").text

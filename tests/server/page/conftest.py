@@ -20,7 +20,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-RANGES = """() => [...document.querySelectorAll("section.panel:not([hidden])")].map(
+RANGES = """() => [...document.querySelectorAll("section.panel[data-range]:not([hidden])")].map(
     (panel) => panel.dataset.range.split(" ").map(Number))"""
 PIXEL = """([name, step, part]) => {
     const panel = document.querySelector(`section.panel[aria-label="${name}"]`);
