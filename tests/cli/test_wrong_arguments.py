@@ -13,6 +13,7 @@ COMMANDS = (
     "train",
     "preflight",
     "serve",
+    "mcp",
     "findings",
     "report",
     "export",
