@@ -26,9 +26,8 @@ MOST = 500
 """Most points of a series."""
 PATIENCE = 10.0
 """Seconds in which the runs of a folder are read for a list; those that are left are named as not read yet."""
-ABOUT = """stabmon watches trainings of transformers with sigmoid attention. Start with list_runs, then findings of a run:
-each has a cause and a fix. series gives the numbers behind one, rules what a code means, explain_metric what a number
-means."""
+ABOUT = """stabmon watches trainings of transformers with sigmoid attention. First list_runs, then findings of a run:
+each has a cause and a fix. series gives the numbers behind one; rules and explain_metric say what they mean."""
 
 Run = Annotated[str, Field(description="Name of the run, as list_runs has it.")]
 Answer = TypeVar("Answer")

@@ -6,8 +6,6 @@ one that is written while it is looked at. Prints a line a figure; nothing here 
 
 import argparse
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +21,7 @@ import numpy as np
 
 from stabmon.records import Attention, Heartbeat, ModelMap, RunInfo, RunState
 from stabmon.series import Layout
+from stabmon.server import stream_bench
 from stabmon.store import RunWriter
 
 LAYERS, HEADS = 24, 16
@@ -46,6 +45,8 @@ new MutationObserver(() => {
 }).observe(document, { subtree: true, childList: true, attributes: true });
 """
 """Script that notes when each part was painted first, in milliseconds since the address was asked for."""
+STREAMS, IDLE = 200, 20
+"""Clients that hold a server open when it is ended: those that follow a run, and of each kind that does nothing."""
 WATCHED = 10
 """Seconds for which the page of a live run is watched."""
 
@@ -82,12 +83,8 @@ def add(writer: RunWriter, steps: range) -> None:
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve ``folder`` in a process of its own for the length of the block; yield the address."""
-    code = "import sys; from stabmon.server.serve import serve; serve(sys.argv[1], port=0)"
-    command = [sys.executable, "-u", "-c", code, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1].rstrip("/")
-        process.terminate()
+    with stream_bench.server(folder) as (_, host, port):
+        yield f"http://{host}:{port}"
 
 
 def milliseconds(act: Callable[[], object]) -> float:
@@ -127,8 +124,16 @@ def bench_list(address: str, count: int) -> None:
             time.sleep(0.5)
 
     say(f"list of {count:,} runs: all are read after", f"{milliseconds(read) / 1000:.1f} s")
-    times = [milliseconds(lambda: fetch(url)) for _ in range(REQUESTS)]
-    say(f"list of {count:,} runs: 95th percentile", f"{np.percentile(times, 95):.0f} ms")
+    for what, path in (("list", url), ("metrics", f"{address}/metrics")):
+        times = [milliseconds(partial(fetch, path)) for _ in range(REQUESTS)]
+        say(f"{what} of {count:,} runs: 95th percentile", f"{np.percentile(times, 95):.0f} ms")
+
+
+def bench_end(folder: Path, run: str) -> None:
+    """Print how long a server takes to end while many clients hold it open."""
+    found = stream_bench.end(folder, run, "loss,row_mass", streams=STREAMS, idle=IDLE)
+    what = f"SIGTERM with {STREAMS} streams, {IDLE} unread ones, {IDLE} half requests"
+    say(what, f"{found.seconds:.2f} s ({found.busy:.2f} s of processor time)")
 
 
 def bench_page(address: str, large: str, live: RunWriter, browser: Any) -> None:
@@ -202,6 +207,7 @@ def main() -> None:
                     browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
                     bench_page(address, "large", live, browser)
                     browser.close()
+        bench_end(folder, "live")
         live.close(RunState.FINISHED)
         write(many / "run-0", 50).close(RunState.FINISHED)
         for count in (300, 1000):

@@ -165,7 +165,7 @@ async def stream(
     try:
         yield "retry: 1000\n\n"
         while not (stopping.is_set() or ended):
-            events, ended = await to_thread.run_sync(look)
+            events, ended = await to_thread.run_sync(lambda: ([], True) if stopping.is_set() else look())
             if events or time.monotonic() - sent > KEEP_ALIVE:
                 sent = time.monotonic()
                 yield "".join(events) or ": still here\n\n"
