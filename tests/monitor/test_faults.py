@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -365,33 +366,76 @@ def test_a_closed_pipe_silences_the_console_alone(tmp_path):
 
 
 KILLED = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from tests.monitor.test_faults import *
-model = nn.Sequential(Block(16, SigmoidAttention(16, 2, max_length=8)))
-first = int(sys.argv[3])
-options = {"dir": sys.argv[1], "name": "run", "console": False, "resume": first > 0, "first_step": first}
-monitor = watch(model, schedule=Schedule(dense=10**9), **options)
-while True:
-    model(torch.randn(2, 8, 16)).square().mean().backward()
-    monitor.step()
-    monitor.flush()
-    print(monitor.steps, flush=True)
+import os, sys, time, torch
+import torch._dynamo, torch.distributed.tensor, stabmon.monitor.new_run, stabmon.rules, stabmon.sinks
+from torch import nn
+from stabmon import Schedule, watch
+from stabmon.nn import Block, SigmoidAttention
+from stabmon.store import RunWriter
+
+write = RunWriter.sample
+
+def written_by_a_slow_disk(*arguments):
+    time.sleep(0.01)
+    write(*arguments)
+
+RunWriter.sample = written_by_a_slow_disk
+
+def train(first):
+    model = nn.Sequential(Block(16, SigmoidAttention(16, 2, max_length=8)))
+    options = {"dir": sys.argv[1], "name": "run", "console": False, "resume": first > 0, "first_step": first}
+    monitor = watch(model, schedule=Schedule(dense=10**9), **options)
+    print(os.getpid(), flush=True)
+    while True:
+        model(torch.randn(2, 8, 16)).square().mean().backward()
+        monitor.step()
+        flushed = monitor.steps % FLUSHED_EVERY == 0 and monitor.flush(300)
+        print(monitor.steps, int(flushed), flush=True)
+
+for line in iter(sys.stdin.readline, ""):
+    if os.fork() == 0:
+        train(int(line))
+    os.wait()
+    print("ended", flush=True)
 """
+FLUSHED_EVERY = 4
+
+
+class Victims:
+    """Trainings that are killed, forked from one process that has the imports behind it."""
+
+    def __init__(self, folder):
+        command = [sys.executable, "-c", KILLED.replace("FLUSHED_EVERY", str(FLUSHED_EVERY)), str(folder)]
+        root = Path(__file__).parents[2]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+
+    def train(self, first, steps):
+        """Train from ``first`` on and kill after ``steps`` or some more; return the steps made and those flushed."""
+        self.process.stdin.write(f"{first}\n")
+        self.process.stdin.flush()
+        victim = int(self.process.stdout.readline())
+        said = [self.process.stdout.readline() for _ in range(steps)]
+        os.kill(victim, signal.SIGKILL)
+        said += iter(self.process.stdout.readline, "ended\n")
+        made = [tuple(map(int, line.split())) for line in said]
+        return made[-1][0], max((step for step, flushed in made if flushed), default=first)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_a_whole_run_that_goes_on(tmp_path):
-    root, first = str(Path(__file__).parents[2]), 0
-    for number in range(20):
-        command = [sys.executable, "-c", KILLED, str(tmp_path), root, str(first)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            for _ in range(3 + 7 * number % 11):
-                made = int(child.stdout.readline())
-            child.kill()
-        with open_run(tmp_path / "run") as run:
-            assert run.heartbeat().words == "crashed"
-            steps = run.read("loss").steps.tolist()
-        assert steps == list(range(len(steps)))
-        assert len(steps) >= made - 2
-        first = len(steps)
+def test_twenty_kills_leave_a_whole_run_with_all_that_was_flushed(tmp_path):
+    first = 0
+    with Victims(tmp_path) as victims:
+        for number in range(20):
+            made, flushed = victims.train(first, 5 + 7 * number % 11)
+            with open_run(tmp_path / "run") as run:
+                assert run.heartbeat().words == "crashed"
+                steps = run.read("loss").steps.tolist()
+            assert steps == list(range(len(steps)))
+            assert flushed - 1 <= len(steps) <= made  # the row of the last step is made as the next one begins
+            first = len(steps)

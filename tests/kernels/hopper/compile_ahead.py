@@ -1,8 +1,9 @@
-"""Compile the hopper kernels for sm_90 on a machine without a GPU: ``python compile_ahead.py DIM [brief | all]``.
+"""Compile the hopper kernels for sm_90 without a GPU: ``python compile_ahead.py DIM [brief | pairs | all]``.
 
 Every entry of the forward's table with all that a call can ask for, and the backward's kernels in some of their forms,
-by their own launchers; brief: each kernel once; all: every form of every kernel. Prints one JSON object a kernel: what
-it was compiled for, by which Triton, what its machine code needs and waits for.
+by their own launchers; brief: each kernel once; all: every form of every kernel; pairs: six forms of 24 in which
+every two values of what a kernel is compiled for meet. Prints one JSON object a kernel: what it was compiled for, by
+which Triton, what its machine code needs and waits for.
 """
 
 import json
@@ -10,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,17 @@ from stabmon.kernels.problem import Problem
 from tests.kernels.absent_device import compile_only
 from tests.kernels.hopper import machine_code
 
+KINDS = {"tanh": (None, 0.0), "exact": (None, -20.0), "by head": (torch.zeros(4), 0.0)}
+ALL = tuple(product(KINDS, (False, True), (False, True), DTYPES))
+PAIRS = (
+    ("tanh", False, False, torch.bfloat16),
+    ("tanh", True, True, torch.float16),
+    ("exact", False, True, torch.float16),
+    ("exact", True, False, torch.bfloat16),
+    ("by head", False, False, torch.float16),
+    ("by head", True, True, torch.bfloat16),
+)
+"""Forms in which every two values of ``ALL`` meet."""
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -65,11 +77,12 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
         yield shape | forward_launch.TABLE[dim]._asdict(), problem
 
 
-def every_call(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
-    """Yield calls that differ in what a kernel is compiled for: type, mask, bias, form of sigmoid, repeating or not."""
-    kinds = {"tanh": (None, 0.0), "exact": (None, -20.0), "by head": (torch.zeros(4), 0.0)}
-    for dtype, is_causal, kind, deterministic in product(DTYPES, (False, True), kinds, (False, True)):
-        tensor, (bias, level) = torch.zeros(1, 4, 256, dim, dtype=dtype), kinds[kind]
+def every_call(
+    dim: int, forms: Iterable[tuple[str, bool, bool, torch.dtype]]
+) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield calls that differ in what a kernel is compiled for: form of sigmoid, mask, repeating or not, type."""
+    for kind, is_causal, deterministic, dtype in forms:
+        tensor, (bias, level) = torch.zeros(1, 4, 256, dim, dtype=dtype), KINDS[kind]
         shape = {"dim": dim, "causal": is_causal, "dtype": str(dtype), "kind": kind, "deterministic": deterministic}
         yield shape, Problem(tensor, tensor, tensor, bias, level, None, 0.1, is_causal, deterministic=deterministic)
 
@@ -110,9 +123,9 @@ def released_first(ptx: str) -> bool:
     return ptx.count("griddepcontrol.") == 1 and ptx.index("griddepcontrol.launch_dependents") < touched.start()
 
 
-def compile_all(dim: int, compiled: list[Any]) -> None:
+def compile_forms(dim: int, forms: Iterable[tuple[str, bool, bool, torch.dtype]], compiled: list[Any]) -> None:
     """Compile the forward with statistics and without, and the backward with and without the bias's gradient."""
-    for shape, problem in every_call(dim):
+    for shape, problem in every_call(dim, forms):
         grads = tuple(torch.empty_like(tensor) for tensor in problem[:3])
         for wanted in (False, True):
             if not problem.deterministic:
@@ -127,8 +140,8 @@ def compile_all(dim: int, compiled: list[Any]) -> None:
 def main(dim: int, extent: str = "") -> None:
     compiled: list[Any] = []
     stand_in(compiled)
-    if extent == "all":
-        compile_all(dim, compiled)
+    if extent in ("all", "pairs"):
+        compile_forms(dim, ALL if extent == "all" else PAIRS, compiled)
         return
     brief = extent == "brief"
     first = 1 if brief else 0
