@@ -2,17 +2,21 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from stabmon import cli
+from stabmon import config as configuration
+from stabmon import demo as story
 from stabmon.store import open_run
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def stabmon(*arguments: str | Path, code: int = 0) -> str:
+def in_a_process(*arguments: str | Path, code: int = 0) -> str:
     """Run the command line as a user would and return what it printed, on both streams."""
     command = [sys.executable, "-m", "stabmon", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -21,16 +25,31 @@ def stabmon(*arguments: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.fixture
+def stabmon(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command line to its exit code in this process, and return what it printed, on both streams."""
+
+    def run(*arguments: str | Path, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["stabmon", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = "".join(capfd.readouterr())
+        assert end.value.code == code, printed
+        return printed
+
+    return run
+
+
 def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_version_and_help_answer() -> None:
-    assert stabmon("--version").startswith("stabmon 0.")
+def test_version_and_help_answer(stabmon: Callable[..., str]) -> None:
+    assert in_a_process("--version").startswith("stabmon 0.")
     assert "preflight" in stabmon("--help")
 
 
-def test_rules_lists_every_code_and_prints_one_with_its_limits() -> None:
+def test_rules_lists_every_code_and_prints_one_with_its_limits(stabmon: Callable[..., str]) -> None:
     listed = json.loads(stabmon("rules", "--json"))
     assert {"ATT001", "NUM001", "CFG001"} <= {rule["code"] for rule in listed}
     one = json.loads(stabmon("rules", "starved-rows", "--json"))
@@ -50,11 +69,13 @@ def test_rules_lists_every_code_and_prints_one_with_its_limits() -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_wrong_use_exits_with_2_and_says_what_to_do(arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_use_exits_with_2_and_says_what_to_do(
+    arguments: tuple[str, ...], said: str, stabmon: Callable[..., str]
+) -> None:
     assert said in one_line(stabmon(*arguments, code=2))
 
 
-def test_a_typo_in_a_configuration_names_the_nearest_key(tmp_path: Path) -> None:
+def test_a_typo_in_a_configuration_names_the_nearest_key(tmp_path: Path, stabmon: Callable[..., str]) -> None:
     file = tmp_path / "typo.yaml"
     file.write_text((ROOT / "configs" / "naive.yaml").read_text().replace("learning_rate", "learning_rat"))
     assert "learning_rate" in one_line(stabmon("train", file, "--dir", tmp_path, code=2))
@@ -65,11 +86,11 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert port in stabmon("serve", tmp_path, "--port", port, code=2)
+        assert port in in_a_process("serve", tmp_path, "--port", port, code=2)
 
 
 @pytest.mark.slow
-def test_preflight_flags_the_naive_run_and_passes_the_fixed_one() -> None:
+def test_preflight_flags_the_naive_run_and_passes_the_fixed_one(stabmon: Callable[..., str]) -> None:
     report = json.loads(stabmon("preflight", "naive", "--json", code=1))
     assert {finding["code"] for finding in report["findings"]} >= {"ATT001"}
     assert json.loads(stabmon("preflight", "fixed", "--json"))["findings"] == []
@@ -77,22 +98,14 @@ def test_preflight_flags_the_naive_run_and_passes_the_fixed_one() -> None:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, object]]]:
+    """The documented demo with a smaller batch, which changes no bias and no rule; ``.ci/run`` runs it as it is."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [
-        sys.executable,
-        "-m",
-        "stabmon",
-        "demo",
-        "--dir",
-        str(folder),
-        "--json",
-        "--steps",
-        "20",
-        "--device",
-        "cpu",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    small = configuration.override(story.default_config("cpu"), {"training.batch": 2})
+    options = ["demo", "--dir", str(folder), "--json", "--steps", "20", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "default_config", lambda device: small)
+        done = CliRunner().invoke(cli.app, options)
+    assert done.exit_code == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
@@ -122,7 +135,7 @@ def test_both_runs_of_the_demo_lie_in_the_folder_with_store_and_events(
 
 @pytest.mark.slow
 def test_findings_of_the_naive_run_are_errors_and_those_of_the_fixed_one_are_not(
-    demo: tuple[Path, dict[str, dict[str, object]]],
+    demo: tuple[Path, dict[str, dict[str, object]]], stabmon: Callable[..., str]
 ) -> None:
     folder, _ = demo
     assert "ATT001" in stabmon("findings", folder / "naive", code=1)

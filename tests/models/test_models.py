@@ -62,7 +62,7 @@ def test_a_bias_of_zero_is_flagged_at_step_0_in_every_layer(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "vit", "t5"])  # decoder, window, encoder, both with a position bias
 def test_the_monitor_breaks_no_graph_and_adds_one_for_recorded_steps(name):
     case, counter = CASES[name], CompileCounter()
     torch.compiler.reset()

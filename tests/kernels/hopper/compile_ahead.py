@@ -65,7 +65,6 @@ def calls(dim: int) -> Iterator[tuple[dict[str, Any], Problem]]:
     """Yield calls with a learnable bias, whose forward holds both forms of sigmoid, and with a number."""
     for is_causal, dtype, bias, level in (
         (False, torch.bfloat16, torch.zeros(4), 0.0),
-        (True, torch.bfloat16, torch.zeros(4), 0.0),
         (True, torch.float16, torch.zeros(4), 0.0),
         (False, torch.bfloat16, None, 0.0),
         (True, torch.bfloat16, None, 0.0),
