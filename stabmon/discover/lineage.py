@@ -85,6 +85,16 @@ class WrittenOut:
     shape: tuple[int, ...]
 
 
+def _held(tensor: Tensor) -> Tensor:
+    """Return the tensor that a DTensor, or one that a collective still writes, holds here."""
+    while True:
+        inner = getattr(tensor, "_local_tensor", None)
+        inner = getattr(tensor, "elem", None) if inner is None else inner
+        if not isinstance(inner, Tensor):
+            return tensor
+        tensor = inner
+
+
 class Lineage(TorchDispatchMode):
     """Sees every operation while it is active; what it keeps does not grow with the activations.
 
@@ -225,6 +235,7 @@ class Lineage(TorchDispatchMode):
         return None
 
     def _mark(self, tensor: Tensor) -> Mark:
+        tensor = _held(tensor)
         mark = self._marks.get(tensor)
         if mark is None:
             mark = self._marks[tensor] = Mark(self._count, 1 << self._count, 0, self._count, self._count)

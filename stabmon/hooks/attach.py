@@ -10,6 +10,7 @@ from torch.amp import GradScaler
 from stabmon import doors
 from stabmon.discover import Site
 from stabmon.discover.points import Point
+from stabmon.distributed.shards import Stored
 from stabmon.hooks.forward import CallObserver, EnterHook, LeaveHook, MultiheadHook, Unseen
 from stabmon.hooks.gradients import GradientNorms, Groups
 from stabmon.hooks.hook import PassHook, Turn
@@ -135,20 +136,23 @@ def gradient_norms(
     return GradientNorms(recording, model, partial(_groups, model, recording, sites), scaler, began)
 
 
-def _groups(model: nn.Module, recording: Recording, sites: Sequence[Site]) -> Groups:
-    """Return the parameters that train now: those of each block, and all others.
+def _groups(model: nn.Module, recording: Recording, sites: Sequence[Site], stored: Stored) -> Groups:
+    """Return the parameters that train now, as they are stored: those of each block, and all others.
 
-    A parameter in nested blocks belongs to the innermost. Parameters whose gradients are spread over devices
-    (DTensor) are left out: the norm of a local part would be wrong.
+    A parameter in nested blocks belongs to the innermost.
     """
     modules = {own_name(name): module for name, module in model.named_modules()}
     blocks = {site.attention.block: modules[site.attention.block] for site in sites}
-    owners: dict[nn.Parameter, str | None] = dict.fromkeys(model.parameters())
+    owners: dict[nn.Parameter, str | None] = dict.fromkeys(stored.of(model))
     for name in sorted(blocks, key=lambda name: name.count(".")):
-        owners.update(dict.fromkeys(blocks[name].parameters(), name))
+        owners.update(dict.fromkeys(stored.of(blocks[name]), name))
     groups = {name: (recording.plan.block(name)["gradient_norm"], list[nn.Parameter]()) for name in blocks}
     rest = (recording.plan.of_run("other_gradient_norm"), list[nn.Parameter]())
     for parameter, owner in owners.items():
-        if parameter.requires_grad and not hasattr(parameter, "placements"):
+        if parameter.requires_grad:
             (rest if owner is None else groups[owner])[1].append(parameter)
+    if joined := [name for name, (_, own) in groups.items() if not own and set(stored.flat) & set(rest[1])]:
+        what = f"FSDP joins parameters of {len(joined)} layers with others"
+        advice = "only the total is recorded; wrap each block by itself, or pass use_orig_params=True"
+        recording.failures.report("gradient norms of layers", what, advice)
     return [*groups.values(), rest]

@@ -1,13 +1,18 @@
 """Gradient norms of each block and of the rest, after each backward pass and before anything clips them."""
 
+import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.autograd import Variable
 
+from stabmon.distributed.shards import Part, Stored, fsdp_modules
+from stabmon.hooks.backward import BackwardHook
+from stabmon.hooks.keys import rekeyed
 from stabmon.hooks.recording import Guarded, Recording
 from stabmon.hooks.uncompiled import uncompiled
 
@@ -21,14 +26,15 @@ class GradientNorms(Guarded):
     A hook on each parameter only notes that its group has new gradients. Under gradient accumulation the last pass
     stays, which sees the sum. Gradients scaled by ``scaler`` are divided by its scale, on the device. ``began`` is
     called at the first gradient of a pass. ``groups`` is called again when a parameter of ``model`` has been added,
-    replaced, frozen or unfrozen.
+    replaced, frozen or unfrozen. Of a parameter that is sharded over processes the norm is this process's estimate of
+    the whole one (``stabmon.distributed.shards``).
     """
 
     def __init__(
         self,
         recording: Recording,
         model: nn.Module,
-        groups: Callable[[], Groups],
+        groups: Callable[[Stored], Groups],
         scaler: GradScaler | None,
         began: Callable[[], None],
     ) -> None:
@@ -38,23 +44,28 @@ class GradientNorms(Guarded):
         self._model, self._grouped, self._began = model, groups, began
         self._groups: Groups = []
         self._known: list[tuple[int, bool]] | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._stored: Stored | None = None
+        self._handles: list[Any] = []
         self._changed: set[int] = set()
         self._tables: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
         self._task = -1
 
     def refresh(self) -> None:
         """Put a hook on every parameter that trains now, unless they are the same as before."""
-        now = [(id(p), p.requires_grad) for module in self._model.modules() for p in _own_parameters(module)]
+        stored = Stored(self._model)
+        now = [(id(p), p.requires_grad) for p in stored.of(self._model)]
         if now == self._known:
             return
         self.remove()
-        self._known, self._groups = now, self._grouped()  # which keeps the parameters, so that no identity comes again
+        self._known, self._stored = now, stored
+        self._groups = self._grouped(stored)  # which keeps the parameters, so that no identity comes again
         self._handles = [
             parameter.register_post_accumulate_grad_hook(_Note(self, index))  # type: ignore[no-untyped-call]
             for index, (_, parameters) in enumerate(self._groups)
             for parameter in parameters
         ]
+        began = BackwardHook(_NoteAll(self))
+        self._handles += [rekeyed(module.register_forward_hook(began)) for module in fsdp_modules(self._model)]
 
     def remove(self) -> None:
         """Take all hooks off."""
@@ -64,7 +75,17 @@ class GradientNorms(Guarded):
 
     def note(self, index: int) -> None:
         """Note that group ``index`` has new gradients, and request a callback at the end of this backward pass."""
-        self._changed.add(index)
+        self._note({index})
+
+    def note_all(self) -> None:
+        """Note that a backward pass brings gradients whose parameters' own hooks are not called."""
+        if not self.recording.begun:
+            self.recording.begun = self.recording.in_eval = True
+        if self.recording.active:
+            self._note(set(range(len(self._groups))))
+
+    def _note(self, groups: set[int]) -> None:
+        self._changed |= groups
         task = torch._C._current_graph_task_id()
         if task != self._task:
             self._task = task
@@ -84,11 +105,12 @@ class GradientNorms(Guarded):
         self._changed.clear()
 
     def _write(self) -> None:
+        assert self._stored is not None
         groups = [self._groups[index] for index in sorted(self._changed)]
-        found = [(at, gradients) for at, parameters in groups if (gradients := _gradients(parameters))]
+        found = [(at, parts) for at, parameters in groups if (parts := _parts(self._stored, parameters))]
         if not found:  # an optimizer inside the backward pass has freed them
             return
-        norms = _norms([gradient for _, group in found for gradient in group])
+        norms = _norms([part for _, group in found for part in group])
         table, elements = self._table(tuple((at.start, len(group)) for at, group in found))
         # A row for each group; 0 fills it up.
         each = torch.stack([*norms, norms[0].new_zeros(())])[table]
@@ -134,18 +156,32 @@ class _Note:
             norms.note(self.index)
 
 
-def _norms(gradients: list[Tensor]) -> list[Tensor]:
-    """Return the L2 norm of each gradient, float32; those of float64 are accumulated in float64."""
+class _NoteAll:
+    """Called at the beginning of a backward pass through a module that FSDP shards; keeps the norms weakly."""
+
+    def __init__(self, norms: GradientNorms) -> None:
+        self.norms = weakref.ref(norms)
+
+    def __call__(self) -> None:
+        norms = self.norms()
+        if norms is not None:
+            norms.note_all()
+
+
+def _norms(parts: list[Part]) -> list[Tensor]:
+    """Return the estimate of the L2 norm of each gradient, float32; those of float64 are accumulated in float64."""
+    gradients = [part.tensor for part in parts]
     wide = any(gradient.dtype == torch.float64 for gradient in gradients)
     norms: list[Tensor] = list(torch._foreach_norm(gradients, 2, torch.float64 if wide else torch.float32))
+    if any(part.shards > 1 for part in parts):
+        norms = list(torch._foreach_mul(norms, [math.sqrt(part.shards) for part in parts]))
     return [norm.float() for norm in norms] if wide else norms
 
 
-def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in module._parameters.values() if parameter is not None)
+def _parts(stored: Stored, parameters: list[nn.Parameter]) -> list[Part]:
+    return [_dense(part) for parameter in parameters if (part := stored.part(parameter)) is not None]
 
 
-def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
-    found = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
-    found = [grad.coalesce().values() if grad.is_sparse else grad for grad in found]
-    return [torch.view_as_real(grad) if grad.is_complex() else grad for grad in found]
+def _dense(part: Part) -> Part:
+    tensor = part.tensor.coalesce().values() if part.tensor.is_sparse else part.tensor
+    return part._replace(tensor=torch.view_as_real(tensor) if tensor.is_complex() else tensor)

@@ -5,7 +5,18 @@ a number that no hook measures yet, declare a ``Raw`` beside it and let a hook i
 ``recording.buffer[slots[name]]``.
 """
 
-from stabmon.metrics.declaration import DataPath, Metric, OverHeads, Per, Place, Raw, Reduction, Shown, When
+from stabmon.metrics.declaration import (
+    DataPath,
+    Metric,
+    OverHeads,
+    OverProcesses,
+    Per,
+    Place,
+    Raw,
+    Reduction,
+    Shown,
+    When,
+)
 from stabmon.metrics.document import MetricDocument, document
 from stabmon.metrics.registry import METRICS, RAW, describe, inputs, is_logged, on_path, register, unregister
 
@@ -16,6 +27,7 @@ __all__ = [
     "Metric",
     "MetricDocument",
     "OverHeads",
+    "OverProcesses",
     "Per",
     "Place",
     "Raw",

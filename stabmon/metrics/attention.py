@@ -35,6 +35,7 @@ RAW = (
     Raw("twin_square_sum", Per.HEAD, Reduction.ADD),
     Raw("logit_max", Per.HEAD, Reduction.MAX),
     Raw("keys", Per.ATTENTION, Reduction.MAX),
+    Raw("logit_max_rank", Per.ATTENTION, Reduction.SET),
     Raw("bias", Per.HEAD, Reduction.SET),
     Raw("best_bias", Per.HEAD, Reduction.SET),
 )
@@ -112,6 +113,13 @@ METRICS = (
         counted=("pairs",),
         over_heads=OverHeads.MAX,
         shown=Shown.CURVE,
+    ),
+    Metric(
+        "logit_max_rank",
+        Place.LAYER,
+        "rank of the process with the layer's largest logit",
+        DataPath.LOGITS,
+        when=When.DISTRIBUTED,
     ),
     Metric(
         "logit_mean",

@@ -20,7 +20,7 @@ RAW = (
     Raw("stream_in", Per.ATTENTION, Reduction.ADD, ("in_squares", "in_elements")),
     Raw("stream_out", Per.BLOCK, Reduction.ADD, ("out_squares", "out_elements")),
     Raw("layer_scale", Per.ATTENTION, Reduction.SET),
-    Raw("gradient_norm", Per.BLOCK, Reduction.SET),
+    Raw("gradient_norm", Per.BLOCK, Reduction.SET, is_norm=True),
 )
 
 

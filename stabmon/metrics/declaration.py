@@ -40,6 +40,8 @@ class When(StrEnum):
     """In the single pass of ``preflight`` alone."""
     OPTIMIZER = "optimizer"
     """In runs whose optimizer ``watch`` was given."""
+    DISTRIBUTED = "distributed"
+    """In runs of several processes."""
     LOGGED = "logged"
     """In runs whose user gives it to ``monitor.log``; it has no formula."""
 
@@ -80,6 +82,22 @@ class Reduction(StrEnum):
     SET = "set"
 
 
+class OverProcesses(StrEnum):
+    """The combination of a raw input over the processes of a training that measured it."""
+
+    SUM = "sum"
+    MAX = "max"
+    MEAN = "mean"
+    ROOT_MEAN_SQUARE = "root_mean_square"
+
+
+_OVER_PROCESSES = {
+    Reduction.ADD: OverProcesses.SUM,
+    Reduction.MAX: OverProcesses.MAX,
+    Reduction.SET: OverProcesses.MEAN,
+}
+
+
 class Per(StrEnum):
     """The part of a model that has a raw input of its own; a block's is shared by its attentions."""
 
@@ -94,12 +112,19 @@ class Raw(NamedTuple):
 
     name: the key of the slice that holds them.
     columns: names of several numbers that lie side by side, [heads, columns]; a single one has the raw input's name.
+    is_norm: whether it is a norm, of which each process knows its own shards': they join as a root mean square.
     """
 
     name: str
     per: Per
     reduction: Reduction
     columns: tuple[str, ...] = ()
+    is_norm: bool = False
+
+    @property
+    def over_processes(self) -> OverProcesses:
+        """The combination over processes: sums add, numbers that are set are averaged."""
+        return OverProcesses.ROOT_MEAN_SQUARE if self.is_norm else _OVER_PROCESSES[self.reduction]
 
     @property
     def inputs(self) -> tuple[str, ...]:

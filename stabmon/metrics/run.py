@@ -5,8 +5,12 @@ import numpy as np
 from stabmon.metrics.declaration import DataPath, Doubles, Metric, Per, Place, Raw, Reduction, When
 
 RAW = (
-    Raw("other_gradient_norm", Per.RUN, Reduction.SET),
+    Raw("other_gradient_norm", Per.RUN, Reduction.SET, is_norm=True),
     Raw("learning_rate", Per.RUN, Reduction.SET),
+    Raw("non_finite_rank", Per.RUN, Reduction.SET),
+    Raw("non_finite_ranks", Per.RUN, Reduction.SET),
+    Raw("reduction_seconds", Per.RUN, Reduction.SET),
+    Raw("reduction_bytes", Per.RUN, Reduction.SET),
 )
 
 
@@ -63,5 +67,36 @@ METRICS = (
         "learning rate of the optimizer's first parameter group",
         DataPath.LOSS,
         when=When.OPTIMIZER,
+    ),
+    Metric(
+        "non_finite_rank",
+        Place.RUN,
+        "lowest rank whose own forward pass, or logged number, is NaN or infinite",
+        DataPath.LOSS,
+        when=When.DISTRIBUTED,
+    ),
+    Metric(
+        "non_finite_ranks",
+        Place.RUN,
+        "number of ranks whose own forward pass, or logged number, is NaN or infinite",
+        DataPath.LOSS,
+        when=When.DISTRIBUTED,
+    ),
+    Metric(
+        "reduction_seconds",
+        Place.RUN,
+        "time in which the numbers of all ranks were put together, outside the training's thread; it includes the wait "
+        "for the slowest rank",
+        DataPath.LOSS,
+        unit="s",
+        when=When.DISTRIBUTED,
+    ),
+    Metric(
+        "reduction_bytes",
+        Place.RUN,
+        "bytes that each rank sent to the others for the sample",
+        DataPath.LOSS,
+        unit="bytes",
+        when=When.DISTRIBUTED,
     ),
 )

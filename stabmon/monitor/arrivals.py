@@ -61,7 +61,7 @@ def _attention(seen: Seen, plan: Plan, step: int, row: Floats, said: tuple[str, 
     failed = {one.layer for one in plan.attentions if any(text.startswith(f"{one.module}: ") for text in said)}
     absent = [layer for layer in dict.fromkeys(one.layer for one in plan.attentions) if layer not in failed]
     absent = [layer for layer in absent if not _arrived(plan.layout, layer, row)]
-    resting = [layer for layer in absent if not seen.training[layer]]
+    resting = [layer for layer in absent if not seen.training.get(layer, True)]
     if resting:
         yield (
             f"no attention was recorded of {_named(resting)}",

@@ -9,6 +9,9 @@ from torch.amp import GradScaler
 
 from stabmon.discover import Found, Site, scan
 from stabmon.discover.nothing import nothing_found
+from stabmon.distributed import Exchange, Meeting, Own
+from stabmon.distributed.own import identity
+from stabmon.distributed.shards import Stored
 from stabmon.errors import ModelError, StabmonError
 from stabmon.hooks import GradientNorms, Recording, attach, gradient_norms
 from stabmon.hooks.hook import BeginHook
@@ -17,6 +20,7 @@ from stabmon.hooks.recording import Guarded
 from stabmon.monitor.arrivals import Seen
 from stabmon.monitor.new_run import device_of
 from stabmon.monitor.trigger import Trigger
+from stabmon.names import own_name
 from stabmon.records import NormInput
 from stabmon.stats import Plan
 
@@ -43,6 +47,8 @@ class Attachment:
         self.map = Found(()).map_of(model)
         self._sites: list[Site] = []
         self._norms: dict[str, NormInput] = {}
+        self._meeting = Meeting("watch")
+        self._alone_with_shards = False
         self._recording, self._began = recording, weakly(began)
         self._scaler, self._optimizer = scaler, optimizer
         self._trigger = Trigger(model, weakly(self._first_pass))
@@ -57,6 +63,7 @@ class Attachment:
         self._handles.append(rekeyed(self.model.register_forward_pre_hook(BeginHook(self._recording))))
         self._handles += attach(self._recording, self._sites)
         self._gradients = gradient_norms(self.model, self._recording, self._sites, self._scaler, self._began)
+        self._gradients.enabled = not self._alone_with_shards
         self._gradients.refresh()
         self._recording.at_begin = weakly(self._gradients.refresh)
         self._handles.append(self._gradients)
@@ -76,8 +83,11 @@ class Attachment:
         Plan, buffer and hooks are made anew for them; the numbers of the open step are kept.
 
         Raises:
-            ModelError: no attention has been found so far, or ``called`` does not take the arguments.
+            ModelError: no attention has been found so far, or ``called`` does not take the arguments; or it is sharded
+                and not watched by all processes, so that a pass of this one alone would wait for them for ever.
         """
+        if self._meeting.expected and Stored(self.model).sharded and not self._meeting.together():
+            raise ModelError(f"no pass was made to look for it: {self._meeting.refusal}")
         found = scan(called, args, kwargs, model=self.model)
         for note in found.notes:
             subject, _, reason = note.partition(": ")
@@ -106,6 +116,46 @@ class Attachment:
         """Look for attention no more: the run begins."""
         self._waits = False
         self._trigger.disarm()
+
+    def meet(self) -> Exchange | None:
+        """Return the exchange with the monitors of all other processes, or None where there is none.
+
+        Without one the numbers are those of this process, and norms of what is sharded are left out.
+        """
+        meeting, failures = self._meeting, self._recording.failures
+        messages = meeting.exchange(self._own().model_dump_json())
+        if messages is not None:
+            together = Exchange(meeting, [Own.model_validate_json(message) for message in messages], failures)
+            found = {"attentions": together.map.attentions, "parameters": together.map.parameters}
+            self.map = self.map.model_copy(update=found)
+            return together
+        if meeting.expected:
+            advice = "recorded are the numbers of this rank alone; call watch on every rank"
+            failures.report("several processes", meeting.refusal or "they do not record together", advice)
+            if Stored(self.model).sharded:
+                self._leave_norms_out()
+        return None
+
+    def _own(self) -> Own:
+        stored, blocks = Stored(self.model), tuple(f"{site.attention.block}." for site in self._sites)
+        names = [name for full, _ in self.model.named_parameters() if not (name := own_name(full)).startswith(blocks)]
+        return Own(
+            attentions=self._recording.plan.attentions,
+            heads=tuple(stored.heads(site.module) for site in self._sites),
+            logged=tuple(self._recording.plan.logged),
+            optimizer=self._optimizer,
+            sharded=stored.sharded,
+            others=identity(names),
+            parameters=self.map.parameters,
+        )
+
+    def _leave_norms_out(self) -> None:
+        self._alone_with_shards = True
+        if self._gradients is not None:
+            self._gradients.enabled = False
+        for at in self._recording.gradient_norms:
+            self._recording.buffer[at] = self._recording.initial[at]
+        self._recording.failures.report("gradient norms", "this process has only its own shards", "they are left out")
 
     @property
     def seen(self) -> Seen:

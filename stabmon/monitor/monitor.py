@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from stabmon.batch import Batch, arguments
+from stabmon.distributed.exchange import LAST, LAST_FAILED
 from stabmon.errors import WatchError
 from stabmon.findings import Finding
 from stabmon.hooks import Recording
@@ -224,6 +225,7 @@ class Monitor:
             return
         self._finish_step()
         self._steps.hand_over()
+        self._steps.wait_no_more(LAST_FAILED if state is RunState.FAILED else LAST)
         if self._recorder is None and wait and not self._run.resumes:
             self._steps.start_late()
         if self._steps.recorded_none and self._attached is not None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
+from stabmon.distributed import Exchange, processes, rank
 from stabmon.errors import ConfigError
 from stabmon.failures import Failures
 from stabmon.monitor.config_values import stored
@@ -73,9 +74,12 @@ class Reservation:
         """Return the step after the last one that is recorded of a run that goes on, 0 of a new one."""
         from stabmon.store import FILE, open_run
 
-        if not self.resumes or self.path is None or not (self.path / FILE).is_file():
+        path = self.path
+        if path is None and self._options.dir is not None and self._options.name is not None:
+            path = Path(self._options.dir) / self._options.name  # of rank 0
+        if not self.resumes or path is None or not (path / FILE).is_file():
             return 0
-        with open_run(self.path) as reader:
+        with open_run(path) as reader:
             return reader.heartbeat().step + 1
 
     def _reserve(self, directory: Path) -> None:
@@ -101,10 +105,14 @@ class Reservation:
         failures: Failures,
         *,
         strict: bool,
+        together: Exchange | None = None,
+        width: int | None = None,
     ) -> "Recorder":
         """Start the run; print the map where the console is wanted.
 
         row: makes the row of a buffer of ``plan``.
+        together: the exchange with the other processes, whose merged buffers ``plan`` is of.
+        width: numbers in this process's own buffer, where that is another.
         strict: a sink's refusal is raised, and leaves no files; otherwise it is a failure, and the run goes on.
 
         Raises:
@@ -112,6 +120,7 @@ class Reservation:
         """
         from stabmon.recorder import Recorder
 
+        self._leave_to_rank_0(failures)
         info = describe(model, model_map, self.name, self._options.config)
         info = info.model_copy(update={"limits": self._limits.differences})
         resumed = self.path if self._options.resume else None
@@ -125,11 +134,28 @@ class Reservation:
             info = info.model_copy(update={"limits": limits.differences})
             engine = _engine(info, plan, limits, self._rules, resumed)
         recorder = Recorder(
-            plan.width, row, info, plan.layout, self._sinks(failures), engine, failures=failures, strict=strict
+            width or plan.width,
+            row,
+            info,
+            plan.layout,
+            self._sinks(failures),
+            engine,
+            failures=failures,
+            strict=strict,
+            together=together,
         )
         if self._options.console and self._writes:
             _print_map(model_map, failures)
         return recorder
+
+    def _leave_to_rank_0(self, failures: Failures) -> None:
+        """Write nothing in another process than the first, also where it did not know so when ``watch`` was called."""
+        if self._writes and rank() > 0:
+            self._writes, self.path = False, None
+            self.release()
+        elif not self._writes and processes() == 1:
+            what = f"the launcher's variables say that this process has rank {rank()}, and only rank 0 writes"
+            failures.report("no run is written", what, "call torch.distributed.init_process_group, or unset them")
 
     def release(self) -> None:
         """Let another run have the name, as this one has not begun; folders that were made for it go, if empty."""
@@ -211,11 +237,6 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter or buffer, or the CPU."""
     tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
-
-
-def rank() -> int:
-    """Return this process's rank under torch.distributed, 0 outside it."""
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def _print_map(model_map: ModelMap, failures: Failures) -> None:

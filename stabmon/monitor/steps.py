@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from stabmon.distributed import Exchange
 from stabmon.generators import same_generators
 from stabmon.hooks import Recording
 from stabmon.hooks.recording import Guarded
@@ -53,6 +55,7 @@ class Steps:
         self._sealed_step: int | None = None
         self._between = Between()
         self._rows: RowMaker | None = None
+        self._together: Exchange | None = None
         self._since: tuple[float, float] | None = None
         """Clock and stabmon's own seconds at the end of the first step."""
         self._open()
@@ -74,20 +77,30 @@ class Steps:
             return None
         return (self.seconds - self._since[1]) / (time.perf_counter() - self._since[0])
 
-    def start(self, *, strict: bool = False) -> None:
-        """Start the run: what is recorded is known from now on."""
+    def start(self, *, strict: bool = False, meet: bool = True) -> None:
+        """Start the run: what is recorded is known from now on. With ``meet``, together with the other processes."""
         assert self._attached is not None
-        self._attached.end_search()
-        plan, failures = self._recording.plan, self._recording.failures
-        self._rows = RowMaker(plan, failures)
+        attached, failures = self._attached, self._recording.failures
+        attached.end_search()
         with same_generators():
-            model, found = self._attached.model, self._attached.map
-            self.recorder = self._run.start(model, found, plan, self._rows, failures, strict=strict)
+            self._together = attached.meet() if meet else None
+            plan = self._recording.plan if self._together is None else self._together.plan
+            self._rows = RowMaker(plan, failures)
+            self.recorder = self._run.start(
+                attached.model,
+                attached.map,
+                plan,
+                self._rows,
+                failures,
+                strict=strict,
+                together=self._together,
+                width=self._recording.plan.width,
+            )
         program_end.come_first()
 
     def start_late(self) -> None:
         """Start the run of a training that ended no step, so that it says why."""
-        self._recording.guard(self._own, self.start)
+        self._recording.guard(self._own, partial(self.start, meet=False))
 
     def stepped(self, optimizer: Optimizer) -> None:
         """End a step, unless no pass has run since ``optimizer`` or another one ended it.
@@ -130,6 +143,11 @@ class Steps:
     def log(self, values: Mapping[str, float | Tensor]) -> None:
         """Record numbers for the open step, or for the one just completed when none has begun."""
         self._recording.guard(self._logging, self._log, values)
+
+    def wait_no_more(self, seconds: float) -> None:
+        """Let the other processes be waited for ``seconds`` from now on, and no longer."""
+        if self._together is not None:
+            self._together.deadline = time.monotonic() + seconds
 
     def let_go(self) -> None:
         """Keep neither model nor optimizers alive: no step ends any more."""

@@ -12,7 +12,7 @@ import queue
 import threading
 import time as clock
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -47,6 +47,16 @@ class _Sample(NamedTuple):
     slot: int
 
 
+class Together(Protocol):
+    """The interface of ``stabmon.distributed.Exchange`` that the recorder uses, in the writer thread."""
+
+    def reduce(self, step: int, buffer: Floats, idle: Callable[[], None]) -> Floats | None:
+        """Return the buffer of all processes, or None where one's is missing; call ``idle`` while it waits."""
+
+    def end(self) -> None:
+        """Say that no more comes."""
+
+
 class Recorder:
     """Takes buffers from the training thread and brings rows and findings to the sinks.
 
@@ -55,6 +65,7 @@ class Recorder:
     engine: the rules, or None to record without them.
     capacity: samples that may wait for ``finalise``; more are dropped and counted.
     strict: a ``StabmonError`` of a sink's start is raised; otherwise it is a failure as any other.
+    together: makes one buffer of those of several processes.
     """
 
     def __init__(
@@ -72,6 +83,7 @@ class Recorder:
         hanging: float = HANGING,
         failures: Failures | None = None,
         strict: bool = True,
+        together: Together | None = None,
     ) -> None:
         self.dropped = 0
         """Samples that reached no sink: the queue was full, or a row could not be made."""
@@ -80,8 +92,9 @@ class Recorder:
         self.overhead: float | None = None
         """Set by the monitor: seconds that stabmon took over seconds of training."""
         self.failures = Failures() if failures is None else failures
-        self._finalise = finalise
+        self._finalise, self._together = finalise, together
         self._beat, self._share, self._hanging = beat, share, hanging
+        self._next_beat = clock.monotonic()
         self._width = layout.width
         self._seconds = 0.0
         self._pulse = Pulse()
@@ -200,13 +213,10 @@ class Recorder:
 
     def _work(self) -> None:
         """Serve the queue until the run is closed; runs in the writer thread."""
-        next_beat = clock.monotonic()
         while True:
-            if clock.monotonic() >= next_beat:
-                self._send_beat()
-                next_beat = clock.monotonic() + self._beat
+            self._beat_if_due()
             try:
-                item = self._queue.get(timeout=max(next_beat - clock.monotonic(), 0.0))
+                item = self._queue.get(timeout=max(self._next_beat - clock.monotonic(), 0.0))
             except queue.Empty:
                 continue
             if isinstance(item, _Sample):
@@ -220,9 +230,21 @@ class Recorder:
                 self._finish(item)
                 return
 
+    def _beat_if_due(self) -> None:
+        if clock.monotonic() >= self._next_beat:
+            self._send_beat()
+            self._next_beat = clock.monotonic() + self._beat
+
     def _record(self, sample: _Sample) -> None:
         try:
-            values = np.ascontiguousarray(self._finalise(self._ring.take(sample.slot)), dtype=np.float32)
+            buffer = self._ring.take(sample.slot)
+            if self._together is not None:
+                whole = self._together.reduce(sample.step, buffer, self._beat_if_due)
+                if whole is None:  # with the reason in failures
+                    self.dropped += 1
+                    return
+                buffer = whole
+            values = np.ascontiguousarray(self._finalise(buffer), dtype=np.float32)
             if values.shape != (self._width,):
                 raise ValueError(f"a row must have shape [{self._width}], got {list(values.shape)}")
         except BaseException as error:  # a row that cannot be made must not end the thread
@@ -271,6 +293,8 @@ class Recorder:
 
         state: None for a run that is discarded.
         """
+        if self._together is not None:
+            self._together.end()
         self._rules.end((self._rules.take_findings, ()))
         if not self._rules.ended(self._share):
             self._report_hanging(self._rules, "it is ended; `stabmon findings RUN --replay` evaluates the others again")

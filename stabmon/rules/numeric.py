@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from stabmon.findings import Reading
-from stabmon.formatting import number
+from stabmon.formatting import number, plural
 from stabmon.metrics import DataPath, on_path
 from stabmon.records import Evidence, Severity
 from stabmon.rules import run_config, suggested_fixes
@@ -64,9 +64,9 @@ def overflowed_gradients(run: Run, limits: NumericLimits) -> Iterator[Observatio
     Why it matters: a GradScaler skips each such step, so the run makes no progress although it computes; without one,
         every weight is NaN one step later.
     Suggested fix: bf16, whose range is that of fp32; in fp16 a smaller loss scale.
-    When the fix is wrong: with several processes the numbers are those of one, and the NaN may have come from another
-        one's batch by the average of the gradients. In the first steps of an fp16 run, and once every few thousand
-        steps: that is the normal operation of a GradScaler.
+    When the fix is wrong: with several processes of which not all call ``watch`` the numbers are those of one, and the
+        NaN may have come from another one's batch by the average of the gradients. In the first steps of an fp16 run,
+        and once every few thousand steps: that is the normal operation of a GradScaler.
     References: torch.amp.GradScaler (starts at 65536, halves at each overflow); issue 8035 of deepspeedai/DeepSpeed.
     """
     if not run.any_not_finite:
@@ -144,18 +144,33 @@ def _explain(run: Run, found: list[Reading]) -> Explanation:
     where = "" if first.layer is None else f" of {first.layer}"
     where += "" if first.head is None else f" head {first.head}"
     rest = f", with {len(found) - 1} more numbers after it" if len(found) > 1 else ""
-    message = f"{first.metric}{where} is {number(first.value)} at step {first.step}{rest}"
+    message = f"{first.metric}{where} is {number(first.value)} at step {first.step}{_ranks(run, first)}{rest}"
     return Explanation(message, _cause(run, first), tuple(found[:8]) + _before(run, first))
+
+
+def _ranks(run: Run, first: Reading) -> str:
+    """Return the ranks whose own forward pass was not finite in words, "" in a training of one process."""
+    lowest, number_of = (run.series(name) for name in ("non_finite_rank", "non_finite_ranks"))
+    if _is_gradient(first) or first.step != run.step or not lowest.spots or not np.isfinite(lowest.now[0]):
+        return ""
+    count = int(number_of.now[0])
+    others = f"and {plural(count - 1, 'other rank')}" if count > 1 else "alone"
+    return f" on rank {lowest.now[0]:.0f} {others}"
 
 
 def _cause(run: Run, first: Reading) -> str:
     if _is_gradient(first):
+        if run.series("non_finite_rank").spots:
+            return "the forward pass of every rank was finite: look at the backward pass, or at a GradScaler"
         if run_config.is_fp16(run):
             return "the forward pass was finite: the backward pass overflowed, or a GradScaler is adjusting its scale"
         return (
             "the forward pass of this process was finite: look at its backward pass, at a GradScaler where there is "
             "one, and with several processes at the batches of the others, whose gradients are averaged into these"
         )
+    if _ranks(run, first).endswith(" alone"):
+        where = "its loss" if first.layer is None else first.layer
+        return f"the numbers of one rank alone are not finite, from {where} on: look at its batch and its device"
     if first.layer is None:
         return "the layers were finite: the loss itself, its targets or the output projection overflowed"
     return f"{first.layer} is the first place on the data's path where a number was not finite"

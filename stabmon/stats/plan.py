@@ -41,6 +41,7 @@ class Plan:
         logged: metrics that the user logs.
         optimizer: whether a learning rate can be read.
         preflight: whether this is the single pass of ``preflight``: there is no gradient, but softmax to compare with.
+        distributed: whether the buffer is that of several processes, merged.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Plan:
         *,
         optimizer: bool = False,
         preflight: bool = False,
+        distributed: bool = False,
     ) -> None:
         self.attentions = tuple(attentions)
         self._initial: list[Floats] = []
@@ -63,9 +65,9 @@ class Plan:
         )
         self.logged = {name: self._take(1, Reduction.SET) for name in logged}
         self.initial: Floats = np.concatenate(self._initial)
-        when = {When.ALWAYS, When.PREFLIGHT if preflight else When.TRAINING} | (
-            {When.OPTIMIZER} if optimizer else set()
-        )
+        when = {When.ALWAYS, When.PREFLIGHT if preflight else When.TRAINING}
+        when |= {When.OPTIMIZER} if optimizer else set()
+        when |= {When.DISTRIBUTED} if distributed else set()
         self._metrics = [metric for metric in METRICS.values() if metric.when in when]
         self.layout = Layout.of([*self._wanted(), *((name, None, 1) for name in logged)])
         self.columns = _columns(self.layout)

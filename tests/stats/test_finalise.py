@@ -3,7 +3,7 @@
 import numpy as np
 
 from stabmon import kernels
-from stabmon.metrics import RAW
+from stabmon.metrics import RAW, Per
 from stabmon.metrics.attention import STATISTICS
 from stabmon.records import Attention
 from stabmon.series import MISSING_BITS, is_missing
@@ -113,7 +113,7 @@ def test_slots_do_not_overlap_and_fill_the_buffer():
     for slots in plan.slots:
         for part in slots.slices.values():
             used[part] += 1
-    for part in (*map(plan.of_run, ("other_gradient_norm", "learning_rate")), *plan.logged.values()):
+    for part in (*(plan.of_run(raw.name) for raw in RAW.values() if raw.per is Per.RUN), *plan.logged.values()):
         used[part] += 1
     assert (used == 1).all()
 
