@@ -5,9 +5,6 @@ leaves a message in the store of the default group; whoever has waited too long,
 decision, once for all.
 """
 
-import itertools
-from collections import defaultdict
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,8 +15,8 @@ from stabmon.distributed.process import is_initialised, processes, rank
 PATIENCE = 30.0
 """Seconds that a process waits for the others, once or twice in a training."""
 
-_counts: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-"""Numbers of the meetings of one name in this process."""
+_next = 0
+"""Number of the next meeting in this process."""
 
 
 class Meeting:
@@ -28,10 +25,9 @@ class Meeting:
     refusal: the reason that they do not record together, or None.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self.refusal: str | None = None
         self.rank, self.size = 0, 1
-        self._name = f"stabmon/{name}/{next(_counts[name])}"
         self._store: Any = None
         self._agreed: bool | None = None
         self._join()
@@ -67,7 +63,7 @@ class Meeting:
         try:
             if not distributed.is_gloo_available():
                 raise RuntimeError("this PyTorch has no gloo")
-            self._store = _private_store(self._name)
+            self._store = _store_of_next()
             self.rank, self.size = rank(), processes()
             self._store.set(f"here/{self.rank}", "")
         except Exception as error:  # a store of another kind, or one that has gone
@@ -96,8 +92,15 @@ class Meeting:
         return True
 
 
-def _private_store(prefix: str) -> Any:
+def _store_of_next() -> Any:
+    """Return the store of the next meeting: one that was given up without this process is over."""
     from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
+    global _next
     whole: Any = _get_default_store()
-    return PrefixStore(prefix, whole.clone())
+    own = whole.clone()
+    while True:
+        store = PrefixStore(f"stabmon/{_next}", own)
+        _next += 1
+        if not (store.check(["here/decision"]) and store.get("here/decision") == b"not all"):
+            return store

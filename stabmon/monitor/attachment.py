@@ -47,7 +47,7 @@ class Attachment:
         self.map = Found(()).map_of(model)
         self._sites: list[Site] = []
         self._norms: dict[str, NormInput] = {}
-        self._meeting = Meeting("watch")
+        self._meeting = Meeting()
         self._alone_with_shards = False
         self._recording, self._began = recording, weakly(began)
         self._scaler, self._optimizer = scaler, optimizer
