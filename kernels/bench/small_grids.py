@@ -1,7 +1,9 @@
 """Microseconds of one forward call where the grid does not fill the device: decoding, chunked prefill, small batches.
 
 Calls are timed in CUDA graphs, where no launch waits for the host, over inputs that together exceed every second-level
-cache, interleaved with torch's fused softmax attention. The floor is reading and writing each tensor once.
+cache, interleaved with torch's fused softmax attention, and with FlashAttention-4 and FlashInfer where they are
+installed. The floor is reading and writing each tensor once. Rows with pages read a cache through a page table in
+random order; torch's own functions take none, so there the peer is ours on the same keys side by side.
 """
 
 import math
@@ -17,17 +19,19 @@ from torch.nn.functional import scaled_dot_product_attention
 from .. import choice
 from ..api import sigmoid_attention
 from ..problem import Backend, Problem
+from . import packages
 from .speed import PEERS
 from .timing import CLEARED, machine, medians
 
 BANDWIDTH = 4.0e6
 """Bytes a microsecond of the floor: what an H200's memory delivers to a large copy, about 4.3 TB/s, rounded down."""
+_TITLES = {"split_keys": "split", "cudnn": "cuDNN", "flash": "FA2", "fa4": "FA4", "flashinfer": "FlashInfer"}
 SETS = 24
 """Most sets of inputs that a graph's calls go through."""
 
 
 class Shape(NamedTuple):
-    """One call in bf16: query [B, H, n_q, D], key and value [B, key_heads, n_k, D]."""
+    """One call in bf16: query [B, H, n_q, D], key and value [B, key_heads, n_k, D], or in pages of ``page`` keys."""
 
     batch: int
     heads: int
@@ -36,6 +40,7 @@ class Shape(NamedTuple):
     n_k: int
     dim: int
     is_causal: bool = False
+    page: int = 0
 
     @property
     def bytes(self) -> int:
@@ -43,7 +48,7 @@ class Shape(NamedTuple):
         return 4 * self.batch * self.dim * (self.heads * self.n_q + self.key_heads * self.n_k)
 
     def __str__(self) -> str:
-        mask = " causal" if self.is_causal else ""
+        mask = (" causal" if self.is_causal else "") + (f" pages of {self.page}" if self.page else "")
         return f"{self.batch}, {self.heads}:{self.key_heads}, {self.n_q}, {self.n_k}, {self.dim}{mask}"
 
 
@@ -56,6 +61,11 @@ GRIDS = {
         Shape(1, 32, 8, 16, 8192, 128),
         Shape(1, 32, 8, 1, 8192, 64),
         Shape(1, 16, 16, 1, 32768, 64),
+        Shape(8, 32, 8, 1, 8192, 128, page=16),
+        Shape(8, 32, 8, 1, 8192, 128, page=256),
+        Shape(32, 32, 8, 1, 4096, 128, page=16),
+        Shape(32, 32, 8, 4, 4096, 128, True, page=64),
+        Shape(1, 32, 8, 1, 131072, 128, page=64),
     ),
     "small": (
         Shape(1, 16, 16, 512, 8192, 64),
@@ -85,16 +95,30 @@ def measure(grid: str, rounds: int) -> dict[str, Any]:
 
 def _row(shape: Shape, rounds: int) -> dict[str, Any]:
     inputs = [_tensors(shape) for _ in range(max(2, min(SETS, -(-CLEARED // shape.bytes))))]
-    ways = _contenders(shape, inputs[0])
+    table = _table(shape) if shape.page else None
+    failed: dict[str, str] = {}
     with torch.no_grad():
-        graphs = {name: _graph(way, inputs) for name, way in ways.items()}
+        graphs = {name: _graph(way, inputs) for name, way in _contenders(shape, inputs[0], table).items()}
+        try:
+            graphs |= {name: _graph(way, inputs) for name, way in packages.installed(shape, table).items()}
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of another package's release
+            failed["packages"] = f"{type(error).__name__}: {error}"
         found = medians({name: graph.replay for name, graph in graphs.items()}, rounds)
-    chosen = choice.forward(_problem(shape, inputs[0]))
+    chosen = "split_keys" if shape.page else choice.forward(_problem(shape, inputs[0]))
     times = {name: round(1000 * time / len(inputs), 2) for name, time in found.items()}
-    return {**shape._asdict(), "microseconds": times, "auto": chosen, "floor": round(shape.bytes / BANDWIDTH, 1)}
+    return {
+        **shape._asdict(),
+        "microseconds": times,
+        "auto": chosen,
+        "floor": round(shape.bytes / BANDWIDTH, 1),
+    } | failed
 
 
 def _tensors(shape: Shape) -> list[Tensor]:
+    if shape.page:
+        query = torch.randn(shape.batch, shape.heads, shape.n_q, shape.dim, device="cuda", dtype=torch.bfloat16)
+        pool = shape.batch * shape.n_k // shape.page, shape.page, shape.key_heads, shape.dim
+        return [query, *(torch.randn(pool, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for _ in range(2))]
     sizes = [(shape.heads, shape.n_q), (shape.key_heads, shape.n_k), (shape.key_heads, shape.n_k)]
     return [
         torch.randn(shape.batch, heads, length, shape.dim, device="cuda", dtype=torch.bfloat16)
@@ -102,7 +126,15 @@ def _tensors(shape: Shape) -> list[Tensor]:
     ]
 
 
-def _contenders(shape: Shape, tensors: list[Tensor]) -> dict[str, Callable[..., Tensor]]:
+def _table(shape: Shape) -> Tensor:
+    """Return the pages of each sequence, in random order."""
+    pages = torch.randperm(shape.batch * shape.n_k // shape.page, device="cuda", dtype=torch.int32)
+    return pages.view(shape.batch, -1)
+
+
+def _contenders(shape: Shape, tensors: list[Tensor], table: Tensor | None) -> dict[str, Callable[..., Tensor]]:
+    if table is not None:
+        return {"auto": partial(_paged, shape, table), "side by side": partial(_side_by_side, shape)}
     dense: Backend = choice.gradients(_problem(shape, tensors))
     backends: tuple[Backend, ...] = ("auto", "split_keys", "triton")
     ours = {name: partial(_sigmoid, shape, name) for name in dict.fromkeys((*backends, dense))}
@@ -117,6 +149,19 @@ def _problem(shape: Shape, tensors: list[Tensor]) -> Problem:
 def _sigmoid(shape: Shape, backend: Backend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     bias, gqa = -math.log(shape.n_k), shape.heads != shape.key_heads
     return sigmoid_attention(query, key, value, bias=bias, is_causal=shape.is_causal, enable_gqa=gqa, backend=backend)
+
+
+def _paged(shape: Shape, table: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return sigmoid_attention(
+        query, key, value, bias=-math.log(shape.n_k), is_causal=shape.is_causal, enable_gqa=True, page_table=table
+    )
+
+
+def _side_by_side(shape: Shape, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return attention to the same pool as if it were [B, H_k, n_k, D] of a layout [B, n_k, H_k, D]."""
+    shaped = (shape.batch, shape.n_k, shape.key_heads, shape.dim)
+    keys, values = (x.transpose(1, 2).reshape(shaped).transpose(1, 2) for x in (key, value))
+    return _sigmoid(shape, "split_keys", query, keys, values)
 
 
 def _softmax(shape: Shape, peer: SDPBackend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -144,12 +189,16 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     yield f"{found['device']}, {versions}, bf16, microseconds of a forward call in CUDA graphs"
     yield ""
-    yield "| B, H:H_k, N_q, N_k, D | auto (kernel) | split | hopper | triton | cuDNN | FA2 | best peer / auto | bytes |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    names = ["split_keys", "hopper", "triton", *PEERS, *packages.NAMES, "side by side"]
+    names = [name for name in names if any(name in row["microseconds"] for row in found["rows"])]
+    header = ["B, H:H_k, N_q, N_k, D", "auto (kernel)", *(_TITLES.get(name, name) for name in names)]
+    yield f"| {' | '.join([*header, 'best peer / auto', 'bytes'])} |"
+    yield "|---" * (len(header) + 2) + "|"
     for row in found["rows"]:
         times = row["microseconds"]
-        shape = Shape(*(row[name] for name in Shape._fields))
-        peer = min(times[name] for name in PEERS)
-        columns = [f"{times[name]:.1f}" if name in times else "" for name in ("split_keys", "hopper", "triton", *PEERS)]
-        cells = (shape, f"{times['auto']:.1f} ({row['auto']})", *columns, f"{peer / times['auto']:.2f}", row["floor"])
+        shape = Shape(*(row[name] for name in Shape._fields if name in row))
+        peers = [times[name] for name in (*PEERS, *packages.NAMES) if name in times]
+        columns = [f"{times[name]:.1f}" if name in times else "" for name in names]
+        ratio = f"{min(peers) / times['auto']:.2f}" if peers else ""
+        cells = (shape, f"{times['auto']:.1f} ({row['auto']})", *columns, ratio, row["floor"])
         yield f"| {' | '.join(map(str, cells))} |"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from stabmon.conversion.additions import log_ignored_dropout, normed
+from stabmon.integrations.transformers.key_value_cache import room_of
 from stabmon.integrations.transformers.masks import sigmoid_mask
 from stabmon.integrations.transformers.options import NAME, bias_of
 from stabmon.kernels import sigmoid_attention
@@ -66,6 +67,10 @@ def attend(
     elif attention_mask is not None:
         attention_mask, window = _keys_and_window(attention_mask)
     query, key = normed(module, query, key, value.dtype)
+    mask, lengths = _added(attention_mask, position_bias), None
+    room = room_of(key, query.size(2)) if mask is None else None
+    if room is not None:
+        key, value, lengths = room
     out = sigmoid_attention(
         query,
         key,
@@ -74,7 +79,9 @@ def attend(
         scale=scaling,
         is_causal=is_causal,
         window=window,
-        attn_mask=_added(attention_mask, position_bias),
+        attn_mask=mask,
+        key_lengths=lengths,
+        cached=lengths is not None,
         enable_gqa=query.size(1) != key.size(1),
     )
     return out.transpose(1, 2).contiguous(), None
