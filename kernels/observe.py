@@ -1,9 +1,10 @@
-"""One process-wide slot for an observer that sees every call of ``sigmoid_attention``.
+"""One slot a thread for an observer that sees every call of ``sigmoid_attention`` in it.
 
 The slot is a plain attribute, so ``torch.compile`` reads it as a guarded constant: no graph break, and a graph compiled
 without an observer is compiled again once there is one.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -47,7 +48,9 @@ class Observer(Protocol):
         """Take note of another function's call, as ``made`` describes it of these arguments; never raise."""
 
 
-class _Slot:
+class _Slot(threading.local):
+    """Of each thread its own: models that train in two threads are not told one another's calls."""
+
     def __init__(self) -> None:
         self.observer: Observer | None = None  # of the instance from the start: a graph is guarded by its attributes
 

@@ -125,7 +125,8 @@ def _gradients(layout: Layout, step: int, row: Floats) -> Iterator[tuple[str, st
     if is_missing(row[total.start : total.start + 1]).all():
         yield (
             f"no gradient was recorded at step {step}",
-            "none arrived in the model's parameters, or each was used up and freed within the backward pass",
+            "none arrived in the model's parameters, each was used up and freed within the backward pass, or that ran "
+            "in compiled autograd, past hooks",
         )
 
 

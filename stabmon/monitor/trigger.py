@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from stabmon.hooks.recording import is_transformed
+from stabmon.hooks.uncompiled import uncompiled
 from stabmon.hooks.uncopied import Uncopied
 
 Fire = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], None]
@@ -99,8 +100,11 @@ class _OnCompile:
     def __init__(self, trigger: Trigger) -> None:
         self.trigger = weakref.ref(trigger)
 
+    @uncompiled
     def __call__(self, module: nn.Module, name: str, inner: nn.Module | None) -> None:
-        """Note a module that comes out of torch.compile."""
+        """Note a module that comes out of torch.compile; none is made within a graph."""
+        if torch.compiler.is_compiling():
+            return
         trigger = self.trigger()
         if trigger is not None and inner is not None and is_compiled(module):
             trigger.compiled(module, inner)

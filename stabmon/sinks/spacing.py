@@ -1,5 +1,7 @@
 """The samples of a run that are written: all at first, then ever fewer, so that a file grows as the run's logarithm."""
 
+import math
+
 
 class Spacing:
     """Samples after which something is written again.
@@ -19,6 +21,22 @@ class Spacing:
     def written(self, samples: int) -> None:
         """Note that it was written after this many samples."""
         self._next = samples + max(self._least, -(-samples // self._part))
+
+
+class Apart:
+    """Points at least ``seconds`` apart by the clock of the samples; one that was set back holds none of them up."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -math.inf
+
+    def due(self, time: float) -> bool:
+        """Return whether it is time, at ``time`` (seconds)."""
+        return time >= self._last + self._seconds or time < self._last
+
+    def written(self, time: float) -> None:
+        """Note that a point was written."""
+        self._last = time
 
 
 def counts(times: int) -> bool:

@@ -29,7 +29,7 @@ from stabmon.records import Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged, is_missing
 from stabmon.sinks import events, findings_table, heatmap
 from stabmon.sinks.curves import CURVES, Curve, curves, of_run, shown
-from stabmon.sinks.spacing import Spacing, counts
+from stabmon.sinks.spacing import Apart, Spacing, counts
 from stabmon.store.column_selection import ColumnSelection, select_columns
 
 POINTS = 500
@@ -69,8 +69,7 @@ class TensorBoardSink:
         self._step = -1
         self._point, self._image = Spacing(1, POINTS), Spacing(images_every, IMAGES)
         self._lines = 0
-        self._next = -math.inf
-        """Time from which the next points are written."""
+        self._apart = Apart(APART)
         self._kept: dict[int, tuple[float, Floats]] = {}
         """The latest samples that were not written, by step."""
         self._is_odd, self._odd_times = False, 0
@@ -98,7 +97,7 @@ class TensorBoardSink:
             self._kept.clear()
         self._kept[step] = time, values
         images = self._images() if self._image.due(self._samples) else []
-        due = self._point.due(self._samples) and time >= self._next
+        due = self._point.due(self._samples) and self._apart.due(time)
         if self._turns_odd(values) or restart or images or due:
             self._write(step, images, restart=restart)
         elif len(self._kept) > KEPT:
@@ -115,7 +114,7 @@ class TensorBoardSink:
         """Write the points of ``step``, which is kept, and the images."""
         assert self._file is not None
         time, values = self._kept.pop(step)
-        self._next = max(self._next, time + APART)
+        self._apart.written(time)
         self._point.written(self._samples)
         if images:
             self._image.written(self._samples)
@@ -212,7 +211,7 @@ class _OwnCurve:
     def __init__(self) -> None:
         self._count, self._odd = 0, 0
         self._point = Spacing(1, POINTS)
-        self._next = -math.inf
+        self._apart = Apart(APART)
         self._unwritten: Logged | None = None
 
     def take(self, file: events.EventFile, one: Logged) -> None:
@@ -220,7 +219,7 @@ class _OwnCurve:
         self._unwritten = one
         self._count += 1
         self._odd += not math.isfinite(one.value)
-        due = self._point.due(self._count) and one.time >= self._next
+        due = self._point.due(self._count) and self._apart.due(one.time)
         if due or (not math.isfinite(one.value) and counts(self._odd)):
             self.write(file)
 
@@ -229,7 +228,7 @@ class _OwnCurve:
         one, self._unwritten = self._unwritten, None
         if one is not None:
             self._point.written(self._count)
-            self._next = one.time + APART
+            self._apart.written(one.time)
             file.add(one.step, one.time, [events.scalar(one.metric, one.value)])
 
 

@@ -1,6 +1,5 @@
 """Sinks for experiment trackers: numbers at a bounded rate, one alert a rule and severity, and a summary at the end."""
 
-import math
 import sys
 import time as clock
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from stabmon.metrics import is_logged
 from stabmon.records import Heartbeat, RunInfo, RunState, Severity
 from stabmon.series import Floats, Layout
 from stabmon.sinks.curves import Curve, curves
-from stabmon.sinks.spacing import Spacing
+from stabmon.sinks.spacing import Apart, Spacing
 
 APART = 1.0
 """Least seconds between two points of a curve: some trackers need milliseconds for a hundred numbers."""
@@ -36,11 +35,11 @@ class TrackerSink(ABC):
     advice: str
 
     def __init__(self, *, apart: float = APART) -> None:
-        self._apart = apart
+        self._apart = Apart(apart)
         self._curves: list[Curve] = []
         self._findings: dict[Key, Finding] = {}
         self._alerted: set[tuple[str, Severity]] = set()
-        self._point, self._samples, self._next = Spacing(1, POINTS), 0, -math.inf
+        self._point, self._samples = Spacing(1, POINTS), 0
         self._unsent: tuple[int, float, Floats] | None = None
 
     @classmethod
@@ -68,7 +67,7 @@ class TrackerSink(ABC):
         """Send this row where it is time for it."""
         self._samples += 1
         self._unsent = step, time, values
-        if self._point.due(self._samples) and time >= self._next:
+        if self._point.due(self._samples) and self._apart.due(time):
             self._send()
 
     def resumed(self, findings: Sequence[Finding]) -> None:
@@ -99,7 +98,8 @@ class TrackerSink(ABC):
         step, time, values = self._unsent
         numbers = {PREFIX + tag: value for curve in self._curves for tag, value in curve.numbers(values)}
         if self.numbers(step, time, numbers):
-            self._unsent, self._next = None, time + self._apart
+            self._unsent = None
+            self._apart.written(time)
             self._point.written(self._samples)
 
 

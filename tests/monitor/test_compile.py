@@ -241,6 +241,20 @@ def test_a_compiled_training_step_goes_on_and_is_counted(tiny, quiet, kept, loss
     assert kept.of("total_gradient_norm", step=2) > 0
 
 
+@pytest.mark.slow
+def test_a_training_in_compiled_autograd_goes_on_and_what_is_missing_is_named(tiny, quiet, loss):
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with torch._dynamo.config.patch(compiled_autograd=True), watch(model, optimizer, **quiet) as monitor:
+        for step in range(2):
+            torch.compile(lambda step=step: loss(model, step).backward(), backend="eager")()
+            optimizer.step()
+            monitor.log(loss=0.0)
+        assert monitor.steps == 2
+    said = {text.partition(":")[0] for text in monitor.failures}
+    assert said == {"no attention is recorded", "no gradient was recorded at step 0"}
+
+
 @pytest.mark.parametrize("compiled_in_place", [False, True])
 def test_watching_after_compiling_is_refused(tiny, quiet, compiled_in_place):
     model = tiny()

@@ -67,6 +67,26 @@ def test_no_hook_waits_for_the_device(quiet, kept):
     assert sorted(kept.rows) == [0, 1, 2, 3, 4]
 
 
+def test_cuda_graphs_of_a_compiled_model_record_the_numbers_of_the_model_itself(quiet, kept):
+    rows = []
+    for mode in (None, "reduce-overhead"):
+        torch.compiler.reset()
+        model = _model()
+        model[2].p = 0.0
+        optimizer = torch.optim.AdamW(model.parameters(), capturable=True)
+        with watch(model, optimizer, schedule=Schedule(rows=1000), **quiet) as monitor:
+            called = model if mode is None else torch.compile(model, mode=mode)
+            for step in range(6):
+                torch.compiler.cudagraph_mark_step_begin()
+                _train(called, optimizer, 1, monitor, first=step)
+            assert not monitor.failures
+        rows.append({step: row.copy() for step, row in kept.rows.items()})
+        kept.rows.clear()
+    assert rows[0].keys() == rows[1].keys() == set(range(6))
+    for step, row in rows[0].items():
+        np.testing.assert_allclose(rows[1][step], row, rtol=0.1, atol=1e-2)
+
+
 def test_preflight_runs_on_the_device():
     report = preflight(_model(), torch.randn(2, 128, 64).cuda())
     assert 0.1 < report.rows[0].twin_ratio < 3

@@ -16,7 +16,7 @@ from stabmon.findings import Finding
 from stabmon.fixes.change import Safety
 from stabmon.fixes.record import Fix
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
-from stabmon.series import MISSING, Layout
+from stabmon.series import MISSING, Layout, Logged
 from stabmon.sinks import TensorBoardSink, events, heatmap, tensorboard
 
 INFO = RunInfo(name="run", created=datetime(2026, 1, 1, tzinfo=UTC), model=ModelMap(attentions=(), parameters=7))
@@ -300,3 +300,18 @@ def test_forty_thousand_steps_with_three_thousand_changes_of_findings_take_a_few
     assert len(back.Tensors("finding opened")) == tensorboard.LINES
     assert all(event.tensor_proto.string_val[0].count(b"\n") < 60 for event in back.Tensors("findings"))
     assert len(back.Tensors("heatmap/row_mass.layers")) < 40
+
+
+@pytest.mark.parametrize("back", [0.1, 3600.0])
+def test_a_clock_that_is_set_back_keeps_every_later_point(tmp_path, back):
+    layout = Layout.of([("loss", None, 1), ("accuracy", None, 1)])
+    sink = TensorBoardSink(tmp_path)
+    sink.start(INFO, layout)
+    clock = [1000.0 + step if step < 5 else 1000.0 - back + step for step in range(10)]
+    for step, time in enumerate(clock):
+        sink.sample(2 * step, time, np.array([step, MISSING], np.float32))
+        sink.logged([Logged(2 * step + 1, time, "accuracy", float(step))])
+    sink.close(RunState.FINISHED)
+    back_read = read_back(tmp_path)
+    assert [point.step for point in back_read.Scalars("loss")] == list(range(0, 20, 2))
+    assert [point.step for point in back_read.Scalars("accuracy")] == list(range(1, 20, 2))
