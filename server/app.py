@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from stabmon import __version__
-from stabmon.server import live, operation, reference, routes, series_routes
+from stabmon.server import comparison_routes, live, operation, reference, routes, series_routes
 from stabmon.server.auth import Logins, TokenGate, usable
 from stabmon.server.description import describe_api
 from stabmon.server.fleet import Fleet
@@ -51,7 +51,7 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     app.state.stopping = asyncio.Event()
     app.state.logins = Logins()
     app.state.numbers = Numbers(fleet)
-    for router in (routes.router, series_routes.router, live.router):
+    for router in (routes.router, series_routes.router, comparison_routes.router, live.router):
         app.include_router(router, prefix=API, responses=problems(*EVERYWHERE))
     app.include_router(operation.router, responses=problems(*EVERYWHERE))
     app.state.page = Page()

@@ -44,7 +44,7 @@ def stream_of(run: str, series: str) -> bytes:
     return f"GET /api/v1/runs/{run}/live?series={series} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
-class End(NamedTuple):
+class ServerEnd(NamedTuple):
     """The end of a server after SIGTERM."""
 
     seconds: float
@@ -54,7 +54,7 @@ class End(NamedTuple):
     """Lines that the server printed after its address."""
 
 
-def end(folder: Path, run: str, series: str, *, streams: int, idle: int) -> End:
+def end(folder: Path, run: str, series: str, *, streams: int, idle: int) -> ServerEnd:
     """Send SIGTERM to a server that many clients hold open.
 
     streams: clients that follow ``run`` and have got its first events.
@@ -74,7 +74,7 @@ def end(folder: Path, run: str, series: str, *, streams: int, idle: int) -> End:
         seconds = time.perf_counter() - start
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = used.ru_utime + used.ru_stime - earlier.ru_utime - earlier.ru_stime - before
-        return End(seconds, busy, said)
+        return ServerEnd(seconds, busy, said)
 
 
 def _processor_seconds(process: int) -> float:

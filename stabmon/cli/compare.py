@@ -13,14 +13,20 @@ from stabmon.formatting import number
 from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
-    from stabmon.reports.comparison import Comparison, Parting
+    from stabmon.reports.comparison import Comparison
+    from stabmon.reports.parting import Parting
 
 
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Two to six folders of runs; the others are compared with the first.")
     ],
-    apart: Annotated[float, typer.Option(min=0, help="Relative difference from which two numbers have parted.")] = 0.05,
+    apart: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Relative difference from which two numbers, for three samples in a row, have parted."
+        ),
+    ] = 0.05,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: the settings in which they differ, their findings, the step at which they part, their losses."""

@@ -35,7 +35,7 @@ def compared(store, *names: str, **options):
 def test_settings_that_differ_come_with_a_value_for_each_run(naive, fixed):
     result = compare({"naive": naive, "fixed": fixed})
     assert [(one.name, one.values) for one in result.settings] == [
-        ("name", ("naive", "fixed")),
+        ("attention bias", ("0.0", "-5.545")),
         ("model.bias", ("0", "-5.545")),
     ]
 
@@ -83,7 +83,9 @@ def test_nan_parts_from_a_number_and_from_nothing_else_and_what_is_missing_parts
 
     def at(step, value):
         def change(now, row):
-            row[loss] = value if now == step else row[loss]
+            row[loss] = (
+                value if now in (step, step + 2, step + 4) else MISSING if now in (step + 1, step + 3) else row[loss]
+            )
 
         return change
 
@@ -103,3 +105,15 @@ def test_one_run_and_seven_are_refused(naive):
         compare({"naive": naive})
     with pytest.raises(ArgumentError, match="got 7"):
         compare({str(number): naive for number in range(7)})
+
+
+def test_a_single_spike_is_a_difference_and_no_parting(store):
+    loss = column("loss")
+
+    def spike(step, row):
+        row[loss] *= 3 if step in (10, 11) else 1
+
+    changed(store, "good", lambda step, row: None)
+    changed(store, "spike", spike)
+    run = compared(store, "good", "spike").runs[1]
+    assert (run.differs.step, run.parts) == (10, None)

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from stabmon.findings import Digest, Finding
 from stabmon.names import natural_key
 from stabmon.records import Failure, RunInfo, RunState
+from stabmon.reports.comparison import Comparison
 from stabmon.rules import catalogue
 from stabmon.series import is_missing
 from stabmon.server.encoding import MEDIA_TYPE, JsonSeries, unpack
@@ -368,3 +369,14 @@ def test_every_error_has_the_one_form_whoever_answers_it(two_runs, open_client, 
     assert [[*answer.json()] for answer in answers] == [["detail"]] * 5
     assert answers[2].headers["allow"] == "GET"
     assert "default-src 'none'" in answers[4].headers["content-security-policy"]
+
+
+def test_runs_are_compared_with_the_first_over_all_samples(client):
+    answer = client.get("/api/v1/compare", params={"run": ["naive", "fixed"]})
+    body = Comparison.model_validate(answer.json())
+    assert [run.name for run in body.runs] == ["naive", "fixed"]
+    assert "model.bias" in {one.name for one in body.settings}
+    assert body.runs[1].parts.step == 0
+    assert client.get("/api/v1/compare", params={"run": ["naive", "naive"]}).status_code == 422
+    assert client.get("/api/v1/compare", params={"run": ["naive"]}).status_code == 422
+    assert client.get("/api/v1/compare", params={"run": ["naive", "nope"]}).status_code == 404

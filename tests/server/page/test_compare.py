@@ -1,6 +1,5 @@
 """Runs compared: settings, findings, where they part, heatmaps on one scale or as a ratio."""
 
-
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
