@@ -12,8 +12,9 @@ from stabmon.evaluation.recorded import STARTS, Recorded, Starts
 from stabmon.evaluation.runs import Job, train_recorded
 from stabmon.findings.digest import alarming
 from stabmon.records import Record
+from stabmon.reproduction.arm_group import ArmGroup, name_of, runs
 from stabmon.reproduction.claims import ClaimResult, judge
-from stabmon.reproduction.grid import ArmGroup, Subset, groups_of, name_of, runs
+from stabmon.reproduction.grid import Subset, groups_of
 
 CURVE = 60
 """Points of a stored curve of losses."""

@@ -3,8 +3,10 @@
 import pytest
 
 from stabmon.reproduction import grid
+from stabmon.reproduction.arm_group import ArmGroup, name_of, runs
 from stabmon.reproduction.claims import STUDENT, Claim, ClaimVerdict, interval, judge
-from stabmon.reproduction.grid import ArmGroup, groups_of, name_of, runs
+from stabmon.reproduction.comparisons import ZERO
+from stabmon.reproduction.grid import groups_of
 
 
 def claim(**more):
@@ -61,8 +63,8 @@ def test_every_claim_is_about_arms_of_the_grid_and_every_run_has_a_name_of_its_o
 def test_a_grid_is_trained_once_and_judged_from_what_is_on_disk(tmp_path, monkeypatch):
     from stabmon.reproduction import reproduce
 
-    base = grid._language(1, 16, 2, 16, steps=4, batch=2, precision="fp32")
-    tiny = ArmGroup("tiny", base, {"length": {}, "zero": grid.ZERO}, 2, (claim(),))
+    base = grid.language(1, 16, 2, 16, steps=4, batch=2, precision="fp32")
+    tiny = ArmGroup("tiny", base, {"length": {}, "zero": ZERO}, 2, (claim(),))
     tiny = tiny._replace(
         claims=(tiny.claims[0].model_copy(update={"left": ("tiny.length",), "right": ("tiny.zero",)}),)
     )
