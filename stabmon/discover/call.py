@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stabmon.discover.points import Point
 from stabmon.kernels import observe
+from stabmon.kernels.visibility import shown
 from stabmon.stats.multihead import inputs_of
 
 Kind = Literal["sigmoid", "softmax"]
@@ -118,5 +119,5 @@ def _is_causal(mask: Tensor | None) -> bool:
     if mask is None or mask.dim() < 2 or mask.size(-1) != mask.size(-2) or mask.size(-1) < 2:
         return False
     one = mask.reshape(-1, mask.size(-2), mask.size(-1))[0]
-    seen = one if one.dtype == torch.bool else one > -1000
+    seen = shown(one)
     return bool(seen.diagonal().any()) and not bool(seen.triu(1).any())

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stabmon.errors import ModelError
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.eager.reference import row_columns
-from stabmon.kernels.visibility import HIDDEN, sampled_rows
+from stabmon.kernels.visibility import sampled_rows, shown
 from stabmon.stats.measured import spread
 from stabmon.stats.slots import Slots
 from stabmon.stats.softmax_rows import row_sums
@@ -84,7 +84,7 @@ def _statistics(inputs: Inputs, weights: Weights, query: Tensor, rows: Tensor) -
     z = _logits(inputs, weights, query)
     mask = _mask(inputs, rows, query.size(1))
     masked = z if mask is None else z + mask
-    valid = torch.ones_like(z, dtype=torch.bool) if mask is None else (mask > HIDDEN).expand_as(z)
+    valid = torch.ones_like(z, dtype=torch.bool) if mask is None else shown(mask).expand_as(z)
     seen = valid.any(-1)
     p = torch.where(seen[..., None], masked.softmax(-1), 0)
     output = torch.einsum("bhrn,bne->bhre", p, inputs.value.to(p.dtype))

@@ -322,6 +322,12 @@ def test_masks_say_whether_an_attention_is_causal():
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1)
     assert _attentions(encoder, torch.randn(2, 6, 8), mask=mask)[0].is_causal
     assert _attentions(encoder, torch.randn(2, 6, 8), mask=mask == -torch.inf)[0].is_causal
+    for least, is_causal in (
+        (-1e4, True),
+        (-2000.0, False),
+    ):  # as the kernels take a mask: a pair is hidden from -8192 on
+        finite = mask.clamp(min=least)
+        assert _attentions(encoder, torch.randn(2, 6, 8), mask=finite)[0].is_causal == is_causal
 
 
 class Draws(Residual):
