@@ -51,7 +51,8 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     app.state.stopping = asyncio.Event()
     app.state.logins = Logins()
     app.state.numbers = Numbers(fleet)
-    for router in (routes.router, series_routes.router, comparison_routes.router, live.router):
+    routers = (routes.router, series_routes.router, comparison_routes.router, live.router, routes.last)
+    for router in routers:
         app.include_router(router, prefix=API, responses=problems(*EVERYWHERE))
     app.include_router(operation.router, responses=problems(*EVERYWHERE))
     app.state.page = Page()

@@ -24,7 +24,7 @@ from stabmon.series import Floats, Series, worst
 from stabmon.store import FILE, RunReader, RunSummary
 from stabmon.store.owner import LOCK, holder
 from stabmon.store.reader import state_of
-from stabmon.store.runs import at_state, folders, newest_first, summary
+from stabmon.store.runs import at_state, nested, newest_first, summary
 
 NEW, CHANGED = 0.5, 0.03
 """Seconds that a request spends on reading runs that are new, and runs that have changed."""
@@ -36,7 +36,7 @@ COLUMNS = 8
 """Most columns of differing configuration."""
 PLANNED = ("steps", "max_steps", "total_steps", "num_steps", "train_steps", "max_iters", "iterations")
 """Keys of a configuration that hold the number of steps to come, the surest first."""
-_UNSAID = ("name", "dir")
+_UNSAID = ("name", "dir", "tags")
 """Settings that differ in every run and say nothing."""
 
 
@@ -57,6 +57,8 @@ class FleetRun(RunSummary):
     """Its value in each of the columns of the list that it has."""
     found: tuple[Finding, ...] = Field(default=(), exclude=True)
     """Its findings."""
+    tags: tuple[str, ...] = ()
+    """``tags`` of its configuration."""
     pending: bool = False
     """It has not been read yet, or has changed since."""
 
@@ -118,14 +120,14 @@ class Fleet:
 
     def _look(self) -> bool:
         """Note which runs are to be read; return whether there are new ones."""
-        there = {folder: _mark(folder) for folder in folders(self.directory)}
+        there = {folder: _mark(folder) for folder in nested(self.directory)}
         known = {folder: self._known[folder] for folder in there if folder in self._known}
         new = [folder for folder in there if folder not in known]
         changed = [folder for folder, one in known.items() if _is_due(one, there[folder])]
         for folder in changed:
             one = known[folder]
             known[folder] = one._replace(run=one.run and one.run.model_copy(update={"pending": True}))
-        self._known = known | {folder: _Known((), _unread(folder), 0.0) for folder in new}
+        self._known = known | {folder: _Known((), self._named(folder, _unread(folder)), 0.0) for folder in new}
         self._waiting = deque([*new, *sorted(changed, key=lambda folder: known[folder].time)])
         return bool(new)
 
@@ -135,10 +137,18 @@ class Fleet:
             if not self._waiting:
                 return False
             folder = self._waiting.popleft()
-        mark, run = _mark(folder), _read(folder)  # in this order: what is written between is seen the next time
+        mark, run = (
+            _mark(folder),
+            self._named(folder, _read(folder)),
+        )  # in this order: what is written between is seen the next time
         with self._lock:
             self._known[folder] = _Known(mark, run, time.monotonic())
         return True
+
+    def _named(self, folder: Path, run: FleetRun | None) -> FleetRun | None:
+        """Return ``run`` under its path below the served folder, which is its address."""
+        name = legible(folder.relative_to(self.directory).as_posix())
+        return run and (run if run.name == name else run.model_copy(update={"name": name}))
 
     def _read_on(self) -> None:
         """Read what is left, for the requests to come."""
@@ -208,8 +218,14 @@ def _completed(reader: RunReader, bare: RunSummary) -> FleetRun:
         loss=() if loss is None else _sparkline(loss.values[:, 0]),
         mass=() if mass is None else _sparkline(_furthest(worst(mass).values)),
         settings=settings,
+        tags=_tags(reader.info.config.get("tags")),
         found=tuple(reader.findings()),
     )
+
+
+def _tags(given: object) -> tuple[str, ...]:
+    named = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    return tuple(dict.fromkeys(legible(str(tag))[:40] for tag in named))
 
 
 def _in_its_state(folder: Path, run: FleetRun) -> FleetRun:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,7 +13,7 @@ from stabmon import store
 from stabmon.errors import StoreError
 from stabmon.names import legible, natural_key
 from stabmon.store import RunReader
-from stabmon.store.runs import folders, summary
+from stabmon.store.runs import DEPTH, nested, summary
 
 
 def served(request: Request) -> Path:
@@ -35,10 +35,15 @@ def path_of(folder: Path, name: str) -> Path:
     Raises:
         HTTPException: 404, no run can have this name.
     """
-    path = folder / name
-    if name in {"", ".", ".."} or path.parent != folder:
+    if not _is_below(name):
         raise HTTPException(404, absent(folder, name))
-    return path
+    return folder / name
+
+
+def _is_below(name: str) -> bool:
+    """Return whether a run can have this address: its folder's name, after those of the folders that it lies in."""
+    parts = name.split("/")
+    return len(parts) <= DEPTH and all(part and PurePath(part).name == part and part != ".." for part in parts)
 
 
 @contextmanager
@@ -65,13 +70,14 @@ def absent(folder: Path, name: str) -> str:
     """Say that a run is not there, or not yet."""
     path = folder / name
     with suppress(ValueError, OSError):  # a name that no file can have
-        if path.parent == folder and path.is_dir() and summary(path) is not None:
+        if _is_below(name) and path.is_dir() and summary(path) is not None:
             return f"the run {name!r} is starting: nothing is stored before the end of its first step"
     return f"there is no run {name!r} in {folder}; there are: {known_runs(folder)}"
 
 
 def known_runs(folder: Path) -> str:
     """Return the names of the runs in ``folder``, for messages."""
-    names = sorted((legible(one.name) for one in folders(folder) if (one / store.FILE).exists()), key=natural_key)
+    there = [one for one in nested(folder) if (one / store.FILE).exists()]
+    names = sorted((legible(one.relative_to(folder).as_posix()) for one in there), key=natural_key)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more or "none yet"

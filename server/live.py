@@ -200,7 +200,9 @@ def streamed(events: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-@router.get("/runs/{name}/live", response_class=StreamingResponse, responses=problems(*OF_A_RUN) | stream_of(__doc__))
+@router.get(
+    "/runs/{name:path}/live", response_class=StreamingResponse, responses=problems(*OF_A_RUN) | stream_of(__doc__)
+)
 def live(
     request: Request,
     folder: Folder,
@@ -225,14 +227,14 @@ def several(
     request: Request,
     folder: Folder,
     follow: Annotated[
-        list[Annotated[str, Field(pattern=r"^[^/]+/\d{1,18}/")]],
+        list[Annotated[str, Field(pattern=r"^.+/\d{1,18}/[^/]*$")]],
         Query(max_length=MOST, description="Run, cursor and series: `lm/120/loss,row_mass`; one for each run."),
     ],
 ) -> StreamingResponse:
     """Follow several runs in one stream; an event names by ``follow`` which of the parameters it is about."""
     followers = []
     for one in follow:
-        name, cursor, series = one.split("/", 2)
+        name, cursor, series = one.rsplit("/", 2)
         selections = [Selection.parse(part) for part in series.split(",") if part]
         followers.append(Follower(path_of(folder, name), selections, int(cursor)))
     return streamed(of_several(followers, request.app.state.stopping))

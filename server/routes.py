@@ -21,6 +21,8 @@ from stabmon.server.requests import Revalidated
 from stabmon.store import RunReader
 
 router = APIRouter(route_class=Revalidated)
+last = APIRouter(route_class=Revalidated)
+"""To be included after all other routers: a run's address may hold slashes, and takes whatever they do not."""
 
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}, "description": "The picture."}
@@ -69,21 +71,21 @@ def runs(request: Request) -> Response:
     return Response(fleet.json(), media_type="application/json")
 
 
-@router.get("/runs/{name}", responses=problems(*OF_A_RUN))
+@last.get("/runs/{name:path}", responses=problems(*OF_A_RUN))
 def run(folder: Folder, name: str) -> RunDetail:
     """Describe one run."""
     with reading(folder, name) as reader:
         return detail_of(reader, name)
 
 
-@router.get("/runs/{name}/findings", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:path}/findings", responses=problems(*OF_A_RUN))
 def findings(folder: Folder, name: str) -> tuple[Finding, ...]:
     """List a run's findings in the digest's order: open first, then by severity and by the step of opening."""
     with reading(folder, name) as reader:
         return in_order(reader.findings())
 
 
-@router.get("/runs/{name}/digest", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:path}/digest", responses=problems(*OF_A_RUN))
 def digest(folder: Folder, name: str) -> Digest:
     """Return a run's findings as they are shown: health, counts, and entries in order, symptoms under their cause.
 
@@ -93,7 +95,7 @@ def digest(folder: Folder, name: str) -> Digest:
         return digest_of(reader, reader.findings(), reader.heartbeat())
 
 
-@router.get("/runs/{name}/failures", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:path}/failures", responses=problems(*OF_A_RUN))
 def failures(folder: Folder, name: str) -> tuple[Failure, ...]:
     """List what is missing in a run and why, in the order in which it was seen; the run's other numbers are right."""
     with reading(folder, name) as reader:

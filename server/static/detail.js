@@ -51,7 +51,7 @@ function evidence(cells) {
   const rows = cells.map((cell) =>
     h("tr", {}, h("td", {}, words(cell.metric)), h("td", {}, spot(cell)), h("td.num", {}, String(cell.step)), h("td.num", {}, number(cell.value))),
   );
-  const head = h("tr", {}, ["read from", "", "step", "value"].map((text) => h("th", { scope: "col" }, text)));
+  const head = h("tr", {}, ["read from", "place", "step", "value"].map((text) => h("th", { scope: "col" }, text)));
   return h("div.table-wrap", {}, h("table.numbers.evidence", {}, h("thead", {}, head), h("tbody", {}, rows)));
 }
 

@@ -204,7 +204,7 @@ export function summaryTable(series, range, title) {
   const { steps } = series;
   const start = range ? lowerBound(steps, range[0]) : 0;
   const stop = range ? lowerBound(steps, range[1]) : steps.length;
-  const heads = ["", "first", "lowest", "at step", "highest", "at step", "latest", "NaN or Inf", "not measured"];
+  const heads = ["layer", "first", "lowest", "at step", "highest", "at step", "latest", "NaN or Inf", "not measured"];
   const rows = series.columns.map((column) => {
     const sum = { low: -1, high: -1, odd: 0, missing: 0 };
     for (let index = start; index < stop; index += 1) {

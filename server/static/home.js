@@ -33,7 +33,7 @@ function compare(a, b) {
 /** The runs that a search finds, in the order asked for: "loss", or "-loss" for the reverse; without one as the server has them. */
 export function chosen(runs, { find, sort }, columns = []) {
   const parts = (find ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-  const text = (run) => [run.name, run.beat?.words, run.health?.title, run.health?.text, run.problem, ...Object.entries(run.config).map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
+  const text = (run) => [run.name, ...run.tags, run.beat?.words, run.health?.title, run.health?.text, run.problem, ...Object.entries(run.config).map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
   const found = parts.length ? runs.filter((run) => parts.every((part) => text(run).includes(part))) : [...runs];
   const reverse = sort?.startsWith("-");
   const id = reverse ? sort.slice(1) : sort;
@@ -90,8 +90,12 @@ function health({ health: own, findings, problem, pending }) {
   return h(`span.health.${own.level}`, {}, icon(ICONS[own.level]), h("b", {}, own.title), counts(findings), h("span.dim", {}, text));
 }
 
-/** Draw the table. shown: {list: {runs, columns, directory, now}, state: {find, sort}, rows, href(name)}; act: {open(name), sort(id), find(text), more()}. */
-export function drawHome(container, { list, state, rows = PAGE, href }, act) {
+/** The folder of a run within the served one, "" for the top. */
+const groupOf = ({ name }) => name.slice(0, Math.max(name.lastIndexOf("/"), 0));
+const isArchived = (group) => group.split("/").includes("archive");
+
+/** Draw the table. shown: {list: {runs, columns, directory, now}, state: {find, sort, with}, rows, unfolded, href(name)}; act: {open(name), sort(id), find(text), choose(name, on), compare(names), fold(group), more()}. */
+export function drawHome(container, { list, state, rows = PAGE, unfolded, href }, act) {
   const { runs, columns, now } = list;
   const found = chosen(runs, state, columns);
   const pending = runs.filter((run) => run.pending).length;
@@ -103,13 +107,22 @@ export function drawHome(container, { list, state, rows = PAGE, href }, act) {
   });
   search.setAttribute("value", state.find ?? "");
   const heads = [...COLUMNS.slice(0, 6), ...columns.map((id) => ({ id, title: words(id) })), COLUMNS[6]].map(({ id, title }) => head(id, title, state.sort, act));
-  const body = found.slice(0, rows).map((run) => line(run, columns, now, { href, open: act.open }));
-  const more = found.length > rows ? h("button.link", { type: "button", onclick: act.more }, `Show ${found.length - rows} more`) : null;
+  const draw = (run) => line(run, columns, now, { href, open: act.open, chosen: state.with, choose: act.choose, find: act.find });
+  const groups = state.sort ? [""] : [...new Set(found.map(groupOf))].sort((a, b) => isArchived(a) - isArchived(b) || natural.compare(a, b));
+  const bodies = groups.map((group) => {
+    const own = state.sort ? found : found.filter((run) => groupOf(run) === group);
+    const open = Boolean(state.find) || isArchived(group) === unfolded.has(group);
+    const shown = open ? own.slice(0, rows).map(draw) : [];
+    return h("tbody", { key: `group ${group}` }, group ? heading(group, own, open, heads.length, act) : null, shown);
+  });
+  const shown = state.with.filter((name) => runs.some((run) => run.name === name));
+  const compare = shown.length > 1 ? h("button.compare", { type: "button", onclick: () => act.compare(shown) }, `Compare ${shown.length} runs`) : null;
+  const more = found.length > rows && groups.length < 2 ? h("button.link", { type: "button", onclick: act.more }, `Show ${found.length - rows} more`) : null;
   const said = found.length === runs.length ? plural(runs.length, "run") : `${found.length} of ${plural(runs.length, "run")}`;
   patch(
     container,
-    h("div.home-head", {}, h("h1", {}, "Runs"), h("span.dim", { role: "status" }, pending ? `${said}, ${pending} being read` : said), search),
-    h("div.table-wrap", { tabIndex: 0, role: "region", "aria-label": "Table of runs" }, h("table.home", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, body))),
+    h("div.home-head", {}, h("h1", {}, "Runs"), h("span.dim", { role: "status" }, pending ? `${said}, ${pending} being read` : said), compare, search),
+    h("div.table-wrap", { tabIndex: 0, role: "region", "aria-label": "Table of runs" }, h("table.home", {}, h("thead", {}, h("tr", {}, heads)), bodies)),
     found.length ? null : h("p.dim.none", {}, "No run matches the search."),
     more,
     h("p.dim.small", {}, list.directory),
@@ -122,9 +135,23 @@ function head(id, title, sort, act) {
   return h("th", { scope: "col", key: id, "aria-sort": way }, h("button.link", { type: "button", onclick: () => act.sort(id) }, title + arrow));
 }
 
+/** The row over the runs of a folder, which folds them; an archive is folded until a reader opens it. */
+function heading(group, runs, open, width, act) {
+  const button = h("button.link.fold", { type: "button", "aria-expanded": String(open), onclick: () => act.fold(group) }, icon("open"), group);
+  return h("tr.group-row", { key: `heading ${group}` }, h("th", { scope: "rowgroup", colSpan: width }, button, h("span.dim", {}, plural(runs.length, "run"))));
+}
+
 function line(run, columns, now, link) {
+  const box = h("input", {
+    type: "checkbox",
+    checked: link.chosen.includes(run.name),
+    disabled: Boolean(run.problem) || (link.chosen.length > 5 && !link.chosen.includes(run.name)),
+    "aria-label": `Choose ${run.name} to compare`,
+    onchange: (event) => link.choose(run.name, event.target.checked),
+  });
+  const tags = run.tags.map((tag) => h("button.chip.tag", { type: "button", title: `Runs with ${tag}`, onclick: () => link.find(tag) }, tag));
   const cells = [
-    h("th.run-cell", { scope: "row" }, runLink(run.name, link, h("span.run-name", {}, run.name))),
+    h("th.run-cell", { scope: "row" }, h("span.run-name-cell", {}, box, runLink(run.name, link, h("span.run-name", {}, run.name.slice(groupOf(run).length && run.name.lastIndexOf("/") + 1))), tags)),
     h("td", {}, run.beat ? stateChip(run.beat) : "–"),
     h("td.health-cell", {}, health(run)),
     h("td", {}, progress(run)),

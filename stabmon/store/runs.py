@@ -71,6 +71,33 @@ def folders(directory: Path | str) -> list[Path]:
         raise StoreError(f"cannot list the runs in {directory}: {error.strerror or error}") from error
 
 
+DEPTH = 4
+"""Folders within one another in which runs are looked for."""
+
+
+def nested(directory: Path | str, depth: int = DEPTH) -> list[Path]:
+    """Return the folders below ``directory`` that may hold a run: those with one, and those without folders in them.
+
+    Raises:
+        StoreError: ``directory`` may not be listed; what lies below and may not is left out.
+    """
+    found = []
+    for folder in folders(directory):
+        within = [] if depth <= 1 or folder.is_symlink() or _is_run(folder) else _within(folder, depth - 1)
+        found += within or [folder]
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return os.path.lexists(f"{folder}/{FILE}") or os.path.lexists(f"{folder}/{LOCK}")
+
+
+def _within(folder: Path, depth: int) -> list[Path]:
+    with suppress(StoreError):
+        return nested(folder, depth)
+    return []
+
+
 def newest_first(found: Iterable[_Run]) -> list[_Run]:
     """Sort runs: newest first, those whose time is not known last."""
     by_name = sorted(found, key=lambda run: natural_key(run.name))

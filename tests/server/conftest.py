@@ -206,6 +206,12 @@ def make_store() -> type[Store]:
 
 
 @pytest.fixture(scope="session")
+def make_info() -> Callable[[str], RunInfo]:
+    """Make the description of a run."""
+    return lambda name: info(name, datetime.now(UTC), 0.0)
+
+
+@pytest.fixture(scope="session")
 def make_findings() -> Callable[[], list[Finding]]:
     """Make the findings of a naive run."""
     return findings

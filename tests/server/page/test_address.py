@@ -19,8 +19,8 @@ def test_an_address_brings_everything_back_after_a_reload(tab, page):
     assert page.url == f"{tab.address}/{query}"
     assert page.locator("select").input_value() == "row_mass"
     assert page.locator(".panel-note b").inner_text() == "layers.2"
-    assert tab.flags() == ["60"] * 4
-    assert tab.ranges() == [[40, 90]] * 4
+    assert tab.flags() == ["60"] * 5
+    assert tab.ranges() == [[40, 90]] * 5
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.locator("section[aria-label=loss] .value span").all_inner_texts() == ["naive", "fixed"]
     assert page.get_by_label("Lay fixed over the chosen run").is_checked()

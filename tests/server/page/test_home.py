@@ -76,3 +76,29 @@ def test_the_table_fits_a_small_screen(tab, page):
     health = page.locator("table.home tr", has=page.locator(".run-name:text-is('naive')")).locator(".health-cell")
     box = health.bounding_box()
     assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+
+
+def test_runs_in_folders_are_groups_and_an_archive_is_folded(tab, page, folder, make_store):
+    make_store(folder.directory / "sweep").finished("lr-1")
+    make_store(folder.directory / "archive").finished("old")
+    tab.visit("")
+    tab.until(lambda: "lr-1" in names(page))
+    assert "old" not in names(page)
+    page.get_by_role("button", name="archive").click()
+    tab.until(lambda: "old" in names(page))
+    page.get_by_role("button", name="sweep").click()
+    tab.until(lambda: "lr-1" not in names(page))
+    page.get_by_label("Search the runs").fill("sweep")
+    tab.until(lambda: names(page) == ["lr-1"])
+    page.get_by_role("link", name="lr-1").click()
+    page.wait_for_selector("#status .title:text('sweep/lr-1')")
+    tab.until(lambda: tab.heatmap()["columns"] == 300)
+
+
+def test_runs_chosen_in_the_table_are_compared(tab, page):
+    tab.visit("")
+    page.get_by_label("Choose naive to compare").check()
+    assert page.get_by_role("button", name="Compare").count() == 0
+    page.get_by_label("Choose fixed to compare").check()
+    page.get_by_role("button", name="Compare 2 runs").click()
+    page.wait_for_selector("text=2 runs compared")
