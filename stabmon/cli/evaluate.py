@@ -1,7 +1,7 @@
 """``stabmon evaluate``: how well rules, causes and fixes fit runs of known outcome."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
+    from stabmon.evaluation.foreign.report import ForeignReport
     from stabmon.evaluation.report import Evaluation
     from stabmon.rules import Limits
 
@@ -55,12 +56,16 @@ def evaluate(
 ) -> None:
     """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
     from stabmon.evaluation import report as reports
+    from stabmon.evaluation.foreign import report as foreign_report
 
+    if families == "foreign":
+        if report is not None:
+            _print_foreign([foreign_report.read(report)], as_json)
+        else:
+            _foreign(directory / "foreign", subset, limits, jobs, device, replay, as_json)
+        return
     if report is not None:
         _print(reports.read(report), half, as_json)
-        return
-    if families == "foreign":
-        _foreign(directory / "foreign", subset, limits, jobs, device, replay, as_json)
         return
     from stabmon.config import MATRIX
     from stabmon.evaluation import evaluate as evaluation
@@ -80,7 +85,6 @@ def _foreign(
     folder: Path, subset: str, limits: Path | None, jobs: int, device: str | None, replay: bool, as_json: bool
 ) -> None:
     from stabmon.evaluation.foreign import evaluate as foreign
-    from stabmon.evaluation.foreign import report
     from stabmon.evaluation.foreign.setup import SIZES
     from stabmon.workloads.training import pick_device
 
@@ -88,6 +92,12 @@ def _foreign(
     with _bars() as progress:
         where = foreign.Folder(folder, pick_device(device), _limits(limits))
         found = foreign.evaluate(size, where, jobs=jobs, progress=progress, replay=replay)
+    _print_foreign(found, as_json)
+
+
+def _print_foreign(found: "Sequence[ForeignReport]", as_json: bool) -> None:
+    from stabmon.evaluation.foreign import report
+
     if as_json:
         print_json(list(found))
         return

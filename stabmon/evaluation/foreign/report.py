@@ -73,6 +73,12 @@ def figures(verdicts: Sequence[ForeignVerdict]) -> list[ForeignFigure]:
     alarmed = [one for one in well if one.gain is not None and one.has(Severity.WARNING)]
     return [
         _figure("failed runs found", ">= 0.95", failed, lambda one: bool(one.alarms)),
+        _figure(
+            "failed and behind softmax, found by a rule or a race",
+            "",
+            [one for one in failed if one.is_behind],
+            lambda one: bool(one.alarms) or one.shown_behind is not None,
+        ),
         _figure("ended well, with a warning", "<= 0.05", well, lambda one: one.has(Severity.WARNING), low=True),
         _figure("ended well, with an error", "<= 0.01", well, lambda one: one.has(Severity.ERROR), low=True),
         _figure("first fix closes a failed run", ">= 0.85", tried, lambda one: bool(one.fixed)),

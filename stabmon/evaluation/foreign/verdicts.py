@@ -133,7 +133,7 @@ def _yardstick(arms: Mapping[str, Mapping[int, float]], frequencies: float) -> Y
     best = arms[ranked[0]]
     noise = SPREADS * _spread([arms[arm] for arm in ranked[1 : (len(ranked) + 1) // 2]], best)
     learnt = max(frequencies - fmean(best.values()), 0.0)
-    return Yardstick(ranked[0], dict(best), noise, max(noise, SHARE * learnt))
+    return Yardstick(ranked[0], dict(best), noise, max(noise, SHARE * learnt, BEHIND))
 
 
 def _spread(arms: Sequence[Mapping[int, float]], best: Mapping[int, float]) -> float:
