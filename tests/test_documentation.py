@@ -12,6 +12,7 @@ import pytest
 from stabmon import config, rules
 from stabmon.cli import app
 from stabmon.evaluation import report
+from stabmon.evaluation.foreign import report as foreign_report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -78,6 +79,12 @@ def test_every_python_snippet_runs(snippet: str, tmp_path: Path) -> None:
 def test_the_table_of_the_evaluation_is_that_of_the_stored_result() -> None:
     stored = report.read(ROOT / "configs" / "evaluation.json")
     assert report.markdown(stored.of("held-out")).strip() in (ROOT / "docs" / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize("split", ["tuning", "held-out"])
+def test_the_tables_of_the_foreign_families_are_those_of_the_stored_results(split: str) -> None:
+    stored = foreign_report.read(ROOT / "configs" / f"foreign-{split}.json")
+    assert foreign_report.markdown(stored).strip() in (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def test_every_command_of_the_command_line_is_in_the_readme_and_the_other_way_round() -> None:

@@ -1,7 +1,7 @@
 """``stabmon evaluate``: how well rules, causes and fixes fit runs of known outcome."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from stabmon.terminal import Terminal, print_json
 
 if TYPE_CHECKING:
-    from stabmon.evaluation.foreign.report import ForeignReport
     from stabmon.evaluation.report import Evaluation
     from stabmon.rules import Limits
 
@@ -46,6 +45,7 @@ def evaluate(
         Literal["own", "foreign"],
         typer.Option(help="foreign: models written without stabmon's modules, two families of them never tuned on."),
     ] = "own",
+    steps: Annotated[int | None, typer.Option(min=40, help="With --families foreign: steps of each training.")] = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="With --families foreign: train nothing, judge the stored runs again.")
     ] = False,
@@ -56,16 +56,14 @@ def evaluate(
 ) -> None:
     """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
     from stabmon.evaluation import report as reports
-    from stabmon.evaluation.foreign import report as foreign_report
 
-    if families == "foreign":
-        if report is not None:
-            _print_foreign([foreign_report.read(report)], as_json)
-        else:
-            _foreign(directory / "foreign", subset, limits, jobs, device, replay, as_json)
-        return
     if report is not None:
-        _print(reports.read(report), half, as_json)
+        _print_foreign(report, as_json) if families == "foreign" else _print(reports.read(report), half, as_json)
+        return
+    if families == "foreign":
+        _foreign(directory / "foreign", subset, steps, limits, jobs, device, replay)
+        for split in ("tuning", "held-out"):
+            _print_foreign(directory / "foreign" / split, as_json)
         return
     from stabmon.config import MATRIX
     from stabmon.evaluation import evaluate as evaluation
@@ -82,27 +80,27 @@ def evaluate(
 
 
 def _foreign(
-    folder: Path, subset: str, limits: Path | None, jobs: int, device: str | None, replay: bool, as_json: bool
+    folder: Path, subset: str, steps: int | None, limits: Path | None, jobs: int, device: str | None, replay: bool
 ) -> None:
     from stabmon.evaluation.foreign import evaluate as foreign
     from stabmon.evaluation.foreign.setup import SIZES
     from stabmon.workloads.training import pick_device
 
     size = SIZES["cpu" if subset == "cpu" else "gpu"]
+    size = size if steps is None else size.model_copy(update={"steps": steps})
+    where = foreign.Folder(folder, pick_device(device), _limits(limits))
     with _bars() as progress:
-        where = foreign.Folder(folder, pick_device(device), _limits(limits))
-        found = foreign.evaluate(size, where, jobs=jobs, progress=progress, replay=replay)
-    _print_foreign(found, as_json)
+        foreign.evaluate(size, where, jobs=jobs, progress=progress, replay=replay)
 
 
-def _print_foreign(found: "Sequence[ForeignReport]", as_json: bool) -> None:
+def _print_foreign(path: Path, as_json: bool) -> None:
     from stabmon.evaluation.foreign import report
 
+    found = report.read(path)
     if as_json:
-        print_json(list(found))
-        return
-    for one in found:
-        Terminal().print(report.table(one))
+        print_json(found)
+    else:
+        Terminal().print(report.table(found))
 
 
 def _limits(path: Path | None) -> "Limits":

@@ -11,7 +11,7 @@ from stabmon.names import own_name
 from stabmon.records import NormInput
 
 WITHIN = 2.0
-"""Multiples of eps up to which an input's mean square is kept: at eps the output is 0.7 of what the norm promises."""
+"""Multiples of eps up to which an input's mean square is kept: at eps the output has 0.7 of its size."""
 ROUNDING = 1e-6
 """Share of eps below which a mean square that was read from its float32 sum with eps may be zero."""
 

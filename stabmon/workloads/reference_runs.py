@@ -70,7 +70,7 @@ PAIRS = (
     Pair("NUM001", "loss", "infinite-gradient", steps=60),
     Pair("NUM002", "total_gradient_norm", "overflow", steps=60),
     Pair("NUM003", "residual_out", "fp16-hot", "fp16", limit="num.fp16_rms_max", steps=60),
-    Pair("NUM004", "branch_ratio", "large-eps", steps=60),
+    Pair("NUM004", "residual_in", "tiny-embedding", steps=60),
     Pair("RES001", "branch_ratio", "long-no-bias", "long", limit="res.branch_ratio_max", steps=20),
     Pair("RES002", "block_growth", "large-feed-forward", limit="res.feed_forward_growth_max", steps=60),
     Pair("RES003", "residual_out", "post-norm"),

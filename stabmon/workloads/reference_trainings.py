@@ -90,13 +90,6 @@ def set_bias(model: nn.Module, layer: str, value: float, heads: Sequence[int]) -
     bias.detach()[list(heads)] = value
 
 
-def set_eps(model: nn.Module, eps: float) -> None:
-    """Give every norm of ``model`` another eps."""
-    for module in model.modules():
-        if isinstance(module, nn.RMSNorm):
-            module.eps = eps
-
-
 _HOT, _DEEP, _LONG, _SPEECH, _VISION = (
     {"training.learning_rate": 6e-2},
     {"model.layers": 12, "model.norm": "post", "training.steps": 20},
@@ -147,7 +140,11 @@ TRAININGS: dict[str, ReferenceTraining] = {
     ),
     "narrow-heads": ReferenceTraining("QK norm, 4 heads of 16 dimensions", {"model.qk_norm": True}),
     "wide-head": ReferenceTraining("QK norm, 1 head of 64 dimensions", {"model.qk_norm": True, "model.heads": 1}),
-    "large-eps": ReferenceTraining("the norms' eps at 30", {"training.steps": 60}, partial(set_eps, eps=30.0)),
+    "tiny-embedding": ReferenceTraining(
+        "the embedding at a ten-thousandth of its size",
+        {"training.steps": 60},
+        partial(scale_weights, prefix="embedding", factor=1e-4),
+    ),
     "fp16": ReferenceTraining("fp16, rate 2e-3", {"training.precision": "fp16"}),
     "fp16-hot": ReferenceTraining("fp16, rate 6e-2", _HOT | {"training.precision": "fp16"}),
     "large-feed-forward": ReferenceTraining(

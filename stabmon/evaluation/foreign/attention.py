@@ -33,7 +33,8 @@ class Heads(nn.Module):
         q = self.to_q(x).view(batch, length, self.heads, self.dim).transpose(1, 2)
         kv = self.to_kv(x).view(batch, length, 2, self.kv_heads, self.dim)
         k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
-        q, k = rotate(self.scale_q(q), self.turned), rotate(self.scale_k(k), self.turned)
+        q, k = self.scale_q(q.float()).to(v.dtype), self.scale_k(k.float()).to(v.dtype)  # norms compute in float32
+        q, k = rotate(q, self.turned), rotate(k, self.turned)
         grouped = self.kv_heads != self.heads
         if self.is_sigmoid:
             mixed = sigmoid_attention(q, k, v, bias=self.offset, is_causal=self.causal, enable_gqa=grouped)

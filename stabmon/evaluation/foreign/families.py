@@ -28,7 +28,7 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the branch of ``x`` [B, N, width]."""
-        out: Tensor = self.after(self.inner(x))
+        out: Tensor = self.after(self.inner(x).float())
         return out if self.gain is None else out * self.gain
 
 

@@ -49,11 +49,12 @@ def write(report: ForeignReport, folder: Path) -> Path:
 
 
 def read(path: Path) -> ForeignReport:
-    """Read a stored report.
+    """Read a stored report: its file, or the folder of its split.
 
     Raises:
         StoreError: there is none.
     """
+    path = path / FILE if path.is_dir() else path
     try:
         return ForeignReport.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -26,6 +26,14 @@ def test_norms_of_foreign_models_are_seen_in_the_pass(family, arm, qk, hybrid):
     assert {one.attention.kind for one in found.sites} == {"functional"}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("arm", ["qk", "softmax-qk", "hybrid"])
+def test_a_pass_under_autocast_is_finite(family, arm):
+    model = families.build(EVERY[f"{family}.{arm}.0"])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(inputs(family)).isfinite().all()
+
+
 @pytest.mark.parametrize("name", [name for name, one in EVERY.items() if one.attention == "sigmoid" and one.seed == 0])
 def test_every_run_has_a_softmax_twin_of_the_same_weights(name):
     run = EVERY[name]
