@@ -49,9 +49,9 @@ def test_an_example_runs_and_records_every_step_of_both_layers(path, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["accelerate_loop", "transformers_trainer"])
+@pytest.mark.parametrize("name", ["accelerate_loop", "several_processes", "transformers_trainer"])
 def test_an_example_runs_in_two_processes_and_the_first_one_writes_the_run(name, folder, monkeypatch):
-    pytest.importorskip("accelerate")
+    pytest.importorskip("torch" if name == "several_processes" else "accelerate")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -52,6 +52,9 @@ def bench(
     steps_long: Annotated[
         int | None, typer.Option(min=10, help="Train a small model on the CPU so long instead, with --overhead.")
     ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=2, help="Train so many processes under DDP instead, with --overhead.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the GPU where there is one.")] = None,
     backend: Annotated[Backend, typer.Option(help="The backend that is timed.")] = Backend.auto,
     rounds: Annotated[int, typer.Option(min=1, help="Batches of each contender of a shape.")] = 30,
@@ -73,9 +76,14 @@ def bench(
             raise typer.BadParameter(
                 "--overhead times steps; leave out --backend, --cells, --host, --grid and --output"
             )
-        found, shown = _long(steps_long) if steps_long else _overhead(config, model, steps, device, compiled)
-    elif model is not None or compiled or steps_long is not None:
-        raise typer.BadParameter("--model, --compiled and --steps-long are options of --overhead")
+        if steps_long:
+            found, shown = _long(steps_long)
+        elif ranks:
+            found, shown = _ranks(ranks, steps, device, model)
+        else:
+            found, shown = _overhead(config, model, steps, device, compiled)
+    elif model is not None or compiled or steps_long is not None or ranks is not None:
+        raise typer.BadParameter("--model, --compiled, --ranks and --steps-long are options of --overhead")
     else:
         found, shown = _kernels(backend, rounds, cells, host, output, grid)
     if as_json:
@@ -112,6 +120,19 @@ def _overhead(
     task = overhead.gpt_124m(where) if model else overhead.configured(configuration.load(config), where)
     found = overhead.measure(task, steps, compiled=compiled)
     return found, overhead.table(found)
+
+
+def _ranks(ranks: int, steps: int, device: str | None, model: Model | None) -> tuple[dict[str, Any], RenderableType]:
+    import torch
+
+    from stabmon import overhead
+    from stabmon.workloads.training import pick_device
+
+    try:
+        found = overhead.ranks(ranks, steps, torch.device(pick_device(device)).type, large=model is not None)
+    except RuntimeError as error:
+        raise typer.BadParameter(str(error)) from None
+    return found, overhead.ranks_table(found)
 
 
 def _long(steps: int) -> tuple[dict[str, Any], RenderableType]:

@@ -6,7 +6,8 @@ They take turns step by step, in a random order, so that other load on the machi
 
 from stabmon.overhead.long_run import long_run
 from stabmon.overhead.measure import measure
-from stabmon.overhead.report import long_table, table
+from stabmon.overhead.ranks import ranks
+from stabmon.overhead.report import long_table, ranks_table, table
 from stabmon.overhead.task import configured, gpt_124m
 
-__all__ = ["configured", "gpt_124m", "long_run", "long_table", "measure", "table"]
+__all__ = ["configured", "gpt_124m", "long_run", "long_table", "measure", "ranks", "ranks_table", "table"]

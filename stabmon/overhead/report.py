@@ -46,6 +46,23 @@ def long_table(found: dict[str, Any]) -> Table:
     return shown
 
 
+def ranks_table(found: dict[str, Any]) -> Table:
+    """Return the table of ``ranks``."""
+    title = f"{found['ranks']} ranks under DDP on {found['device']}, {plural(found['layers'], 'layer')}, every step"
+    shown = Table(title=f"{title}, {plural(found['steps'], 'step')} each")
+    for name in ("ms a step", "with stabmon", "ratio", "bytes a rank sends", "ms an exchange", "95 % quantile"):
+        shown.add_column(name, justify="right")
+    shown.add_row(
+        number(found["plain_milliseconds"]),
+        number(found["watched_milliseconds"]),
+        f"{found['ratio']:.3f}",
+        f"{found['payload_bytes']:,.0f}",
+        number(found["reduction_milliseconds"]),
+        number(found["reduction_high"]),
+    )
+    return shown
+
+
 def _given(row: dict[str, Any], name: str, unit: str = "") -> str:
     value = row.get(name)
     return "-" if value is None else f"{signed(value)}{unit}"

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from stabmon import config
 from stabmon.cli import app
-from stabmon.overhead import configured, long_run, long_table, measure, table
+from stabmon.overhead import configured, long_run, long_table, measure, ranks, ranks_table, table
 from stabmon.overhead.contenders import contenders
 from stabmon.overhead.task import gpt
 from stabmon.terminal import Terminal
@@ -72,11 +72,20 @@ def test_wandb_is_watched_beside_it_where_it_is_installed():
     assert found["rows"][1]["launches"] > 0
 
 
-@pytest.mark.parametrize("option", [["--model", "gpt-124m"], ["--compiled"], ["--steps-long", "10"]])
+@pytest.mark.parametrize("option", [["--model", "gpt-124m"], ["--compiled"], ["--ranks", "2"], ["--steps-long", "10"]])
 def test_options_of_overhead_are_refused_without_it(option):
     answer = CliRunner().invoke(app, ["bench", *option])
     assert answer.exit_code == 2
     assert "are options of" in answer.output
+
+
+@pytest.mark.slow
+def test_processes_exchange_their_numbers_at_every_step():
+    found = ranks(2, 4, "cpu")
+    assert found["layers"] == 4
+    assert found["payload_bytes"] > 4 * 4 * 4 * 8  # 4 layers, 4 heads, 8 sums of 4 bytes
+    assert 0 < found["reduction_milliseconds"] <= found["reduction_high"]
+    assert "2 ranks under DDP on cpu" in _printed(ranks_table(found))
 
 
 def test_a_long_run_has_a_row_for_each_tenth():
