@@ -44,6 +44,8 @@ export const listFindings = (run, signal) => json(`${runPath(run)}/findings`, si
 export const listFailures = (run, signal) => json(`${runPath(run)}/failures`, signal);
 /** The digest of the findings: health, counts, entries in order. */
 export const readDigest = (run, signal) => json(`${runPath(run)}/digest`, signal);
+/** Two to six runs side by side; the first is the one that the others are compared with. */
+export const compareRuns = (runs) => json(`/compare?${new URLSearchParams(runs.map((run) => ["run", run]))}`);
 export const listRules = () => json("/rules");
 export const listWords = () => json("/glossary");
 export const plotOf = (code) => `${ROOT}/rules/${code}/plot`;

@@ -1,12 +1,13 @@
-// Runs side by side: in what they differ, what was found in each, where they part, and their heatmaps on one scale or as a ratio.
+// Runs side by side: in what they differ, as the server says, and their heatmaps on one scale or as a ratio.
+import { compareRuns } from "./api.js";
 import { h, icon, patch } from "./dom.js";
 import { runColour, scaleFor } from "./colours.js";
-import { findingsSideBySide, firstParting, over, settingsThatDiffer } from "./differences.js";
 import { Heatmap } from "./heatmap.js";
-import { plural, words } from "./text.js";
+import { over } from "./ratio.js";
+import { number, plural, words } from "./text.js";
 
-/** Shares by which numbers differ once runs have parted. */
-const SHARES = [0.01, 0.1];
+/** Milliseconds after which runs that grow are compared again. */
+const AGAIN = 10_000;
 
 export class SideBySide {
   /** act: as Panel takes it, with change(patch) and compare(name, on). */
@@ -23,16 +24,30 @@ export class SideBySide {
     this.element.hidden = !laid.length;
     for (const [run, map] of this.maps) if (!laid.some((one) => one.run === run)) [map.remove(), this.maps.delete(run)];
     if (!laid.length) return;
-    const details = sessions.map(({ detail }) => detail);
-    patch(
-      this.element,
-      h("div.panel-head", {}, h("h2.panel-title", {}, `${plural(sessions.length, "run")} compared`), h("span.panel-note", {}, "what differs")),
-      table("Settings", sessions, settingsThatDiffer(details).map(([key, values]) => row(key, values)), "No setting differs.", (name) => this.act.compare(name, false)),
-      table("Findings", sessions, findingRows(sessions), "No rule has found anything in any of them."),
-      h("h3.side-title", {}, "Where they part"),
-      h("ul.partings", {}, laid.map((one) => h("li", {}, h("b", {}, one.run), " ", partingText(shown, one)))),
-    );
+    this.ask(sessions);
+    this.drawTables(sessions);
     this.drawMaps(shown);
+  }
+
+  /** Compare the runs over all their samples: once, and again while one of them grows. */
+  async ask(sessions) {
+    const names = sessions.map(({ run }) => run);
+    const old = names.join("\n") !== this.names || (sessions.some(({ still }) => !still) && performance.now() - this.asked > AGAIN);
+    if (!old) return;
+    if (names.join("\n") !== this.names) this.found = null;
+    [this.names, this.asked] = [names.join("\n"), performance.now()];
+    const asked = this.names;
+    const found = await compareRuns(names).catch(({ message }) => ({ problem: message }));
+    if (asked !== this.names) return;
+    this.found = found;
+    this.drawTables(sessions);
+  }
+
+  drawTables(sessions) {
+    const { found } = this;
+    const leave = (name) => this.act.compare(name, false);
+    const tables = found?.settings ? compared(found, sessions, leave) : h("p.dim", { role: "status" }, found?.problem ?? "The runs are being compared.");
+    patch(this.element, h("div.panel-head", {}, h("h2.panel-title", {}, `${plural(sessions.length, "run")} compared`), h("span.panel-note", {}, "what differs")), tables);
   }
 
   /** The scale that all heatmaps share: of their values, or of the others over the first. */
@@ -86,20 +101,30 @@ function table(title, sessions, rows, none, leave = null) {
 
 const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, name), cells.map((cell) => h("td", {}, cell)));
 
-function findingRows(sessions) {
-  const cell = (entry) => (entry ? [h(`span.count.${entry.severity}${entry.open ? "" : ".dim"}`, {}, icon(entry.severity)), ` ${entry.where}, ${entry.when}`] : "–");
-  return findingsSideBySide(sessions.map(({ digest }) => digest)).map(({ code, title, cells }) => row(`${code} ${title}`, cells.map(cell)));
+/** Settings, findings and partings. */
+function compared({ settings, findings, runs, apart }, sessions, leave) {
+  const said = (value) => value ?? "–";
+  return [
+    table("Settings", sessions, settings.map(({ name, values }) => row(name, values.map(said))), "No setting differs.", leave),
+    table("Findings", sessions, findings.map(({ code, name, places }) => row(`${code} ${words(name)}`, places.map(found))), "No rule has found anything in any of them."),
+    h("h3.side-title", {}, "Where they part"),
+    h("ul.partings", {}, runs.slice(1).map((run) => h("li", {}, h("b", {}, run.name), " ", partingText(run, apart, runs[0])))),
+  ];
 }
 
-/** "loss: by more than 1 % from step 12, by more than 10 % from step 40; row mass: ..." */
-function partingText({ data, info }, other) {
-  const of = (name, one, two) => {
-    if (!one?.steps.length || !two?.steps.length) return `${name}: not recorded in both`;
-    const parts = SHARES.map((share) => [share, firstParting(one, two, share)]).filter(([, found]) => found);
-    if (!parts.length) return `${name}: never by more than 1 %`;
-    const texts = parts.map(([share, { step, layer }]) => `more than ${100 * share} % from step ${step}${layer ? ` (${layer} first)` : ""}`);
-    return `${name}: ${texts.join(", ")}`;
-  };
-  const loss = of("loss", data.loss, other.loss);
-  return info ? `${loss}; ${of(words(info.name), data.heat, other.heat)}` : loss;
+/** A finding's "error, cleared: place and time" with its icon. */
+function found(text) {
+  if (!text) return "–";
+  const [severity] = text.split(/[,:]/);
+  return [h(`span.count.${severity}`, {}, icon(severity)), ` ${text}`];
+}
+
+/** "first differs at step 3 (row mass of layers.0); by more than 10 % from step 12; the loss from step 40". */
+function partingText({ differs, parts, loss_parts: lossParts, loss }, apart, first) {
+  const place = ({ step, metric, layer, first: one, other }) => `step ${step} (${words(metric)}${layer ? ` of ${layer}` : ""}: ${number(other)} against ${number(one)})`;
+  if (!differs) return "is the same in every number that both have.";
+  const far = parts ? `by more than ${100 * apart} % from ${place(parts)}` : `never by more than ${100 * apart} %`;
+  const losses = lossParts ? `the loss by as much from step ${lossParts.step}` : "the loss never by as much";
+  const ends = loss !== null && first.loss !== null ? `; it ends at ${number(loss, 4)} against ${number(first.loss, 4)}` : "";
+  return `first differs at ${place(differs)}; ${far}; ${losses}${ends}.`;
 }
