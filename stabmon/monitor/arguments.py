@@ -85,7 +85,7 @@ def check_race(race: object, optimizer: object) -> Race | None:
     """Return the options of a race, None where there is to be none.
 
     Raises:
-        ArgumentError: it is of another kind or range, or there is not one optimizer that a shadow's can be made like.
+        ArgumentError: it is of another kind or range, or there is not one optimizer to copy.
     """
     if race is False or race is None:
         return None
@@ -95,7 +95,7 @@ def check_race(race: object, optimizer: object) -> Race | None:
     _expect(_is_count(chosen.steps, 1), "race.steps", "a whole number of at least 1", chosen.steps)
     if len(with_hooks(optimizer)) != 1:
         raise ArgumentError(
-            "a race needs one optimizer, whose like its shadows train with: pass watch(model, optimizer)"
+            "a race needs one optimizer, a copy of which trains each shadow: pass watch(model, optimizer)"
         )
     return chosen
 

@@ -1,11 +1,10 @@
 """A race against softmax beside a watched training: two shadows of the model, one with softmax, on the user's batches.
 
-Both start as copies of the model at its first training pass, and take every k-th batch, each with an optimizer like the
-user's at the user's learning rate. They cost two training steps every k steps, and twice the memory of weights,
-gradients and optimizer state; the model, its optimizer and all random state stay as they are.
+Both start as copies of the model and its optimizer at its first training pass, and take every k-th batch at the user's
+learning rate. They cost two training steps every k steps, and twice the memory of weights, gradients and optimizer
+state; the model, its optimizer and all random state stay as they are.
 """
 
-import inspect
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -132,9 +131,9 @@ class LiveRace:
         self.take_off()
         try:
             for attention in (nullcontext, softmax_in_place):
-                copy = deepcopy(self._model)
-                copy.zero_grad(set_to_none=True)
-                yield _Side(copy, _like(self._optimizer, self._model, copy), attention)
+                model, optimizer = deepcopy((self._model, self._optimizer))  # an optimizer's copy has none of its hooks
+                model.zero_grad(set_to_none=True)
+                yield _Side(model, optimizer, attention)
         finally:
             self.put_on()
 
@@ -185,22 +184,6 @@ class _Passed(Uncopied):
         race = self.race()
         if race is not None and not torch.compiler.is_compiling():
             race.passed(args, kwargs)
-
-
-def _like(optimizer: Optimizer, model: nn.Module, copy: nn.Module) -> Optimizer:
-    """Return a new optimizer of the same class and settings for the parameters of ``copy``.
-
-    A copy of the optimizer itself would take along what is bound to it: a scheduler's step, a monitor's hook.
-    """
-    copied = {id(one): other for one, other in zip(model.parameters(), copy.parameters(), strict=True)}
-    groups = []
-    for group in optimizer.param_groups:
-        mine = [copied[id(parameter)] for parameter in group["params"] if id(parameter) in copied]
-        groups.append(
-            {**{key: value for key, value in group.items() if key not in ("params", "initial_lr")}, "params": mine}
-        )
-    taken = inspect.signature(type(optimizer)).parameters
-    return type(optimizer)(groups, **{key: value for key, value in optimizer.defaults.items() if key in taken})
 
 
 def _detached(value: Any) -> Any:
