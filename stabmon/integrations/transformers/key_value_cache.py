@@ -32,7 +32,7 @@ class KeyValueCache(Cache):
     def __init__(self, room: int = 256) -> None:
         if not isinstance(room, int) or isinstance(room, bool) or room < 1:
             raise ValueError(f"room must be a whole number of at least 1, got {room!r}")
-        super().__init__(layer_class_to_replicate=partial(_Layer, room))  # type: ignore[arg-type] # it is only called
+        super().__init__(layer_class_to_replicate=partial(_Layer, room))
 
 
 class _Layer(DynamicLayer):
@@ -57,7 +57,7 @@ class _Layer(DynamicLayer):
         room.values[:, :, before:after] = value_states
         room.lengths.fill_(after)
         self.keys, self.values = room.keys[:, :, :after], room.values[:, :, :after]
-        self.keys.room = room
+        self.keys.room = room  # type: ignore[attr-defined] # for ``room_of``
         return self.keys, self.values
 
     def _room(self, keys: Tensor, values: Tensor, before: int, after: int) -> Room:
