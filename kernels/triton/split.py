@@ -48,22 +48,32 @@ def _row_pointers(x, b, h, i, s_b, s_h, s_n, D_PAD: tl.constexpr):
 
 
 @triton.jit
+def _pages(table, b, column, stop, n_k, BLOCK: tl.constexpr, PAGE: tl.constexpr):
+    """Return the page that a tile of keys lies in, or that of each of its keys [BLOCK]; b without pages."""
+    if PAGE == 0:
+        return b
+    elif PAGE % BLOCK == 0:
+        return tl.load(table + b * (n_k // PAGE) + column // PAGE)
+    else:
+        rows = column + tl.arange(0, BLOCK)
+        return tl.load(table + b * (n_k // PAGE) + rows // PAGE, mask=rows < stop, other=0)
+
+
+@triton.jit
 def _keys(
-    x, table, b, h, column, stop, n_k, s_b, s_h, s_n,
+    x, pages, h, column, stop, s_b, s_h, s_n,
     BLOCK: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """Return rows ``column`` .. ``column + BLOCK`` of sequence b, [BLOCK, D_PAD], by its row of ``table`` if PAGE."""
+    """Return rows ``column`` .. ``column + BLOCK`` of a sequence, [BLOCK, D_PAD], from its ``pages``."""
     if PAGE == 0:
-        return tiles.load(x, b, h, column, stop, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
-    elif PAGE % BLOCK == 0:  # a tile lies in one page
-        page = tl.load(table + b * (n_k // PAGE) + column // PAGE)
+        return tiles.load(x, pages, h, column, stop, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
+    elif PAGE % BLOCK == 0:
         first = tl.multiple_of(column % PAGE, BLOCK)
-        return tiles.load(x, page, h, first, first + stop - column, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
+        return tiles.load(x, pages, h, first, first + stop - column, s_b, s_h, s_n, BLOCK, D, D_PAD, False)
     else:
         step: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
         rows = column + tl.arange(0, BLOCK)
-        page = tl.load(table + b * (n_k // PAGE) + rows // PAGE, mask=rows < stop, other=0).to(tl.int64)
-        start = page * tl.multiple_of(s_b, step) + (rows % PAGE).to(tl.int64) * tl.multiple_of(s_n, step)
+        start = pages.to(tl.int64) * tl.multiple_of(s_b, step) + (rows % PAGE) * tl.multiple_of(s_n, step)
         head = x + h.to(tl.int64) * tl.multiple_of(s_h, step)
         known = (rows < stop)[:, None] & (tl.arange(0, D_PAD) < D)[None, :]
         return tl.load(head + start[:, None] + tl.arange(0, D_PAD)[None, :], mask=known, other=0.0)
@@ -141,13 +151,14 @@ def split_kernel(
     for column in range(start, stop, BLOCK_K):
         column = tl.multiple_of(column, BLOCK_K)
         columns = column + tl.arange(0, BLOCK_K)[None, :]
-        k = _keys(K, table, b, key_head, column, stop, n_k, k_b, k_h, k_n, BLOCK_K, D, D_PAD, PAGE)
+        pages = _pages(table, b, column, stop, n_k, BLOCK_K, PAGE)
+        k = _keys(K, pages, key_head, column, stop, k_b, k_h, k_n, BLOCK_K, D, D_PAD, PAGE)
         s = tl.dot(q, k.T, input_precision="ieee")
         m = visible.load_mask(mask, rows, columns, n_k, m_q, m_k, RULES)
         x = tiles.shifted(s, rows, columns, c_scale, shift[:, None], slope[:, None], ALIBI)
         p = tiles.weight(visible.add_mask(x, m, factor, RULES), FORM, GAIN)
         p = visible.apply_mask(p, rows, columns, limit, window, m, RULES)
-        v = _keys(V, table, b, key_head, column, stop, n_k, v_b, v_h, v_n, BLOCK_K, D, D_PAD, PAGE)
+        v = _keys(V, pages, key_head, column, stop, v_b, v_h, v_n, BLOCK_K, D, D_PAD, PAGE)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
 
     heads = key_heads * GROUP
