@@ -58,7 +58,7 @@ class Timed:
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "other")
+                route = getattr(scope.get("route"), "path_format", "other")
                 method = scope["method"] if scope["method"] in METHODS else "other"
                 labels = (method, route, str(message["status"]))
                 self.numbers.seconds.labels(*labels).observe(time.perf_counter() - start)
