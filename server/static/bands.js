@@ -34,18 +34,21 @@ export function drawLimits(context, plot, { low, high }, place) {
   context.font = `10px ${token("font")}`;
   context.strokeStyle = context.fillStyle = token("good");
   context.textAlign = "right";
-  for (const value of [low, high].filter((limit) => limit !== null)) {
+  const at = (value) => plot.y(place(value));
+  const both = low !== null && high !== null;
+  const hidden = both && !(at(high) <= bottom) ? low : both && at(low) < top ? high : null; // behind the other one, on the same side
+  for (const value of [low, high].filter((limit) => limit !== null && limit !== hidden)) {
     const y = Math.round(plot.y(place(value))) + 0.5;
     const [over, under] = [y < top, !(y <= bottom)];
     if (!over && !under) line(context, left, left + width, y);
     const below = over || y - top < 14;
     context.textBaseline = below ? "top" : "bottom";
-    const at = under ? bottom - 1 : over ? top + 2 : below ? y + 2 : y - 1;
+    const text = under ? bottom - 1 : over ? top + 2 : below ? y + 2 : y - 1;
     context.lineWidth = 3;
     context.strokeStyle = token("surface");
-    context.strokeText(`limit ${number(value)}${over ? " ↑" : under ? " ↓" : ""}`, left + width - 4, at);
+    context.strokeText(`limit ${number(value)}${over ? " ↑" : under ? " ↓" : ""}`, left + width - 4, text);
     context.strokeStyle = token("good");
-    context.fillText(`limit ${number(value)}${over ? " ↑" : under ? " ↓" : ""}`, left + width - 4, at);
+    context.fillText(`limit ${number(value)}${over ? " ↑" : under ? " ↓" : ""}`, left + width - 4, text);
   }
 }
 
