@@ -68,7 +68,7 @@ class Stored:
         if gradient is None:
             held_elsewhere = parameter.numel() == 0 and id(parameter) in self._shards
             return Part(parameter.detach(), self._shards[id(parameter)]) if held_elsewhere else None
-        gradient = gradient.detach()
+        gradient = gradient.detach() if gradient.requires_grad else gradient
         if not is_dtensor(gradient):
             return Part(gradient, self._shards.get(id(parameter), 1))
         placements: Any = gradient.placements  # type: ignore[attr-defined]

@@ -75,7 +75,8 @@ class GradientNorms(Guarded):
 
     def note(self, index: int) -> None:
         """Note that group ``index`` has new gradients, and request a callback at the end of this backward pass."""
-        self._note({index})
+        if index not in self._changed or torch._C._current_graph_task_id() != self._task:
+            self._note({index})
 
     def note_all(self) -> None:
         """Note that a backward pass brings gradients whose parameters' own hooks are not called."""
@@ -171,9 +172,9 @@ class _NoteAll:
 def _norms(parts: list[Part]) -> list[Tensor]:
     """Return the estimate of the L2 norm of each gradient, float32; those of float64 are accumulated in float64."""
     gradients = [part.tensor for part in parts]
-    wide = any(gradient.dtype == torch.float64 for gradient in gradients)
+    wide = torch.float64 in {gradient.dtype for gradient in gradients}
     norms: list[Tensor] = list(torch._foreach_norm(gradients, 2, torch.float64 if wide else torch.float32))
-    if any(part.shards > 1 for part in parts):
+    if max(part.shards for part in parts) > 1:
         norms = list(torch._foreach_mul(norms, [math.sqrt(part.shards) for part in parts]))
     return [norm.float() for norm in norms] if wide else norms
 
@@ -183,5 +184,7 @@ def _parts(stored: Stored, parameters: list[nn.Parameter]) -> list[Part]:
 
 
 def _dense(part: Part) -> Part:
+    if not (part.tensor.is_sparse or part.tensor.is_complex()):
+        return part
     tensor = part.tensor.coalesce().values() if part.tensor.is_sparse else part.tensor
     return part._replace(tensor=torch.view_as_real(tensor) if tensor.is_complex() else tensor)

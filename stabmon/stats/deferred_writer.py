@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stabmon.kernels import AuxRequest
 from stabmon.kernels.observe import Call
+from stabmon.stats.fixed_biases import FixedBiases
 from stabmon.stats.measured import (
     output_squares,
     set_bias,
@@ -76,6 +77,7 @@ class DeferredWriter:
         self._same: list[tuple[int, int]] = []
         """Norms that are others' again: where each is, and the other."""
         self._same_at: dict[tuple[tuple[int, int], ...], Tensor] = {}
+        self._biases = FixedBiases()
         self._start = plan.initial[: plan.maxima.stop].copy()
         self._counts = self._start.copy()
         self._counted: tuple[bytes, Tensor] = (b"", buffer[:0])
@@ -103,7 +105,8 @@ class DeferredWriter:
     def call(self, slots: Slots, call: Call, read: slice, request: AuxRequest) -> None:
         """Note one call of ``sigmoid_attention``; without the kernel's statistics, the rows ``request`` of ``read``."""
         self._take(slots["statistics"].start)
-        set_bias(self.buffer[slots["bias"]], call.problem.any_bias)
+        if call.aux is None or not self._biases.note(slots["bias"], call.problem.any_bias):
+            set_bias(self.buffer[slots["bias"]], call.problem.any_bias)
         if call.aux is not None:
             query, key = spread(call.problem.query, request), spread(call.problem.key, request)
             self._statistics(slots, call.aux.statistics, query, key)
@@ -128,6 +131,7 @@ class DeferredWriter:
 
     def add_deferred(self) -> None:
         """Add what was noted to the buffer."""
+        self._biases.write(self.buffer)
         if self._same:
             to, source = self._elements(tuple(self._same))
             self._norms.index_copy_(0, to, self._norms.index_select(0, source))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stabmon import Schedule, watch
+from stabmon.hooks.forward import CallObserver
 from stabmon.series import is_missing
 
 EXACT = Schedule(rows=1000)
@@ -174,3 +175,25 @@ def test_what_was_not_measured_is_missing_and_not_nan(tiny, quiet, kept):
     rate = kept.layout.of_metric("learning_rate")[0].start
     assert not is_missing(row)[rate]
     assert is_missing(np.delete(row, rate)).all()
+
+
+def test_a_fixed_bias_is_read_anew_when_it_is_changed_also_where_a_kernel_measures(
+    tiny, quiet, kept, loss, monkeypatch
+):
+    def request(self, query, key):
+        return self.recording.request(query.size(0))._replace(rows=4, sequences=1)
+
+    monkeypatch.setattr(CallObserver, "request", request)  # as on a GPU
+    model = tiny()
+    with watch(model, **quiet) as monitor:
+        for step in range(4):
+            if step == 2:
+                model.layers[1].attention.bias.fill_(-1.5)
+            loss(model, step).backward()
+            monitor.step()
+        assert not monitor.failures
+    for step in range(4):
+        expected = torch.cat([model.layers[0].attention.bias, torch.full((4,), -1.5)])
+        expected[4:] = -1.5 if step >= 2 else expected[0]
+        np.testing.assert_array_equal(kept.of("bias", step=step), expected)
+    assert np.isfinite(kept.of("logit_max", step=3)).all()
