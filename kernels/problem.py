@@ -71,7 +71,7 @@ class Problem(NamedTuple):
 
     @property
     def used(self) -> frozenset[str]:
-        """The names of the fields, but numbers, that are not at their defaults; a backend lists those that it takes."""
+        """The fields, but ``TAKEN_BY_ALL``, that are not at their defaults; a backend lists those that it takes."""
         given = self._asdict()
         names = frozenset(name for name, default in _DEFAULTS.items() if _differs(given[name], default))
         slopes = self.alibi_slopes
@@ -160,5 +160,7 @@ SLOPES_BY_SEQUENCE = "alibi_slopes of each sequence"
 """What ``Problem.used`` names besides the slopes, where they are [B, H]."""
 PLAIN = frozenset({int, float, bool, str, NoneType})
 """The types of what is no tensor; a set of types is compared faster than each by ``isinstance``."""
-_DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if not isinstance(default, float)}
+TAKEN_BY_ALL = ("bias_value", "scale")
+"""The fields with a default that every backend takes."""
+_DEFAULTS = {name: default for name, default in Problem._field_defaults.items() if name not in TAKEN_BY_ALL}
 FIELDS = len(Problem._fields)
