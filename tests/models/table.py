@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -49,13 +50,13 @@ def _preflight(entry: Entry, model: nn.Module) -> str | None:
 
 
 def _as_sigmoid(entry: Entry, model: nn.Module) -> str | None:
-    if _is_sigmoid(entry, model):
+    if _is_sigmoid(entry):
         return "is sigmoid"
     return _missing(stabmon.preflight(model, entry.batch(0), as_sigmoid=True).notes)
 
 
 def _convert(entry: Entry, model: nn.Module) -> str | None:
-    if _is_sigmoid(entry, model):
+    if _is_sigmoid(entry):
         return "is sigmoid"
     report = stabmon.convert(model, max_length=None if longest(getattr(model, "config", None)) else 64)
     entry.loss(model, 0).backward()
@@ -64,7 +65,7 @@ def _convert(entry: Entry, model: nn.Module) -> str | None:
 
 def _apply(entry: Entry, model: nn.Module) -> str | None:
     """Apply the fix of the bias to a model with sigmoid attention, converted where it has softmax."""
-    if not _is_sigmoid(entry, model):
+    if not _is_sigmoid(entry):
         stabmon.convert(model, max_length=None if longest(getattr(model, "config", None)) else 64)
     found = stabmon.preflight(model, entry.batch(0)).map.attentions
     for attention in found:
@@ -73,8 +74,10 @@ def _apply(entry: Entry, model: nn.Module) -> str | None:
     return None if all(abs(row.bias + 5.0) < 1e-3 for row in after) else "the bias is not -5 afterwards"
 
 
-def _is_sigmoid(entry: Entry, model: nn.Module) -> bool:
-    return "softmax" not in {site.attention.kind for site in scan(model, *arguments(entry.batch(0))).sites}
+@cache
+def _is_sigmoid(entry: Entry) -> bool:
+    found = scan(entry.build().train(), *arguments(entry.batch(0)))
+    return "softmax" not in {site.attention.kind for site in found.sites}
 
 
 def _missing(texts: tuple[str, ...]) -> str | None:
