@@ -18,9 +18,10 @@ from stabmon import __version__, metrics, rules
 from stabmon.errors import StabmonError
 from stabmon.server.encoding import as_json
 from stabmon.server.fleet import Fleet
-from stabmon.server.folder import reading
 from stabmon.server.routes import digest_of
 from stabmon.server.selection import Selection
+from stabmon.server.served import reading
+from stabmon.store.run_folder import RunFolder
 
 MOST = 500
 """Most points of a series."""
@@ -52,8 +53,8 @@ class Tools:
     """The tools, over one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._fleet = Fleet(folder)
+        self._store = RunFolder(folder)
+        self._fleet = Fleet(self._store)
 
     def list_runs(self) -> dict[str, Any]:
         """List the runs: process, health, last step, number of findings by severity; newest first."""
@@ -66,7 +67,7 @@ class Tools:
 
     def findings(self, run: Run) -> dict[str, Any]:
         """Return the findings of a run as they are shown: verdict, then each with place, cause and fix."""
-        with reading(self.folder, run) as reader:
+        with reading(self._store, run) as reader:
             found = digest_of(reader, reader.findings(), reader.heartbeat())
             missing = [one.text for one in reader.failures()]
         return _plain(found) | {"verdict": found.verdict, "missing": missing}
@@ -84,7 +85,7 @@ class Tools:
 
         null was not measured; "NaN" and "Infinity" were, and are that.
         """
-        with reading(self.folder, run) as reader:
+        with reading(self._store, run) as reader:
             found: dict[str, Any] = json.loads(as_json(Selection(metric, layer).read(reader, start, stop, points)))
         return found
 

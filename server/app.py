@@ -1,4 +1,4 @@
-"""The application: the API under ``/api/v1``, the page at ``/``, and nothing that writes.
+"""The application: the API under ``/api/v1``, the page at ``/``, and what receives runs.
 
 Of the runs nothing is kept between requests but the list of them (``fleet``), whose lines are read again where a file
 has changed, so a run that appears, grows or is deleted is seen as it is.
@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from stabmon import __version__
-from stabmon.server import comparison_routes, live, operation, reference, routes, series_routes
+from stabmon.server import comparison_routes, ingest, live, operation, reference, routes, series_routes
 from stabmon.server.auth import Logins, TokenGate, usable
 from stabmon.server.description import describe_api
 from stabmon.server.fleet import Fleet
@@ -21,7 +21,10 @@ from stabmon.server.headers import SecurityHeaders
 from stabmon.server.page import STATIC, Page, Parts, index
 from stabmon.server.problems import EVERYWHERE, handle_problems, problems
 from stabmon.server.prometheus import Numbers, Timed
+from stabmon.server.receiver import Receiver
 from stabmon.server.requests import HeadIsGet
+from stabmon.store.interface import Store
+from stabmon.store.run_folder import RunFolder
 
 API = "/api/v1"
 ABOUT = """Access to a folder of runs. A series comes packed as float32 (`application/vnd.stabmon.series`) or,
@@ -30,8 +33,8 @@ A request that fails is answered with `{"detail": "..."}`: what was expected, wh
 HEAD is answered as GET is, without a body. An answer with an ETag is not sent again to a client that names it."""
 
 
-def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
-    """Return the service over the runs in ``directory``; with ``token`` every request must carry it.
+def create_app(runs: Path | str | Store, *, token: str | None = None) -> FastAPI:
+    """Return the service over ``runs``, a folder or a team's store; with ``token`` every request must carry it.
 
     ``app.state.logins.issue()`` returns a code that lets one browser in, by ``/?login=CODE``.
 
@@ -46,12 +49,14 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    fleet = Fleet(Path(directory))
-    app.state.directory, app.state.fleet = Path(directory), fleet
+    store: Store = RunFolder(runs) if isinstance(runs, Path | str) else runs
+    fleet = Fleet(store)
+    app.state.store, app.state.fleet = store, fleet
     app.state.stopping = asyncio.Event()
     app.state.logins = Logins()
     app.state.numbers = Numbers(fleet)
-    routers = (routes.router, series_routes.router, comparison_routes.router, live.router, routes.last)
+    app.state.receiver = Receiver(store)
+    routers = (routes.router, series_routes.router, comparison_routes.router, live.router, ingest.router, routes.last)
     for router in routers:
         app.include_router(router, prefix=API, responses=problems(*EVERYWHERE))
     app.include_router(operation.router, responses=problems(*EVERYWHERE))
@@ -62,7 +67,9 @@ def create_app(directory: Path, *, token: str | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=4)
     app.add_middleware(HeadIsGet)
-    app.add_middleware(TokenGate, token=None if token is None else usable(token), logins=app.state.logins)
+    app.add_middleware(
+        TokenGate, token=None if token is None else usable(token), logins=app.state.logins, tokens=store.tokens
+    )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Timed, numbers=app.state.numbers)
     handle_problems(app)

@@ -6,16 +6,16 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 
 from stabmon.reports.comparison import APART, FEWEST, MOST, Comparison, compare
-from stabmon.server.folder import Folder, reading
 from stabmon.server.problems import OF_A_RUN, problems
 from stabmon.server.requests import Revalidated
+from stabmon.server.served import Served, reading
 
 router = APIRouter(route_class=Revalidated)
 
 
 @router.get("/compare", responses=problems(*OF_A_RUN))
 def comparison(
-    folder: Folder,
+    store: Served,
     run: Annotated[
         list[str],
         Query(
@@ -29,4 +29,4 @@ def comparison(
     if len(names) < FEWEST:
         raise HTTPException(422, f"run: expected {FEWEST} to {MOST} different runs, got {run!r}")
     with ExitStack() as opened:
-        return compare({name: opened.enter_context(reading(folder, name)) for name in names}, apart)
+        return compare({name: opened.enter_context(reading(store, name)) for name in names}, apart)

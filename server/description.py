@@ -9,6 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from stabmon.server.auth import needed_for
+from stabmon.store.tokens import Scope
+
 Schema = dict[str, Any]
 VERSION = "3.2.0"
 """The first version of OpenAPI that describes the events of a stream."""
@@ -46,11 +49,11 @@ def _completed(app: FastAPI, needs_token: bool) -> Schema:
     )
     components = found.setdefault("components", {})
     _allow_words(components)
-    if needs_token:
-        components["securitySchemes"] = SCHEMES
+    components["securitySchemes"] = SCHEMES
     for path, item in found["paths"].items():
-        for operation in [*item.values()]:
-            _complete(operation, open_to_all=path == "/healthz" or not needs_token)
+        for method, operation in [*item.items()]:
+            reads = needed_for(method.upper(), path) is Scope.READ
+            _complete(operation, open_to_all=path == "/healthz" or (reads and not needs_token))
         if "get" in item:
             item["head"] = _head(item["get"])
     return found

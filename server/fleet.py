@@ -1,16 +1,14 @@
-"""All runs of a folder, as the page's table of runs shows them: read once, and again only where a file has changed.
+"""All runs of a store, as the page's table of runs shows them: read once, and again only where a file has changed.
 
 A request never waits for a thousand files: what cannot be read in time is named in the list, and read by a thread for
 the next request. The state of a run that lives is looked up each time, because a lock changes no file.
 """
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_not
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +19,10 @@ from stabmon.formatting import flat, number
 from stabmon.names import legible
 from stabmon.records import LIVING, Record, RunState
 from stabmon.series import Floats, Series, worst
-from stabmon.store import FILE, RunReader, RunSummary
-from stabmon.store.owner import LOCK, holder
+from stabmon.store import RunReader, RunSummary
+from stabmon.store.interface import RunMark, Store
 from stabmon.store.reader import state_of
-from stabmon.store.runs import at_state, nested, newest_first, summary
+from stabmon.store.runs import at_state, newest_first
 
 NEW, CHANGED = 0.5, 0.03
 """Seconds that a request spends on reading runs that are new, and runs that have changed."""
@@ -64,29 +62,30 @@ class FleetRun(RunSummary):
 
 
 class RunList(Record):
-    """The runs of the served folder, newest first."""
+    """The runs of the served store, newest first."""
 
     directory: str
+    """The served folder, or the database."""
     columns: tuple[str, ...]
     """Settings that differ between the runs, those that most runs have first."""
     runs: tuple[FleetRun, ...]
 
 
 class _Known(NamedTuple):
-    mark: tuple[object, ...]
-    """Facts that change with the run's files."""
+    mark: RunMark
     run: FleetRun | None
     time: float
     """Monotonic time at which it was read."""
 
 
 class Fleet:
-    """The runs of one folder."""
+    """The runs of one store."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._known: dict[Path, _Known] = {}
-        self._waiting: deque[Path] = deque()
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._marks: dict[str, RunMark] = {}
+        self._known: dict[str, _Known] = {}
+        self._waiting: deque[str] = deque()
         """Runs to be read, by whoever comes first."""
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
@@ -102,7 +101,7 @@ class Fleet:
         found = self.now()
         with self._lock:
             if not self._json or len(found) != len(self._listed) or any(map(is_not, found, self._listed)):
-                self._listed, self._json = found, run_list(self.directory, found).model_dump_json().encode()
+                self._listed, self._json = found, run_list(self.store.where, found).model_dump_json().encode()
             return self._json
 
     def now(self) -> tuple[FleetRun, ...]:
@@ -120,15 +119,15 @@ class Fleet:
 
     def _look(self) -> bool:
         """Note which runs are to be read; return whether there are new ones."""
-        there = {folder: _mark(folder) for folder in nested(self.directory)}
-        known = {folder: self._known[folder] for folder in there if folder in self._known}
-        new = [folder for folder in there if folder not in known]
-        changed = [folder for folder, one in known.items() if _is_due(one, there[folder])]
-        for folder in changed:
-            one = known[folder]
-            known[folder] = one._replace(run=one.run and one.run.model_copy(update={"pending": True}))
-        self._known = known | {folder: _Known((), self._named(folder, _unread(folder)), 0.0) for folder in new}
-        self._waiting = deque([*new, *sorted(changed, key=lambda folder: known[folder].time)])
+        there = self._marks = self.store.marks()
+        known = {name: self._known[name] for name in there if name in self._known}
+        new = [name for name in there if name not in known]
+        changed = [name for name, one in known.items() if _is_due(one, there[name])]
+        for name in changed:
+            one = known[name]
+            known[name] = one._replace(run=one.run and one.run.model_copy(update={"pending": True}))
+        self._known = known | {name: _Known(RunMark(()), _unread(self.store, name, there[name]), 0.0) for name in new}
+        self._waiting = deque([*new, *sorted(changed, key=lambda name: known[name].time)])
         return bool(new)
 
     def _read_next(self) -> bool:
@@ -136,19 +135,12 @@ class Fleet:
         with self._lock:
             if not self._waiting:
                 return False
-            folder = self._waiting.popleft()
-        mark, run = (
-            _mark(folder),
-            self._named(folder, _read(folder)),
-        )  # in this order: what is written between is seen the next time
+            name = self._waiting.popleft()
+            mark = self._marks[name]  # of before it is read: what is written meanwhile is seen the next time
+        run = _read(self.store, name)
         with self._lock:
-            self._known[folder] = _Known(mark, run, time.monotonic())
+            self._known[name] = _Known(mark, run, time.monotonic())
         return True
-
-    def _named(self, folder: Path, run: FleetRun | None) -> FleetRun | None:
-        """Return ``run`` under its path below the served folder, which is its address."""
-        name = legible(folder.relative_to(self.directory).as_posix())
-        return run and (run if run.name == name else run.model_copy(update={"name": name}))
 
     def _read_on(self) -> None:
         """Read what is left, for the requests to come."""
@@ -158,18 +150,17 @@ class Fleet:
             self._reader = None
 
     def _now(self) -> tuple[FleetRun, ...]:
-        for folder, known in self._known.items():
-            self._known[folder] = known._replace(run=known.run and _in_its_state(folder, known.run))
+        for name, known in self._known.items():
+            self._known[name] = known._replace(run=known.run and _in_its_state(self.store, known.run))
         return tuple(known.run for known in self._known.values() if known.run is not None)
 
 
-def _is_due(known: _Known, mark: tuple[object, ...]) -> bool:
-    """Return whether a run is to be read again; one that is being written, which has a log, not each time."""
-    is_written = len(known.mark) > 1 and isinstance(mark[1], tuple)
-    return mark != known.mark and not (is_written and time.monotonic() - known.time < EVERY)
+def _is_due(known: _Known, mark: RunMark) -> bool:
+    """Return whether a run is to be read again; one that is being written not each time."""
+    return mark != known.mark and not (mark.is_written and time.monotonic() - known.time < EVERY)
 
 
-def run_list(directory: Path, runs: Iterable[FleetRun]) -> RunList:
+def run_list(where: str, runs: Iterable[FleetRun]) -> RunList:
     """Return ``runs`` in order, with the settings in which they differ."""
     ordered = newest_first(runs)
     columns = _differing([run.settings for run in ordered])
@@ -177,30 +168,15 @@ def run_list(directory: Path, runs: Iterable[FleetRun]) -> RunList:
         run.model_copy(update={"config": {key: run.settings[key] for key in columns if key in run.settings}})
         for run in ordered
     )
-    return RunList(directory=legible(str(directory)), columns=columns, runs=shown)
+    return RunList(directory=where, columns=columns, runs=shown)
 
 
-def _mark(folder: Path) -> tuple[object, ...]:
-    """Return what changes whenever the run's files do; a folder without a run changes with time too."""
-    marks: list[object] = []
-    for name in (FILE, f"{FILE}-wal"):
-        try:
-            found = os.lstat(f"{folder}/{name}")
-            marks.append((found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode))
-        except OSError as error:
-            marks.append(error.errno)
-    if not isinstance(marks[0], tuple) or marks[0][2] == 0:
-        marks.append(int(time.monotonic()))
-    return tuple(marks)
+def _unread(store: Store, name: str, mark: RunMark) -> FleetRun | None:
+    return FleetRun(name=legible(name), path=f"{store.where}/{legible(name)}", pending=True) if mark.is_run else None
 
 
-def _unread(folder: Path) -> FleetRun | None:
-    there = os.path.lexists(folder / FILE) or os.path.lexists(folder / LOCK)
-    return FleetRun(name=legible(folder.name), path=legible(str(folder)), pending=True) if there else None
-
-
-def _read(folder: Path) -> FleetRun | None:
-    found = summary(folder, _completed)
+def _read(store: Store, name: str) -> FleetRun | None:
+    found = store.summary(name, _completed)
     return (
         found if found is None or isinstance(found, FleetRun) else FleetRun(**dict(found))
     )  # a problem, or nothing yet
@@ -228,12 +204,12 @@ def _tags(given: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(legible(str(tag))[:40] for tag in named))
 
 
-def _in_its_state(folder: Path, run: FleetRun) -> FleetRun:
+def _in_its_state(store: Store, run: FleetRun) -> FleetRun:
     """Return ``run`` in the state that its lock and the time say now."""
     beat = run.beat
     if beat is None or beat.state not in (*LIVING, RunState.STALE):
         return run
-    held = holder(folder)
+    held = store.holder(run.name)
     if beat.state is RunState.STARTING and held != "":
         return run  # the first step of a large model takes as long as it takes
     state = state_of(beat, held)

@@ -13,8 +13,8 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -30,12 +30,13 @@ from stabmon.names import legible
 from stabmon.records import Failure, RunState
 from stabmon.server.encoding import pack
 from stabmon.server.event_schema import numbered, stream_of
-from stabmon.server.folder import Folder, path_of, reading
 from stabmon.server.problems import OF_A_RUN, problems
 from stabmon.server.routes import digest_of
 from stabmon.server.selection import Selection
 from stabmon.server.series_routes import LARGEST
-from stabmon.store import New, RunReader, open_run
+from stabmon.server.served import Served, absent, reading
+from stabmon.store import New, RunReader
+from stabmon.store.runs import is_below as named
 
 router = APIRouter()
 
@@ -71,8 +72,8 @@ class Event(NamedTuple):
 class Follower:
     """The part of one run that one client has been sent. Opens the run at its first look; ``close`` closes it."""
 
-    def __init__(self, path: Path, selections: Sequence[Selection], cursor: int) -> None:
-        self.path = path
+    def __init__(self, opened: Callable[[], RunReader], selections: Sequence[Selection], cursor: int) -> None:
+        self._opened = opened
         self.selections, self.cursor = selections, cursor
         self.reader: RunReader | None = None
         self.status = self.findings = self.digest = ""
@@ -96,7 +97,7 @@ class Follower:
             StoreError: it cannot be read.
             HTTPException: 404, it does not record it.
         """
-        reader = open_run(self.path)
+        reader = self._opened()
         try:
             for selection in self.selections:
                 selection.check(reader.layout)
@@ -205,7 +206,7 @@ def streamed(events: AsyncIterator[str]) -> StreamingResponse:
 )
 def live(
     request: Request,
-    folder: Folder,
+    store: Served,
     name: str,
     series: Annotated[str, Query(description="What to send, with commas: `loss,row_mass,row_mass@layers.3`.")] = "loss",
     cursor: Annotated[int, Query(ge=0, le=LARGEST, description="Where to begin: `cursor` of a series.")] = 0,
@@ -215,17 +216,17 @@ def live(
 ) -> StreamingResponse:
     """Follow a run: points, status, findings, as Server-Sent Events."""
     selections = [Selection.parse(part) for part in series.split(",") if part]
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         for selection in selections:
             selection.check(reader.layout)
-    follow = Follower(folder / name, selections, cursor if last_event_id is None else last_event_id)
+    follow = Follower(partial(store.open, name), selections, cursor if last_event_id is None else last_event_id)
     return streamed(of_one(follow, request.app.state.stopping))
 
 
 @router.get("/live", response_class=StreamingResponse, responses=problems(404, 422) | stream_of(__doc__, numbered))
 def several(
     request: Request,
-    folder: Folder,
+    store: Served,
     follow: Annotated[
         list[Annotated[str, Field(pattern=r"^.+/\d{1,18}/[^/]*$")]],
         Query(max_length=MOST, description="Run, cursor and series: `lm/120/loss,row_mass`; one for each run."),
@@ -235,6 +236,8 @@ def several(
     followers = []
     for one in follow:
         name, cursor, series = one.rsplit("/", 2)
+        if not named(name):
+            raise HTTPException(404, absent(store, name))
         selections = [Selection.parse(part) for part in series.split(",") if part]
-        followers.append(Follower(path_of(folder, name), selections, int(cursor)))
+        followers.append(Follower(partial(store.open, name), selections, int(cursor)))
     return streamed(of_several(followers, request.app.state.stopping))

@@ -1,16 +1,16 @@
 """Requests of those who run the service: ``/healthz`` and ``/metrics``, at the addresses that their tools expect."""
 
-import os
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from stabmon import __version__
+from stabmon.errors import StoreError
 from stabmon.records import Record
-from stabmon.server.folder import Folder
 from stabmon.server.problems import problems
 from stabmon.server.prometheus import MEDIA_TYPE, Numbers
+from stabmon.server.served import Served
 
 router = APIRouter()
 
@@ -23,20 +23,20 @@ TEXT: dict[int | str, dict[str, Any]] = {
 
 
 class Alive(Record):
-    """The service answers, and its folder can be read."""
+    """The service answers, and its store can be read."""
 
     status: str = "ok"
     version: str = __version__
 
 
 @router.get("/healthz", responses=problems(503))
-def healthz(folder: Folder) -> Alive:
-    """Say that the service answers and can read its folder; needs no token, and says nothing of the runs."""
+def healthz(store: Served) -> Alive:
+    """Say that the service answers and can read its store; needs no token, and says nothing of the runs."""
     try:
-        with os.scandir(folder):
-            return Alive()
-    except OSError as error:
-        raise HTTPException(503, f"the served folder cannot be read: {error.strerror}") from None
+        store.check()
+    except StoreError as error:
+        raise HTTPException(503, str(error)) from None
+    return Alive()
 
 
 @router.get("/metrics", response_class=Response, responses=TEXT | problems(409))

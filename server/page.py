@@ -21,8 +21,8 @@ from stabmon.errors import StoreError
 from stabmon.findings import Digest, Finding
 from stabmon.findings.digest import in_order, worst
 from stabmon.records import Failure, Record
-from stabmon.server.folder import Folder, reading
 from stabmon.server.routes import RunDetail, detail_of, digest_of
+from stabmon.server.served import Served, reading
 
 STATIC = Path(__file__).parent / "static"
 STANDALONE = ("boot.js", "worker.js")
@@ -94,7 +94,7 @@ def _verdict(digest: Digest) -> str:
     )
 
 
-def index(request: Request, folder: Folder) -> HTMLResponse:
+def index(request: Request, store: Served) -> HTMLResponse:
     """Send the page; a run that cannot be read is left to the page, which says why."""
     page = request.app.state.page
     assert isinstance(page, Page)
@@ -102,7 +102,7 @@ def index(request: Request, folder: Folder) -> HTMLResponse:
     if not name:
         return HTMLResponse(page.html())
     try:
-        with reading(folder, name) as reader:
+        with reading(store, name) as reader:
             detail = detail_of(reader, name)
             found = in_order(reader.findings())
             digest = digest_of(reader, found, detail.heartbeat)

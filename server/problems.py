@@ -1,5 +1,6 @@
 """Errors in the one form of the whole API, ``{"detail": ...}``, and the statuses that the description declares."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,13 +22,16 @@ class Problem(Record):
 
 _TEXTS = {
     401: "The request carries no token, or a wrong one.",
-    403: "The request is for another host, and the server has no token.",
+    403: "The request is for another host, and the server has no token; or its token does not allow it.",
     404: "There is no such run, metric, layer or rule.",
-    409: "The run cannot be read: foreign, damaged, or of a newer stabmon.",
+    408: "The request did not come whole in time.",
+    409: "The run cannot be read: foreign, damaged, or of a newer stabmon; to be written: not open, or not so far.",
     410: "The run was deleted while it was read.",
+    413: "The request is too large.",
+    415: "The request does not say its form.",
     422: "A parameter does not fit its declaration.",
     500: "A mistake in stabmon; the server's log holds the traceback.",
-    503: "The served folder cannot be read.",
+    503: "The store cannot be read.",
 }
 EVERYWHERE = (401, 403, 500)
 """Statuses that every request of the API can have."""
@@ -61,7 +65,18 @@ def _of_store(request: Request, error: Exception) -> JSONResponse:
 def _of_route(request: Request, error: Exception) -> JSONResponse:
     """Answer with an error that a route, or the router, raised."""
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router names those of the first route of this path alone
+        headers |= _allow(request)
+    return problem(error.status_code, str(error.detail), headers)
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """Return the header with the methods of all routes at the path of a request, if they are described."""
+    paths = request.app.openapi()["paths"].items()
+    here = (item for path, item in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), request.url.path))
+    own = {method.upper() for item in here for method in item}
+    return {"Allow": ", ".join(sorted(own))} if own else {}
 
 
 def _of_query(request: Request, error: Exception) -> JSONResponse:

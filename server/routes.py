@@ -15,9 +15,9 @@ from stabmon.records import Failure, Heartbeat, Record, RunInfo
 from stabmon.rules import Limits, RuleDocument, gallery
 from stabmon.series import Layout
 from stabmon.server.fleet import Fleet, RunList
-from stabmon.server.folder import Folder, reading
 from stabmon.server.problems import OF_A_RUN, problems
 from stabmon.server.requests import Revalidated
+from stabmon.server.served import Served, reading
 from stabmon.store import RunReader
 
 router = APIRouter(route_class=Revalidated)
@@ -72,33 +72,33 @@ def runs(request: Request) -> Response:
 
 
 @last.get("/runs/{name:path}", responses=problems(*OF_A_RUN))
-def run(folder: Folder, name: str) -> RunDetail:
+def run(store: Served, name: str) -> RunDetail:
     """Describe one run."""
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return detail_of(reader, name)
 
 
 @router.get("/runs/{name:path}/findings", responses=problems(*OF_A_RUN))
-def findings(folder: Folder, name: str) -> tuple[Finding, ...]:
+def findings(store: Served, name: str) -> tuple[Finding, ...]:
     """List a run's findings in the digest's order: open first, then by severity and by the step of opening."""
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return in_order(reader.findings())
 
 
 @router.get("/runs/{name:path}/digest", responses=problems(*OF_A_RUN))
-def digest(folder: Folder, name: str) -> Digest:
+def digest(store: Served, name: str) -> Digest:
     """Return a run's findings as they are shown: health, counts, and entries in order, symptoms under their cause.
 
     ``keys`` of an entry name findings as ``CODE:LAYER:OPENED``.
     """
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return digest_of(reader, reader.findings(), reader.heartbeat())
 
 
 @router.get("/runs/{name:path}/failures", responses=problems(*OF_A_RUN))
-def failures(folder: Folder, name: str) -> tuple[Failure, ...]:
+def failures(store: Served, name: str) -> tuple[Failure, ...]:
     """List what is missing in a run and why, in the order in which it was seen; the run's other numbers are right."""
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return reader.failures()
 
 

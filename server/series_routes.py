@@ -9,10 +9,10 @@ from stabmon.records import RunState
 from stabmon.series import Series, worst
 from stabmon.server import encoding
 from stabmon.server.encoding import FORMAT, MEDIA_TYPE, JsonSeries, as_json, pack
-from stabmon.server.folder import Folder, reading
 from stabmon.server.problems import OF_A_RUN, problems
 from stabmon.server.requests import Revalidated, is_known, not_modified
 from stabmon.server.selection import Selection
+from stabmon.server.served import Served, reading
 from stabmon.store import RunReader
 
 SERIES: dict[int | str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ Form = Annotated[Literal["packed", "json"], Query(alias="format", description="B
 @router.get("/runs/{name:path}/series/{metric}", response_class=Response)
 def series(
     request: Request,
-    folder: Folder,
+    store: Served,
     name: str,
     metric: str,
     layer: Layer = None,
@@ -50,14 +50,14 @@ def series(
     form: Form = "packed",
 ) -> Response:
     """Return a metric over steps; more steps than ``points`` come as buckets with their lowest and highest value."""
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return _answer(request, reader, form, lambda: Selection(metric, layer).read(reader, start, stop, points))
 
 
 @router.get("/runs/{name:path}/heatmap/{metric}", response_class=Response)
 def heatmap(
     request: Request,
-    folder: Folder,
+    store: Served,
     name: str,
     metric: str,
     layer: Layer = None,
@@ -70,7 +70,7 @@ def heatmap(
 
     A cell that stands for several steps shows the value furthest from healthy.
     """
-    with reading(folder, name) as reader:
+    with reading(store, name) as reader:
         return _answer(request, reader, form, lambda: worst(Selection(metric, layer).read(reader, start, stop, points)))
 
 

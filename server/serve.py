@@ -19,6 +19,8 @@ from stabmon.server.app import create_app
 from stabmon.server.auth import LOOPBACK
 from stabmon.server.notifier import Notifier
 from stabmon.server.webhooks import Webhook
+from stabmon.store.interface import Store
+from stabmon.store.run_folder import RunFolder
 
 DEFAULT_PORT = 8420
 GRACE = 1
@@ -49,7 +51,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    directory: Path,
+    directory: Path | str | Store,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     token: str | None = None,
@@ -60,6 +62,7 @@ def serve(
 ) -> None:
     """Serve the runs in ``directory`` until SIGINT or SIGTERM; ``announce`` gets the address, once it answers.
 
+    directory: a folder, or another store.
     webhooks: addresses that findings and crashes are reported to, see ``stabmon.server.webhooks``.
     view: what a browser that is opened shows, as in the page's own address: ``{"run": "naive", "with": "fixed"}``.
 
@@ -67,17 +70,14 @@ def serve(
         ServeError: no such folder, an open address without a token, or a port that cannot be bound.
         ConfigError: the token is empty or cannot be sent, or a webhook is no address.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise ServeError(
-            f"{directory} is not a folder; give the folder that holds the runs, or make it with `stabmon demo`"
-        )
-    if host not in LOOPBACK and token is None:
+    store = _folder(Path(directory)) if isinstance(directory, Path | str) else directory
+    if host not in LOOPBACK and token is None and not store.tokens.listed():
         raise ServeError(
             f"{host} can be reached from other machines, so it needs a token: put one into a file and add --token-file "
-            "FILE, or set STABMON_TOKEN, or listen on 127.0.0.1 and reach it through `ssh -L`"
+            "FILE, or set STABMON_TOKEN, or make one with `stabmon token create`, or listen on 127.0.0.1 and reach it "
+            "through `ssh -L`"
         )
-    app = create_app(directory, token=token)
+    app = create_app(store, token=token)
     count = app.state.numbers.notices
     hooks = [Webhook(one, lambda what, n: count.labels(what).inc(n), announce) for one in webhooks]
     listener = bind(host, port)
@@ -87,7 +87,7 @@ def serve(
         return url(host, listener.getsockname()[1], login | dict(view or {}))
 
     def ready() -> None:
-        announce(f"stabmon serves {directory} on {address()}")
+        announce(f"stabmon serves {store.where} on {address()}")
         if token is not None:
             announce("The address lets one browser in; for another, write ?token= and the token in place of ?login=")
         if open_browser:
@@ -104,6 +104,16 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, before)
         listener.close()
+        app.state.receiver.close()
+        store.close()
+
+
+def _folder(directory: Path) -> RunFolder:
+    if not directory.is_dir():
+        raise ServeError(
+            f"{directory} is not a folder; give the folder that holds the runs, or make it with `stabmon demo`"
+        )
+    return RunFolder(directory)
 
 
 def _matters(record: logging.LogRecord) -> bool:

@@ -25,6 +25,7 @@ TORCH_FREE = (
     "store",
     "rules",
     "sinks",
+    "remote",
     "reports",
 )
 SERVER_MAY = (

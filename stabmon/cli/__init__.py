@@ -19,6 +19,7 @@ from stabmon.cli import (
     rules,
     selftest,
     serve,
+    token,
     train,
 )
 from stabmon.cli.run import EXIT_CODES, ended
@@ -51,6 +52,7 @@ for command in (
 ):
     app.command()(command)
 app.command("try")(ab_test.try_fix)
+app.add_typer(token.app, name="token")
 
 
 @app.callback(invoke_without_command=True)

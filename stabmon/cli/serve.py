@@ -2,12 +2,24 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stabmon.errors import ConfigError
 from stabmon.terminal import Terminal
+
+if TYPE_CHECKING:
+    from stabmon.store.interface import Store
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="STABMON_STORE",
+        help="A team's store in place of the folder: postgresql+psycopg://user@host/name.",
+    ),
+]
 
 
 def serve(
@@ -27,6 +39,7 @@ def serve(
             "for Slack's form. Users of this machine can read it, those of the variable not.",
         ),
     ] = None,
+    store: StoreOption = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show the runs of a folder, live, in a web page.
@@ -38,7 +51,7 @@ def serve(
 
     token = os.environ.get("STABMON_TOKEN") if token_file is None else _read(token_file)
     run(
-        directory,
+        open_store(directory, store),
         host=host,
         port=port,
         token=token,
@@ -46,6 +59,15 @@ def serve(
         webhooks=webhook or (),
         announce=_announce,
     )
+
+
+def open_store(directory: Path, store: str | None) -> "Path | Store":
+    """Return the team's store at the address ``store``, or the folder where there is none."""
+    if store is None:
+        return directory
+    from stabmon.store.postgres import PostgresStore
+
+    return PostgresStore(store)
 
 
 def _read(file: Path) -> str:

@@ -1,6 +1,7 @@
 """A run: its name and folder from ``watch`` on; its description, sinks, rules and recorder from its start on."""
 
 import contextlib
+import os
 import platform
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from stabmon.stats import Plan
 
 if TYPE_CHECKING:
     from stabmon.recorder import Recorder
+    from stabmon.remote import Client
     from stabmon.rules import Engine, Limits, Rule
     from stabmon.sinks import Sink
     from stabmon.store.owner import Owner
@@ -41,6 +43,8 @@ class RunOptions(NamedTuple):
     console: bool
     resume: bool
     trackers: bool
+    server: str | None = None
+    token: str | None = None
 
 
 class Reservation:
@@ -62,8 +66,11 @@ class Reservation:
         self._limits = _limits(options, self._rules)
         self.name = options.name or _stem(model)
         self.path: Path | None = None
-        if options.dir is not None and self._writes:
-            self._reserve(Path(options.dir))
+        self._client = _client(options) if self._writes else None
+        self._spools = options.dir is None and self._client is not None
+        directory = _spool_folder() if self._spools else options.dir
+        if directory is not None and self._writes:
+            self._reserve(Path(directory))
 
     @property
     def resumes(self) -> bool:
@@ -168,14 +175,23 @@ class Reservation:
                 folder.rmdir()
         self._made = []
 
+    def _remote_sinks(self, path: Path, client: "Client", failures: Failures) -> list["Sink"]:
+        """Return what sends the run's file to a server, and where it is written for that alone, what writes it."""
+        from stabmon.remote import RemoteSink, SpoolSink
+
+        remote = RemoteSink(path, client, failures.report, spool=self._spools)
+        return [SpoolSink(path, lambda: remote.sent, owner=self._owner), remote] if self._spools else [remote]
+
     def _sinks(self, failures: Failures) -> list["Sink"]:
         from stabmon.sinks import ConsoleSink, StoreSink, TensorBoardSink, active_trackers
 
         if not self._writes:
             return []
         made: list[Sink] = []
-        if self.path is not None:
+        if self.path is not None and not self._spools:
             made += [StoreSink(self.path, resume=self._options.resume, owner=self._owner), TensorBoardSink(self.path)]
+        if self.path is not None and self._client is not None:
+            made += self._remote_sinks(self.path, self._client, failures)
         if self._options.console:
             made.append(ConsoleSink())
         given = list(self._options.sinks or ())
@@ -183,6 +199,22 @@ class Reservation:
             kinds = {type(sink) for sink in given}
             made += [sink for sink in active_trackers(failures) if type(sink) not in kinds]
         return made + given
+
+
+def _client(options: RunOptions) -> "Client | None":
+    """Return the connection to the server that is given, or named in the environment."""
+    server = options.server or os.environ.get("STABMON_SERVER")
+    if not server:
+        return None
+    from stabmon.remote import Client
+
+    return Client(server, options.token or os.environ.get("STABMON_TOKEN"))
+
+
+def _spool_folder() -> Path:
+    from stabmon.remote import spool_folder
+
+    return spool_folder()
 
 
 def _stem(model: nn.Module) -> str:

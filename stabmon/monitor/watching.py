@@ -44,6 +44,8 @@ def watch(
     ignore: Collection[str] = (),
     console: bool = True,
     trackers: bool = True,
+    server: str | None = None,
+    token: str | None = None,
     resume: bool = False,
     first_step: int | None = None,
     batch: Batch | None = None,
@@ -75,6 +77,9 @@ def watch(
         console: print the map of what was found, and findings as they open.
         trackers: send per-layer numbers and findings on to the runs of Weights & Biases, MLflow and trackio that are
             active when the first step ends.
+        server: address of a `stabmon serve` to which the run is sent as well, such as "http://host:8420", or set
+            STABMON_SERVER to it; with ``dir=None`` it is kept there alone. A training never waits for it.
+        token: with scope write, from `stabmon token create`; better in STABMON_TOKEN.
         resume: go on with the run that is there, at ``first_step``.
         first_step: optimizer steps that were taken before. By default 0, or where a run is resumed the step after its
             last recorded one; a loop that goes back to a checkpoint says its own.
@@ -110,7 +115,9 @@ def watch(
         logged = _checked(log)
         chosen = check_race(race, optimizer)
         logged = logged if chosen is None else tuple(dict.fromkeys((*logged, *NAMES)))
-        options = new_run.RunOptions(dir, name, config, sinks, limits, rules, ignore, console, resume, trackers)
+        options = new_run.RunOptions(
+            dir, name, config, sinks, limits, rules, ignore, console, resume, trackers, server, token
+        )
         claim(model)
         try:
             run = new_run.Reservation(model, options)

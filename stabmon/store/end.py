@@ -19,7 +19,7 @@ class Counts(NamedTuple):
     """Lines of numbers that were logged between samples."""
 
 
-class End(NamedTuple):
+class RunEnd(NamedTuple):
     """The samples that are not folded yet, and where the next one goes."""
 
     tail: tuple[Sample, ...] = ()
@@ -50,7 +50,7 @@ def counts_of(run: OneRun) -> Counts | None:
     return Counts(samples, _number(run, func.max(schema.attempt.c.number)), _number(run, _lines()))
 
 
-def end_of(run: OneRun) -> End:
+def end_of(run: OneRun) -> RunEnd:
     """Read the end of the run."""
     tail, fold, logged = schema.tail.c, schema.fold.c, schema.logged.c
     rows = run.read(select(schema.tail).order_by(tail.sequence)).all()
@@ -62,7 +62,7 @@ def end_of(run: OneRun) -> End:
         sequence, step, of = (last.sequence + last.samples, last.last, last.attempt) if last else (0, None, 0)
     later = select(func.max(logged.last)).where(logged.attempt == attempt, logged.sequence == sequence)
     last_step = step if of == attempt else None
-    return End(samples, sequence, attempt, last_step, _number(run, _lines()), run.read(later).scalar_one())
+    return RunEnd(samples, sequence, attempt, last_step, _number(run, _lines()), run.read(later).scalar_one())
 
 
 def _lines() -> Any:
@@ -71,3 +71,8 @@ def _lines() -> Any:
 
 def _number(run: OneRun, what: Any) -> int:
     return int(run.read(select(what)).scalar_one() or 0)
+
+
+def is_begun(run: OneRun) -> bool:
+    """Return whether the run has its line."""
+    return run.read(select(schema.run.c.name)).first() is not None

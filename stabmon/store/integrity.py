@@ -136,21 +136,29 @@ def _bytes(column: str) -> str:
     return f"length(CAST({column} AS BLOB))"
 
 
+def layout_fault(layout: Layout) -> str | None:
+    """Return what is wrong with a layout whose columns do not lie one after another, or that is wider than any's."""
+    width = 0
+    for column in layout.columns:
+        if column.start != width or column.size < 1:
+            return f"its layout puts {column.metric!r:.80} at {column.start}, expected {width}"
+        width += column.size
+        if width > WIDEST:
+            return f"its layout has {width} columns or more, a row has at most {WIDEST}"
+    if len({(column.metric, column.layer) for column in layout.columns}) != len(layout.columns):
+        return "its layout names the same columns twice"
+    return None
+
+
 def check_layout(layout: Layout, file: Path) -> None:
-    """Refuse a layout whose columns do not lie one after another, or that is wider than any model's.
+    """Refuse a layout that has a fault.
 
     Raises:
         StoreError: it is damaged.
     """
-    width = 0
-    for column in layout.columns:
-        if column.start != width or column.size < 1:
-            raise damaged(file, f"its layout puts {column.metric!r:.80} at {column.start}, expected {width}")
-        width += column.size
-        if width > WIDEST:
-            raise damaged(file, f"its layout has {width} columns or more, a row has at most {WIDEST}")
-    if len({(column.metric, column.layer) for column in layout.columns}) != len(layout.columns):
-        raise damaged(file, "its layout names the same columns twice")
+    fault = layout_fault(layout)
+    if fault is not None:
+        raise damaged(file, fault)
 
 
 def check_samples(connection: Connection, file: Path, layout: Layout, since: int = 0) -> int:

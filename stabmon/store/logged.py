@@ -5,7 +5,7 @@ the samples before it, so that it comes before the sample of that number; its at
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,18 @@ def lines_of(values: Sequence[Logged], number: int, sequence: int, attempt: int)
         steps = {"first": int(records["step"][0]), "last": int(records["step"][-1])}
         lines.append({**about, **steps, "data": records.tobytes()})
     return lines
+
+
+def ascending(values: Sequence[Logged]) -> list[Sequence[Logged]]:
+    """Cut logged numbers where their steps go back, as they do where a run was resumed."""
+    cuts = [at for at in range(1, len(values)) if values[at].step < values[at - 1].step]
+    return [values[start:end] for start, end in pairwise([0, *cuts, len(values)]) if values]
+
+
+def count_at(run: OneRun, sequence: int) -> int:
+    """Return how many numbers were logged right before the sample ``sequence``."""
+    lines = run.read(select(schema.logged.c.data).where(schema.logged.c.sequence == sequence)).scalars()
+    return sum(len(data) for data in lines) // RECORD.itemsize
 
 
 def placed(run: OneRun, start: int, end: int) -> list[Placed]:

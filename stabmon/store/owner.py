@@ -22,14 +22,16 @@ _owners: "weakref.WeakSet[Owner]" = weakref.WeakSet()
 class Owner:
     """Holds the folder of a run until ``release``; a file system without locks holds nothing, and keeps no lock file.
 
+    file: name of the lock file.
+
     A process that was forked from the writer holds nothing: its copy of the lock would outlive the writer.
 
     Raises:
         StoreError: another writer holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = Path(folder) / LOCK
+    def __init__(self, folder: Path, file: str = LOCK) -> None:
+        self._file = Path(folder) / file
         self._descriptor: int | None = _acquired(self._file)
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)

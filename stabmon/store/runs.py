@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pydantic import Field
@@ -98,6 +98,13 @@ def _within(folder: Path, depth: int) -> list[Path]:
     return []
 
 
+def is_below(name: str) -> bool:
+    """Return whether a run can have this address: its folder's name, after those of the folders that it lies in."""
+    parts = name.split("/")
+    fits = all(part and PurePath(part).name == part and part != ".." for part in parts)
+    return len(parts) <= DEPTH and fits and "\0" not in name
+
+
 def newest_first(found: Iterable[_Run]) -> list[_Run]:
     """Sort runs: newest first, those whose time is not known last."""
     by_name = sorted(found, key=lambda run: natural_key(run.name))
@@ -110,9 +117,15 @@ def _seconds(created: datetime) -> float:
 
 
 Read = Callable[[RunReader, RunSummary], RunSummary]
+"""Completes what is known of a run by reading more of it."""
 
 
-def summary(folder: Path, read: Read = lambda _, known: known) -> RunSummary | None:
+def as_known(run: RunReader, known: RunSummary) -> RunSummary:
+    """Read nothing more."""
+    return known
+
+
+def summary(folder: Path, read: Read = as_known) -> RunSummary | None:
     """Describe the run in ``folder``, or return None where there is none.
 
     What is wrong with it, its name, or its folder's permissions, is its own problem alone.
@@ -130,7 +143,7 @@ def summary(folder: Path, read: Read = lambda _, known: known) -> RunSummary | N
         return _problem(bare, "the name of its folder is not UTF-8: rename it")
     try:
         with open_run(folder) as run:
-            return read(run, _described(run, bare))
+            return read(run, described(run, bare))
     except NothingYet as error:
         return _starting(folder, bare) if holder(folder) else _problem(bare, str(error))
     except StoreError as error:
@@ -141,7 +154,8 @@ def _problem(bare: RunSummary, problem: str) -> RunSummary:
     return bare.model_copy(update={"problem": legible(problem)})
 
 
-def _described(run: RunReader, bare: RunSummary) -> RunSummary:
+def described(run: RunReader, bare: RunSummary) -> RunSummary:
+    """Complete ``bare`` by the state and the findings of an open run."""
     beat, found = run.heartbeat(), run.findings()
     words = digest(found, layers=len(run.info.model.attentions), beat=beat)
     known = {"created": run.info.created, "findings": words.counts, "health": words.health}

@@ -1,4 +1,4 @@
-"""The tables of a run, written so that SQLite takes them today and PostgreSQL could take them unchanged.
+"""The tables of a run, for SQLite, one run a file, and PostgreSQL, all runs in one database (see its migrations).
 
 run        one line a run: what is known of it when it starts, and the layout of its rows
 attempt    a run that is resumed at an earlier step goes on in a new attempt; the earlier samples stay
@@ -140,6 +140,17 @@ failure = _table(
     _column("last_step", BigInteger, nullable=True),
     _column("count", BigInteger),
     since=4,
+)
+
+tokens = MetaData()
+"""Of a store of many runs: who may read and write it."""
+token = Table(
+    "token",
+    tokens,
+    Column("name", String(200), primary_key=True),
+    Column("scope", String(20), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created", String(40), nullable=False),
 )
 
 

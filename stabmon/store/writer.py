@@ -15,10 +15,10 @@ from stabmon.records import Failure, Heartbeat, RunInfo, RunState
 from stabmon.series import Floats, Layout, Logged
 from stabmon.store import schema
 from stabmon.store.connect import FILE, in_our_words
-from stabmon.store.end import End, counts_of, end_of
+from stabmon.store.end import RunEnd, counts_of, end_of
 from stabmon.store.failed import write_failures
 from stabmon.store.fold import Sample, fold_of, pieces
-from stabmon.store.logged import lines_of
+from stabmon.store.logged import ascending, count_at, lines_of
 from stabmon.store.one_run import OneRun, Prepared
 from stabmon.store.owner import Owner
 from stabmon.store.place import RunGone, WritePlace
@@ -57,7 +57,7 @@ class RunWriter:
         self._pieces = pieces(layout)
         self._append: Prepared | None = None
         self._progress: Prepared | None = None
-        self._end = End()
+        self._end = RunEnd()
 
     @classmethod
     def create(
@@ -99,9 +99,9 @@ class RunWriter:
         """Samples that are stored, over all attempts: the sequence of the next one."""
         return self._end.sequence
 
-    def begin(self, run: OneRun, info: RunInfo) -> None:
-        """Write what the run is."""
-        run.add(schema.run, name=info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
+    def begin(self, run: OneRun, info: RunInfo, name: str | None = None) -> None:
+        """Write what the run is; ``name``: in a store that has another run of its own name."""
+        run.add(schema.run, name=name or info.name, info=info.model_dump_json(), layout=self.layout.model_dump_json())
         run.add(
             schema.heartbeat,
             **Heartbeat(state=RunState.RUNNING, step=-1, time=clock.time()).model_dump(exclude={"words"}),
@@ -134,10 +134,11 @@ class RunWriter:
         """Append the row ``values`` [width] of ``step``; see ``append``."""
         self.append([NewSample(step, time, values, logged)])
 
-    def append(self, rows: Sequence[NewSample], first: int | None = None) -> int:
+    def append(self, rows: Sequence[NewSample], first: int | None = None, later: Sequence[Logged] = ()) -> int:
         """Append ``rows``, all or none; a step that is not beyond the last one opens a new attempt.
 
-        first: the sequence of the first of them; those that are stored already are left out.
+        first: the sequence of the first of them; those that are stored already are left out, and so is what was logged.
+        later: what was logged after the last of them.
 
         Returns:
             the number of samples that are stored now.
@@ -155,21 +156,27 @@ class RunWriter:
             end = self._end
             if first is not None and first > end.sequence:
                 raise Gap(end.sequence, first)
-            fresh = rows if first is None else rows[end.sequence - first :]
+            fresh = list(rows if first is None else rows[end.sequence - first :])
+            known = count_at(run, end.sequence) if first is not None and end.last_logged is not None else 0
+            if fresh:
+                fresh[0] = fresh[0]._replace(logged=fresh[0].logged[known:])
             for row in fresh:
                 end = self._appended(run, end, row)
             if fresh:
                 self._note_progress(run, end)
+            elif first is not None and first + len(rows) < end.sequence:
+                later = ()
+            for values in ascending(later if fresh else later[known:]):
+                end = self._logged(run, end, values)
         self._end = end
         return end.sequence
 
-    def _appended(self, run: OneRun, end: End, row: NewSample) -> End:
+    def _appended(self, run: OneRun, end: RunEnd, row: NewSample) -> RunEnd:
         """Write one row after ``end``; return the new end."""
-        start = row.logged[0].step if row.logged else row.step
-        if end.goes_back(start):
-            end = self._new_attempt(run, end, start, row.time)
-        lines = lines_of(row.logged, end.logged, end.sequence, end.attempt)
-        run.add_all(schema.logged, lines)
+        for values in ascending(row.logged):
+            end = self._logged(run, end, values)
+        if end.goes_back(row.step):
+            end = self._new_attempt(run, end, row.step, row.time)
         tail = (*end.tail, Sample(row.step, row.time, row.values.copy()))
         if len(tail) == schema.FOLD:
             self._fold(run, end._replace(tail=tail, sequence=end.sequence + 1))
@@ -179,9 +186,9 @@ class RunWriter:
             line = {"sequence": end.sequence, "attempt": end.attempt, "step": row.step, "time": row.time, "data": data}
             self._append = self._append or Prepared(insert(schema.tail), run.connection)
             self._append(run.connection, run=run.number, **line)
-        return End(tail, end.sequence + 1, end.attempt, row.step, end.logged + len(lines))
+        return RunEnd(tail, end.sequence + 1, end.attempt, row.step, end.logged)
 
-    def _note_progress(self, run: OneRun, end: End) -> None:
+    def _note_progress(self, run: OneRun, end: RunEnd) -> None:
         self._progress = self._progress or Prepared(_PROGRESS, run.connection)
         self._progress(run.connection, of_run=run.number, step=end.last_step, time=clock.time(), samples=end.sequence)
 
@@ -191,21 +198,25 @@ class RunWriter:
         Raises:
             StoreError: none of them was written.
         """
-        first = values[0]
-        with self._writing(f"writing what was logged at step {first.step}") as run:
-            end = self._end
-            if end.goes_back(first.step):
-                end = self._new_attempt(run, end, first.step, first.time)
-            lines = lines_of(values, end.logged, end.sequence, end.attempt)
-            run.add_all(schema.logged, lines)
-        self._end = end._replace(logged=end.logged + len(lines), last_logged=values[-1].step)
+        with self._writing(f"writing what was logged at step {values[0].step}") as run:
+            end = self._logged(run, self._end, values)
+        self._end = end
 
-    def _new_attempt(self, run: OneRun, end: End, first: int, time: float) -> End:
+    def _logged(self, run: OneRun, end: RunEnd, values: Sequence[Logged]) -> RunEnd:
+        """Write logged numbers, which come before the next sample; return the new end."""
+        first = values[0]
+        if end.goes_back(first.step):
+            end = self._new_attempt(run, end, first.step, first.time)
+        lines = lines_of(values, end.logged, end.sequence, end.attempt)
+        run.add_all(schema.logged, lines)
+        return end._replace(logged=end.logged + len(lines), last_logged=values[-1].step)
+
+    def _new_attempt(self, run: OneRun, end: RunEnd, first: int, time: float) -> RunEnd:
         self._fold(run, end)
         run.add(schema.attempt, number=end.attempt + 1, first=first, time=time)
         return end._replace(tail=(), attempt=end.attempt + 1, last_step=None, last_logged=None)
 
-    def _fold(self, run: OneRun, end: End) -> None:
+    def _fold(self, run: OneRun, end: RunEnd) -> None:
         """Move the samples of the tail out of it."""
         if not end.tail:
             return

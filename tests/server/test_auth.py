@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from stabmon.errors import ConfigError
-from stabmon.server.auth import host_name
+from stabmon.server.app import create_app
+from stabmon.server.auth import host_name, needed_for
+from stabmon.store.tokens import Scope
 
 RUNS = "/api/v1/runs"
 TOKEN = "correct horse"
@@ -106,3 +108,13 @@ def test_the_redirect_stays_on_this_server(guarded):
 
 def test_a_folder_is_never_named_to_strangers(guarded, two_runs):
     assert str(Path(two_runs.directory)) not in guarded.get(RUNS).text
+
+
+def test_every_route_that_changes_something_needs_a_token_that_may(tmp_path):
+    paths = create_app(tmp_path).openapi()["paths"]
+    changing = [
+        (method.upper(), path) for path, item in paths.items() for method in item if method not in ("get", "head")
+    ]
+    assert ("POST", "/api/v1/runs/{name}/samples") in changing
+    for method, path in changing:
+        assert needed_for(method, path) is not Scope.READ, (method, path)

@@ -12,6 +12,8 @@ import pytest
 from stabmon.records import RunState
 from stabmon.server import fleet
 from stabmon.server.fleet import Fleet, RunList
+from stabmon.store import run_folder
+from stabmon.store.run_folder import RunFolder
 
 WRITE = """
 import sys, time
@@ -37,7 +39,7 @@ def listed(made: Fleet) -> RunList:
 def test_a_run_is_listed_with_progress_curves_and_the_settings_in_which_runs_differ(runs):
     runs.finished("naive", naive=True)
     runs.finished("fixed")
-    found = listed(Fleet(runs.directory))
+    found = listed(Fleet(RunFolder(runs.directory)))
     fixed, naive = found.runs
     assert found.columns == ("model.bias",)
     assert (naive.config, fixed.config) == ({"model.bias": "0"}, {"model.bias": "-5.545"})
@@ -53,17 +55,17 @@ def test_a_run_is_listed_with_progress_curves_and_the_settings_in_which_runs_dif
 def test_a_gap_in_a_curve_is_none_and_no_number(runs):
     writer = runs.start("gaps")
     runs.write(writer, range(190, 215), naive=True)
-    (run,) = listed(Fleet(runs.directory)).runs
+    (run,) = listed(Fleet(RunFolder(runs.directory))).runs
     assert [value is None for value in run.mass] == [190 + at in range(200, 206) for at in range(25)]
 
 
 def test_a_run_that_has_not_changed_is_not_read_again_and_one_that_has_is(runs, monkeypatch):
     read = []
-    once = fleet.summary
-    monkeypatch.setattr(fleet, "summary", lambda folder, *more: read.append(folder.name) or once(folder, *more))
+    once = run_folder.summary
+    monkeypatch.setattr(run_folder, "summary", lambda folder, *more: read.append(folder.name) or once(folder, *more))
     for name in ("a", "b"):
         runs.finished(name)
-    made = Fleet(runs.directory)
+    made = Fleet(RunFolder(runs.directory))
     first = made.json()
     assert made.json() is first
     assert sorted(read) == ["a", "b"]
@@ -80,7 +82,7 @@ def test_what_cannot_be_read_in_time_is_named_and_read_for_a_later_request(runs,
     for index in range(12):
         runs.finished(f"run-{index}")
     monkeypatch.setattr(fleet, "NEW", 0.0)
-    made = Fleet(runs.directory)
+    made = Fleet(RunFolder(runs.directory))
     first = listed(made).runs
     assert len(first) == 12
     assert all(run.pending and run.beat is None for run in first)
@@ -93,7 +95,7 @@ def test_a_run_whose_process_is_killed_is_crashed_in_the_next_list(runs):
     command = [sys.executable, "-W", "ignore", "-c", WRITE, str(runs.directory), root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "written\n"
-        made = Fleet(runs.directory)
+        made = Fleet(RunFolder(runs.directory))
         (run,) = listed(made).runs
         assert (run.process.state, run.health.title) == (RunState.RUNNING, "Healthy")
         process.send_signal(signal.SIGKILL)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from stabmon.series import Logged, is_missing
 from stabmon.server.encoding import unpack
 from stabmon.server.live import Event, Follower, of_one, of_several
 from stabmon.server.selection import Selection
+from stabmon.store import open_run
 
 NEEDS = [Selection("loss"), Selection("attention_norm"), Selection("attention_norm", "layers.2")]
 
@@ -33,7 +35,7 @@ def points(data: dict[str, str], name: str):
 def test_only_new_points_are_sent_and_the_id_is_the_cursor_after_them(runs):
     writer = runs.start("live")
     runs.write(writer, range(5))
-    follow = Follower(runs.directory / "live", NEEDS, cursor=3)
+    follow = Follower(partial(open_run, runs.directory / "live"), NEEDS, cursor=3)
     kind, cursor, data = events(follow.look())[0]
     assert (kind, cursor) == ("points", 5)
     assert points(data, "loss").steps.tolist() == [3, 4]
@@ -46,7 +48,7 @@ def test_only_new_points_are_sent_and_the_id_is_the_cursor_after_them(runs):
 def test_numbers_logged_between_samples_are_sent_with_the_next_sample_or_at_the_end(runs):
     writer = runs.start("live")
     runs.write(writer, range(5))
-    follow = Follower(runs.directory / "live", NEEDS, cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "live"), NEEDS, cursor=0)
     follow.look()
     writer.logged([Logged(5, 0.0, "loss", 7.0)])
     assert "points" not in [kind for kind, _, _ in events(follow.look())]
@@ -66,7 +68,7 @@ def test_numbers_logged_between_samples_are_sent_with_the_next_sample_or_at_the_
 def test_what_is_missing_is_sent_when_it_changes(runs):
     writer = runs.start("live")
     runs.write(writer, range(2))
-    follow = Follower(runs.directory / "live", NEEDS, cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "live"), NEEDS, cursor=0)
     follow.look()
     writer.failures([Failure(subject="learning rate", reason="it is no number", first_step=1, last_step=1)])
     ((kind, _, (sent,)),) = events(follow.look())
@@ -76,14 +78,14 @@ def test_what_is_missing_is_sent_when_it_changes(runs):
 
 def test_no_event_is_sent_while_nothing_changes(runs):
     runs.write(runs.start("live"), range(2))
-    follow = Follower(runs.directory / "live", NEEDS, cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "live"), NEEDS, cursor=0)
     assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "digest", "status"]
     assert follow.look() == []
 
 
 def test_live_points_are_the_bits_that_a_series_has(runs, open_client):
     runs.finished("naive", naive=True)
-    follow = Follower(runs.directory / "naive", NEEDS, cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "naive"), NEEDS, cursor=0)
     live = points(events(follow.look())[0][2], "attention_norm")
     read = unpack(open_client(runs.directory).get("/api/v1/runs/naive/series/attention_norm").content)
     assert live.values.tobytes() == read.values.tobytes()
@@ -96,7 +98,7 @@ def test_a_resumed_run_that_went_back_is_cut_where_it_did(runs):
     writer = runs.start("resumed")
     runs.write(writer, range(5))
     runs.write(writer, range(3, 6))
-    found = events(Follower(runs.directory / "resumed", NEEDS, cursor=0).look())
+    found = events(Follower(partial(open_run, runs.directory / "resumed"), NEEDS, cursor=0).look())
     steps = [(cursor, points(data, "loss").steps.tolist()) for kind, cursor, data in found if kind == "points"]
     assert steps == [(5, [0, 1, 2, 3, 4]), (8, [3, 4, 5])]
 
@@ -104,7 +106,7 @@ def test_a_resumed_run_that_went_back_is_cut_where_it_did(runs):
 def test_a_long_run_comes_in_parts_and_none_is_lost(runs, monkeypatch):
     monkeypatch.setattr("stabmon.server.live.BATCH", 100)
     runs.finished("long")
-    follow = Follower(runs.directory / "long", NEEDS[:1], cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "long"), NEEDS[:1], cursor=0)
     steps: list[int] = []
     while not follow.ended:
         steps += [
@@ -121,7 +123,7 @@ def test_the_end_of_a_run_is_sent_once_after_its_last_points(runs, state):
     writer = runs.start("ending")
     runs.write(writer, range(4))
     writer.close(state)
-    follow = Follower(runs.directory / "ending", NEEDS, cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "ending"), NEEDS, cursor=0)
     assert [kind for kind, _, _ in events(follow.look())] == ["points", "findings", "digest", "status", "end"]
     assert follow.ended
 
@@ -130,7 +132,7 @@ def test_a_run_without_a_heartbeat_is_paused_and_its_stream_stays_open(runs):
     writer = runs.start("quiet")
     runs.write(writer, range(2))
     writer.heartbeat(Heartbeat(state=RunState.RUNNING, step=1, time=0.0))
-    follow = Follower(runs.directory / "quiet", NEEDS, cursor=2)
+    follow = Follower(partial(open_run, runs.directory / "quiet"), NEEDS, cursor=2)
     status = next(data for kind, _, data in events(follow.look()) if kind == "status")
     assert status["heartbeat"]["state"] == "paused"
     assert not follow.ended
@@ -138,7 +140,7 @@ def test_a_run_without_a_heartbeat_is_paused_and_its_stream_stays_open(runs):
 
 def test_a_deleted_run_is_reported_and_ends_the_stream(runs):
     runs.write(runs.start("doomed"), range(2))
-    follow = Follower(runs.directory / "doomed", NEEDS, cursor=2)
+    follow = Follower(partial(open_run, runs.directory / "doomed"), NEEDS, cursor=2)
     follow.look()
     shutil.rmtree(runs.directory / "doomed")
     assert [kind for kind, _, _ in events(follow.look())] == ["gone"]
@@ -166,7 +168,7 @@ def test_an_idle_stream_sends_comments_and_the_run_is_closed_when_the_client_lea
     monkeypatch.setattr("stabmon.server.live.POLL", 0.01)
     monkeypatch.setattr("stabmon.server.live.KEEP_ALIVE", 0.05)
     runs.write(runs.start("quiet"), range(2))
-    follow = Follower(runs.directory / "quiet", NEEDS, cursor=2)
+    follow = Follower(partial(open_run, runs.directory / "quiet"), NEEDS, cursor=2)
     closed = []
     monkeypatch.setattr(Follower, "close", lambda self: closed.append(self))
     said = listen(follow, until="still here")
@@ -177,9 +179,9 @@ def test_an_idle_stream_sends_comments_and_the_run_is_closed_when_the_client_lea
 
 def test_a_stopping_server_ends_a_stream_at_once(runs):
     runs.write(runs.start("live"), range(2))
-    assert listen(Follower(runs.directory / "live", NEEDS, cursor=0), until="nothing", stopping=True) == [
-        "retry: 1000\n\n"
-    ]
+    assert listen(
+        Follower(partial(open_run, runs.directory / "live"), NEEDS, cursor=0), until="nothing", stopping=True
+    ) == ["retry: 1000\n\n"]
 
 
 def test_several_runs_come_in_one_stream_and_a_deleted_one_ends_alone(runs):
@@ -187,7 +189,7 @@ def test_several_runs_come_in_one_stream_and_a_deleted_one_ends_alone(runs):
     for writer in writers.values():
         runs.write(writer, range(3))
     names = ["a", "b", "nowhere"]
-    followers = [Follower(runs.directory / name, NEEDS[:1], cursor=2) for name in names]
+    followers = [Follower(partial(open_run, runs.directory / name), NEEDS[:1], cursor=2) for name in names]
 
     async def first() -> str:
         said = ""
@@ -208,7 +210,7 @@ def test_several_runs_come_in_one_stream_and_a_deleted_one_ends_alone(runs):
 
 def test_a_series_that_a_run_does_not_record_ends_its_part_of_a_stream_with_what_there_is(runs):
     runs.write(runs.start("a"), range(3))
-    follow = Follower(runs.directory / "a", [Selection("nothing")], cursor=0)
+    follow = Follower(partial(open_run, runs.directory / "a"), [Selection("nothing")], cursor=0)
     (kind, _, data) = events(follow.look())[0]
     assert kind == "gone"
     assert "attention_norm" in data["detail"]

@@ -315,22 +315,26 @@ def test_a_run_that_is_deleted_while_it_is_read_is_410(runs, open_client, monkey
         shutil.rmtree(path)
         return opened(path)
 
-    monkeypatch.setattr("stabmon.store.open_run", delete_then_open)
+    monkeypatch.setattr("stabmon.store.run_folder.open_run", delete_then_open)
     response = open_client(runs.directory).get(f"{RUNS}/doomed")
     assert response.status_code == 410
     assert "deleted" in response.json()["detail"]
 
 
-def test_nothing_can_be_written(client):
-    for method in ("post", "put", "delete", "patch"):
+def test_nothing_can_be_written_without_a_token(client):
+    for method in ("post", "put", "patch"):
         answer: Callable = getattr(client, method)
         assert answer(f"{RUNS}/naive").status_code == 405
+    assert client.delete(f"{RUNS}/naive").status_code == 401
+    assert client.post(RUNS).status_code == 401
+    for part in ("findings", "failures", "heartbeat"):
+        assert client.put(f"{RUNS}/naive/{part}").status_code == 401
 
 
 def test_the_api_describes_itself_without_a_foreign_script(client):
     schema = client.get("/api/v1/openapi.json").json()
     assert "/api/v1/runs/{name}/series/{metric}" in schema["paths"]
-    assert all(operation["get"].get("description") for operation in schema["paths"].values())
+    assert all(one.get("description") for item in schema["paths"].values() for one in item.values())
     assert client.get("/docs").status_code == 404
     assert client.get("/redoc").status_code == 404
 
@@ -361,13 +365,13 @@ def test_both_forms_of_a_series_have_a_tag_of_their_own(client):
 
 def test_every_error_has_the_one_form_whoever_answers_it(two_runs, open_client, monkeypatch):
     client = open_client(two_runs.directory)
-    answers = [client.get("/nowhere"), client.get("/static/nothing.js"), client.post(RUNS), client.get(f"{RUNS}/nope")]
+    answers = [client.get("/nowhere"), client.get("/static/nothing.js"), client.put(RUNS), client.get(f"{RUNS}/nope")]
     monkeypatch.setattr("stabmon.server.routes.in_order", lambda found: 1 / 0)
     broken = TestClient(client.app, base_url="http://127.0.0.1", raise_server_exceptions=False)
     answers.append(broken.get(f"{RUNS}/naive/findings"))
     assert [answer.status_code for answer in answers] == [404, 404, 405, 404, 500]
     assert [[*answer.json()] for answer in answers] == [["detail"]] * 5
-    assert answers[2].headers["allow"] == "GET"
+    assert answers[2].headers["allow"] == "GET, HEAD, POST"
     assert "default-src 'none'" in answers[4].headers["content-security-policy"]
 
 
