@@ -49,7 +49,7 @@ class Observer(Protocol):
 
 
 class _Slot(threading.local):
-    """Of each thread its own: models that train in two threads are not told one another's calls."""
+    """Of each thread its own: a model that trains in one thread does not see the calls of another's."""
 
     def __init__(self) -> None:
         self.observer: Observer | None = None  # of the instance from the start: a graph is guarded by its attributes

@@ -157,7 +157,7 @@ def _differs(given: object, default: object) -> bool:
 
 
 SLOPES_BY_SEQUENCE = "alibi_slopes of each sequence"
-"""What ``Problem.used`` names besides the slopes, where they are [B, H]."""
+"""Names that ``Problem.used`` has besides the slopes, where they are [B, H]."""
 PLAIN = frozenset({int, float, bool, str, NoneType})
 """The types of what is no tensor; a set of types is compared faster than each by ``isinstance``."""
 TAKEN_BY_ALL = ("bias_value", "scale")

@@ -40,7 +40,7 @@ WRITING = (
     ("PUT", f"{_RUN}/(findings|failures|heartbeat)", Allowed.WRITE),
     ("DELETE", "/api/v1/runs/(?s:.+)", Allowed.ADMIN),
 )
-"""What needs more than reading, by method and path; a test holds that no other route changes anything."""
+"""Operations that need more than reading, by method and path; a test holds that no other route changes anything."""
 
 
 def host_name(host: str) -> str:

@@ -160,10 +160,10 @@ def bench_page(address: str, large: str, live: RunWriter, browser: Any) -> None:
     writing = threading.Thread(target=_go_on, args=(live, stop))
     writing.start()
     page.wait_for_timeout(2000)
-    told = f"{100 * share():.1f} %, {100 * idle:.1f} % where nothing is written"
+    shares = f"{100 * share():.1f} %, {100 * idle:.1f} % where nothing is written"
     stop.set()
     writing.join()
-    say("live run of 24 layers and 16 heads: main thread", told)
+    say("live run of 24 layers and 16 heads: main thread", shares)
 
 
 def opened(browser: Any, url: str, part: str) -> str:

@@ -1,6 +1,6 @@
 """Receiving runs over HTTP, from trainings elsewhere: what is sent twice is stored once, whatever is killed when.
 
-A sender opens its run, and sends batches of samples that say which sample of the run they begin with; it is told how
+A sender opens its run, and sends batches of samples that say which sample of the run they begin with; the answer is how
 many are stored. After any failure it opens the run again and goes on from there.
 """
 
@@ -44,7 +44,7 @@ _Form = TypeVar("_Form")
 
 
 class Opening(Record):
-    """What a run is."""
+    """Description of a run."""
 
     info: RunInfo
     layout: Layout
@@ -60,7 +60,7 @@ class Opened(Record):
 
 
 class StoredSamples(Record):
-    """How much of the run is stored now."""
+    """Amount of the run that is stored now."""
 
     samples: int
     """Samples that are stored: the number of the next one."""

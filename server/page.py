@@ -30,7 +30,7 @@ STANDALONE = ("boot.js", "worker.js")
 
 
 class First(Record):
-    """What the page asks for first about a run."""
+    """The first answers that the page needs about a run."""
 
     name: str
     now: float

@@ -52,7 +52,7 @@ class PreparedModel(NamedTuple):
 
     name: str
     config: RunConfig
-    """What the run is stored with: for the fixed model, the configuration that has its fixes."""
+    """Configuration that the run is stored with; that of the fixed model has its fixes."""
     model: nn.Module
     report: PreflightReport
 

@@ -61,7 +61,7 @@ function clearRun() {
 const NOTHING = { rules: null, layer: null, step: null, from: null, to: null, finding: null };
 const href = (name) => `?${new URLSearchParams({ run: name, ...(state.theme ? { theme: state.theme } : {}) })}`;
 const open = (name) => change({ ...NOTHING, run: name, with: state.with.filter((one) => one !== name) });
-/** Lay a run over the chosen one, or take it out; six are the most that can be told apart. */
+/** Lay a run over the chosen one, or take it out; six are the most that can be distinguished. */
 const compare = (name, on) => change({ with: on ? [...state.with, name].slice(-5) : state.with.filter((one) => one !== name) });
 const NOWHERE = { ...NOTHING, run: null, with: [], metric: null };
 const home = () => change(NOWHERE);

@@ -26,7 +26,7 @@ LAST_FAILED = 1.0
 LATE = 60.0
 """Seconds after which a wait for the others is said."""
 LONGEST = timedelta(days=7)
-"""Gloo's own limit for an exchange: a training may stand still for long, and waits here have limits of their own."""
+"""Gloo's own limit for an exchange: a training may pause for long, and waits here have limits of their own."""
 
 _HEADER = 3
 """Numbers before the buffer: the step's low and high bits, and the failures of the rank; -1 from one that leaves."""

@@ -15,7 +15,7 @@ class Own(Record):
     logged: tuple[str, ...] = ()
     optimizer: bool = False
     sharded: bool = False
-    """Whether other processes hold other parts of a parameter."""
+    """Other processes hold other parts of a parameter."""
     others: str = ""
     """Identifies the parameters outside of blocks: pipeline stages have different ones. Empty where there are none."""
     parameters: int = 0

@@ -23,7 +23,7 @@ _NAMES = tuple(
 
 
 class _Lengths(NamedTuple):
-    """Where each packed sequence begins, int [B + 1] or None for padded ones, and the longest of them."""
+    """First token of each packed sequence, int [B + 1] or None for padded ones, and the longest of them."""
 
     starts: Tensor | None
     longest: int

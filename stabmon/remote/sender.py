@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 class Sender:
     """Sends the run in ``folder`` from a thread of its own, then what other processes left unsent beside it.
 
-    failed: is told what went wrong, once for each kind of failure; called in the thread.
+    failed: receives what went wrong, once for each kind of failure; called in the thread.
     spool: remove the folder once the server has all of it.
     """
 

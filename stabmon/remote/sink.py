@@ -17,7 +17,7 @@ CLOSING = 20.0
 class RemoteSink:
     """Sends the run that the store writes into ``folder`` to a server.
 
-    failed: is told what goes wrong, as a subject, what happened, and its effect.
+    failed: receives what goes wrong, as a subject, what happened, and its effect.
     spool: the folder is removed once the server has the run.
     """
 

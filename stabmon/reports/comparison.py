@@ -51,11 +51,11 @@ class ComparedRun(Record):
     loss: float | None
     """The mean of the last tenth of its losses; None where none was logged."""
     differs: Parting | None
-    """Where any number is not the same as in the first run; None for that one, and where all are the same."""
+    """First step at which any number is not that of the first run; None for that one, and where all are the same."""
     parts: Parting | None
-    """Where one begins to differ by more than ``apart`` for three samples in a row."""
+    """First step at which one differs by more than ``apart`` for three samples in a row."""
     loss_parts: Parting | None
-    """Where the loss does."""
+    """The same of the loss."""
 
 
 class Comparison(Record):

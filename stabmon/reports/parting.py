@@ -29,11 +29,11 @@ class Partings(NamedTuple):
     """Of two runs the first step of each kind, in all metrics that both record."""
 
     differs: Parting | None = None
-    """Where any number is not the same."""
+    """First step at which any number is not the same."""
     parts: Parting | None = None
-    """Where one has parted."""
+    """First step at which one has parted."""
     loss_parts: Parting | None = None
-    """Where the loss has."""
+    """The same of the loss."""
 
 
 def partings(first: RunReader, other: RunReader, apart: float) -> Partings:

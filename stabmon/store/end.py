@@ -11,7 +11,7 @@ from stabmon.store.one_run import OneRun
 
 
 class Counts(NamedTuple):
-    """How much of a run is stored; two writers of one run differ in one of these."""
+    """Amount of a run that is stored; two writers of one run differ in one of these."""
 
     samples: int
     attempts: int
@@ -33,7 +33,7 @@ class RunEnd(NamedTuple):
 
     @property
     def counts(self) -> Counts:
-        """What is stored of the run when this is its end."""
+        """Amount of the run that is stored when this is its end."""
         return Counts(self.sequence, self.attempt, self.logged)
 
     def goes_back(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is missing in a run and why: its lines, each a failure to record of one of the processes that wrote the run."""
+"""Reasons for what is missing in a run: lines, each a failure to record of one of the processes that wrote the run."""
 
 from collections.abc import Iterable
 

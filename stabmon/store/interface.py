@@ -1,4 +1,4 @@
-"""What a server needs of a store of many runs: a folder of files, or a team's database."""
+"""Interface between a server and a store of many runs: a folder of files, or a team's database."""
 
 from typing import NamedTuple, Protocol
 

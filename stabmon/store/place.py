@@ -1,4 +1,4 @@
-"""Where a run is: in a file of its own, or in a team's database. A reader and a writer need no more of it than this."""
+"""Place of a run: a file of its own, or a team's database. A reader and a writer need no more of it than this."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

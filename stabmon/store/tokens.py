@@ -1,4 +1,4 @@
-"""Tokens of those who may read, write or administer a store. A store keeps their hashes, so it cannot tell them."""
+"""Tokens of those who may read, write or administer a store. A store keeps their hashes, so it cannot reveal them."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ MARK = "stabmon_"
 
 
 class Scope(StrEnum):
-    """What a token allows: to read everything, to write runs and read nothing, or everything, deleting included."""
+    """Rights of a token: to read everything, to write runs and read nothing, or everything, deleting included."""
 
     READ = "read"
     WRITE = "write"

@@ -29,7 +29,7 @@ class SampleBatch(NamedTuple):
     first: int
     rows: tuple[NewSample, ...]
     later: tuple[Logged, ...] = ()
-    """What was logged after the last of them."""
+    """Numbers logged after the last of them."""
 
 
 def batch_of(new: New, *, whole: bool) -> SampleBatch:

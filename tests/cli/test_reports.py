@@ -52,7 +52,7 @@ def test_a_comparison_names_settings_first_then_findings_then_where_runs_part(fo
     assert result["runs"][1]["parts"]["step"] == 0
 
 
-def test_two_runs_of_one_name_are_told_apart_by_their_paths(folder, tmp_path):
+def test_two_runs_of_one_name_are_distinguished_by_their_paths(folder, tmp_path):
     Store(tmp_path).finished("naive")
     result = json.loads(stabmon("compare", folder / "naive", tmp_path / "naive", "--json"))
     assert [run["name"] for run in result["runs"]] == [str(folder / "naive"), str(tmp_path / "naive")]

@@ -83,7 +83,7 @@ def _watched(kind, folder, name):
     return model, watch(model, optimizer, dir=folder, name=name, schedule=EVERYTHING, console=False)
 
 
-def _told(monitor):
+def _report(monitor):
     return {
         "failures": monitor.failures,
         "findings": [[one.code, one.opened, one.message, one.cause] for one in monitor.findings],
@@ -99,7 +99,7 @@ def nan(rank, folder):
 
     _steps(model, monitor, 3, spoil)
     monitor.close()
-    return _told(monitor)
+    return _report(monitor)
 
 
 def dropped(rank, folder):
@@ -114,7 +114,7 @@ def dropped(rank, folder):
 
     _steps(model, monitor, 5, full)
     monitor.close()
-    return _told(monitor)
+    return _report(monitor)
 
 
 def failing(rank, folder):
@@ -129,14 +129,14 @@ def failing(rank, folder):
 
     _steps(model, monitor, 3, breaks)
     monitor.close()
-    return _told(monitor)
+    return _report(monitor)
 
 
 def closing(rank, folder):
     model, monitor = _watched("ddp", folder, "closing")
     _steps(model, monitor, 4, lambda step: monitor.close() if (step, rank) == (2, 1) else None)
     monitor.close()
-    return _told(monitor)
+    return _report(monitor)
 
 
 def one_watches(rank, folder, kind="ddp", name="one"):
@@ -149,7 +149,7 @@ def one_watches(rank, folder, kind="ddp", name="one"):
     same = _steps(model, monitor, 3) == losses
     if monitor is not None:
         monitor.close()
-    return {"same": same} | ({} if monitor is None else _told(monitor))
+    return {"same": same} | ({} if monitor is None else _report(monitor))
 
 
 def one_watches_shards(rank, folder):
@@ -162,5 +162,5 @@ def dying(rank, folder):
         with monitor:
             _steps(model, monitor, 5, lambda step: os._exit(0) if (step, rank) == (3, 1) else None)
     except Exception as error:
-        return {"raised": type(error).__module__ + str(error)} | _told(monitor)
+        return {"raised": type(error).__module__ + str(error)} | _report(monitor)
     return {"raised": ""}

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="nee
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     multiprocessing.spawn(every_fault, (2, folder), nprocs=2)
 
@@ -28,67 +28,67 @@ def told(tmp_path_factory):
     return of
 
 
-def steps(told, name):
-    with open_run(told.runs / name) as run:
+def steps(reported, name):
+    with open_run(reported.runs / name) as run:
         return run.read("attention_norm").steps.tolist()
 
 
-def test_a_nan_of_rank_1_is_named_as_its(told):
+def test_a_nan_of_rank_1_is_named_as_its(reported):
     for rank in (0, 1):
-        code, opened, message, cause = told("nan", rank)["findings"][0]
+        code, opened, message, cause = reported("nan", rank)["findings"][0]
         assert (code, opened) == ("NUM001", 2)
         assert "at step 2 on rank 1 alone" in message
         assert "one rank alone" in cause
-    with open_run(told.runs / "nan") as run:
+    with open_run(reported.runs / "nan") as run:
         assert run.read("non_finite_rank").values[2, 0] == 1
         assert run.read("non_finite_ranks").values[:, 0].tolist() == [0, 0, 1]
 
 
-def test_a_sample_that_one_rank_drops_is_missing_and_the_next_ones_belong_together(told):
-    assert steps(told, "dropped") == [0, 2, 3, 4]  # that of step 1 is handed over in the backward pass of step 2
-    assert any("rank 0 gave step" in text for text in told("dropped")["failures"])
-    with open_run(told.runs / "dropped") as run:
+def test_a_sample_that_one_rank_drops_is_missing_and_the_next_ones_belong_together(reported):
+    assert steps(reported, "dropped") == [0, 2, 3, 4]  # that of step 1 is handed over in the backward pass of step 2
+    assert any("rank 0 gave step" in text for text in reported("dropped")["failures"])
+    with open_run(reported.runs / "dropped") as run:
         assert not is_missing(run.read("attention_norm").values).any()
 
 
-def test_a_hook_that_fails_on_one_rank_costs_its_number_there_and_is_said_on_rank_0(told):
-    assert steps(told, "failing") == [0, 1, 2]
-    assert any("rank 1: reports more failures" in text for text in told("failing")["failures"])
-    assert any("division by zero" in text for text in told("failing", 1)["failures"])
-    with open_run(told.runs / "failing") as run:
+def test_a_hook_that_fails_on_one_rank_costs_its_number_there_and_is_said_on_rank_0(reported):
+    assert steps(reported, "failing") == [0, 1, 2]
+    assert any("rank 1: reports more failures" in text for text in reported("failing")["failures"])
+    assert any("division by zero" in text for text in reported("failing", 1)["failures"])
+    with open_run(reported.runs / "failing") as run:
         assert not is_missing(run.read("residual_out").values).any()  # those of rank 0 are left
 
 
-def test_a_rank_that_closes_first_ends_the_record_and_not_the_training(told):
-    assert steps(told, "closing") == [0, 1]
-    assert any("rank 1 has closed its monitor" in text for text in told("closing")["failures"])
+def test_a_rank_that_closes_first_ends_the_record_and_not_the_training(reported):
+    assert steps(reported, "closing") == [0, 1]
+    assert any("rank 1 has closed its monitor" in text for text in reported("closing")["failures"])
 
 
-def test_where_only_rank_0_watches_its_own_numbers_are_recorded_and_this_is_said(told):
-    assert told("one_watches")["same"]
-    assert told("one_watches", 1)["same"]
-    (failure,) = told("one_watches")["failures"]
+def test_where_only_rank_0_watches_its_own_numbers_are_recorded_and_this_is_said(reported):
+    assert reported("one_watches")["same"]
+    assert reported("one_watches", 1)["same"]
+    (failure,) = reported("one_watches")["failures"]
     assert "rank 1 had not called watch" in failure
     assert "numbers of this rank alone" in failure
-    with open_run(told.runs / "one") as run:
+    with open_run(reported.runs / "one") as run:
         assert np.isfinite(run.read("attention_norm").values).all()
         assert run.layout.of_metric("reduction_bytes") == []
 
 
-def test_where_only_rank_0_watches_shards_no_pass_and_no_norm_is_made_of_them(told):
-    assert told("one_watches_shards")["same"]
-    failures = told("one_watches_shards")["failures"]
+def test_where_only_rank_0_watches_shards_no_pass_and_no_norm_is_made_of_them(reported):
+    assert reported("one_watches_shards")["same"]
+    failures = reported("one_watches_shards")["failures"]
     assert any("no attention is recorded: no pass was made" in text for text in failures)
     assert any("only its own shards" in text for text in failures)
-    with open_run(told.runs / "shards") as run:
+    with open_run(reported.runs / "shards") as run:
         assert is_missing(run.read("total_gradient_norm").values).all()
         assert np.isfinite(run.read("loss").values).all()
 
 
-def test_a_rank_that_dies_ends_the_training_as_without_stabmon(told):
-    died = told("dying")
+def test_a_rank_that_dies_ends_the_training_as_without_stabmon(reported):
+    died = reported("dying")
     assert died["raised"]
     assert "stabmon" not in died["raised"]
-    assert steps(told, "dying") == [0, 1]
-    with open_run(told.runs / "dying") as run:
+    assert steps(reported, "dying") == [0, 1]
+    with open_run(reported.runs / "dying") as run:
         assert run.heartbeat().state is RunState.FAILED

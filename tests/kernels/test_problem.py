@@ -7,7 +7,7 @@ from stabmon.kernels.problem import Problem
 TENSOR = torch.zeros(1, 2, 4, 8)
 
 
-def test_a_backend_is_told_every_option_but_the_scale_and_a_bias_that_is_a_number():
+def test_a_backend_learns_every_option_but_the_scale_and_a_bias_that_is_a_number():
     plain = Problem(TENSOR, TENSOR, TENSOR)
     assert not plain.used
     silent = {name for name in Problem._field_defaults if name not in plain._replace(**{name: torch.ones(2)}).used}

@@ -1,4 +1,4 @@
-"""What a training misses, from the training to the run's file."""
+"""Failures of a training's record, from the training to the run's file."""
 
 import torch
 from typer.testing import CliRunner

@@ -23,7 +23,7 @@ from stabmon.store.tokens import Tokens
 from stabmon.store.writer import RunWriter
 
 CONNECTIONS = 20
-"""Most connections of a server; PostgreSQL allows 100 in all, unless it is told otherwise."""
+"""Most connections of a server; PostgreSQL allows 100 in all, unless it is configured otherwise."""
 
 
 class PostgresStore:
@@ -99,7 +99,7 @@ class PostgresStore:
         raise AssertionError  # the numbers do not end
 
     def delete(self, name: str) -> None:
-        """Delete a run; its writer, if there is one, is told at its next sample."""
+        """Delete a run; its writer, if there is one, learns it at its next sample."""
         number = self._number(name)
         if number is not None:
             with in_our_words(self._engine, "deleting the run"), self._engine.begin() as connection:

@@ -37,7 +37,7 @@ def test_heatmaps_share_a_scale_or_are_a_ratio(tab, page):
     assert "compare=ratio" in page.url
 
 
-def test_six_runs_can_be_compared_and_their_names_told_apart(tab, page, folder):
+def test_six_runs_can_be_compared_and_their_names_distinguished(tab, page, folder):
     for index in range(5):
         folder.finished(f"seed-{index}-of-a-long-name-that-says-a-lot")
     query = "?run=naive" + "".join(f"&with=seed-{index}-of-a-long-name-that-says-a-lot" for index in range(5))

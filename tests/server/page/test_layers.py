@@ -120,7 +120,7 @@ def test_what_is_not_recorded_is_listed_with_its_reason(tab, page, folder):
     page.wait_for_selector(".missing li")
 
 
-def test_the_drawer_tells_of_stabmon_itself(tab, page, folder):
+def test_the_drawer_describes_stabmon_itself(tab, page, folder):
     writer = folder.start("sparse")
     for step in (*range(10), *range(10, 100, 10)):
         writer.sample(step, time.time(), np.asarray(folder.row(step)))

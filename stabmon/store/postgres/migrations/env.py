@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, in the transaction that is open."""
+"""Migrations as Alembic runs them, in the transaction that is open."""
 
 from alembic import context
 
