@@ -15,7 +15,7 @@ from stabmon import rules
 from stabmon.cli import app
 from stabmon.cli.run import EXIT_CODES
 from stabmon.formatting import number
-from stabmon.metrics import METRICS
+from stabmon.metrics import METRICS, document
 from stabmon.rules import RuleDocument
 from stabmon.server import encoding
 from stabmon.server.app import create_app
@@ -83,8 +83,8 @@ def rule_table() -> str:
 
 def metric_table() -> str:
     """Return the glossary of what is recorded."""
-    rows = [(f"`{one.name}`", str(one.place), one.unit, one.text) for one in METRICS.values()]
-    return _table(("metric", "measured per", "unit", "definition"), rows)
+    rows = [(f"`{one.name}`", str(one.place), one.unit, one.text, one.over_passes) for one in map(document, METRICS)]
+    return _table(("metric", "measured per", "unit", "definition", "over the passes of a step"), rows)
 
 
 def command_list() -> str:

@@ -42,6 +42,7 @@ def _one(one: "MetricDocument") -> Table:
     table.add_row("measured per", one.place)
     if one.over_heads is not None:
         table.add_row("over heads", one.over_heads.replace("_", " "))
+    table.add_row("over passes", one.over_passes)
     if one.healthy is not None:
         table.add_row("healthy near", number(one.healthy))
     table.add_row("recorded", one.when)

@@ -3,9 +3,15 @@
 from difflib import get_close_matches
 
 from stabmon.errors import ConfigError
-from stabmon.metrics.declaration import Metric, OverHeads, Place, When
-from stabmon.metrics.registry import METRICS
+from stabmon.metrics.declaration import Metric, OverHeads, Place, Reduction, When
+from stabmon.metrics.registry import METRICS, RAW, inputs
 from stabmon.records import Record
+
+_OVER_PASSES = {
+    Reduction.ADD: "all passes together",
+    Reduction.MAX: "the largest of all passes",
+    Reduction.SET: "as the last pass leaves it",
+}
 
 
 class MetricDocument(Record):
@@ -19,6 +25,8 @@ class MetricDocument(Record):
     """The value that a healthy run is near, where there is one."""
     over_heads: OverHeads | None
     """The reduction to one number a layer; None where it is one number a layer or a run."""
+    over_passes: str
+    """The reduction over the passes of one optimizer step, where gradients of several are accumulated."""
     when: When
     path: str
     """Place on the data's path."""
@@ -47,7 +55,16 @@ def _document(metric: Metric) -> MetricDocument:
         text=metric.text,
         healthy=metric.healthy,
         over_heads=metric.over_heads if metric.place is Place.HEAD else None,
+        over_passes=_over_passes(metric),
         when=metric.when,
         path=metric.path.name.lower().replace("_", " "),
         inputs=() if metric.when is When.LOGGED else metric.inputs,
     )
+
+
+def _over_passes(metric: Metric) -> str:
+    """Return what the declarations of the metric's raw inputs say; numbers that users log replace each other."""
+    if metric.when is When.LOGGED:
+        return "the last number logged"
+    raw = inputs(RAW.values())
+    return ", ".join(dict.fromkeys(_OVER_PASSES[raw[name][0].reduction] for name in metric.inputs))

@@ -180,7 +180,10 @@ class Monitor:
                 self._put_on()
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until all rows have reached sinks and rules; return whether that took less than ``timeout`` s."""
+        """Wait until the rows made so far are with sinks and rules; return whether it took less than ``timeout`` s.
+
+        The row of the step just completed is made when the next one begins, since ``log`` may still add to it.
+        """
         return self._recorder is None or self._recorder.flush(timeout)
 
     def step(self) -> None:

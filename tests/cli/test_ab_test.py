@@ -52,7 +52,8 @@ def test_a_run_races_its_softmax_twin_and_the_recipes(tiny: str) -> None:
     arguments = ("--against", "softmax", "--recipes", "--steps", "2", "--seeds", "2", "--json")
     report = json.loads(run(tiny, *arguments))
     assert len(report["softmax"]) == len(report["sigmoid"]) == 2
-    assert [one["name"] for one in report["recipes"]] == ["QK norm", "hybrid norm", "LayerScale", "learnable bias"]
+    recipes = ["QK norm", "hybrid norm", "LayerScale", "learnable bias", "ALiBi"]
+    assert [one["name"] for one in report["recipes"]] == recipes
     assert "softmax twin" in run(tiny, "--against", "softmax", "--steps", "2", "--seeds", "2")
 
 

@@ -52,3 +52,13 @@ def test_a_logged_metric_has_no_inputs_to_compute():
     logged = [metric.name for metric in METRICS.values() if metric.when is When.LOGGED]
     assert logged == ["loss", "softmax_gap", "softmax_gap_low", "race_cost"]
     assert not set(logged) & RAW.keys()
+
+
+def test_the_reduction_over_the_passes_of_a_step_is_that_of_the_raw_inputs():
+    said = {name: document(name).over_passes for name in ("row_mass", "logit_max", "gradient_norm", "loss")}
+    assert said == {
+        "row_mass": "all passes together",
+        "logit_max": "the largest of all passes",
+        "gradient_norm": "as the last pass leaves it",
+        "loss": "the last number logged",
+    }
