@@ -41,6 +41,7 @@ def facts():
     }
 
 torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)  # torch's own import of its compiler changes two facts
+import botocore  # TensorBoard imports it where it is installed, and its logger then has a handler that does nothing
 random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
 before = facts()
 import stabmon
