@@ -151,7 +151,9 @@ def _explain(run: Run, found: list[Reading]) -> Explanation:
 def _ranks(run: Run, first: Reading) -> str:
     """Return the ranks whose own forward pass was not finite in words, "" in a training of one process."""
     lowest, number_of = (run.series(name) for name in ("non_finite_rank", "non_finite_ranks"))
-    if _is_gradient(first) or first.step != run.step or not lowest.spots or not np.isfinite(lowest.now[0]):
+    if _is_gradient(first) or first.step != run.step or not lowest.spots:
+        return ""
+    if not np.isfinite([lowest.now[0], number_of.now[0]]).all():
         return ""
     count = int(number_of.now[0])
     others = f"and {plural(count - 1, 'other rank')}" if count > 1 else "alone"

@@ -435,7 +435,7 @@ def test_twenty_kills_leave_a_whole_run_with_all_that_was_flushed(tmp_path):
             made, flushed = victims.train(first, 5 + 7 * number % 11)
             with open_run(tmp_path / "run") as run:
                 assert run.heartbeat().words == "crashed"
-                steps = run.read("loss").steps.tolist()
+                steps = run.read("row_mass").steps.tolist()
             assert steps == list(range(len(steps)))
             assert flushed - 1 <= len(steps) <= made  # the row of the last step is made as the next one begins
             first = len(steps)

@@ -23,7 +23,7 @@ def _train(model, meet=lambda: None, forward=lambda call: call()):
     kept = Kept()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for layer in model.layers:
-        layer.attention.register_forward_pre_hook(lambda *_: meet())
+        layer.attention.register_forward_pre_hook(lambda *_: meet() if torch.is_grad_enabled() else None)
     schedule = Schedule(rows=1000)
     with watch(model, optimizer, dir=None, console=False, sinks=[kept], schedule=schedule) as monitor:
         for step in range(STEPS):
@@ -49,6 +49,7 @@ def test_two_models_that_train_in_two_threads_record_what_each_records_alone():
         together = list(pool.map(lambda model: _train(model, lambda: [both.wait()].clear()), [_model(0), _model(1)]))
     for rows, expected in zip(together, alone, strict=True):
         _same(rows, expected)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_passes_in_another_thread_than_the_step_are_recorded():
