@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stabmon.errors import ConfigError, StoreError
 from stabmon.server.problems import problem
+from stabmon.server.run_address import ITSELF
 from stabmon.store.tokens import Scope as Allowed
 from stabmon.store.tokens import Tokens, digest
 
@@ -38,7 +39,7 @@ WRITING = (
     ("POST", "/api/v1/runs", Allowed.WRITE),
     ("POST", f"{_RUN}/samples", Allowed.WRITE),
     ("PUT", f"{_RUN}/(findings|failures|heartbeat)", Allowed.WRITE),
-    ("DELETE", "/api/v1/runs/(?s:.+)", Allowed.ADMIN),
+    ("DELETE", f"/api/v1/runs/{ITSELF}", Allowed.ADMIN),
 )
 """Operations that need more than reading, by method and path; a test holds that no other route changes anything."""
 

@@ -23,6 +23,7 @@ from stabmon.records import Failure, Heartbeat, Record, RunInfo, RunState
 from stabmon.series import Layout
 from stabmon.server.problems import problems
 from stabmon.server.receiver import Receiver
+from stabmon.server.run_address import RUN
 from stabmon.server.served import Served, absent
 from stabmon.store import RunWriter
 from stabmon.store.integrity import layout_fault
@@ -251,7 +252,7 @@ def put_heartbeat(request: Request, store: Served, name: str, data: Body) -> Sto
     return StoredSamples(samples=samples)
 
 
-@router.delete("/runs/{name:path}", status_code=204, responses=problems(401, 403, 404, 422, 503))
+@router.delete(RUN, status_code=204, responses=problems(401, 403, 404, 422, 503))
 async def delete(request: Request, store: Served, name: str) -> None:
     """Delete a run for good; needs a token of scope admin."""
     if not await run_in_threadpool(store.has, name):

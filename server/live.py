@@ -202,7 +202,7 @@ def streamed(events: AsyncIterator[str]) -> StreamingResponse:
 
 
 @router.get(
-    "/runs/{name:path}/live", response_class=StreamingResponse, responses=problems(*OF_A_RUN) | stream_of(__doc__)
+    "/runs/{name:run}/live", response_class=StreamingResponse, responses=problems(*OF_A_RUN) | stream_of(__doc__)
 )
 def live(
     request: Request,

@@ -17,6 +17,7 @@ from stabmon.series import Layout
 from stabmon.server.fleet import Fleet, RunList
 from stabmon.server.problems import OF_A_RUN, problems
 from stabmon.server.requests import Revalidated
+from stabmon.server.run_address import RUN
 from stabmon.server.served import Served, reading
 from stabmon.store import RunReader
 
@@ -71,21 +72,21 @@ def runs(request: Request) -> Response:
     return Response(fleet.json(), media_type="application/json")
 
 
-@last.get("/runs/{name:path}", responses=problems(*OF_A_RUN))
+@last.get(RUN, responses=problems(*OF_A_RUN))
 def run(store: Served, name: str) -> RunDetail:
     """Describe one run."""
     with reading(store, name) as reader:
         return detail_of(reader, name)
 
 
-@router.get("/runs/{name:path}/findings", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:run}/findings", responses=problems(*OF_A_RUN))
 def findings(store: Served, name: str) -> tuple[Finding, ...]:
     """List a run's findings in the digest's order: open first, then by severity and by the step of opening."""
     with reading(store, name) as reader:
         return in_order(reader.findings())
 
 
-@router.get("/runs/{name:path}/digest", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:run}/digest", responses=problems(*OF_A_RUN))
 def digest(store: Served, name: str) -> Digest:
     """Return a run's findings as they are shown: health, counts, and entries in order, symptoms under their cause.
 
@@ -95,7 +96,7 @@ def digest(store: Served, name: str) -> Digest:
         return digest_of(reader, reader.findings(), reader.heartbeat())
 
 
-@router.get("/runs/{name:path}/failures", responses=problems(*OF_A_RUN))
+@router.get("/runs/{name:run}/failures", responses=problems(*OF_A_RUN))
 def failures(store: Served, name: str) -> tuple[Failure, ...]:
     """List what is missing in a run and why, in the order in which it was seen; the run's other numbers are right."""
     with reading(store, name) as reader:

@@ -37,7 +37,7 @@ EndStep = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST, description="Last
 Form = Annotated[Literal["packed", "json"], Query(alias="format", description="Bytes of float32, or JSON.")]
 
 
-@router.get("/runs/{name:path}/series/{metric}", response_class=Response)
+@router.get("/runs/{name:run}/series/{metric}", response_class=Response)
 def series(
     request: Request,
     store: Served,
@@ -54,7 +54,7 @@ def series(
         return _answer(request, reader, form, lambda: Selection(metric, layer).read(reader, start, stop, points))
 
 
-@router.get("/runs/{name:path}/heatmap/{metric}", response_class=Response)
+@router.get("/runs/{name:run}/heatmap/{metric}", response_class=Response)
 def heatmap(
     request: Request,
     store: Served,

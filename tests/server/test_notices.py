@@ -8,6 +8,7 @@ import pytest
 from stabmon.records import RunState
 from stabmon.server.fleet import Fleet
 from stabmon.server.notices import Observer
+from stabmon.store.run_folder import RunFolder
 
 
 class Watched:
@@ -15,7 +16,7 @@ class Watched:
 
     def __init__(self, runs, monkeypatch) -> None:
         monkeypatch.setattr("stabmon.server.fleet.EVERY", 0.0)
-        self.fleet, self.observer = Fleet(runs.directory), Observer()
+        self.fleet, self.observer = Fleet(RunFolder(runs.directory)), Observer()
 
     def new(self):
         """Return what is new, once all runs have been read."""

@@ -13,6 +13,7 @@ from stabmon.server.fleet import Fleet
 from stabmon.server.notices import Notice
 from stabmon.server.notifier import Notifier
 from stabmon.server.webhooks import Webhook, body, parsed
+from stabmon.store.run_folder import RunFolder
 
 
 class Receiver(ThreadingHTTPServer):
@@ -192,7 +193,7 @@ def test_a_finding_that_opens_while_the_server_runs_arrives(
     writer = runs.start("naive", naive=True)
     runs.write(writer, range(3), naive=True)
     sending = Webhook(receiver.url, lambda what, n: None, print)
-    fleet = Fleet(runs.directory)
+    fleet = Fleet(RunFolder(runs.directory))
     looks = []
     monkeypatch.setattr(fleet, "now", lambda now=fleet.now: looks.append(1) or now())
     with Notifier(fleet, [sending], print):

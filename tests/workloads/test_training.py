@@ -131,7 +131,8 @@ def test_the_configuration_decides_which_steps_are_recorded(tmp_path: Path) -> N
     result = training.train(sparse, directory=tmp_path, name="one")
     assert result.path is not None
     with open_run(result.path) as run:
-        assert run.read("loss").steps.tolist() == [0, 1, 4, 8]
+        assert run.read("row_mass").steps.tolist() == [0, 1, 4, 8]
+        assert run.read("loss").steps.tolist() == list(range(9))  # every number that is logged is kept
 
 
 def test_a_training_without_a_folder_still_reports_findings() -> None:
