@@ -33,8 +33,10 @@ A request that fails is answered with `{"detail": "..."}`: what was expected, wh
 HEAD is answered as GET is, without a body. An answer with an ETag is not sent again to a client that names it."""
 
 
-def create_app(runs: Path | str | Store, *, token: str | None = None) -> FastAPI:
+def create_app(runs: Path | str | Store, *, token: str | None = None, is_local: bool = True) -> FastAPI:
     """Return the service over ``runs``, a folder or a team's store; with ``token`` every request must carry it.
+
+    is_local: no other machine can reach it, so that without any token for reading everyone may read.
 
     ``app.state.logins.issue()`` returns a code that lets one browser in, by ``/?login=CODE``.
 
@@ -68,7 +70,11 @@ def create_app(runs: Path | str | Store, *, token: str | None = None) -> FastAPI
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=4)
     app.add_middleware(HeadIsGet)
     app.add_middleware(
-        TokenGate, token=None if token is None else usable(token), logins=app.state.logins, tokens=store.tokens
+        TokenGate,
+        token=None if token is None else usable(token),
+        logins=app.state.logins,
+        tokens=store.tokens,
+        is_local=is_local,
     )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Timed, numbers=app.state.numbers)

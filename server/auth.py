@@ -1,9 +1,10 @@
 """Access control: everyone on this machine may read, or everyone who knows the token.
 
 Without a token only requests addressed to this machine by name are answered, so that a web page elsewhere cannot read
-runs by pointing its own host name at 127.0.0.1. With a token every request must carry it: as ``Authorization: Bearer``,
-or once as ``?token=``, which is exchanged for a cookie and removed from the address. The address that is printed holds
-no token but ``?login=``, a code that is exchanged the same way and works once.
+runs by pointing its own host name at 127.0.0.1; where other machines can reach the server, not even those. With a token
+every request must carry it: as ``Authorization: Bearer``, or once as ``?token=``, which is exchanged for a cookie and
+removed from the address. The address that is printed holds no token but ``?login=``, a code that is exchanged the same
+way and works once.
 
 The server's own token allows everything. Tokens that a store holds (``stabmon token create``) allow what their scope
 says; runs are written, and deleted, by such tokens or the server's own alone, from this machine too.
@@ -87,10 +88,16 @@ class TokenGate:
     """ASGI middleware that holds the rules of this module."""
 
     def __init__(
-        self, app: ASGIApp, token: str | None = None, logins: Logins | None = None, tokens: Tokens | None = None
+        self,
+        app: ASGIApp,
+        token: str | None = None,
+        logins: Logins | None = None,
+        tokens: Tokens | None = None,
+        is_local: bool = True,
     ) -> None:
+        """``is_local``: only this machine can reach the server, so without tokens for reading everyone may read."""
         self.app = app
-        self.token = token
+        self.token, self.is_local = token, is_local
         self.logins = logins or Logins()
         self.stored = None if tokens is None else StoredTokens(tokens)
         digest = hashlib.sha256((token or "").encode()).hexdigest()
@@ -108,7 +115,7 @@ class TokenGate:
             return None
         try:
             allowed = await self.stored.allows(_sent(scope)) if self.stored else None
-            is_open = self.token is None and not (self.stored and await self.stored.let_read())
+            is_open = self.is_local and self.token is None and not (self.stored and await self.stored.let_read())
         except StoreError as error:
             return problem(503, str(error), {"Retry-After": "5"})
         if allowed is not None and allowed.allows(needed):
@@ -189,8 +196,8 @@ class StoredTokens:
 
 
 def needed_for(method: str, path: str) -> Allowed:
-    """Return what a request needs."""
-    found = (allowed for one, pattern, allowed in WRITING if one == method and re.fullmatch(pattern, path))
+    """Return what a request needs; a path ends as for Starlette's routes, whose ``$`` lets one line break follow."""
+    found = (allowed for one, pattern, allowed in WRITING if one == method and re.match(f"{pattern}$", path))
     return next(found, Allowed.READ)
 
 

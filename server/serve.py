@@ -77,7 +77,7 @@ def serve(
             "FILE, or set STABMON_TOKEN, or make one with `stabmon token create`, or listen on 127.0.0.1 and reach it "
             "through `ssh -L`"
         )
-    app = create_app(store, token=token)
+    app = create_app(store, token=token, is_local=host in LOOPBACK)
     count = app.state.numbers.notices
     hooks = [Webhook(one, lambda what, n: count.labels(what).inc(n), announce) for one in webhooks]
     listener = bind(host, port)

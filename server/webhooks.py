@@ -150,12 +150,14 @@ def parsed(url: str) -> tuple[str, str, bool]:
     try:
         parts = urlsplit(bare)
         port = f":{parts.port}" if parts.port else ""
+        (parts.hostname or "").encode("idna")
     except ValueError:
         parts, port = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not parts.hostname or not bare.isascii() or " " in bare:
+    is_sendable = bare.isascii() and bare.isprintable() and " " not in bare  # http.client's own refusal shows it whole
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or not is_sendable:
         raise ConfigError(
             "a webhook is an address such as https://example.com/hook, or slack+https://example.com/hook for Slack's "
-            "form; what was given (not shown, it may be a secret) is none"
+            "form, without user and password; what was given (not shown, it may be a secret) is none"
         )
     return bare, f"{parts.scheme}://{parts.hostname}{port}/…", url.startswith(prefix) or parts.hostname == host
 

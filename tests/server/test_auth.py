@@ -2,10 +2,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from stabmon.errors import ConfigError
 from stabmon.server.app import create_app
 from stabmon.server.auth import host_name, needed_for
+from stabmon.store.run_folder import RunFolder
 from stabmon.store.tokens import Scope
 
 RUNS = "/api/v1/runs"
@@ -118,3 +120,18 @@ def test_every_route_that_changes_something_needs_a_token_that_may(tmp_path):
     assert ("POST", "/api/v1/runs/{name}/samples") in changing
     for method, path in changing:
         assert needed_for(method, path) is not Scope.READ, (method, path)
+
+
+@pytest.mark.parametrize("end", ["", "%0A"])
+def test_nothing_is_written_without_a_token_whatever_the_path_ends_in(end, client):
+    asked = [("POST", RUNS), ("POST", f"{RUNS}/naive/samples"), ("DELETE", f"{RUNS}/naive")]
+    asked += [("PUT", f"{RUNS}/naive/{part}") for part in ("findings", "failures", "heartbeat")]
+    for method, path in asked:
+        assert client.request(method, path + end).status_code == 401, (method, path)
+
+
+def test_a_server_that_others_can_reach_is_read_with_a_token_alone_where_tokens_only_write(tmp_path):
+    RunFolder(tmp_path).tokens.create("trainer", Scope.WRITE)
+    for is_local, status in ((True, 200), (False, 401)):
+        client = TestClient(create_app(tmp_path, is_local=is_local), base_url="http://127.0.0.1")
+        assert client.get(RUNS).status_code == status, is_local

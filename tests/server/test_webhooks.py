@@ -164,7 +164,13 @@ def test_a_closed_port_is_said_with_its_reason(send_to, receiver, wait_until):
     assert "secret" not in sending.said[0]
 
 
-@pytest.mark.parametrize("url", ["ftp://host/secret", "https://", "secret", "http://[secret", "http://höst/secret", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://host/secret", "https://", "secret", "http://[secret", "http://höst/secret", ""),
+        *("https://user:secret@host/hook", "https://host/a\tsecret", "https://a..b/secret"),
+    ],
+)
 def test_what_is_no_address_is_refused_without_showing_it(url):
     with pytest.raises(ConfigError, match="a webhook is an address such as https") as caught:
         parsed(url)
