@@ -24,9 +24,9 @@ def compare(
     apart: Annotated[
         float,
         typer.Option(
-            min=0, help="Relative difference from which two numbers, for three samples in a row, have parted."
+            min=0, max=1, help="Relative difference from which two numbers, for three samples in a row, have parted."
         ),
-    ] = 0.05,
+    ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: the settings in which they differ, their findings, the step at which they part, their losses."""

@@ -44,12 +44,11 @@ def create(
 @app.command("list")
 def listed(directory: Directory = Path("runs"), store: StoreOption = None) -> None:
     """List the tokens by name, with scope and date."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("token", "scope", "created", title="Tokens", title_justify="left")
     for one in _tokens(directory, store).listed():
-        table.add_row(escape(one.name), one.scope, f"{one.created:%Y-%m-%d %H:%M} UTC")
+        table.add_row(one.name, one.scope, f"{one.created:%Y-%m-%d %H:%M} UTC")
     Terminal().print(table)
 
 
@@ -58,4 +57,4 @@ def revoke(name: Name, directory: Directory = Path("runs"), store: StoreOption =
     """Make a token useless; a server that has just seen it takes it for two more seconds."""
     if not _tokens(directory, store).revoke(name):
         raise ConfigError(f"there is no token named {name!r}: `stabmon token list` names them")
-    Terminal().print(f"revoked {name}", markup=False)
+    Terminal().print(f"revoked {name}")

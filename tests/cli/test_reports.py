@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from stabmon.cli import app
 from stabmon.errors import StoreError
+from stabmon.reports.comparison import APART
 from tests.server.conftest import Store
 
 
@@ -62,3 +63,8 @@ def test_a_run_that_is_not_there_is_named(folder):
     for command in ("report", "export"):
         with pytest.raises(StoreError, match="nowhere"):
             CliRunner().invoke(app, [command, str(folder / "nowhere")], catch_exceptions=False)
+
+
+def test_the_command_compares_as_the_api_does_where_nothing_else_is_asked(folder):
+    runs = folder / "naive", folder / "fixed"
+    assert json.loads(stabmon("compare", *runs, "--json"))["apart"] == APART
