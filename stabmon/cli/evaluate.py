@@ -57,6 +57,8 @@ def evaluate(
     """Train a matrix of runs, label each by its outcome, and print how rules, causes and fixes fit the labels."""
     from stabmon.evaluation import report as reports
 
+    if families == "own" and (replay or steps is not None):
+        raise typer.BadParameter("--replay and --steps are options of --families foreign")
     if report is not None:
         _print_foreign(report, as_json) if families == "foreign" else _print(reports.read(report), half, as_json)
         return

@@ -85,5 +85,6 @@ def checked(address: str) -> str:
     except (ValueError, AttributeError, TypeError):
         usable = False
     if not usable:
-        raise ConfigError(f"server must be an address such as http://host:8420, got {address!r}")
+        given = "one that may hold a password" if "@" in str(address) else repr(address)
+        raise ConfigError(f"server must be an address such as http://host:8420, got {given}; the token is given apart")
     return address.rstrip("/")

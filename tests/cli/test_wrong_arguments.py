@@ -144,6 +144,8 @@ def test_a_file_of_another_kind_is_refused(arguments: tuple[str, ...], tmp_path:
         "evaluate --jobs 0",
         "evaluate --half none",
         "evaluate --report nowhere",
+        "evaluate --replay",
+        "evaluate --steps 100",
         "evaluate nowhere.yaml",
         "findings nowhere",
         "findings nowhere --replay",
@@ -153,6 +155,8 @@ def test_a_file_of_another_kind_is_refused(arguments: tuple[str, ...], tmp_path:
         "serve . --port 99999",
         "serve . --host 256.0.0.1",
         "serve . --host 0.0.0.0",
+        "serve . --store mysql://user:secret@host/runs",
+        "serve . --store postgresql+psycopg://user:secret@host:port/runs",
         "serve . --token-file nowhere",
         "serve . --token-file .",
         "rules ATT999",
@@ -168,7 +172,7 @@ def test_a_file_of_another_kind_is_refused(arguments: tuple[str, ...], tmp_path:
 )
 def test_values_that_cannot_be_are_refused(line: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STABMON_TOKEN", raising=False)
-    refused(capsys, *line.split())
+    assert "secret" not in refused(capsys, *line.split())
 
 
 def test_an_empty_token_is_refused_from_file_and_environment(tmp_path: Path, capsys, monkeypatch) -> None:

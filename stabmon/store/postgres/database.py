@@ -154,10 +154,13 @@ class PostgresStore:
 def _engine(text: str) -> Engine:
     try:
         url = make_url(text)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         url = None
     if url is None or url.get_backend_name() != "postgresql":
-        raise ConfigError(f"a team's store must be postgresql+psycopg://user@host/database, got {text!r}")
+        raise ConfigError(
+            "a team's store must be postgresql+psycopg://user@host/database; what was given (not shown, it may hold a "
+            "password) is none"
+        )
     try:
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
