@@ -5,8 +5,11 @@ written and never a step. The group is gloo's, on host memory, and our own: it i
 order of collectives between it and the training's groups can be wrong.
 """
 
+import ctypes
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -30,8 +33,6 @@ LONGEST = timedelta(days=7)
 
 _HEADER = 3
 """Numbers before the buffer: the step's low and high bits, and the failures of the rank; -1 from one that leaves."""
-_kept: list[Any] = []
-"""Groups until the process ends: closing one while another rank still reads would break its last exchange."""
 
 
 class Exchange:
@@ -109,15 +110,16 @@ class Exchange:
 
     def _gather(self, idle: Callable[[], None]) -> None:
         if self._group is None:
-            self._group = self._connected()
-            _kept.append(self._group)
+            connecting = _started(self._connected)
+            self._wait(connecting.done, idle)
+            self._group = connecting.result()
         work = self._group.allgather([list(self._all)], [self._given])
-        self._wait(work, idle)
+        self._wait(work.is_completed, idle)
         work.wait()
 
-    def _wait(self, work: Any, idle: Callable[[], None]) -> None:
+    def _wait(self, done: Callable[[], bool], idle: Callable[[], None]) -> None:
         began, pause = time.monotonic(), 1e-4
-        while not work.is_completed():
+        while not done():
             now = time.monotonic()
             if now > self.deadline:
                 raise RuntimeError("this monitor was closed and others were not: close it on every rank")
@@ -129,10 +131,17 @@ class Exchange:
             pause = min(pause * 1.5, 5e-3)
 
     def _connected(self) -> Any:
+        """Return the group once all ranks have connected.
+
+        It is never destroyed: another rank may still read its last exchange, and the destructor waits for exchanges
+        that go on, so that a process that has given one up could not end before the rank that it waited for.
+        """
         from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo
 
         meeting = self._meeting
-        return ProcessGroupGloo(PrefixStore("gloo", meeting.store), meeting.rank, meeting.size, LONGEST)
+        group = ProcessGroupGloo(PrefixStore("gloo", meeting.store), meeting.rank, meeting.size, LONGEST)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        return group
 
     def _report_steps(self, steps: list[int]) -> None:
         low, high = steps.index(min(steps)), steps.index(max(steps))
@@ -150,3 +159,17 @@ class Exchange:
         self._lost = True
         what = f"the ranks' numbers could not be put together at step {step}: {why}"
         self._failures.report("several processes", what, "from this step on nothing is recorded")
+
+
+def _started(make: Callable[[], Any]) -> "Future[Any]":
+    """Return what ``make`` will return; it runs in a thread that keeps no process from ending."""
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="stabmon connecting", daemon=True).start()
+    return future

@@ -37,7 +37,10 @@ class Client:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
         self._prefix = f"{parts.path.rstrip('/')}/api/v1"
-        self._headers = {"Authorization": f"Bearer {token.strip()}"} if token and token.strip() else {}
+        secret = (token or "").strip()
+        if not (secret.isascii() and secret.isprintable()):
+            raise ConfigError("token must be one line of ASCII letters, as `stabmon token create` prints it")
+        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
     def send(self, method: str, path: str, data: bytes, kind: str = "application/json") -> dict[str, Any]:
         """Return the answer to a request; ``path`` is below ``/api/v1``.

@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from stabmon.findings import Finding, Key
 from stabmon.records import Failure, Heartbeat, RunState
-from stabmon.remote.client import Client, Refused
+from stabmon.remote.client import Client, Refused, Unreachable
 from stabmon.store import RunReader, open_run, wire
 
 BYTES = 1 << 22
@@ -69,8 +70,14 @@ class Copy:
     def _open(self, reader: RunReader) -> None:
         data = f'{{"info":{reader.info.model_dump_json()},"layout":{reader.layout.model_dump_json()}}}'
         answer = self.client.send("POST", "/runs", data.encode())
-        self.name, self.samples = str(answer["name"]), int(answer["samples"])
+        self.samples, self.name = self._read(answer, "samples", int), self._read(answer, "name", str)
         self._findings, self._failures, self._beaten = {}, set(), float("-inf")
+
+    def _read(self, answer: dict[str, Any], name: str, kind: type[Any]) -> Any:
+        """Return what the server's ``answer`` says of ``name``."""
+        if not isinstance(answer.get(name), kind):
+            raise Unreachable(f"{self.client.address} does not answer as `stabmon serve` does, but {answer!r:.80}")
+        return answer[name]
 
     def _send_samples(self, reader: RunReader, *, is_over: bool) -> bool:
         """Send the next samples; return whether there may be more."""
@@ -80,7 +87,7 @@ class Copy:
         if batch.rows or batch.later:
             data = wire.pack(batch, reader.layout.width)
             answer = self.client.send("POST", f"/runs/{self.name}/samples", data, wire.MEDIA_TYPE)
-            self.samples = int(answer["samples"])
+            self.samples = self._read(answer, "samples", int)
         return len(batch.rows) == limit
 
     def _send_findings(self, reader: RunReader) -> None:

@@ -123,6 +123,10 @@ class Sender:
         except StabmonError as error:
             self._say("server", str(error))
             return False
+        except Exception as error:  # the thread goes on, or what comes later would not be sent either
+            self._say(type(error).__name__, repr(error))
+            copy.close()
+            return False
         self._failures = 0
         return True
 
