@@ -14,6 +14,7 @@ from stabmon.failures import Failures
 from stabmon.findings import Finding
 from stabmon.records import Evidence, ModelMap, RunInfo, RunState, Severity
 from stabmon.series import MISSING, Layout
+from stabmon.sinks.spacing import Apart
 from stabmon.sinks.tracker import TrackerSink, active_trackers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:ResourceWarning")
@@ -127,7 +128,7 @@ class TestMlflow:
     def test_numbers_tags_and_findings_arrive(self, mlflow):
         with mlflow.start_run() as run:
             (sink,) = active_trackers(Failures())
-            sink._apart = 0.0
+            sink._apart = Apart(0.0)
             record(sink, lambda step: mlflow.log_metric("mine", step))
         client = mlflow.MlflowClient()
         points = client.get_metric_history(run.info.run_id, "stabmon/row_mass/layers.03")
