@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from stabmon.errors import ConfigError
 from stabmon.evaluation.foreign import report as reports
 from stabmon.evaluation.foreign import training
 from stabmon.evaluation.foreign.report import ForeignReport
@@ -47,6 +48,21 @@ class Folder(NamedTuple):
             name = f"{name}.{sha256(setup.model_dump_json().encode()).hexdigest()[:8]}"
         return self.path / setup.split / name
 
+    def ended(self, setup: Setup) -> Ended | None:
+        """Return how a run ended, or None where it is not finished.
+
+        Raises:
+            ConfigError: the folder holds a run of this name with other settings, such as another size.
+        """
+        found = training.read(self.of(setup))
+        if found is not None and found.setup != setup:
+            was, wanted = found.setup, setup
+            raise ConfigError(
+                f"{self.of(setup)} holds a run of width {was.width} with {was.steps} steps, and width {wanted.width} "
+                f"with {wanted.steps} steps was asked for: give the same --subset and --steps, or another --dir"
+            )
+        return found
+
 
 def evaluate(
     size: Size, folder: Folder, *, jobs: int, progress: Progress, replay: bool = False
@@ -56,7 +72,7 @@ def evaluate(
     with Pool(jobs) as pool:
         if not replay:
             _train("training", wanted, folder, pool, progress)
-        ended = {one.setup.name: one for one in map(partial(_read, folder), wanted) if one is not None}
+        ended = {one.setup.name: one for one in map(folder.ended, wanted) if one is not None}
         judged = {
             one.name: one
             for one in pool.each(
@@ -85,7 +101,7 @@ def _verdicts(
         run, setup = ended[name], fixed.get(name)
         twin = ended.get(run.setup.twin)
         if twin is not None:
-            after = None if setup is None else training.read(folder.of(setup))
+            after = None if setup is None else folder.ended(setup)
             kind = None if one.fix is None else str(one.fix)
             found.append(verdict(run, twin, held[run.setup.family], one.alarms, kind, after))
     return sorted(found, key=lambda one: one.name)
@@ -104,17 +120,13 @@ def _judge(run: Ended, folder: Folder) -> Judged:
 
 
 def _train(what: str, wanted: Sequence[Setup], folder: Folder, pool: Pool, progress: Progress) -> None:
-    missing = [one for one in wanted if training.read(folder.of(one)) is None]
+    missing = [one for one in wanted if folder.ended(one) is None]
     done = len(wanted) - len(missing)
     progress(what, done, len(wanted))
     jobs = [ForeignJob(one, folder.of(one), folder.device) for one in missing]
     for _ in pool.each(training.record, jobs):
         done += 1
         progress(what, done, len(wanted))
-
-
-def _read(folder: Folder, setup: Setup) -> Ended | None:
-    return training.read(folder.of(setup))
 
 
 def _report(split: Split, found: Sequence[ForeignVerdict], ended: Mapping[str, Ended], folder: Folder) -> ForeignReport:

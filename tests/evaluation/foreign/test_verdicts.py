@@ -4,12 +4,15 @@ import math
 
 import pytest
 
+from stabmon.errors import ConfigError
+from stabmon.evaluation.foreign.evaluate import Folder
 from stabmon.evaluation.foreign.report import figures
 from stabmon.evaluation.foreign.setup import SIZES, setups
-from stabmon.evaluation.foreign.training import Ended
+from stabmon.evaluation.foreign.training import FILE, Ended
 from stabmon.evaluation.foreign.verdicts import verdict, yardsticks
 from stabmon.evaluation.verdict import Alarm
 from stabmon.records import Severity
+from stabmon.rules import Limits
 
 EVERY = {one.name: one for one in setups(SIZES["cpu"])}
 STEPS = 100
@@ -62,3 +65,15 @@ def test_figures_name_the_runs_that_break_them():
     assert found["ended well, with an error"].broken_by == ()
     assert found["harm by the first fix, of runs that ended well"].value.value == 1.0
     assert found["alarmed at step 0 and failed"].value.value == 0.0
+
+
+def test_stored_runs_of_another_size_are_refused_and_not_taken_for_those_asked_for(tmp_path):
+    folder = Folder(tmp_path, "cpu", Limits())
+    stored = run("gpt.zero.0", 2.0)
+    folder.of(stored.setup).mkdir(parents=True)
+    (folder.of(stored.setup) / FILE).write_text(stored.model_dump_json())
+    assert folder.ended(stored.setup) == stored
+    assert folder.ended(EVERY["gpt.qk.0"]) is None
+    longer = stored.setup.model_copy(update={"steps": 10 * stored.setup.steps})
+    with pytest.raises(ConfigError, match="give the same --subset and --steps, or another --dir"):
+        folder.ended(longer)
