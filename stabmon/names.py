@@ -10,6 +10,8 @@ WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 
 RUN_NAME = r"^\w[\w.-]*$"
 """The form of a run's name, which is also its folder's: letters, digits and '_', from the second on '.' and '-'."""
+LONGEST_NAME = 240
+"""Most bytes of a run's name; a folder's may have 255, and a number may follow."""
 
 _PATTERN = re.compile(r"\d+|\D+")
 
@@ -18,13 +20,15 @@ def check_run_name(name: object) -> None:
     """Refuse what cannot be a run's name.
 
     Raises:
-        ArgumentError: it is no text that ``RUN_NAME`` describes.
+        ArgumentError: it is no text that ``RUN_NAME`` describes, or has more than ``LONGEST_NAME`` bytes.
     """
     if not (isinstance(name, str) and re.fullmatch(RUN_NAME, name)):
         raise ArgumentError(
             f"name must be letters, digits and '_', from the second on '.' and '-' too, got {name!r}; "
             "it is the run's folder in dir"
         )
+    if len(name.encode()) > LONGEST_NAME:
+        raise ArgumentError(f"name must have at most {LONGEST_NAME} bytes, got {len(name.encode())}: {name[:40]!r}...")
 
 
 def legible(text: str) -> str:

@@ -50,7 +50,7 @@ export function showKeys() {
   open("Keys", list(KEYS), h("h3", {}, "On the charts"), list(MOUSE), h("h3", {}, "For programs"), api());
 }
 
-const api = () => h("p", {}, "All of this over HTTP, read-only: ", h("a.link", { href: "/api/v1/docs" }, "/api/v1/docs"));
+const api = () => h("p", {}, "All of this over HTTP: ", h("a.link", { href: "/api/v1/docs" }, "/api/v1/docs"));
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 2 : 0)} %`;
 /** Share of a training's time above which stabmon says that it takes too much. */

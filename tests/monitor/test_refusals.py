@@ -46,6 +46,7 @@ def test_what_is_no_model_or_no_optimizer_is_refused_before_anything_is_written(
         ({"ignore": [3]}, "ignore must be a sequence of rules' codes, got 3"),
         ({"resume": True, "name": None}, "resume needs the name of the run to go on with"),
         ({"name": 3}, "name must be letters"),
+        ({"name": 121 * "é"}, "name must have at most 240 bytes, got 242"),
         ({"log": ("\ud800",)}, "log must be a sequence of names of printable letters"),
         ({"log": (3,)}, "log must be a sequence of names of printable letters, got 3"),
     ],
