@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -130,6 +131,24 @@ def parsed(form: type[_Form] | TypeAdapter[_Form], data: bytes) -> _Form:
         raise HTTPException(422, f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}") from None
 
 
+def columns_of(form: type[_Form] | TypeAdapter[_Form], data: bytes) -> _Form:
+    """Return the record in a request, whose whole numbers are columns of the store.
+
+    Raises:
+        HTTPException: 422, it is another one, or a number has more than 64 bits.
+    """
+    found = parsed(form, data)
+    if _is_beyond(to_jsonable_python(found, inf_nan_mode="strings")):
+        raise HTTPException(422, "whole numbers must be below 2^63, as those of a step are")
+    return found
+
+
+def _is_beyond(tree: object) -> bool:
+    if isinstance(tree, dict | list):
+        return any(map(_is_beyond, tree.values() if isinstance(tree, dict) else tree))
+    return isinstance(tree, int) and not -(2**63) <= tree < 2**63
+
+
 @contextmanager
 def receiving() -> Iterator[None]:
     """Answer what goes wrong: 410 where the run is gone, 409 where samples are missing, 503 where nothing is stored."""
@@ -213,7 +232,7 @@ def append(request: Request, store: Served, name: str, data: Body) -> StoredSamp
 )
 def put_findings(request: Request, store: Served, name: str, data: Body) -> StoredSamples:
     """Write findings, each over the one of the same code, layer and step of opening."""
-    found = parsed(TypeAdapter(Annotated[tuple[Finding, ...], Field(max_length=MOST_LINES)]), data)
+    found = columns_of(TypeAdapter(Annotated[tuple[Finding, ...], Field(max_length=MOST_LINES)]), data)
     with writer_of(request, store, name) as writer:
         writer.findings(found)
         return StoredSamples(samples=writer.samples)
@@ -227,7 +246,7 @@ def put_findings(request: Request, store: Served, name: str, data: Body) -> Stor
 )
 def put_failures(request: Request, store: Served, name: str, data: Body) -> StoredSamples:
     """Write what is missing in a run and why, each over the one of the same subject, reason and first step."""
-    found = parsed(TypeAdapter(Annotated[tuple[Failure, ...], Field(max_length=MOST_LINES)]), data)
+    found = columns_of(TypeAdapter(Annotated[tuple[Failure, ...], Field(max_length=MOST_LINES)]), data)
     with writer_of(request, store, name) as writer:
         writer.failures(found)
         return StoredSamples(samples=writer.samples)
@@ -241,7 +260,7 @@ def put_failures(request: Request, store: Served, name: str, data: Body) -> Stor
 )
 def put_heartbeat(request: Request, store: Served, name: str, data: Body) -> StoredSamples:
     """Write the state of a run: running, finished, failed or crashed."""
-    beat = parsed(Beat, data)
+    beat = columns_of(Beat, data)
     if beat.heartbeat.state not in _STATES:
         raise HTTPException(422, f"the state must be one of {', '.join(_STATES)}, got {beat.heartbeat.state}")
     with writer_of(request, store, name) as writer:

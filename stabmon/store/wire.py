@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stabmon.names import legible
 from stabmon.series import Logged
 from stabmon.store.live import New
 from stabmon.store.writer import NewSample
@@ -100,10 +101,15 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
         about = json.loads(data[8 : 8 + length])
         numbers = [about[name] for name in ("first", "samples", "width", "logged")]
         names = about["metrics"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("the header of a batch must be JSON with first, samples, width, metrics and logged") from None
     if not all(type(one) is int and 0 <= one < 2**63 for one in numbers) or numbers[1] > MOST_SAMPLES:
         raise ValueError(f"numbers of the header must be from 0 on, and samples at most {MOST_SAMPLES}, got {numbers}")
-    if not isinstance(names, list) or not all(isinstance(one, str) and one and "\0" not in one for one in names):
+    if not isinstance(names, list) or not all(isinstance(one, str) and _is_name(one) for one in names):
         raise ValueError("metrics must be a list of names")
     return about, 8 + length
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a store can write ``text``: it is not empty, and each of its characters has a form in UTF-8."""
+    return bool(text) and "\0" not in text and legible(text) == text

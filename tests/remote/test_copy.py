@@ -1,6 +1,7 @@
 """A run that is sent to a server is there once and whole, whatever happens on the way; on both kinds of store."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -8,10 +9,15 @@ import pytest
 from stabmon.errors import StoreError
 from stabmon.records import Failure, RunState
 from stabmon.remote.client import Refused, Unreachable
+from stabmon.series import Logged
 from stabmon.store import wire
 from stabmon.store.tokens import Scope
 from stabmon.store.writer import NewSample
 from tests.remote.conftest import LAYOUT, assert_same, info
+
+DEEP = struct.pack("<II", 100_000, wire.FORMAT) + b"[" * 100_000
+NO_TEXT = wire.pack(wire.SampleBatch(0, (), (Logged(0, 0.0, "\ud800", 0.0),)), 4)
+LARGE = b'[{"subject": "a", "reason": "b", "first_step": 0, "last_step": 0, "count": 9223372036854775808}]'
 
 
 def test_a_run_is_copied_bit_for_bit_as_it_grows_and_ends(local, client, store, copy_of):
@@ -139,6 +145,9 @@ def test_a_run_that_is_deleted_while_it_is_sent_is_gone(local, client, store, co
         ),
         ("POST", "/runs/lm/samples", wire.MEDIA_TYPE, wire.pack(wire.SampleBatch(0, ()), 4) + b"x", 422, "bytes, got"),
         ("POST", "/runs/lm/samples", wire.MEDIA_TYPE, bytes((1 << 25) + 1), 413, "may have"),
+        ("POST", "/runs/lm/samples", wire.MEDIA_TYPE, DEEP, 422, "header of a batch"),
+        ("POST", "/runs/lm/samples", wire.MEDIA_TYPE, NO_TEXT, 422, "a list of names"),
+        ("PUT", "/runs/lm/failures", "application/json", LARGE, 422, "must be below 2"),
         ("PUT", "/runs/lm/findings", "application/json", b"[{}]", 422, "Field required"),
         ("PUT", "/runs/lm/heartbeat", "application/json", b"{}", 422, "Field required"),
         ("PUT", "/runs/nowhere/findings", "application/json", b"[]", 404, "there is no run"),
