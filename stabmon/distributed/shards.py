@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from stabmon.distributed.process import processes
 from stabmon.errors import ModelError
 
 
@@ -128,6 +130,15 @@ def fsdp_modules(model: nn.Module) -> list[Any]:
         kind for name in ("FSDPModule", "FullyShardedDataParallel") if (kind := getattr(fsdp, name, None)) is not None
     )
     return [module for module in model.modules() if isinstance(module, kinds)] if kinds else []
+
+
+def waits_for_others(model: nn.Module) -> bool:
+    """Return whether a pass of ``model`` waits for the same pass in other processes."""
+    if processes() == 1:
+        return False
+    return Stored(model).sharded or any(
+        isinstance(part, DistributedDataParallel | nn.SyncBatchNorm) for part in model.modules()
+    )
 
 
 def is_dtensor(tensor: Tensor) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from stabmon.distributed.shards import waits_for_others
 from stabmon.errors import ArgumentError
-from stabmon.monitor.live_race import Race
+from stabmon.monitor.live_race import WAITS, Race
 from stabmon.monitor.optimizers import with_hooks
 from stabmon.schedule import Schedule
 
@@ -81,11 +82,12 @@ def check_options(
         raise ArgumentError("resume needs the name of the run to go on with: pass name=...")
 
 
-def check_race(race: object, optimizer: object) -> Race | None:
+def check_race(race: object, model: nn.Module, optimizer: object) -> Race | None:
     """Return the options of a race, None where there is to be none.
 
     Raises:
-        ArgumentError: it is of another kind or range, or there is not one optimizer to copy.
+        ArgumentError: it is of another kind or range, there is not one optimizer to copy, or a pass of ``model`` waits
+            for other processes.
     """
     if race is False or race is None:
         return None
@@ -97,6 +99,8 @@ def check_race(race: object, optimizer: object) -> Race | None:
         raise ArgumentError(
             "a race needs one optimizer, a copy of which trains each shadow: pass watch(model, optimizer)"
         )
+    if waits_for_others(model):
+        raise ArgumentError(WAITS)
     return chosen
 
 

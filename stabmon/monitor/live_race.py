@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from stabmon.distributed.shards import waits_for_others
 from stabmon.failures import Failures
 from stabmon.generators import same_generators, same_torch_generators
 from stabmon.hooks.uncompiled import uncompiled
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 NAMES = ("softmax_gap", "softmax_gap_low", "race_cost")
 """Numbers that a race logs."""
+WAITS = (
+    "a race is not for a model whose passes wait for other processes: one that fails in a single process would leave "
+    "the training of the others waiting; give watch the module inside DistributedDataParallel, or race in one process"
+)
 
 
 class Race(NamedTuple):
@@ -128,6 +133,8 @@ class LiveRace:
 
     def _made(self) -> Iterator[_Side]:
         """Yield both shadows; they keep no hook of the model's monitor."""
+        if waits_for_others(self._model):  # it was wrapped or sharded after ``watch``
+            raise ValueError(WAITS)
         self.take_off()
         try:
             for attention in (nullcontext, softmax_in_place):

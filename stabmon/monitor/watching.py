@@ -88,7 +88,7 @@ def watch(
         race: whether the model is raced against its own softmax twin beside the training (rule BEH001), with a single
             optimizer: every tenth batch trains two shadows of the model too, which takes 0.2 of a step's time and twice
             the memory of weights, gradients and optimizer state; ``stabmon.Race`` changes that. The training itself
-            stays bit-identical.
+            stays bit-identical. Of a model in DistributedDataParallel, watch the module inside; shards cannot be raced.
 
     Raises:
         ModelError: with ``batch``: no attention was found, a head count is unknown, or the model does not take it.
@@ -113,7 +113,7 @@ def watch(
         if name is not None:
             check_run_name(name)
         logged = _checked(log)
-        chosen = check_race(race, optimizer)
+        chosen = check_race(race, model, optimizer)
         logged = logged if chosen is None else tuple(dict.fromkeys((*logged, *NAMES)))
         options = new_run.RunOptions(
             dir, name, config, sinks, limits, rules, ignore, console, resume, trackers, server, token

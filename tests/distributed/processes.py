@@ -6,10 +6,11 @@ import os
 import traceback
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
-from stabmon import watch
+from stabmon import Race, watch
 from stabmon.distributed import meeting
+from stabmon.errors import ArgumentError
 from stabmon.hooks.streams import OutputHook
 from tests.distributed.model import EVERYTHING, STEPS, Decoder, parallel, tokens, train
 
@@ -53,7 +54,7 @@ def every_fault(rank, world, folder):
     logging.getLogger("stabmon").setLevel(logging.CRITICAL)
     meeting.PATIENCE = 2.0
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    for fault in (nan, dropped, failing, closing, one_watches, one_watches_shards, dying):
+    for fault in (nan, dropped, failing, closing, racing, one_watches, one_watches_shards, dying):
         try:
             found = fault(rank, folder / "runs")
         except Exception:
@@ -139,6 +140,21 @@ def closing(rank, folder):
     return _report(monitor)
 
 
+def racing(rank, folder):
+    model, _ = parallel("ddp", Decoder(), 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    options = {"dir": None, "console": False, "race": Race(every=1)}
+    refused = ""
+    try:
+        watch(model, optimizer, **options)
+    except ArgumentError as error:
+        refused = str(error)
+    with watch(model.module, optimizer, **options) as monitor:
+        model.module.unused = nn.SyncBatchNorm(1)
+        _steps(model, monitor, 2)
+    return {"refused": refused} | _report(monitor)
+
+
 def one_watches(rank, folder, kind="ddp", name="one"):
     plain, _ = parallel(kind, Decoder(), 2)
     losses = _steps(plain, None, 3)
@@ -158,9 +174,15 @@ def one_watches_shards(rank, folder):
 
 def dying(rank, folder):
     model, monitor = _watched("ddp", folder, "dying")
+
+    def die(step):
+        if (step, rank) == (3, 1):
+            monitor._recorder.flush()  # steps 0 and 1 are handed over by then
+            os._exit(0)
+
     try:
         with monitor:
-            _steps(model, monitor, 5, lambda step: os._exit(0) if (step, rank) == (3, 1) else None)
+            _steps(model, monitor, 5, die)
     except Exception as error:
         return {"raised": type(error).__module__ + str(error)} | _report(monitor)
     return {"raised": ""}

@@ -64,6 +64,13 @@ def test_a_rank_that_closes_first_ends_the_record_and_not_the_training(reported)
     assert any("rank 1 has closed its monitor" in text for text in reported("closing")["failures"])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_race_whose_passes_would_wait_for_other_ranks_is_refused_or_ends_and_is_said(reported, rank):
+    found = reported("racing", rank)
+    assert "passes wait for other processes" in found["refused"]
+    assert any("the race against softmax ended at step 0: a race is not" in text for text in found["failures"])
+
+
 def test_where_only_rank_0_watches_its_own_numbers_are_recorded_and_this_is_said(reported):
     assert reported("one_watches")["same"]
     assert reported("one_watches", 1)["same"]
