@@ -114,10 +114,15 @@ class TokenGate:
         if scope["path"] == "/healthz" or self.knows(scope):  # the first says nothing that a stranger may not know
             return None
         try:
-            allowed = await self.stored.allows(_sent(scope)) if self.stored else None
-            is_open = self.is_local and self.token is None and not (self.stored and await self.stored.let_read())
-        except StoreError as error:
-            return problem(503, str(error), {"Retry-After": "5"})
+            return await self.refuse_by_tokens(scope, needed)
+        except StoreError:  # its words name the store, and who asks may be a stranger
+            said = "the tokens cannot be read at present: on the server's machine `stabmon token list` says why"
+            return problem(503, said, {"Retry-After": "5"})
+
+    async def refuse_by_tokens(self, scope: Scope, needed: Allowed) -> Response | None:
+        """Return the same for a request without the server's own token, by those of the store."""
+        allowed = await self.stored.allows(_sent(scope)) if self.stored else None
+        is_open = self.is_local and self.token is None and not (self.stored and await self.stored.let_read())
         if allowed is not None and allowed.allows(needed):
             return None
         if allowed is not None:

@@ -34,8 +34,8 @@ def healthz(store: Served) -> Alive:
     """Say that the service answers and can read its store; needs no token, and says nothing of the runs."""
     try:
         store.check()
-    except StoreError as error:
-        raise HTTPException(503, str(error)) from None
+    except StoreError:  # its words name the store
+        raise HTTPException(503, "the store cannot be read") from None
     return Alive()
 
 

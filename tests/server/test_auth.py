@@ -130,6 +130,17 @@ def test_nothing_is_written_without_a_token_whatever_the_path_ends_in(end, clien
         assert client.request(method, path + end).status_code == 401, (method, path)
 
 
+def test_tokens_that_cannot_be_read_let_nobody_in_and_name_no_folder(tmp_path):
+    tokens = RunFolder(tmp_path).tokens
+    tokens.create("page", Scope.READ)
+    (tmp_path / "tokens.sqlite").write_bytes(b"no database" * 1000)
+    client = TestClient(create_app(tmp_path), base_url="http://127.0.0.1")
+    for given in ({}, {"token": "stabmon_x"}):
+        answer = client.get(RUNS, params=given)
+        assert answer.status_code == 503
+        assert str(tmp_path) not in answer.text
+
+
 def test_a_server_that_others_can_reach_is_read_with_a_token_alone_where_tokens_only_write(tmp_path):
     RunFolder(tmp_path).tokens.create("trainer", Scope.WRITE)
     for is_local, status in ((True, 200), (False, 401)):
