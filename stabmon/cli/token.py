@@ -8,7 +8,7 @@ import typer
 from stabmon.cli.serve import StoreOption
 from stabmon.errors import ConfigError
 from stabmon.store.tokens import Scope, Tokens
-from stabmon.terminal import Terminal
+from stabmon.terminal import Terminal, print_json
 
 app = typer.Typer(help="Create, list and revoke the tokens of a server's store.", no_args_is_help=True)
 
@@ -42,12 +42,20 @@ def create(
 
 
 @app.command("list")
-def listed(directory: Directory = Path("runs"), store: StoreOption = None) -> None:
+def listed(
+    directory: Directory = Path("runs"),
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """List the tokens by name, with scope and date."""
     from rich.table import Table
 
+    found = _tokens(directory, store).listed()
+    if as_json:
+        print_json(found)
+        return
     table = Table("token", "scope", "created", title="Tokens", title_justify="left")
-    for one in _tokens(directory, store).listed():
+    for one in found:
         table.add_row(one.name, one.scope, f"{one.created:%Y-%m-%d %H:%M} UTC")
     Terminal().print(table)
 
