@@ -61,6 +61,12 @@ class Sender:
         self._thread.join(max(0.0, min(2.0, deadline - time.monotonic())))
         return self.copy.ended
 
+    def abandon(self) -> None:
+        """Stop, and leave nothing to be sent: the run has not begun."""
+        self.end(0.0)
+        self._thread.join(2.0)
+        self.copy.folder.joinpath(UNSENT).unlink(missing_ok=True)
+
     def _work(self) -> None:
         folder = self.copy.folder
         owner = _held(folder)

@@ -49,6 +49,10 @@ class RemoteSink:
     def findings(self, changed: Sequence[Finding]) -> None:
         """Nothing: the store writes them."""
 
+    def discard(self) -> None:
+        """Send nothing more of a run that has not begun."""
+        self._sender.abandon()
+
     def close(self, state: RunState) -> None:
         """Wait until the server has the run, but not for long.
 

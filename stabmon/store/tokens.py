@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, delete, exc, insert, select
+from sqlalchemy import URL, Connection, create_engine, delete, exc, insert, select
 from sqlalchemy.engine import Engine
 
 from stabmon.errors import StoreError
@@ -94,7 +94,7 @@ def digest(secret: str) -> str:
 def in_folder(directory: Path) -> Tokens:
     """Return the tokens of a folder of runs: in a file that its owner alone may read, made with the first token."""
     file = Path(directory) / FILE
-    engine: Engine = create_engine(f"sqlite:///{file}")
+    engine: Engine = create_engine(URL.create("sqlite", database=str(file)))
 
     @contextmanager
     def begin(writes: bool) -> Iterator[Connection]:
