@@ -10,7 +10,8 @@ resumed, each step is as the latest attempt left it, as the page shows it.
 import csv
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ class _Block(NamedTuple):
 def export(run: RunReader, file: Path, form: str) -> int:
     """Write all samples of ``run`` to ``file`` as "csv" or "parquet"; return their number.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all; a link stays one, and what is no plain file, such as a pipe, is written to.
 
     Raises:
         ExportError: pyarrow is not installed, the format is unknown, or the file cannot be written.
@@ -63,12 +64,21 @@ def export(run: RunReader, file: Path, form: str) -> int:
     """
     if form not in WRITERS:
         raise ExportError(f"unknown format {form!r}; expected one of {', '.join(WRITERS)}")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        written = WRITERS[form](run, part)
-        part.replace(file)
+        target = file.resolve()
+        if target.exists() and not target.is_file():
+            return WRITERS[form](run, target)
+        return _whole(target, partial(WRITERS[form], run))
     except OSError as error:
         raise ExportError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _whole(file: Path, write: Callable[[Path], int]) -> int:
+    """Let ``write`` make a file beside ``file``, put it in its place, and return what ``write`` did."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        written = write(part)
+        part.replace(file)
     finally:
         part.unlink(missing_ok=True)
     return written

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -96,3 +98,16 @@ def test_a_missing_pyarrow_is_said_with_what_to_install(naive, tmp_path, monkeyp
 
 def test_missing_has_a_mark_of_its_own():
     assert is_missing(np.array([MISSING, np.nan], np.float32)).tolist() == [True, False]
+
+
+def test_a_pipe_is_written_to_and_a_link_stays_one(naive, tmp_path):
+    pipe, link, file = (tmp_path / name for name in ("pipe", "link.csv", "there.csv"))
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(pipe.read_bytes)
+        assert export(naive, pipe, "csv") == 300
+    link.symlink_to(file)
+    export(naive, link, "csv")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert received.result() == file.read_bytes()
