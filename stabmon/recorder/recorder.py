@@ -208,8 +208,13 @@ class Recorder:
         self._thread.join(timeout)
         if self._thread.is_alive():
             left = self._submitted - self.dropped - self.samples
-            what = f"{left} samples were not made within {timeout:.0f} s"
-            self.failures.report("closing", what, "they are lost: the device or stabmon's writer thread hangs")
+            if left:
+                what = f"{left} samples were not made within {timeout:.0f} s"
+                advice = "they are lost: the device or stabmon's writer thread hangs"
+            else:
+                what = f"all samples were made, and the sinks have not ended within {timeout:.0f} s"
+                advice = "what waits for them is lost where the program ends before they do"
+            self.failures.report("closing", what, advice)
 
     def _work(self) -> None:
         """Serve the queue until the run is closed; runs in the writer thread."""

@@ -18,7 +18,10 @@ class _Noted(NamedTuple):
 
 
 class FixedBiases:
-    """Keeps biases until they are written; those that were written before are on the device already."""
+    """Keeps biases until they are written; those that were written before are on the device already.
+
+    A tensor counts as changed when its version has changed: a change through ``.data`` has none and is not seen.
+    """
 
     def __init__(self) -> None:
         self._noted: dict[_Noted, Tensor | float] = {}

@@ -346,6 +346,24 @@ def test_a_sink_that_hangs_is_named_and_the_others_are_closed_with_everything():
     stuck.gate.set()
 
 
+def test_sinks_that_end_late_are_not_called_lost_samples():
+    class Late(ListSink):
+        def close(self, state):
+            may_end.wait(60)
+            super().close(state)
+
+    may_end, sink = threading.Event(), Late()
+    record = recorder(sink)
+    record.submit(0, torch.zeros(3))
+    record.flush()
+    record.close(timeout=0.1)
+    may_end.set()
+    record.join()
+    assert [len(sink.rows), sink.states] == [1, [RunState.FINISHED]]
+    (failure,) = record.failures.texts
+    assert "all samples were made" in failure
+
+
 def test_a_call_that_hangs_is_reported_while_the_run_goes_on(wait_until):
     stuck = Stuck()
     record = recorder(stuck, beat=0.01, hanging=0.05)
