@@ -44,6 +44,8 @@ class Exchange:
     def __init__(self, meeting: Meeting, owns: Sequence[Own], failures: Failures) -> None:
         self._meeting, self._merge, self._failures = meeting, Merge(owns), failures
         self.plan, self.map = self._merge.plan, self._merge.map
+        self.step = owns[0].step
+        """The step that rank 0 had open when the ranks met."""
         self._group: Any = None
         self._given = torch.zeros(_HEADER + self._merge.width, dtype=torch.int32)
         self._all = torch.zeros(meeting.size, len(self._given), dtype=torch.int32)

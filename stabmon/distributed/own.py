@@ -18,6 +18,8 @@ class Own(Record):
     """Other processes hold other parts of a parameter."""
     others: str = ""
     """Identifies the parameters outside of blocks: pipeline stages have different ones. Empty where there are none."""
+    step: int = 0
+    """The step that it has open."""
     parameters: int = 0
     """Number of trainable parameters, whole ones."""
 

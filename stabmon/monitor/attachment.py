@@ -117,13 +117,13 @@ class Attachment:
         self._waits = False
         self._trigger.disarm()
 
-    def meet(self) -> Exchange | None:
-        """Return the exchange with the monitors of all other processes, or None where there is none.
+    def meet(self, step: int) -> Exchange | None:
+        """Return the exchange with the monitors of all other processes, at ``step``, or None where there is none.
 
         Without one the numbers are those of this process, and norms of what is sharded are left out.
         """
         meeting, failures = self._meeting, self._recording.failures
-        messages = meeting.exchange(self._own().model_dump_json())
+        messages = meeting.exchange(self._own(step).model_dump_json())
         if messages is not None:
             together = Exchange(meeting, [Own.model_validate_json(message) for message in messages], failures)
             found = {"attentions": together.map.attentions, "parameters": together.map.parameters}
@@ -136,7 +136,7 @@ class Attachment:
                 self._leave_norms_out()
         return None
 
-    def _own(self) -> Own:
+    def _own(self, step: int) -> Own:
         stored, blocks = Stored(self.model), tuple(f"{site.attention.block}." for site in self._sites)
         names = [name for full, _ in self.model.named_parameters() if not (name := own_name(full)).startswith(blocks)]
         return Own(
@@ -146,6 +146,7 @@ class Attachment:
             optimizer=self._optimizer,
             sharded=stored.sharded,
             others=identity(names),
+            step=step,
             parameters=self.map.parameters,
         )
 

@@ -83,7 +83,9 @@ class Steps:
         attached, failures = self._attached, self._recording.failures
         attached.end_search()
         with same_generators():
-            self._together = attached.meet() if meet else None
+            self._together = attached.meet(self.taken) if meet else None
+            if self._together is not None:
+                self._count_as(self._together.step)
             plan = self._recording.plan if self._together is None else self._together.plan
             self._rows = RowMaker(plan, failures)
             self.recorder = self._run.start(
@@ -97,6 +99,17 @@ class Steps:
                 width=self._recording.plan.width,
             )
         program_end.come_first()
+
+    def _count_as(self, step: int) -> None:
+        """Count as rank 0 does, which alone knows where a run goes on: on another host it is not stored."""
+        if step == self.taken:
+            return
+        what = f"rank 0 is at step {step}, this one counted {self.taken}"
+        self._recording.failures.report("steps of the processes", what, "they are counted as on rank 0")
+        self.first += step - self.taken
+        self.taken = step
+        if not self._recording.begun:
+            self._open()
 
     def start_late(self) -> None:
         """Start the run of a training that ended no step, so that it says why."""

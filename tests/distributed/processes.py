@@ -54,7 +54,7 @@ def every_fault(rank, world, folder):
     logging.getLogger("stabmon").setLevel(logging.CRITICAL)
     meeting.PATIENCE = 2.0
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    for fault in (nan, dropped, failing, closing, racing, one_watches, one_watches_shards, dying):
+    for fault in (nan, dropped, failing, closing, racing, counting, one_watches, one_watches_shards, dying):
         try:
             found = fault(rank, folder / "runs")
         except Exception:
@@ -153,6 +153,16 @@ def racing(rank, folder):
         model.module.unused = nn.SyncBatchNorm(1)
         _steps(model, monitor, 2)
     return {"refused": refused} | _report(monitor)
+
+
+def counting(rank, folder):
+    model, _ = parallel("ddp", Decoder(), 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    first = 3 if rank == 0 else 0
+    options = {"dir": folder, "name": "counting", "schedule": EVERYTHING, "console": False}
+    with watch(model, optimizer, first_step=first, **options) as monitor:
+        losses = _steps(model, monitor, 4)
+    return {"losses": losses, "steps": monitor.steps} | _report(monitor)
 
 
 def one_watches(rank, folder, kind="ddp", name="one"):

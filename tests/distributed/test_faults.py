@@ -64,6 +64,16 @@ def test_a_rank_that_closes_first_ends_the_record_and_not_the_training(reported)
     assert any("rank 1 has closed its monitor" in text for text in reported("closing")["failures"])
 
 
+def test_ranks_that_count_from_other_steps_count_as_rank_0_and_no_two_steps_are_mixed(reported):
+    first, other = reported("counting"), reported("counting", 1)
+    assert steps(reported, "counting") == [3, 4, 5, 6]
+    assert first["steps"] == other["steps"] == 7
+    assert any("rank 0 is at step 3, this one counted 0" in text for text in other["failures"])
+    with open_run(reported.runs / "counting") as run:
+        mean = np.mean([first["losses"], other["losses"]], axis=0)
+        np.testing.assert_allclose(run.read("loss").values[:, 0], mean, rtol=1e-6)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_race_whose_passes_would_wait_for_other_ranks_is_refused_or_ends_and_is_said(reported, rank):
     found = reported("racing", rank)
