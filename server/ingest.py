@@ -273,7 +273,7 @@ def put_heartbeat(request: Request, store: Served, name: str, data: Body) -> Sto
 
 @router.delete(RUN, status_code=204, responses=problems(401, 403, 404, 422, 503))
 async def delete(request: Request, store: Served, name: str) -> None:
-    """Delete a run for good; needs a token of scope admin."""
+    """Delete a run for good, and of its folder nothing else; needs a token of scope admin."""
     if not await run_in_threadpool(store.has, name):
         raise HTTPException(404, absent(store, name))
     with receiving():

@@ -1,7 +1,6 @@
 """A store of many runs as a folder: one folder and one SQLite file each."""
 
 import os
-import shutil
 import time
 from itertools import count
 from pathlib import Path
@@ -23,6 +22,9 @@ from stabmon.store.run_file import WrittenFile
 from stabmon.store.runs import Read, RunSummary, as_known, is_below, nested, summary
 from stabmon.store.tokens import Tokens, in_folder
 from stabmon.store.writer import RunWriter
+
+_FILES = (FILE, *(f"{FILE}{end}" for end in ("-wal", "-shm", "-journal")), LOCK, "events.out.tfevents.*")
+"""Names of the files of a run, the store's first."""
 
 
 class RunFolder:
@@ -91,11 +93,16 @@ class RunFolder:
         raise AssertionError  # the numbers do not end
 
     def delete(self, name: str) -> None:
-        """Delete the folder of a run that no process of this machine writes."""
+        """Delete the files of a run that no process of this machine writes; what else is in its folder stays."""
         if self.holder(name):
             raise StoreError(f"the run {name!r} is being written by {self.holder(name)}: end it first")
-        with in_our_words(self.directory / name / FILE, "deleting the run"):
-            shutil.rmtree(self.directory / name)
+        folder = self.directory / name
+        with in_our_words(folder / FILE, "deleting the run"):
+            for pattern in _FILES:
+                for file in folder.glob(pattern):
+                    file.unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -15,6 +15,7 @@ from stabmon.errors import StoreError
 from stabmon.records import RunState, Severity
 from stabmon.store import FILE, RunWriter, fresh_name, runs
 from stabmon.store.owner import Owner
+from stabmon.store.run_folder import RunFolder
 
 
 def test_runs_are_listed_newest_first_with_their_findings(tmp_path, info, layout, make_finding):
@@ -174,3 +175,17 @@ def test_digits_that_are_no_decimals_can_be_in_a_name(name, tmp_path, info, layo
     RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
     RunWriter.create(tmp_path / "other", info, layout).close(RunState.FINISHED)
     assert {run.name for run in runs(tmp_path)} == {name, "other"}
+
+
+def test_deleting_a_run_leaves_what_else_is_in_its_folder(tmp_path, info, layout):
+    for name in ("alone", "with-checkpoint"):
+        RunWriter.create(tmp_path / name, info, layout).close(RunState.FINISHED)
+        (tmp_path / name / "events.out.tfevents.1.host.2.0").touch()
+    (tmp_path / "with-checkpoint" / "model.pt").write_bytes(b"weights")
+    (tmp_path / "with-checkpoint" / "run.sqlite.copy").touch()
+    store = RunFolder(tmp_path)
+    for name in ("alone", "with-checkpoint"):
+        store.delete(name)
+        assert not store.has(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["with-checkpoint"]
+    assert sorted(os.listdir(tmp_path / "with-checkpoint")) == ["model.pt", "run.sqlite.copy"]
