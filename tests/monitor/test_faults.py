@@ -390,7 +390,7 @@ def train(first):
         model(torch.randn(2, 8, 16)).square().mean().backward()
         monitor.step()
         flushed = monitor.steps % FLUSHED_EVERY == 0 and monitor.flush(300)
-        print(monitor.steps, int(flushed), flush=True)
+        os.write(1, b"%d %d\\n" % (monitor.steps, flushed))  # whole, whenever the kill comes
 
 for line in iter(sys.stdin.readline, ""):
     if os.fork() == 0:
