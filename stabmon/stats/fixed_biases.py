@@ -1,68 +1,61 @@
-"""Biases that do not learn, brought to the buffer by one operation for all layers."""
+"""Biases that do not learn, brought to the buffer by two operations for all layers."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stabmon.stats.measured import set_bias
-
 
 class _Noted(NamedTuple):
     start: int
     stop: int
-    value: float
-    """Of a number; ``tensor`` and its version of a tensor."""
-    tensor: int
     version: int
+    """Of a tensor when it was noted; 0 of a number."""
 
 
 class FixedBiases:
-    """Keeps biases until they are written; those that were written before are on the device already.
+    """Keeps biases until they are written, with all others of the step.
 
-    A tensor counts as changed when its version has changed: a change through ``.data`` has none and is not seen.
+    A tensor that was changed in place in between is missing; a change through ``.data`` in between is not seen.
     """
 
     def __init__(self) -> None:
         self._noted: dict[_Noted, Tensor | float] = {}
-        self._written: tuple[_Noted, ...] = ()
-        self._kept: tuple[Tensor | float, ...] = ()
-        """The biases written last: while they are kept, none of their identities comes again."""
+        self._places: tuple[tuple[int, int], ...] = ()
         self._elements: Tensor | None = None
-        self._values: Tensor | None = None
+        """The elements of the buffer that ``_places`` covers, on the device."""
+        self._numbers: dict[tuple[float, int], Tensor] = {}
+        """Numbers on the device, by value and heads."""
 
     def note(self, at: slice, bias: Tensor | float) -> bool:
         """Keep the bias of the heads ``at``; return False for one that learns, which changes before it is written."""
-        if not isinstance(bias, Tensor):
-            self._noted[_Noted(at.start, at.stop, bias, 0, 0)] = bias
-        elif bias.requires_grad or bias.is_inference():
+        if isinstance(bias, Tensor) and (bias.requires_grad or bias.is_inference()):
             return False
-        else:
-            self._noted[_Noted(at.start, at.stop, 0.0, id(bias), bias._version)] = bias
+        self._noted[_Noted(at.start, at.stop, bias._version if isinstance(bias, Tensor) else 0)] = bias
         return True
 
     def write(self, buffer: Tensor) -> None:
         """Write what was noted to ``buffer`` [width], and forget it."""
-        noted = tuple(self._noted)
-        if noted and noted != self._written:
-            self._bring(buffer)
-        self._noted = {}
-        if noted and self._elements is not None and self._values is not None:
-            buffer.index_copy_(0, self._elements, self._values)
-
-    def _bring(self, buffer: Tensor) -> None:
-        """Bring biases to the device that are not there; one that was changed since it was noted is missing."""
         same = {
-            one: bias
+            (one.start, one.stop): bias
             for one, bias in self._noted.items()
             if not isinstance(bias, Tensor) or bias._version == one.version
         }
-        places = [element for one in same for element in range(one.start, one.stop)]
-        self._elements = torch.tensor(places, dtype=torch.int64, device=buffer.device)
-        self._values = torch.empty(len(places), dtype=buffer.dtype, device=buffer.device)
-        first = 0
-        for one, bias in same.items():
-            last = first + one.stop - one.start
-            set_bias(self._values[first:last], bias)
-            first = last
-        self._written, self._kept = tuple(same), tuple(same.values())
+        self._noted = {}
+        if same:
+            values = [self._values(bias, stop - start, buffer) for (start, stop), bias in same.items()]
+            buffer.index_copy_(0, self._elements_of(tuple(same), buffer), torch.cat(values))
+
+    def _values(self, bias: Tensor | float, heads: int, buffer: Tensor) -> Tensor:
+        """Return the bias of each head [heads]; of a bias for each sequence, [B, 1], the mean."""
+        if isinstance(bias, Tensor):
+            return (bias if bias.dim() == 1 else bias.mean()).detach().to(buffer).expand(heads)
+        if (bias, heads) not in self._numbers:
+            self._numbers[bias, heads] = torch.full((heads,), bias, dtype=buffer.dtype, device=buffer.device)
+        return self._numbers[bias, heads]
+
+    def _elements_of(self, places: tuple[tuple[int, int], ...], buffer: Tensor) -> Tensor:
+        if self._elements is None or places != self._places:
+            elements = [element for start, stop in places for element in range(start, stop)]
+            self._places, self._elements = places, torch.tensor(elements, device=buffer.device)
+        return self._elements
