@@ -3,7 +3,7 @@
 from starlette.convertors import Convertor, register_url_convertor
 
 PARTS = "findings|digest|failures|live|samples|heartbeat|(?:series|heatmap)/[^/]+"
-"""What a run's address is followed by to name a part of it."""
+"""Endings of an address that name a part of a run, as a regular expression."""
 ITSELF = rf"(?s:(?!.*/(?:{PARTS})\Z).+)"
 """The name of a run, as a regular expression: any characters, and no part of a run at the end."""
 
