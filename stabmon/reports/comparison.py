@@ -98,7 +98,7 @@ def _settings(info: RunInfo) -> dict[str, Any]:
     """Return the configuration of a run, its attention as it was found, and its versions."""
     attentions = info.model.attentions
     found = {f"attention {words(key)}": [*dict.fromkeys(getattr(one, key) for one in attentions)] for key in ATTENTION}
-    said = {name: ", ".join(str(value) for value in values) for name, values in found.items()}
+    said = {name: ", ".join(map(_in_words, values)) for name, values in found.items()}
     model = {"layers": len(attentions), "parameters": info.model.parameters}
     versions = {f"version {name}": version for name, version in info.versions.items()}
     return said | model | flat(info.config) | versions
@@ -111,7 +111,11 @@ def _says_nothing(name: str) -> bool:
 def _said(configuration: Mapping[str, Any], name: str) -> str | None:
     if name not in configuration:
         return None
-    value = configuration[name]
+    return _in_words(configuration[name])
+
+
+def _in_words(value: object) -> str:
+    """Return ``value`` with six digits of a float, in which a float32 shows no noise."""
     return number(value, 6) if isinstance(value, float) else str(value)
 
 

@@ -35,7 +35,7 @@ def compared(store, *names: str, **options):
 def test_settings_that_differ_come_with_a_value_for_each_run(naive, fixed):
     result = compare({"naive": naive, "fixed": fixed})
     assert [(one.name, one.values) for one in result.settings] == [
-        ("attention bias", ("0.0", "-5.545")),
+        ("attention bias", ("0", "-5.545")),
         ("model.bias", ("0", "-5.545")),
     ]
 
